@@ -1,0 +1,41 @@
+"""Bridging (§3.1): an editor mends y_l where it is wrong, with y_w as reference → (x, ỹ_w, y_l).
+
+OPENAI_API_KEY=… python scripts/bridge.py recipes/llama2-7b/qa/bridge.yaml
+"""
+
+import sys
+
+from bmc.config import BridgeConfig
+from bmc.plan import describe_data, show
+from bmc.recipe import parse
+from bmc.runtime import stage
+
+
+def main() -> None:
+    (config,) = parse(sys.argv[1:], BridgeConfig, description=__doc__)
+    if config.dry_run:
+        endpoint = f"{config.model} at {config.base_url or 'OpenAI'}, key from {config.api_key_env}"
+        show(
+            "bridge pairs",
+            {
+                "pairs": describe_data(config.dataset_mixture.datasets),
+                "editor": endpoint if config.editor == "openai" else config.editor,
+                "prompt": f"{config.template} template" if config.editor == "openai" else None,
+                "bridged": f"{config.proportion:.0%} of the pairs that are kept",
+                "output": config.output_dir,
+            },
+        )
+        return
+    from bmc.bridging.pipeline import bridge
+
+    stats = bridge(config)
+    print(
+        f"kept {stats['kept']:,} of {stats['rows']:,} pairs ({stats['bridged']:,} bridged, {stats['dropped']:,} "
+        f"dropped) in {stats['seconds']:.0f} s: {config.output_dir}"
+    )
+    for reason, count in stats["reasons"].items():
+        print(f"  dropped {count:,}: {reason}")
+
+
+if __name__ == "__main__":
+    stage(main)

@@ -1,0 +1,40 @@
+"""Greedy responses to the benchmarks, scored: n, accuracy and 95 % Wilson interval of each.
+
+python scripts/evaluate.py recipes/smollm2-135m/math/eval.yaml --model_name_or_path outputs/smollm2-135m/math/dpo_bmc
+"""
+
+import sys
+
+from bmc.config import EvaluateConfig
+from bmc.plan import describe_data, describe_generation, show
+from bmc.recipe import parse
+from bmc.runtime import claim, elapsed, recipe_of, stage, write_json, write_jsonl
+
+
+def main() -> None:
+    (config,) = parse(sys.argv[1:], EvaluateConfig, description=__doc__)
+    if config.dry_run:
+        data = describe_data(config.dataset_mixture.datasets)
+        show("evaluate", {"benchmarks": data} | describe_generation(config))
+        return
+    from bmc.evaluation.scoring import describe, predict, summarise
+    from bmc.stages import KEEP, load_prompts, respond
+
+    rows, tokenizer = load_prompts(config)
+    folder = claim(config.output_dir, recipe_of(config))
+    responses = respond(config, rows, tokenizer, folder)
+    predictions = [predict(row, response["text"]) for row, response in zip(rows, responses, strict=True)]
+    write_jsonl(folder / "predictions.jsonl", predictions)
+    metrics = {
+        "model": config.model_name_or_path,
+        **summarise(predictions),
+        "tokens": sum(response["tokens"] for response in responses),
+        "seconds": elapsed(),
+    }
+    write_json(folder / "metrics.json", metrics)
+    (folder / KEEP).unlink()
+    print(describe(metrics))
+
+
+if __name__ == "__main__":
+    stage(main)

@@ -1,0 +1,38 @@
+"""Preference training: DPO-BMC, DPO and the rest (BMCTrainer).
+
+    accelerate launch --config_file recipes/accelerate_configs/zero3.yaml \\
+        scripts/preference.py recipes/llama2-7b/qa/dpo_bmc.yaml
+"""
+
+import sys
+
+from bmc.runtime import stage
+from bmc.training import describe_run, load_rows, parse_training, run, start, trainer_arguments
+from bmc.training_config import BMCConfig, PreferenceArguments
+
+
+def main() -> None:
+    arguments, model_args, config = parse_training(sys.argv[1:], PreferenceArguments, BMCConfig, __doc__)
+    if arguments.dry_run:
+        names = config.loss_type if isinstance(config.loss_type, list) else [config.loss_type]
+        weights = {"none": "λ = 1", "bmc": f"λ = 1 + min(1/π, {config.bmc_delta:g}) on differing tokens"}
+        facts = {"objective": " + ".join(names), "beta": config.beta, "weights": weights[config.token_weighting]}
+        describe_run("preference training", arguments, model_args, config, facts)
+        return
+    from bmc.preference.trainer import BMCTrainer
+
+    tokenizer = start(arguments, model_args, config)
+    train, evaluation = load_rows(arguments, tokenizer, ("prompt", "chosen", "rejected"), arguments.chosen_column)
+    trainer = BMCTrainer(
+        args=config,
+        train_dataset=train,
+        eval_dataset=evaluation,
+        processing_class=tokenizer,
+        **trainer_arguments(model_args, config),
+    )
+    metrics = run(trainer, tokenizer)
+    print(f"trained on {metrics['rows']:,} pairs in {metrics['seconds']:.0f} s: {config.output_dir}")
+
+
+if __name__ == "__main__":
+    stage(main)

@@ -1,0 +1,43 @@
+"""The SFT model's own outputs as losing responses y_l, the ground truth as winning ones y_w (§4).
+
+python scripts/sample.py recipes/smollm2-135m/math/sample.yaml
+"""
+
+import sys
+
+from bmc.config import SampleConfig
+from bmc.plan import describe_data, describe_generation, show
+from bmc.recipe import parse
+from bmc.runtime import claim, elapsed, recipe_of, stage, write_json, write_jsonl
+
+
+def main() -> None:
+    (config,) = parse(sys.argv[1:], SampleConfig, description=__doc__)
+    if config.dry_run:
+        data = describe_data(config.dataset_mixture.datasets)
+        show("sample losing responses", {"prompts": data} | describe_generation(config))
+        return
+    from bmc.sampling import pair_up
+    from bmc.stages import KEEP, load_prompts, respond
+
+    rows, tokenizer = load_prompts(config)
+    folder = claim(config.output_dir, recipe_of(config))
+    responses = respond(config, rows, tokenizer, folder)
+    pairs, dropped = pair_up(rows, responses)
+    write_jsonl(folder / "train.jsonl", pairs)
+    write_jsonl(folder / "dropped.jsonl", dropped)
+    stats = {
+        "rows": len(rows),
+        "pairs": len(pairs),
+        "dropped": len(dropped),
+        "cut_off": sum(not response["finished"] for response in responses),
+        "tokens": sum(response["tokens"] for response in responses),
+        "seconds": elapsed(),
+    }
+    write_json(folder / "stats.json", stats)
+    (folder / KEEP).unlink()
+    print(f"sampled {len(pairs):,} pairs ({len(dropped):,} dropped) in {elapsed():.0f} s: {folder}")
+
+
+if __name__ == "__main__":
+    stage(main)

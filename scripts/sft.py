@@ -1,0 +1,35 @@
+"""Supervised fine-tuning with the loss on the response only (TRL's SFTTrainer).
+
+accelerate launch --config_file recipes/accelerate_configs/zero3.yaml scripts/sft.py recipes/llama2-7b/qa/sft.yaml
+"""
+
+import sys
+
+from bmc.runtime import stage
+from bmc.training import describe_run, load_rows, parse_training, run, start, trainer_arguments
+from bmc.training_config import SFTConfig, TrainingArguments
+
+
+def main() -> None:
+    arguments, model_args, config = parse_training(sys.argv[1:], TrainingArguments, SFTConfig, __doc__)
+    if arguments.dry_run:
+        describe_run("supervised fine-tuning", arguments, model_args, config, {})
+        return
+    from trl import SFTTrainer
+
+    tokenizer = start(arguments, model_args, config)
+    train, evaluation = load_rows(arguments, tokenizer, ("prompt", "completion"))
+    config.assistant_only_loss = "messages" in train.column_names  # whole conversations
+    trainer = SFTTrainer(
+        args=config,
+        train_dataset=train,
+        eval_dataset=evaluation,
+        processing_class=tokenizer,
+        **trainer_arguments(model_args, config),
+    )
+    metrics = run(trainer, tokenizer)
+    print(f"trained on {metrics['rows']:,} rows in {metrics['seconds']:.0f} s: {config.output_dir}")
+
+
+if __name__ == "__main__":
+    stage(main)

@@ -1,0 +1,47 @@
+"""The only list of dependencies. `constraints.txt` pins the versions that are tested together."""
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "torch>=2.8",
+    "transformers>=5.0",
+    "trl>=1.16,<1.17",  # BMCTrainer subclasses its DPOTrainer
+    "datasets>=4.0",
+    "accelerate>=1.10",
+    "deepspeed>=0.17",
+    "peft>=0.17",
+    "rapidfuzz>=3.9",
+    "openai>=2.0",
+    "pyyaml>=6.0",
+    "pydantic>=2.8",  # the types of a recipe's values
+    "math-verify>=0.9",  # equality of mathematical answers
+    "reasoning-gym>=0.1.20",  # tasks with a verifier, no download
+]
+
+EXTRAS = {
+    "vllm": ["vllm>=0.10"],
+    "eval": ["alpaca-eval>=0.6", "lm-eval>=0.4"],
+    "plots": ["matplotlib>=3.9"],
+    "handbook": ["alignment-handbook @ git+https://github.com/huggingface/alignment-handbook"],
+    "dev": [
+        "pytest>=8.0",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+        "ruff>=0.9",
+        "mypy>=1.11",
+        "types-PyYAML",
+        "gguf>=0.17",  # `make` unpacks SmolLM2-135M from a GGUF file
+    ],
+}
+
+setup(
+    name="bmc",
+    version="0.1.0",
+    description="Preference optimisation with bridged pairs and token weights (DPO-BMC)",
+    license="Apache-2.0",
+    package_dir={"": "src"},
+    packages=find_packages("src"),
+    python_requires=">=3.11",
+    install_requires=CORE,
+    extras_require=EXTRAS,
+)

@@ -1,0 +1,212 @@
+"""The recipe of every stage that needs no trainer, as dataclasses. Nothing here imports torch.
+
+The training stages' recipes build on TRL's configs and live in `bmc.training_config`, so that the stages below
+answer `--help` and recipe errors at once.
+
+A class may define `faults()`, which yields `(key, what is wrong)` for whatever must hold beyond its fields' types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+STRICT: Any = {"extra": "forbid"}
+
+
+@dataclass(kw_only=True)
+class DatasetConfig:
+    """One data set of a mixture; the handbook's keys, plus `source` and `num_rows`.
+
+    Attributes:
+        id: Hub id, or path of a JSONL, JSON or Parquet file or of a folder with one file per split.
+        source: A loader of `bmc.data.sources` that turns raw rows into ours; none for rows that are ours already.
+        config: The Hub data set's configuration, or a generator's parameters (`source: reasoning_gym`).
+        split: Split to read.
+        columns: Columns to keep; all of them by default.
+        weight: Share of the rows to take, drawn with the mixture's seed.
+        num_rows: Rows to take at the most, after `weight`; for a generator, the rows to generate.
+    """
+
+    id: str | None = None
+    source: str | None = None
+    config: str | dict[str, Any] | None = None
+    split: str = "train"
+    columns: list[str] | None = None
+    weight: Fraction = 1.0
+    num_rows: Positive | None = None
+
+    __pydantic_config__ = STRICT
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        from .data.sources import SOURCES
+        from .errors import did_you_mean
+
+        if self.id is None and self.source is None:
+            yield "id", "is missing; give a Hub id, a file, or a `source`"
+        if self.source is not None and self.source not in SOURCES:
+            hint = did_you_mean(self.source, list(SOURCES))
+            yield "source", f"'{self.source}' is unknown{hint}; choose from {', '.join(SOURCES)}"
+
+
+@dataclass(kw_only=True)
+class DatasetMixture:
+    """Data sets to read and concatenate, shuffled with `seed`.
+
+    Attributes:
+        datasets: The parts.
+        test_datasets: Data to evaluate on; never mixed, weighted or shuffled.
+        test_split_size: Rows (1 or more) or share (below 1) of `datasets` held out for evaluation while training.
+        seed: Decides which rows `weight`, `num_rows` and `test_split_size` take, and their order.
+    """
+
+    datasets: list[DatasetConfig] = field(default_factory=list)
+    test_datasets: list[DatasetConfig] = field(default_factory=list)
+    test_split_size: Annotated[float, Field(gt=0)] | None = None
+    seed: int = 0
+
+    __pydantic_config__ = STRICT
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if not self.datasets:
+            yield "datasets", "is empty; list at least one data set"
+        for name in ("datasets", "test_datasets"):
+            for index, dataset in enumerate(getattr(self, name)):
+                for key, what in dataset.faults():
+                    yield f"{name}[{index}].{key}", what
+
+
+@dataclass(kw_only=True)
+class DataArguments:
+    """What every stage that reads data shares.
+
+    Attributes:
+        dataset_mixture: The data to read.
+        chat_template: Path of a Jinja file, relative to the recipe that names it; a template itself; or the
+            tokenizer's own.
+    """
+
+    dataset_mixture: DatasetMixture = field(default_factory=DatasetMixture)
+    chat_template: str | None = None
+
+
+@dataclass(kw_only=True)
+class ModelArguments:
+    """Which model a stage runs; names as in `trl.ModelConfig`."""
+
+    model_name_or_path: str
+    model_revision: str = "main"
+    tokenizer_name_or_path: str | None = None
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(kw_only=True)
+class GenerationArguments:
+    """How responses are generated; names as in transformers' `GenerationConfig`.
+
+    Attributes:
+        backend: `transformers`, or `vllm` (extra `vllm`).
+        max_new_tokens: Tokens a response may have; one that is cut off there counts as it stands.
+        temperature: 0 is greedy.
+        top_p: Nucleus sampling's p.
+        batch_size: Prompts a batch; batches hold prompts of similar length.
+        seed: Seed of the sampling.
+    """
+
+    backend: Literal["transformers", "vllm"] = "transformers"
+    max_new_tokens: Positive = 512
+    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    batch_size: Positive = 32
+    seed: int = 42
+
+
+@dataclass(kw_only=True)
+class StageArguments:
+    """What every stage shares.
+
+    Attributes:
+        output_dir: Folder that the stage writes.
+        dry_run: Check everything that can be checked without weights or money, print the plan and stop.
+    """
+
+    output_dir: str
+    dry_run: bool = False
+
+
+@dataclass(kw_only=True)
+class PrepareConfig(StageArguments, DataArguments):
+    """Recipe of `scripts/prepare.py`: raw data → `train.jsonl`, `validation.jsonl`, `test.jsonl`.
+
+    `dataset_mixture.test_datasets` are the benchmarks; a training row whose prompt stands in one of them is left out.
+
+    Attributes:
+        validation_fraction: Share of the training prompts held out, chosen by the hash of the prompt.
+    """
+
+    validation_fraction: Fraction = 0.0
+
+
+@dataclass(kw_only=True)
+class SampleConfig(GenerationArguments, StageArguments, DataArguments, ModelArguments):
+    """Recipe of `scripts/sample.py`: the SFT model's own outputs as y_l, the ground truth as y_w (§4)."""
+
+
+@dataclass(kw_only=True)
+class BridgeConfig(StageArguments, DataArguments):
+    """Recipe of `scripts/bridge.py`: (x, y_w, y_l) → (x, ỹ_w, y_l) (§3.1, Eq. 1).
+
+    Attributes:
+        editor: `openai` (any OpenAI-compatible endpoint) or `rules` (offline, closed tasks only).
+        template: Prompt of the `openai` editor: `closed` asks first whether y_l is good enough, for QA and math;
+            `instruction` does not.
+        model: Model name at the endpoint.
+        base_url: Endpoint; OpenAI's own by default.
+        api_key_env: Environment variable that holds the key. The key itself never stands in a recipe.
+        temperature: The editor's sampling temperature.
+        max_tokens: Tokens that an answer of the editor may have.
+        max_concurrency: Requests under way at once.
+        max_retries: Tries after a transient failure of the endpoint.
+        timeout: Seconds that a request may take.
+        proportion: Share of the pairs to bridge, chosen by the hash of the id, so that 20 % lies within 40 %
+            (Figure 3); the rest keep (y_w, y_l).
+        limit: Try only the first so many pairs.
+    """
+
+    editor: Literal["openai", "rules"] = "openai"
+    template: Literal["closed", "instruction"] = "closed"
+    model: str = "gpt-4-0125-preview"
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    max_tokens: Positive = 2048
+    max_concurrency: Positive = 16
+    max_retries: Annotated[int, Field(ge=0)] = 6
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    proportion: Fraction = 1.0
+    limit: Positive | None = None
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig(GenerationArguments, StageArguments, DataArguments, ModelArguments):
+    """Recipe of `scripts/evaluate.py`: greedy answers to the test rows, scored."""
+
+
+@dataclass(kw_only=True)
+class ReportConfig:
+    """Arguments of `scripts/report.py`.
+
+    Attributes:
+        runs: Folder below which every `metrics.json` becomes a row of the table.
+        output_dir: Folder that gets `report.md` and `report.html`; `runs` by default.
+    """
+
+    runs: str
+    output_dir: str | None = None

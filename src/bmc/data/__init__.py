@@ -1,0 +1,1 @@
+"""From raw data to the token ids that every stage shares."""

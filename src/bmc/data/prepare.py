@@ -1,0 +1,56 @@
+"""Raw data → `train.jsonl`, `validation.jsonl`, `test.jsonl`, without leaks between them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ..config import PrepareConfig
+from ..errors import fail
+from ..runtime import claim, elapsed, recipe_of, write_json, write_jsonl
+from .mixture import load_split
+from .schema import Row, content, share
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(config: PrepareConfig) -> dict[str, Any]:
+    """Writes the three files and `stats.json` to the recipe's `output_dir`.
+
+    Whether a training row is held out for validation depends on its prompt alone: neither the order of the rows nor
+    new rows move it, and two rows of one prompt stay together. Training rows whose prompt is a benchmark's are left
+    out.
+
+    Returns:
+        Rows in each file, and `leaked`, the training rows left out.
+    """
+    mixture = config.dataset_mixture
+    train, held_out = load_split(mixture)
+    test = list(held_out) if held_out is not None else []
+    benchmark = {_key(row) for row in test}
+    kept = [row for row in train if _key(row) not in benchmark]
+    if not kept:
+        raise fail("dataset_mixture", "every training row is a benchmark's; nothing is left to train on")
+    parts: dict[str, list[Row]] = {"train": [], "validation": [], "test": test}
+    for row in kept:
+        parts["validation" if share(_key(row)) < config.validation_fraction else "train"].append(row)
+
+    folder = claim(config.output_dir, recipe_of(config))
+    stats: dict[str, Any] = {"leaked": len(train) - len(kept)}
+    for name, rows in parts.items():
+        stats[name] = write_jsonl(folder / f"{name}.jsonl", map(_tidy, rows))
+    stats["seconds"] = elapsed()
+    write_json(folder / "stats.json", stats)
+    if stats["leaked"]:
+        logger.warning("left out %d training rows whose prompts are a benchmark's", stats["leaked"])
+    return stats
+
+
+def _key(row: Row) -> str:
+    """What makes a prompt the same: its words, whatever their case and spacing."""
+    text: Any = row.get("prompt") or row["messages"][:1]
+    return " ".join(content(text).casefold().split())
+
+
+def _tidy(row: Row) -> Row:
+    return {key: value for key, value in row.items() if value is not None}

@@ -1,0 +1,1 @@
+"""Scores of responses, and how sure they are."""

@@ -1,0 +1,55 @@
+"""Predictions → scores, by the task of each row."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from types import ModuleType
+from typing import Any
+
+from ..data.schema import Row, content
+from . import math, qa
+from .stats import accuracy
+
+SCORERS: dict[str, ModuleType] = {"qa": qa, "math": math}
+
+
+def predict(row: Row, text: str) -> Row:
+    """A line of `predictions.jsonl`; `correct` is None where nothing can be compared (chat, or no gold answer)."""
+    scorer = SCORERS.get(row.get("task") or "")
+    gold = None if row.get("answer") is None else str(row["answer"])
+    answer = scorer.extract(text) if scorer else None
+    return {
+        "id": row.get("id"),
+        "source": row.get("source"),
+        "prompt": content(row["prompt"]),
+        "prediction": text,
+        "answer": answer,
+        "gold": gold,
+        "correct": scorer.correct(answer, gold) if scorer and gold else None,
+    }
+
+
+def summarise(predictions: list[Row]) -> dict[str, Any]:
+    """n, accuracy and interval of each benchmark (`source`) and, of several, their macro average."""
+    scored: dict[str, list[bool]] = defaultdict(list)
+    for prediction in predictions:
+        if prediction["correct"] is not None:
+            scored[prediction["source"] or "data"].append(prediction["correct"])
+    results: dict[str, Any] = {name: accuracy(hits) for name, hits in sorted(scored.items())}
+    summary: dict[str, Any] = {"n": len(predictions), "results": results}
+    if len(results) > 1:  # the paper's "Avg." column
+        summary["average"] = sum(result["accuracy"] for result in results.values()) / len(results)
+    return summary
+
+
+def describe(metrics: Row) -> str:
+    """A line for each benchmark: accuracy, interval, n."""
+    lines = [
+        f"{name}: {100 * r['accuracy']:.1f} % ({r['correct']}/{r['n']}; 95 % interval {_percents(r['interval'])})"
+        for name, r in metrics["results"].items()
+    ]
+    return "\n".join(lines or [f"{metrics['n']} responses; nothing to compare them with"])
+
+
+def _percents(interval: list[float]) -> str:
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"

@@ -1,0 +1,48 @@
+"""What a recipe would do, before it does it: the lines that `--dry_run` prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .config import DatasetConfig, EvaluateConfig, SampleConfig
+
+
+def show(title: str, facts: dict[str, Any]) -> None:
+    """Prints a plan, a fact a line; what is None is left out."""
+    facts = {name: value for name, value in facts.items() if value is not None}
+    width = max(map(len, facts))
+    print(f"Plan: {title}")
+    for name, value in facts.items():
+        print(f"  {name:<{width}}  {value}")
+
+
+def describe_data(datasets: list[DatasetConfig]) -> str:
+    """The data sets, and which of them aren't there yet."""
+    return ", ".join(map(_describe, datasets))
+
+
+def _describe(dataset: DatasetConfig) -> str:
+    name = dataset.id or dataset.source or ""
+    share = "" if dataset.weight == 1 else f" × {dataset.weight:g}"
+    most = "" if dataset.num_rows is None else f", at most {dataset.num_rows:,} rows"
+    is_path = name.endswith((".jsonl", ".json", ".parquet"))
+    missing = " (not there yet; `make` builds it)" if is_path and not Path(name).exists() else ""
+    return f"{name}[{dataset.split}]{share}{most}{missing}"
+
+
+def describe_generation(config: SampleConfig | EvaluateConfig) -> dict[str, Any]:
+    """Model, decoding and output of a generating stage."""
+    decoding = f"temperature {config.temperature:g}, top-p {config.top_p:g}" if config.temperature else "greedy"
+    return {
+        "model": config.model_name_or_path,
+        "decoding": f"{decoding}, at most {config.max_new_tokens} new tokens",
+        "backend": f"{config.backend}, batches of {config.batch_size}",
+        "output": config.output_dir,
+    }
+
+
+def describe_batch(config: Any) -> str:
+    """The pairs or examples of one optimiser step, for this process count and for the paper's 4 GPUs."""
+    size, steps = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    return f"{size} × {steps} accumulation steps a process; {4 * size * steps} on 4 processes"

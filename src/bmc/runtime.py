@@ -1,0 +1,127 @@
+"""What all scripts share: how a stage starts, ends, fails, and what it leaves beside its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from .errors import Faults, fail
+
+MANIFEST = "recipe.json"
+_STARTED = time.monotonic()
+
+
+def stage(main: Callable[[], None]) -> None:
+    """Runs a script: faults go to stderr, one a line, with exit status 2; anything else keeps its traceback and 1."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' notes to one another
+    for chatty in ("httpx", "httpx2", "datasets", "filelock", "urllib3"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        main()
+    except Faults as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes, under `accelerate launch` or alone."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def recipe_of(*parts: Any) -> dict[str, Any]:
+    """What decides the results of a run, for `claim`: every field of the recipe but `dry_run` and the like."""
+    passing = {"dry_run", "output_dir", "resume_from_checkpoint"}
+    merged: dict[str, Any] = {}
+    for part in parts:
+        merged |= {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    plain = {
+        key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value for key, value in merged.items()
+    }
+    return {key: value for key, value in plain.items() if key not in passing}
+
+
+def may_claim(output_dir: str, recipe: dict[str, Any]) -> None:
+    """Looks whether `claim` will succeed; writes nothing.
+
+    Raises:
+        Faults: The folder holds a run of another recipe, or is a file.
+    """
+    folder, manifest = Path(output_dir), Path(output_dir) / MANIFEST
+    if any(path.is_file() for path in (folder, *folder.parents)):
+        raise fail(output_dir, "is a file, or lies in one; choose another output_dir")
+    if not manifest.exists():
+        return
+    try:
+        earlier = dict(json.loads(manifest.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise fail(str(manifest), "is no record of a run; choose another output_dir or remove the folder") from None
+    recipe = json.loads(json.dumps(recipe, default=str))
+    changed = sorted(key for key in earlier | recipe if earlier.get(key) != recipe.get(key))
+    if changed:
+        raise fail(
+            str(folder),
+            f"holds a run of another recipe (it differs in {', '.join(changed)}); "
+            "choose another output_dir or remove the folder",
+        )
+
+
+def claim(output_dir: str, recipe: dict[str, Any]) -> Path:
+    """Makes the output folder this recipe's.
+
+    A folder that the same recipe wrote may be written again (that is how a run resumes); one of another recipe may
+    not.
+
+    Args:
+        output_dir: The folder.
+        recipe: What decides the results, as JSON-able values.
+
+    Raises:
+        Faults: The folder holds a run of another recipe, or is a file.
+    """
+    may_claim(output_dir, recipe)
+    folder = Path(output_dir)
+    if is_main_process() and not (folder / MANIFEST).exists():
+        write_json(folder / MANIFEST, json.loads(json.dumps(recipe, default=str)))
+    return folder
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON whole or not at all."""
+    _replace(path, [json.dumps(value, indent=2, ensure_ascii=False)])
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Writes rows as JSONL, whole or not at all; returns how many."""
+    return _replace(path, (json.dumps(row, ensure_ascii=False) for row in rows))
+
+
+def _replace(path: Path, lines: Iterable[str]) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    count = 0
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for line in lines:
+                file.write(line + "\n")
+                count += 1
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return count
+
+
+def elapsed() -> float:
+    """Seconds since this process's stage began."""
+    return round(time.monotonic() - _STARTED, 1)

@@ -1,0 +1,156 @@
+"""What SFT and preference training share: loading data, the trainer's arguments, running and saving."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import trl
+from datasets import Dataset
+
+from .data.mixture import load_split
+from .data.schema import Row, check, split_prompt
+from .data.templates import check_template
+from .errors import fail
+from .models import check_model, load_tokenizer
+from .plan import describe_batch, describe_data, show
+from .recipe import parse
+from .runtime import claim, elapsed, is_main_process, may_claim, recipe_of, write_json
+from .training_config import ModelArguments, TrainingArguments
+
+
+def parse_training(argv: list[str], arguments: type, config: type, description: str) -> tuple[Any, Any, Any]:
+    """A training recipe as `(arguments, model arguments, trainer's config)`.
+
+    A dry run on a machine without a GPU judges the recipe as if it were run on one.
+    """
+    dry_run = re.search(r"(^| )--dry[_-]run\b(?![ =]*false)", " ".join(argv))
+    if dry_run and not torch.cuda.is_available():
+        argv = [*argv, "--use_cpu"]
+    return parse(argv, arguments, ModelArguments, config, description=description)
+
+
+def describe_run(title: str, arguments: TrainingArguments, model_args: ModelArguments, config: Any, facts: Row) -> None:
+    """Prints what a training recipe would do."""
+    mixture = arguments.dataset_mixture
+    show(
+        title,
+        {
+            "model": model_args.model_name_or_path,
+            "training data": describe_data(mixture.datasets),
+            "evaluation data": describe_data(mixture.test_datasets) or None,
+            **facts,
+            "batch": describe_batch(config),
+            "epochs": config.num_train_epochs if config.max_steps < 1 else f"{config.max_steps} steps",
+            "learning rate": f"{config.learning_rate:g}, {config.lr_scheduler_type.value}",
+            "warm-up": f"{config.warmup_steps:g} (a share of the steps if below 1)",
+            "max length": config.max_length,
+            "output": config.output_dir,
+        },
+    )
+
+
+def load_rows(
+    arguments: TrainingArguments, tokenizer: Any, columns: tuple[str, ...], chosen_column: str = "chosen"
+) -> tuple[Dataset, Dataset | None]:
+    """Training and evaluation rows, checked, and rendered once to see that the template takes them.
+
+    Args:
+        arguments: With the mixture.
+        tokenizer: With its chat template.
+        columns: Columns to train on, the prompt's first; rows of whole conversations have `messages` instead.
+        chosen_column: The column that is to be `chosen`.
+
+    Returns:
+        `(train, evaluation or None)`, with `columns` (or `messages`) alone.
+    """
+    parts: list[Dataset | None] = []
+    for name, rows in zip(("training data", "evaluation data"), load_split(arguments.dataset_mixture), strict=True):
+        if rows is not None:
+            wanted = ("messages",) if "messages" in rows.column_names else columns
+            if chosen_column != "chosen":
+                if chosen_column not in rows.column_names:
+                    raise fail("chosen_column", f"{name} has no column '{chosen_column}'; only bridged data has it")
+                rows = rows.remove_columns("chosen").rename_column(chosen_column, "chosen")
+            check(map(split_prompt, rows), wanted, name)
+            check_template(tokenizer, map(split_prompt, rows), wanted[1:], name)
+            rows = rows.map(split_prompt, desc=f"Reading {name}").select_columns(list(wanted))
+        parts.append(rows)
+    return parts[0], parts[1]  # type: ignore[return-value]
+
+
+def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]:
+    """Keyword arguments of a TRL trainer for the model: name, quantisation, adapter; `config` learns how to load it.
+
+    The output folder is claimed here: after all the checks, and before the trainer writes to it.
+    """
+    claim(config.output_dir, config.recipe)
+    quantization = trl.get_quantization_config(model_args)
+    config.model_init_kwargs = {
+        **(config.model_init_kwargs or {}),
+        "revision": model_args.model_revision,
+        "attn_implementation": model_args.attn_implementation,
+        "dtype": model_args.dtype,
+    }
+    return {
+        "model": model_args.model_name_or_path,
+        "quantization_config": quantization,
+        "peft_config": trl.get_peft_config(model_args),
+    }
+
+
+def start(arguments: TrainingArguments, model_args: ModelArguments, config: Any) -> Any:
+    """Loads the tokenizer; `config.recipe` is what the output folder will be claimed for.
+
+    Raises:
+        Faults: There is no such model, or the folder holds a run of another recipe. Nothing has been written.
+    """
+    config.recipe = recipe_of(arguments, model_args) | _decisive(config)
+    may_claim(config.output_dir, config.recipe)
+    name, revision = model_args.model_name_or_path, model_args.model_revision
+    check_model(name, revision, config.trust_remote_code)
+    return load_tokenizer(
+        arguments.tokenizer_name_or_path or name, revision, config.trust_remote_code, arguments.chat_template
+    )
+
+
+def _decisive(config: Any) -> dict[str, Any]:
+    """The trainer's settings that were set, without those of logging and saving."""
+    passing = ("output_dir", "resume_from_checkpoint", "log", "save", "report_to", "run_name", "hub", "push", "use_cpu")
+    return {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.init and not field.name.startswith(passing) and getattr(config, field.name) != _default(field)
+    }
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
+    """Trains, from where an earlier run of the recipe stopped; saves model, tokenizer, history and `metrics.json`."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    config = trainer.args
+    checkpoint = config.resume_from_checkpoint
+    if checkpoint in (None, True, "true"):
+        checkpoint = get_last_checkpoint(config.output_dir)
+    result = trainer.train(resume_from_checkpoint=checkpoint or None)
+    trainer.save_model(config.output_dir)
+    metrics = {**result.metrics, "rows": len(trainer.train_dataset), "seconds": elapsed()}
+    if config.do_eval and trainer.eval_dataset is not None:
+        metrics |= trainer.evaluate()
+    if is_main_process():
+        tokenizer.save_pretrained(config.output_dir)
+        trainer.state.save_to_json(f"{config.output_dir}/trainer_state.json")
+        write_json(Path(config.output_dir) / "metrics.json", metrics)
+    if config.push_to_hub:
+        trainer.push_to_hub()
+    trainer.accelerator.end_training()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # without it a rank aborts at exit
+    return metrics

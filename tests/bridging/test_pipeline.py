@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server import ChatServer, Reply, part, refuses, revises, says
+
+from bmc.bridging.edit import Case, Edit, EditError
+from bmc.bridging.pipeline import bridge, bridged_pair, edited
+from bmc.bridging.validate import objection
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
+from bmc.data.schema import share
+from bmc.errors import Faults
+
+ROOT = Path(__file__).parents[2]
+KEY = "sk-test-90e4"
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITOR_KEY", KEY)
+
+
+def pair(id: str, rejected: str, chosen: str = "1 + 2 = 3\nThe answer is 3", **more: Any) -> dict[str, Any]:
+    row = {"id": id, "source": "s", "task": "math", "prompt": "1 + 2 =", "chosen": chosen, "rejected": rejected}
+    return row | {"answer": "3"} | more
+
+
+# a, d: mended in two figures; b: good; c: nothing to mend
+SUMS = [
+    pair("a", "1 + 2 = 4\nThe answer is 4"),
+    pair("b", "2 + 1 = 3\nThe answer is 3"),
+    pair("c", "So it is.\nThe answer is 5"),
+    pair("d", "2 + 1 = 5\nThe answer is 5"),
+]
+
+
+def write(path: Path, rows: Rows) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def recipe(folder: Path, rows: Rows, **settings: Any) -> BridgeConfig:
+    data = write(folder / "pairs.jsonl", rows)
+    given = {"editor": "rules", "output_dir": str(folder / "out"), "api_key_env": "EDITOR_KEY", "max_retries": 0}
+    return BridgeConfig(
+        dataset_mixture=DatasetMixture(datasets=[DatasetConfig(id=str(data))]), **{**given, "model": "m", **settings}
+    )
+
+
+def lines(folder: Path, name: str) -> Rows:
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+
+
+def script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = {name: value for name, value in os.environ.items() if name not in ("EDITOR_KEY", "OPENAI_API_KEY")}
+    return subprocess.run(
+        [sys.executable, "scripts/bridge.py", *arguments],
+        cwd=ROOT,
+        env=settings | {"HF_HUB_OFFLINE": "1"} | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def arguments(folder: Path, rows: Rows, **settings: Any) -> list[str]:
+    """A recipe file, and what follows it on the command line."""
+    data = write(folder / "pairs.jsonl", rows)
+    text = {"dataset_mixture": {"datasets": [{"id": str(data)}]}, "output_dir": str(folder / "out"), **settings}
+    (folder / "bridge.yaml").write_text(json.dumps(text))
+    return [str(folder / "bridge.yaml")]
+
+
+def test_rules_end_to_end(tmp_path: Path) -> None:
+    stats = bridge(recipe(tmp_path, SUMS))
+    out = tmp_path / "out"
+    train, dropped = lines(out, "train"), lines(out, "dropped")
+    assert [row["id"] for row in train] == ["a", "d"]
+    assert train[0] == SUMS[0] | {
+        "chosen": "1 + 2 = 3\nThe answer is 3",
+        "original_chosen": SUMS[0]["chosen"],
+        "bridged": True,
+        "edit_ratio": 0.08,  # 2 of 25 characters
+    }
+    assert train[1]["chosen"] == "2 + 1 = 3\nThe answer is 3"
+    assert train[1]["original_chosen"] == "1 + 2 = 3\nThe answer is 3"
+    assert dropped == [
+        SUMS[1] | {"reason": "y_l is good enough"},
+        SUMS[2] | {"reason": "rules: its steps can't be brought to the gold answer"},
+    ]
+    assert stats == json.loads((out / "stats.json").read_text())
+    assert stats.pop("seconds") >= 0
+    assert stats == {
+        "rows": 4,
+        "kept": 2,
+        "bridged": 2,
+        "dropped": 2,
+        "reasons": {"y_l is good enough": 1, "rules: its steps can't be brought to the gold answer": 1},
+        "edit_ratio_unit": "characters",
+        "edit_ratio": 0.08,
+        "original_edit_ratio": 0.12,  # (2/25 + 4/25) / 2: y_w and y_l of d differ in 1, 2, 3 and 3
+    }
+    assert {file.name for file in out.iterdir()} == {"train.jsonl", "dropped.jsonl", "stats.json", "recipe.json"}
+
+
+def scripted(request: dict[str, Any], number: int) -> Reply:
+    """Replies by what the draft says."""
+    draft = part(request, "draft")
+    if "good" in draft:
+        return says("<verdict>good</verdict>")
+    if "cut" in draft:
+        return says("<revised", "length")
+    if "silent" in draft:
+        return says("")
+    if "odd" in draft:
+        return says("Sure!")
+    if "broken" in draft:
+        return refuses(500)
+    if "long" in draft:
+        return refuses(400, "This model's maximum context length is 8 tokens.")
+    if "same" in draft:
+        return revises(request, draft)
+    if "void" in draft:
+        return revises(request, "")
+    if "lost" in draft:
+        return revises(request, "The answer is 5")
+    return revises(request, draft.replace("4", "3"))
+
+
+REASONS = {
+    "good": "y_l is good enough",
+    "cut": "cut off: the reply reached max_tokens",
+    "silent": "empty reply",
+    "odd": "unreadable reply: no revised draft between the tags",
+    "broken": "endpoint failed: InternalServerError",
+    "long": "endpoint refuses the pair: too long, or filtered",
+    "same": "edit equals y_l",
+    "void": "empty edit",
+    "lost": "edit doesn't state the gold answer",
+}
+MIXED = [
+    pair(f"{word}{number}", f"{word} {number}\nThe answer is 4")
+    for number in range(4)
+    for word in ("fine", *REASONS, "well")
+]
+
+
+def test_every_row_is_in_one_file_in_its_order_and_with_its_reason(tmp_path: Path) -> None:
+    with ChatServer(scripted) as server:
+        stats = bridge(recipe(tmp_path, MIXED, editor="openai", base_url=server.url, max_concurrency=3))
+    train, dropped = (lines(tmp_path / "out", name) for name in ("train", "dropped"))
+    order = [row["id"] for row in MIXED]
+    assert [row["id"] for row in train] == [id for id in order if id[:4] in ("fine", "well")]
+    assert [row["id"] for row in dropped] == [id for id in order if id[:4] not in ("fine", "well")]
+    assert all(row["reason"] == REASONS[row["id"][:-1]] for row in dropped)
+    assert stats["reasons"] == dict.fromkeys(REASONS.values(), 4)
+    assert (stats["rows"], stats["kept"], stats["dropped"]) == (44, 8, 36)
+    assert train[0]["chosen"] == "fine 0\nThe answer is 3"
+
+
+def test_messages_stay_messages_and_empty_columns_stay_out(tmp_path: Path) -> None:
+    chat = {
+        "id": "u",
+        "task": "chat",
+        "answer": None,
+        "prompt": [{"role": "user", "content": "Hi"}],
+        "chosen": [{"role": "assistant", "content": "Hello!"}],
+        "rejected": [{"role": "assistant", "content": "Hell"}],
+    }
+    with ChatServer(lambda request, number: revises(request, "Hell yes")) as server:
+        bridge(recipe(tmp_path, [chat], editor="openai", base_url=server.url, template="instruction"))
+    assert lines(tmp_path / "out", "train") == [
+        {
+            "id": "u",
+            "task": "chat",
+            "prompt": chat["prompt"],
+            "chosen": [{"role": "assistant", "content": "Hell yes"}],
+            "rejected": chat["rejected"],
+            "original_chosen": chat["chosen"],
+            "bridged": True,
+            "edit_ratio": 0.5,  # " yes" of "Hell yes"
+        }
+    ]
+    assert part(server.requests[0], "reference") == "Hello!"
+
+
+def test_proportions_are_nested_and_keep_the_same_pairs(tmp_path: Path) -> None:
+    rows = [pair(f"r{number}", f"1 + 2 = {4 + number}\nThe answer is {4 + number}") for number in range(40)]
+    rows += [pair("good", "The answer is 3"), pair("hopeless", "The answer is 9")]
+    bridged: dict[float, set[str]] = {}
+    for proportion in (0.0, 0.4, 0.7, 1.0):
+        folder = tmp_path / str(proportion)
+        folder.mkdir()
+        stats = bridge(recipe(folder, rows, proportion=proportion))
+        train = lines(folder / "out", "train")
+        assert [row["id"] for row in train] == [f"r{number}" for number in range(40)]
+        bridged[proportion] = {row["id"] for row in train if row["bridged"]}
+        assert stats["bridged"] == len(bridged[proportion])
+        for row in train:
+            assert row["original_chosen"] == "1 + 2 = 3\nThe answer is 3"
+            assert row["edit_ratio"] > 0
+    assert bridged[0.0] == set()
+    assert bridged[0.4] == {f"r{number}" for number in range(40) if share(f"r{number}") < 0.4}
+    assert 0 < len(bridged[0.4]) < len(bridged[0.7]) < 40
+    assert bridged[0.4] < bridged[0.7] < bridged[1.0]
+    assert len(bridged[1.0]) == 40
+
+
+def test_an_unbridged_row_keeps_its_winner() -> None:
+    row = pair("a", "abcd", "abxyz")
+    kept = bridged_pair(row, "abcx", bridged=False)
+    assert (kept["chosen"], kept["original_chosen"], kept["bridged"]) == ("abxyz", "abxyz", False)
+    assert kept["edit_ratio"] == 0.6  # c → x, d → y, + z: 3 of 5
+    assert bridged_pair(row, "abcx", bridged=True)["edit_ratio"] == 0.25  # d → x: 1 of 4
+
+
+def test_only_the_first_pairs_are_tried(tmp_path: Path) -> None:
+    assert bridge(recipe(tmp_path, SUMS, limit=2))["rows"] == 2
+    assert [row["id"] for row in lines(tmp_path / "out", "train")] == ["a"]
+    (tmp_path / "more").mkdir()
+    assert bridge(recipe(tmp_path / "more", SUMS, limit=99))["rows"] == 4
+
+
+def test_nothing_to_keep(tmp_path: Path) -> None:
+    stats = bridge(recipe(tmp_path, SUMS[1:3]))
+    assert (stats["kept"], stats["edit_ratio"], stats["dropped"]) == (0, 0.0, 2)
+    assert lines(tmp_path / "out", "train") == []
+
+
+def test_numbers_may_be_answers(tmp_path: Path) -> None:
+    bridge(recipe(tmp_path, [row | {"answer": 3} for row in SUMS]))
+    assert [row["answer"] for row in lines(tmp_path / "out", "train")] == [3, 3]
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_no_more_requests_than_allowed_are_under_way(tmp_path: Path, width: int) -> None:
+    rows = [pair(f"r{number}", f"fine {number}\nThe answer is 4") for number in range(24)]
+    with ChatServer(scripted, delay=0.02) as server:
+        bridge(recipe(tmp_path, rows, editor="openai", base_url=server.url, max_concurrency=width))
+    assert len(server.requests) == 24
+    assert server.most == width
+
+
+def test_rows_come_in_their_order_and_few_are_held() -> None:
+    read: list[str] = []
+
+    class Slow:
+        async def edit(self, case: Case) -> Edit:
+            await asyncio.sleep(0.001 * (int(case.id) % 5))
+            if case.id == "7":
+                raise EditError("no")
+            return Edit("The answer is 3")
+
+    def rows() -> Any:
+        for number in range(50):
+            read.append(str(number))
+            yield pair(str(number), "The answer is 4")
+
+    async def run() -> list[str]:
+        seen = []
+        async for row, outcome in edited(rows(), Slow(), 2):
+            assert isinstance(outcome, EditError) == (row["id"] == "7")
+            seen.append(row["id"])
+            assert len(read) - len(seen) <= 8
+        return seen
+
+    assert asyncio.run(run()) == read
+
+
+def test_a_fault_on_the_way_leaves_no_files_but_what_was_answered(tmp_path: Path) -> None:
+    rows = [pair(f"r{number}", f"fine {number}\nThe answer is 4") for number in range(9)]
+    with ChatServer(lambda request, number: refuses(401) if number == 5 else scripted(request, number)) as server:
+        config = recipe(tmp_path, rows, editor="openai", base_url=server.url, max_concurrency=1)
+        with pytest.raises(Faults, match="refuses the key in EDITOR_KEY"):
+            bridge(config)
+        assert {file.name for file in (tmp_path / "out").iterdir()} - {"replies.sqlite-wal", "replies.sqlite-shm"} == {
+            "recipe.json",
+            "replies.sqlite",
+        }
+        asked = len(server.requests)
+        assert asked < 9
+        bridge(config)
+    assert len(server.requests) == asked + 4  # five of nine were answered
+    assert len(lines(tmp_path / "out", "train")) == 9
+
+
+def test_any_other_error_leaves_no_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(self: object, case: Case) -> Edit:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("bmc.bridging.rules.RulesEditor.edit", fails)
+    with pytest.raises(ZeroDivisionError):
+        bridge(recipe(tmp_path, SUMS))
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["recipe.json"]
+
+
+def test_what_a_folder_of_another_recipe_holds_stays(tmp_path: Path) -> None:
+    bridge(recipe(tmp_path, SUMS))
+    with ChatServer(scripted) as server, pytest.raises(Faults, match="holds a run of another recipe"):
+        bridge(recipe(tmp_path, SUMS, editor="openai", base_url=server.url))
+    assert server.requests == []
+    assert not (tmp_path / "out" / "replies.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "task", "answer", "reason"),
+    [
+        (" \n", "math", "3", "empty edit"),
+        ("y_l\n", "math", "3", "edit equals y_l"),
+        ("The answer is 4", "math", "3", "edit doesn't state the gold answer"),
+        ("It is a river", "qa", "river", "edit doesn't state the gold answer"),
+        ("The answer is 6/2", "math", "3", None),
+        ("The answer is River.", "qa", "river", None),
+        ("Anything", "chat", None, None),
+        ("Anything", "qa", None, None),
+    ],
+)
+def test_what_an_edit_must_be(text: str, task: str, answer: str | None, reason: str | None) -> None:
+    assert objection(text, Case("1", task, "x", "y_w", "y_l", answer)) == reason
+
+
+def test_the_script_with_rules(tmp_path: Path) -> None:
+    done = script(*arguments(tmp_path, SUMS, editor="rules"))
+    assert done.returncode == 0, done.stderr
+    first, *reasons = done.stdout.splitlines()
+    assert first.startswith("kept 2 of 4 pairs (2 bridged, 2 dropped) in ")
+    assert first.endswith(f" s: {tmp_path / 'out'}")
+    assert sorted(reasons) == [
+        "  dropped 1: rules: its steps can't be brought to the gold answer",
+        "  dropped 1: y_l is good enough",
+    ]
+
+
+@pytest.mark.slow
+def test_the_script_with_an_endpoint_shows_the_key_nowhere(tmp_path: Path) -> None:
+    with ChatServer(scripted) as server:
+        more = {"editor": "openai", "base_url": server.url, "model": "m", "api_key_env": "EDITOR_KEY", "max_retries": 0}
+        done = script(*arguments(tmp_path, MIXED, **more), EDITOR_KEY=KEY)
+    assert done.returncode == 0, done.stderr
+    assert set(server.keys) == {f"Bearer {KEY}"}
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert {file.name for file in files} >= {"train.jsonl", "dropped.jsonl", "stats.json", "replies.sqlite"}
+    assert KEY not in done.stdout + done.stderr
+    assert not any(KEY.encode() in file.read_bytes() for file in files)
+
+
+def test_the_script_with_a_key_that_is_refused(tmp_path: Path) -> None:
+    rows = [pair(f"r{number}", f"fine {number}\nThe answer is 4") for number in range(40)]
+    with ChatServer(lambda request, number: refuses(401, f"wrong key: {KEY}"), delay=0.05) as server:
+        more = {"editor": "openai", "base_url": server.url, "api_key_env": "EDITOR_KEY"}
+        done = script(*arguments(tmp_path, rows, **more), EDITOR_KEY=KEY)
+    assert done.returncode == 2
+    said = [line for line in done.stderr.replace("\r", "\n").splitlines() if line and "pair/s" not in line]
+    assert said == [f"editor at {server.url}: refuses the key in EDITOR_KEY; set a valid one"]
+    assert not list((tmp_path / "out").glob("*.jsonl*"))
+
+
+def test_the_script_without_a_key_says_so_in_a_line_and_writes_nothing(tmp_path: Path) -> None:
+    done = script(*arguments(tmp_path, SUMS))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("environment variable OPENAI_API_KEY: is not set; export the endpoint's key")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bmc.config import BridgeConfig, PrepareConfig
+from bmc.errors import Faults
+from bmc.recipe import load, parse
+
+DATA = "dataset_mixture: {datasets: [{id: rows.jsonl}]}\noutput_dir: out\n"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(name: str, text: str) -> str:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text(text, encoding="utf-8")
+    return name
+
+
+def prepare(*argv: str) -> PrepareConfig:
+    return parse([*argv], PrepareConfig)[0]
+
+
+def bridge(*argv: str) -> BridgeConfig:
+    return parse([*argv], BridgeConfig)[0]
+
+
+def faults(call: Any, *argv: str) -> list[str]:
+    with pytest.raises(Faults) as caught:
+        call(*argv)
+    return str(caught.value).splitlines()
+
+
+# --- extends -------------------------------------------------------------------------------------------------------
+
+
+def test_extends_takes_the_parents_keys_beneath_the_recipes_own() -> None:
+    write("a/base.yaml", "proportion: 0.5\nmodel: big\n" + DATA)
+    write("b/child.yaml", "extends: ../a/base.yaml\nmodel: small\n")
+    config = bridge("b/child.yaml")
+    assert (config.model, config.proportion, config.output_dir) == ("small", 0.5, "out")
+
+
+def test_extends_over_three_generations() -> None:
+    write("one.yaml", "proportion: 0.1\nmodel: one\ntemplate: instruction\n" + DATA)
+    write("two.yaml", "extends: one.yaml\nproportion: 0.2\nmodel: two\n")
+    write("three.yaml", "extends: two.yaml\nproportion: 0.3\n")
+    config = bridge("three.yaml")
+    assert (config.proportion, config.model, config.template) == (0.3, "two", "instruction")
+
+
+def test_mappings_are_merged_and_lists_replaced() -> None:
+    write("base.yaml", "dataset_mixture: {datasets: [{id: a.jsonl}, {id: b.jsonl}], seed: 3}\noutput_dir: out\n")
+    write("child.yaml", "extends: base.yaml\ndataset_mixture: {datasets: [{id: c.jsonl}]}\n")
+    mixture = prepare("child.yaml").dataset_mixture
+    assert ([part.id for part in mixture.datasets], mixture.seed) == (["c.jsonl"], 3)
+
+
+def test_a_circle_of_parents_is_a_fault() -> None:
+    write("a.yaml", "extends: b.yaml\n")
+    write("b.yaml", "extends: a.yaml\n")
+    assert faults(prepare, "a.yaml") == ["b.yaml: extends: a.yaml extends this recipe in turn; break the circle"]
+
+
+def test_a_recipe_that_extends_itself_is_a_fault() -> None:
+    write("a.yaml", "extends: a.yaml\n")
+    assert faults(prepare, "a.yaml") == ["a.yaml: extends: a.yaml extends this recipe in turn; break the circle"]
+
+
+def test_two_children_may_share_a_grandparent() -> None:
+    write("base.yaml", DATA)
+    write("child.yaml", "extends: base.yaml\n")
+    assert prepare("child.yaml") == prepare("base.yaml")
+
+
+def test_a_missing_parent_is_told_with_its_heir() -> None:
+    write("child.yaml", "extends: none.yaml\n")
+    assert faults(prepare, "child.yaml") == [
+        "none.yaml: cannot be read: No such file or directory (extended by child.yaml)"
+    ]
+
+
+def test_two_parents_are_a_fault() -> None:
+    write("child.yaml", "extends: [a.yaml, b.yaml]\n")
+    assert faults(prepare, "child.yaml") == ["child.yaml: extends: must be the path of one recipe"]
+
+
+def test_a_chat_template_file_is_relative_to_the_recipe_that_names_it() -> None:
+    write("a/base.yaml", "chat_template: templates/x.jinja\n" + DATA)
+    write("b/child.yaml", "extends: ../a/base.yaml\n")
+    assert Path(prepare("b/child.yaml").chat_template or "").resolve() == Path("a/templates/x.jinja").resolve()
+
+
+def test_load_says_where_each_key_comes_from() -> None:
+    write("base.yaml", "dataset_mixture: {seed: 1, datasets: []}\nmodel: x\n")
+    write("child.yaml", "extends: base.yaml\ndataset_mixture: {seed: 2}\n")
+    values, origin = load(Path("child.yaml"))
+    assert values == {"dataset_mixture": {"seed": 2, "datasets": []}, "model": "x"}
+    assert origin == {
+        "model": "base.yaml",
+        "dataset_mixture": "child.yaml",
+        "dataset_mixture.seed": "child.yaml",
+        "dataset_mixture.datasets": "base.yaml",
+    }
+
+
+# --- command line --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["r.yaml", "--proportion", "0.25", "--dry_run"],
+        ["--dry_run", "r.yaml", "--proportion=0.25"],
+        ["--config", "r.yaml", "--proportion=0.25", "--dry-run", "true"],
+        ["--proportion", "0.25", "--config=r.yaml", "--dry_run=true"],
+    ],
+)
+def test_the_command_line_wins_in_each_spelling(argv: list[str]) -> None:
+    write("r.yaml", "proportion: 0.5\n" + DATA)
+    config = bridge(*argv)
+    assert (config.proportion, config.dry_run) == (0.25, True)
+
+
+def test_the_command_line_reaches_into_mappings_and_lists() -> None:
+    write("r.yaml", DATA)
+    mixture = prepare("r.yaml", "--dataset_mixture.datasets.0.id", "x.jsonl", "--dataset_mixture.seed", "7")
+    assert (mixture.dataset_mixture.datasets[0].id, mixture.dataset_mixture.seed) == ("x.jsonl", 7)
+
+
+def test_the_command_line_alone_can_make_a_recipe() -> None:
+    config = prepare("--output_dir", "out", "--dataset_mixture", "{datasets: [{id: a.jsonl, weight: 0.5}]}")
+    assert config.dataset_mixture.datasets[0].weight == 0.5
+
+
+def test_a_negative_number_is_a_value() -> None:
+    write("r.yaml", DATA)
+    assert faults(bridge, "r.yaml", "--max_retries", "-1") == [
+        "command line: max_retries: must be greater than or equal to 0, got -1"
+    ]
+
+
+def test_no_such_place() -> None:
+    write("r.yaml", DATA)
+    keys = ("dataset_mixture.datasets.3.id", "dataset_mixture.datasets.first.id", "output_dir.x.y", "output_dir.x")
+    assert faults(prepare, "r.yaml", *(f"--{key}=1" for key in keys)) == [
+        f"command line: --{key}: there is no such place in the recipe" for key in keys
+    ]
+
+
+def test_two_recipes_or_none_are_a_fault() -> None:
+    assert faults(prepare, "a.yaml", "b.yaml") == ["command line: one recipe at a time, got a.yaml, b.yaml"]
+    assert faults(prepare) == ["command line: names no recipe; give its path, or --help for the keys"]
+
+
+def test_help_tells_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"], BridgeConfig, description="Bridging.")
+    text = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert "Bridging." in text
+    assert "--output_dir (required)  Folder that the stage writes." in text
+    assert "--proportion (1.0)  Share of the pairs to bridge" in text
+
+
+# --- values --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("5e-1", 0.5), ("5E-1", 0.5), (".5", 0.5), ("1", 1.0), ("1_0e-1", None), ("0.5e0", 0.5), ('"0.5"', None)],
+)
+def test_numbers_as_people_write_them(text: str, value: float | None) -> None:
+    write("r.yaml", f"proportion: {text}\n" + DATA)
+    if value is None:
+        assert len(faults(bridge, "r.yaml")) == 1
+    else:
+        assert bridge("r.yaml").proportion == value
+
+
+def test_infinity_is_a_number_and_nan_no_share() -> None:
+    write("r.yaml", "timeout: .inf\n" + DATA)
+    assert math.isinf(bridge("r.yaml").timeout)
+    write("r.yaml", "proportion: .nan\n" + DATA)
+    assert len(faults(bridge, "r.yaml")) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("proportion: 1.5", "proportion: must be less than or equal to 1, got 1.5"),
+        ("proportion: -0.1", "proportion: must be greater than or equal to 0, got -0.1"),
+        ("proportion: high", 'proportion: must be a number, got "high"'),
+        ("proportion: true", "proportion: must be a number, got true"),
+        ("proportion:", "proportion: must be a number, got null"),
+        ("max_tokens: 0", "max_tokens: must be greater than or equal to 1, got 0"),
+        ("max_tokens: 1.5", "max_tokens: must be a whole number, got 1.5"),
+        ("editor: rule", "editor: must be 'openai' or 'rules', got \"rule\""),
+        ("model: 4", "model: must be text, got 4; put it in quotes"),
+        ("base_url: no", "base_url: must be text, got false; put it in quotes"),
+        ("dry_run: 1", "dry_run: must be true or false, got 1"),
+        ("timeout: 0", "timeout: must be greater than 0, got 0"),
+        ("temprature: 1", "temprature: unknown key (did you mean 'temperature'?)"),
+        ("zzz: 1", "zzz: unknown key; remove it"),
+        ("1: 1", "1: unknown key; remove it"),
+        ("chat_template: [a]", 'chat_template: must be text, got ["a"]'),
+    ],
+)
+def test_one_fault(line: str, fault: str) -> None:
+    write("r.yaml", f"{line}\n" + DATA)
+    assert faults(bridge, "r.yaml") == [f"r.yaml: {fault}"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "fault"),
+    [
+        ("{id: a, wieght: 1}", "datasets[0].wieght: unknown key (did you mean 'weight'?)"),
+        ("{id: a, my-key: 1}", "datasets[0].my-key: unknown key; remove it"),
+        ("{id: a, weight: 1.01}", "datasets[0].weight: must be less than or equal to 1, got 1.01"),
+        ("{id: a, num_rows: 0}", "datasets[0].num_rows: must be greater than or equal to 1, got 0"),
+        ("{id: a, columns: prompt}", 'datasets[0].columns: must be a list, got "prompt"'),
+        ("{id: a, columns: [prompt, 1]}", "datasets[0].columns[1]: must be text, got 1; put it in quotes"),
+        ("{id: a, config: 3}", "datasets[0].config: must be text or a mapping, got 3; put it in quotes"),
+        ("{split: test}", "datasets[0].id: is missing; give a Hub id, a file, or a `source`"),
+        ("a.jsonl", 'datasets[0]: must be a mapping, got "a.jsonl"'),
+    ],
+)
+def test_one_fault_in_a_data_set(dataset: str, fault: str) -> None:
+    write("r.yaml", f"dataset_mixture: {{datasets: [{dataset}]}}\noutput_dir: out\n")
+    assert faults(prepare, "r.yaml") == [f"r.yaml: dataset_mixture.{fault}"]
+
+
+def test_an_unknown_source_is_told_with_the_known_ones() -> None:
+    write("r.yaml", "dataset_mixture: {datasets: [{source: gsm8kk}]}\noutput_dir: out\n")
+    (fault,) = faults(prepare, "r.yaml")
+    assert fault.startswith("r.yaml: dataset_mixture.datasets[0].source: 'gsm8kk' is unknown (did you mean 'gsm8k'?); ")
+
+
+def test_every_fault_at_once_each_with_its_own_file() -> None:
+    write("base.yaml", "modle: x\nproportion: 2\ndataset_mixture: {datasets: [{wieght: 1}], sede: 1}\n")
+    write("child.yaml", "extends: base.yaml\neditor: 3\ndataset_mixture: {seed: one}\n")
+    assert set(faults(bridge, "child.yaml", "--limit", "0", "--dataset_mixture.test_split_size=-1")) == {
+        "base.yaml: modle: unknown key (did you mean 'model'?)",
+        "base.yaml: proportion: must be less than or equal to 1, got 2",
+        "base.yaml: dataset_mixture.datasets[0].wieght: unknown key (did you mean 'weight'?)",
+        "base.yaml: dataset_mixture.sede: unknown key (did you mean 'seed'?)",
+        "child.yaml: dataset_mixture.seed: must be a whole number, got \"one\"",
+        "child.yaml: editor: must be 'openai' or 'rules', got 3",
+        "child.yaml: output_dir: is missing; add it to the recipe, or give --output_dir",
+        "command line: limit: must be greater than or equal to 1, got 0",
+        "command line: dataset_mixture.test_split_size: must be greater than 0, got -1",
+    }
+
+
+def test_what_must_hold_beyond_types_is_told_beside_wrong_types() -> None:
+    write("r.yaml", "proportion: 2\n")
+    assert set(faults(bridge, "r.yaml")) == {
+        "r.yaml: proportion: must be less than or equal to 1, got 2",
+        "r.yaml: dataset_mixture.datasets: is empty; list at least one data set",
+        "r.yaml: output_dir: is missing; add it to the recipe, or give --output_dir",
+    }
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a: 1\nb: 2\na: 3\n", ": line 3: a: stands twice; keep one"),
+        ("m:\n  a: 1\n  a: 2\n", ": line 3: a: stands twice; keep one"),
+        ("a: [1\nb: 2\n", ": line 2: is not YAML: expected ',' or ']', but got ':'"),
+        ("", ": must be a mapping of keys to values, as in `beta: 0.1`"),
+        ("- a\n", ": must be a mapping of keys to values, as in `beta: 0.1`"),
+        ("seed: 2024-13-45\n", ": is not YAML: month must be in 1..12"),
+    ],
+)
+def test_a_file_that_is_no_recipe(text: str, fault: str) -> None:
+    write("r.yaml", text)
+    assert faults(prepare, "r.yaml") == [f"r.yaml{fault}"]
+
+
+def test_a_file_that_is_not_there_or_no_text() -> None:
+    assert faults(prepare, "none.yaml") == ["none.yaml: cannot be read: No such file or directory"]
+    Path("binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (fault,) = faults(prepare, "binary.yaml")
+    assert fault.startswith("binary.yaml: is not YAML: ")
+
+
+def test_merge_keys_are_no_duplicates() -> None:
+    write("r.yaml", "output_dir: out\ndataset_mixture:\n  datasets:\n    - &a {id: a, weight: 0.5}\n    - {<<: *a, id: b}\n")
+    assert [(part.id, part.weight) for part in prepare("r.yaml").dataset_mixture.datasets] == [("a", 0.5), ("b", 0.5)]
+
+
+# --- training recipes ----------------------------------------------------------------------------------------------
+
+
+def preference(*argv: str) -> tuple[Any, Any, Any]:
+    from bmc.training import parse_training
+    from bmc.training_config import BMCConfig, PreferenceArguments
+
+    return parse_training([*argv, "--dry_run"], PreferenceArguments, BMCConfig, "")
+
+
+def sft(*argv: str) -> tuple[Any, Any, Any]:
+    from bmc.training import parse_training
+    from bmc.training_config import SFTConfig, TrainingArguments
+
+    return parse_training([*argv, "--dry_run"], TrainingArguments, SFTConfig, "")
+
+
+def test_a_training_recipe_fills_all_three_classes() -> None:
+    write("r.yaml", "model_name_or_path: m\nlearning_rate: 5e-7\nbeta: 1\nloss_type: sigmoid\n" + DATA)
+    arguments, model, config = preference("r.yaml", "--max_steps", "-1", "--bmc_delta=2.5", "--token_weighting", "bmc")
+    assert (arguments.chosen_column, model.model_name_or_path, config.learning_rate) == ("chosen", "m", 5e-7)
+    assert (config.beta, config.bmc_delta, config.token_weighting, config.max_steps) == (1.0, 2.5, "bmc", -1)
+
+
+def test_every_fault_of_a_training_recipe_at_once() -> None:
+    write("base.yaml", "beta: 0\nsave_strategy: no\nlearning_rate: fast\nld_alpha: 0.5\n" + DATA)
+    write("r.yaml", "extends: base.yaml\nbmc_delta: -1\nloss_type: sigmoidd\ntoken_weighting: bcm\nbata: 1\n")
+    found = faults(preference, "r.yaml", "--chosen_column", "rejected")
+    assert len(found) == 10
+    for start in (
+        "base.yaml: beta: must be greater than 0, got 0",
+        "base.yaml: save_strategy: must be 'no', 'steps', 'epoch' or 'best', got false; put it in quotes",
+        'base.yaml: learning_rate: must be a number, got "fast"',
+        "base.yaml: ld_alpha: BMCTrainer doesn't have it; leave it out, or use trl.DPOTrainer",
+        "r.yaml: bmc_delta: must be greater than or equal to 0, got -1",
+        "r.yaml: loss_type: 'sigmoidd' is unknown (did you mean 'sigmoid'?); choose from sigmoid",
+        "r.yaml: token_weighting: must be 'none' or 'bmc', got \"bcm\"",
+        "r.yaml: bata: unknown key (did you mean 'beta'?)",
+        "r.yaml: model_name_or_path: is missing; name a model of the Hub or a folder",
+        "command line: chosen_column: must be 'chosen' or 'original_chosen', got \"rejected\"",
+    ):
+        assert any(fault.startswith(start) for fault in found), (start, found)
+
+
+@pytest.mark.parametrize(("beta", "shown"), [("high", '"high"'), ("true", "true"), ("null", "null")])
+def test_beta_must_be_a_number(beta: str, shown: str) -> None:
+    write("r.yaml", f"model_name_or_path: m\nbeta: {beta}\n" + DATA)
+    assert faults(preference, "r.yaml") == [f"r.yaml: beta: must be a number, got {shown}"]
+
+
+@pytest.mark.parametrize("values", [{"beta": 0.0}, {"beta": math.nan}, {"bmc_delta": -1.0}, {"loss_type": "no"}])
+def test_the_config_checks_itself_without_a_recipe(values: dict[str, Any], tmp_path: Path) -> None:
+    from bmc.training_config import BMCConfig
+
+    with pytest.raises(ValueError, match=next(iter(values))):
+        BMCConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **values)
+
+
+def test_trls_own_checks_are_faults_of_the_recipe() -> None:
+    write("r.yaml", "model_name_or_path: m\nlr_scheduler_type: cosinus\nbf16: true\nfp16: true\n" + DATA)
+    (fault,) = faults(preference, "r.yaml")
+    assert fault.startswith("r.yaml: ")
