@@ -7,7 +7,7 @@
 import sys
 
 from bmc.runtime import stage
-from bmc.training import describe_run, load_rows, parse_training, run, start, trainer_arguments
+from bmc.training import describe_run, open_run, parse_training, run, trainer_arguments
 from bmc.training_config import BMCConfig, PreferenceArguments
 
 
@@ -21,8 +21,8 @@ def main() -> None:
         return
     from bmc.preference.trainer import BMCTrainer
 
-    tokenizer = start(arguments, model_args, config)
-    train, evaluation = load_rows(arguments, tokenizer, ("prompt", "chosen", "rejected"), arguments.chosen_column)
+    columns = ("prompt", "chosen", "rejected")
+    tokenizer, train, evaluation = open_run(arguments, model_args, config, columns, arguments.chosen_column)
     trainer = BMCTrainer(
         args=config,
         train_dataset=train,

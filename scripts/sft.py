@@ -6,7 +6,7 @@ accelerate launch --config_file recipes/accelerate_configs/zero3.yaml scripts/sf
 import sys
 
 from bmc.runtime import stage
-from bmc.training import describe_run, load_rows, parse_training, run, start, trainer_arguments
+from bmc.training import describe_run, open_run, parse_training, run, trainer_arguments
 from bmc.training_config import SFTConfig, TrainingArguments
 
 
@@ -17,8 +17,7 @@ def main() -> None:
         return
     from trl import SFTTrainer
 
-    tokenizer = start(arguments, model_args, config)
-    train, evaluation = load_rows(arguments, tokenizer, ("prompt", "completion"))
+    tokenizer, train, evaluation = open_run(arguments, model_args, config, ("prompt", "completion"))
     config.assistant_only_loss = "messages" in train.column_names  # whole conversations
     trainer = SFTTrainer(
         args=config,

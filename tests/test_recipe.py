@@ -251,7 +251,7 @@ def test_every_fault_at_once_each_with_its_own_file() -> None:
         "base.yaml: proportion: must be less than or equal to 1, got 2",
         "base.yaml: dataset_mixture.datasets[0].wieght: unknown key (did you mean 'weight'?)",
         "base.yaml: dataset_mixture.sede: unknown key (did you mean 'seed'?)",
-        "child.yaml: dataset_mixture.seed: must be a whole number, got \"one\"",
+        'child.yaml: dataset_mixture.seed: must be a whole number, got "one"',
         "child.yaml: editor: must be 'openai' or 'rules', got 3",
         "child.yaml: output_dir: is missing; add it to the recipe, or give --output_dir",
         "command line: limit: must be greater than or equal to 1, got 0",
@@ -295,7 +295,10 @@ def test_a_file_that_is_not_there_or_no_text() -> None:
 
 
 def test_merge_keys_are_no_duplicates() -> None:
-    write("r.yaml", "output_dir: out\ndataset_mixture:\n  datasets:\n    - &a {id: a, weight: 0.5}\n    - {<<: *a, id: b}\n")
+    write(
+        "r.yaml",
+        "output_dir: out\ndataset_mixture:\n  datasets:\n    - &a {id: a, weight: 0.5}\n    - {<<: *a, id: b}\n",
+    )
     assert [(part.id, part.weight) for part in prepare("r.yaml").dataset_mixture.datasets] == [("a", 0.5), ("b", 0.5)]
 
 
@@ -334,7 +337,7 @@ def test_every_fault_of_a_training_recipe_at_once() -> None:
         'base.yaml: learning_rate: must be a number, got "fast"',
         "base.yaml: ld_alpha: BMCTrainer doesn't have it; leave it out, or use trl.DPOTrainer",
         "r.yaml: bmc_delta: must be greater than or equal to 0, got -1",
-        "r.yaml: loss_type: 'sigmoidd' is unknown (did you mean 'sigmoid'?); choose from sigmoid",
+        "r.yaml: loss_type: 'sigmoidd' is unknown; choose from sigmoid",
         "r.yaml: token_weighting: must be 'none' or 'bmc', got \"bcm\"",
         "r.yaml: bata: unknown key (did you mean 'beta'?)",
         "r.yaml: model_name_or_path: is missing; name a model of the Hub or a folder",
@@ -357,7 +360,29 @@ def test_the_config_checks_itself_without_a_recipe(values: dict[str, Any], tmp_p
         BMCConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **values)
 
 
+def test_words_of_transformers_enumerations() -> None:
+    write("r.yaml", "model_name_or_path: m\nlr_scheduler_type: cosin\noptim: adamw\n" + DATA)
+    scheduler, optimiser = sorted(faults(preference, "r.yaml"))
+    assert scheduler.startswith("r.yaml: lr_scheduler_type: 'cosin' is unknown (did you mean 'cosine'?); choose from ")
+    assert optimiser.startswith("r.yaml: optim: 'adamw' is unknown")
+
+
 def test_trls_own_checks_are_faults_of_the_recipe() -> None:
-    write("r.yaml", "model_name_or_path: m\nlr_scheduler_type: cosinus\nbf16: true\nfp16: true\n" + DATA)
-    (fault,) = faults(preference, "r.yaml")
-    assert fault.startswith("r.yaml: ")
+    write("r.yaml", "model_name_or_path: m\nbf16: true\nfp16: true\n" + DATA)
+    assert faults(preference, "r.yaml") == ["r.yaml: At most one of fp16 and bf16 can be True, but not both"]
+    write("r.yaml", "model_name_or_path: m\naccelerator_config: none.json\n" + DATA)
+    assert faults(preference, "r.yaml") == ["r.yaml: [Errno 2] No such file or directory: 'none.json'"]
+
+
+def test_a_dry_run_judges_a_gpus_recipe() -> None:
+    write("r.yaml", "model_name_or_path: m\nbf16: true\ntf32: true\n" + DATA)
+    assert preference("r.yaml")[2].bf16
+
+
+@pytest.mark.parametrize("argv", [["--dry-run"], ["--dry_run=true"], ["--dry_run", "true"], ["--dry_run"]])
+def test_every_spelling_of_a_dry_run(argv: list[str]) -> None:
+    from bmc.training import parse_training
+    from bmc.training_config import SFTConfig, TrainingArguments
+
+    write("r.yaml", "model_name_or_path: m\nbf16: true\n" + DATA)
+    assert parse_training(["r.yaml", *argv], TrainingArguments, SFTConfig, "")[0].dry_run

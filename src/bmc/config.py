@@ -54,6 +54,11 @@ class DatasetConfig:
             yield "source", f"'{self.source}' is unknown{hint}; choose from {', '.join(SOURCES)}"
 
 
+def names(datasets: list[DatasetConfig]) -> str:
+    """What to call data sets in a message."""
+    return ", ".join(dataset.id or dataset.source or "" for dataset in datasets)
+
+
 @dataclass(kw_only=True)
 class DatasetMixture:
     """Data sets to read and concatenate, shuffled with `seed`.

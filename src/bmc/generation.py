@@ -88,7 +88,7 @@ def _transformers(args: GenerationArguments, model_args: Any, tokenizer: Any) ->
 
     model = load_model(model_args)
     eos = stop_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id)
-    sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if args.temperature > 0:
         sampling = {"do_sample": True, "temperature": args.temperature, "top_p": args.top_p, "top_k": 0}
 

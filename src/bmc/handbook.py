@@ -75,6 +75,11 @@ def drop_other_data(values: dict[str, Any], chosen: str) -> None:
 
 def mixture(values: dict[str, Any], origin: dict[str, str], faults: list[Fault]) -> set[str]:
     """Turns `dataset_mixer` or `dataset_name` into a `dataset_mixture`; returns the keys whose faults are told."""
+    for name, refinements in DATA.items():
+        for key in refinements:
+            if key in values and name not in values:
+                faults.append(Fault(origin[key], f"{key}: refines {name}, which the recipe doesn't have; remove it"))
+                del values[key]
     given = [key for key in DATA if key in values]
     if not given or given == ["dataset_mixture"]:
         return set()

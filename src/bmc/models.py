@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from .data.templates import read_template
@@ -25,8 +26,9 @@ def load_tokenizer(name: str, revision: str, trust_remote_code: bool, chat_templ
     template = read_template(chat_template)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise _unreadable("model_name_or_path", name, error) from None
+    except Exception as error:  # a damaged file raises whatever its reader does
+        what = f"'{name}' has none that can be loaded ({_reason(name, error)}); give tokenizer_name_or_path"
+        raise fail("tokenizer", what) from None
     if template is not None:
         tokenizer.chat_template = template
     if tokenizer.pad_token is None:
@@ -47,7 +49,7 @@ def check_model(name: str, revision: str, trust_remote_code: bool) -> None:
         if find_adapter_config_file(name, revision=revision) is None:
             AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise _unreadable("model_name_or_path", name, error) from None
+        raise _unreadable(name, error) from None
 
 
 def load_model(args: Any) -> Any:
@@ -68,12 +70,16 @@ def load_model(args: Any) -> Any:
             dtype=args.dtype,
         )
     except (OSError, ValueError) as error:
-        raise _unreadable("model_name_or_path", args.model_name_or_path, error) from None
+        raise _unreadable(args.model_name_or_path, error) from None
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def _unreadable(key: str, name: str, error: Exception) -> Exception:
-    reason = str(error).strip().splitlines()[0]
-    return fail(
-        key, f"'{name}' is no model that can be loaded ({reason}); give a Hub id or the folder of a saved model"
-    )
+def _unreadable(name: str, error: Exception) -> Exception:
+    what = f"'{name}' is no model that can be loaded ({_reason(name, error)})"
+    return fail("model_name_or_path", f"{what}; give a Hub id or the folder of a saved model")
+
+
+def _reason(name: str, error: Exception) -> str:
+    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
+        return f"there is no such folder; paths are relative to {Path.cwd()}"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -9,6 +9,7 @@ line by itself, so that what stands nearest wins under either name.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import re
 import sys
@@ -248,6 +249,8 @@ def _build(
                 for key, what in _messages(name, hints[name], error):
                     object_to(key, what)
                 continue
+            if unknown := _unknown_word(hints[name], arguments[name]):
+                object_to(name, unknown)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             faults.append(Fault(where, f"{name}: is missing; add it to the recipe, or give --{name}"))
             continue
@@ -260,7 +263,7 @@ def _build(
         return None
     try:
         instance = cls(**arguments)
-    except (ValueError, TypeError, ImportError) as error:  # TRL's and transformers' own checks
+    except (ValueError, TypeError, ImportError, OSError) as error:  # TRL's and transformers' own checks
         key = str(error).partition(":")[0]
         faults.append(Fault(_source(origin, key, where), str(error)))
         return None
@@ -281,6 +284,19 @@ def _default_of(field: dataclasses.Field[Any]) -> Any:
 def _check(hint: Any, value: Any) -> Any:
     # JSON mode, since pydantic's strictness about Python objects would refuse a mapping for a nested dataclass
     return TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
+
+
+def _unknown_word(hint: Any, value: Any) -> str | None:
+    """What is wrong with a text where transformers wants one of an enumeration's words (`OptimizerNames | str`)."""
+    words = [
+        str(member.value)
+        for kind in typing.get_args(hint)
+        if isinstance(kind, type) and issubclass(kind, enum.Enum)
+        for member in kind
+    ]
+    if not words or not isinstance(value, str) or isinstance(value, enum.Enum) or value in words:
+        return None
+    return f"'{value}' is unknown{did_you_mean(value, words)}; choose from {', '.join(words)}"
 
 
 def _messages(key: str, hint: Any, error: ValidationError) -> Iterator[tuple[str, str]]:

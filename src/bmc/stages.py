@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .config import EvaluateConfig, SampleConfig
+from .config import EvaluateConfig, SampleConfig, names
 from .data.mixture import load_mixture
 from .data.schema import Row, check, split_prompt
 from .data.templates import check_template, encode_prompt
@@ -24,11 +24,12 @@ def load_prompts(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], Any]
     mixture = config.dataset_mixture
     given = map(split_prompt, load_mixture(mixture.datasets, mixture.seed))
     rows = [{key: value for key, value in row.items() if value is not None} for row in given]
-    check(rows, ("prompt",), "data")
+    where = names(mixture.datasets)
+    check(rows, ("prompt",), where)
     check_model(config.model_name_or_path, config.model_revision, config.trust_remote_code)
     name = config.tokenizer_name_or_path or config.model_name_or_path
     tokenizer = load_tokenizer(name, config.model_revision, config.trust_remote_code, config.chat_template)
-    check_template(tokenizer, rows, (), "data")
+    check_template(tokenizer, rows, (), where)
     return rows, tokenizer
 
 

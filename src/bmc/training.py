@@ -11,6 +11,7 @@ import torch
 import trl
 from datasets import Dataset
 
+from .config import names
 from .data.mixture import load_split
 from .data.schema import Row, check, split_prompt
 from .data.templates import check_template
@@ -29,7 +30,7 @@ def parse_training(argv: list[str], arguments: type, config: type, description: 
     """
     dry_run = re.search(r"(^| )--dry[_-]run\b(?![ =]*false)", " ".join(argv))
     if dry_run and not torch.cuda.is_available():
-        argv = [*argv, "--use_cpu"]
+        argv = [*argv, "--use_cpu", "--tf32=null"]
     return parse(argv, arguments, ModelArguments, config, description=description)
 
 
@@ -53,6 +54,34 @@ def describe_run(title: str, arguments: TrainingArguments, model_args: ModelArgu
     )
 
 
+def open_run(
+    arguments: TrainingArguments,
+    model_args: ModelArguments,
+    config: Any,
+    columns: tuple[str, ...],
+    chosen_column: str = "chosen",
+) -> tuple[Any, Dataset, Dataset | None]:
+    """Everything that can go wrong before training: model, template, rows; then claims the output folder.
+
+    Returns:
+        `(tokenizer, training rows, evaluation rows or None)`.
+
+    Raises:
+        Faults: There is no such model, the folder holds a run of another recipe, or the data are wrong. Nothing has
+            been written.
+    """
+    recipe = recipe_of(arguments, model_args) | _decisive(config)
+    may_claim(config.output_dir, recipe)
+    name, revision = model_args.model_name_or_path, model_args.model_revision
+    check_model(name, revision, config.trust_remote_code)
+    tokenizer = load_tokenizer(
+        arguments.tokenizer_name_or_path or name, revision, config.trust_remote_code, arguments.chat_template
+    )
+    train, evaluation = load_rows(arguments, tokenizer, columns, chosen_column)
+    claim(config.output_dir, recipe)
+    return tokenizer, train, evaluation
+
+
 def load_rows(
     arguments: TrainingArguments, tokenizer: Any, columns: tuple[str, ...], chosen_column: str = "chosen"
 ) -> tuple[Dataset, Dataset | None]:
@@ -67,27 +96,25 @@ def load_rows(
     Returns:
         `(train, evaluation or None)`, with `columns` (or `messages`) alone.
     """
-    parts: list[Dataset | None] = []
-    for name, rows in zip(("training data", "evaluation data"), load_split(arguments.dataset_mixture), strict=True):
+    mixture, parts = arguments.dataset_mixture, []
+    sources = (mixture.datasets, mixture.test_datasets or mixture.datasets)
+    for name, rows in zip(map(names, sources), load_split(mixture), strict=True):
         if rows is not None:
             wanted = ("messages",) if "messages" in rows.column_names else columns
             if chosen_column != "chosen":
                 if chosen_column not in rows.column_names:
-                    raise fail("chosen_column", f"{name} has no column '{chosen_column}'; only bridged data has it")
-                rows = rows.remove_columns("chosen").rename_column(chosen_column, "chosen")
+                    raise fail("chosen_column", f"'{chosen_column}' is no column of {name}; only bridged data has it")
+                kept = [column for column in rows.column_names if column != "chosen"]
+                rows = rows.select_columns(kept).rename_column(chosen_column, "chosen")
             check(map(split_prompt, rows), wanted, name)
             check_template(tokenizer, map(split_prompt, rows), wanted[1:], name)
             rows = rows.map(split_prompt, desc=f"Reading {name}").select_columns(list(wanted))
         parts.append(rows)
-    return parts[0], parts[1]  # type: ignore[return-value]
+    return parts[0], parts[1]
 
 
 def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]:
-    """Keyword arguments of a TRL trainer for the model: name, quantisation, adapter; `config` learns how to load it.
-
-    The output folder is claimed here: after all the checks, and before the trainer writes to it.
-    """
-    claim(config.output_dir, config.recipe)
+    """Keyword arguments of a TRL trainer for the model: name, quantisation, adapter; `config` learns how to load it."""
     quantization = trl.get_quantization_config(model_args)
     config.model_init_kwargs = {
         **(config.model_init_kwargs or {}),
@@ -100,21 +127,6 @@ def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]
         "quantization_config": quantization,
         "peft_config": trl.get_peft_config(model_args),
     }
-
-
-def start(arguments: TrainingArguments, model_args: ModelArguments, config: Any) -> Any:
-    """Loads the tokenizer; `config.recipe` is what the output folder will be claimed for.
-
-    Raises:
-        Faults: There is no such model, or the folder holds a run of another recipe. Nothing has been written.
-    """
-    config.recipe = recipe_of(arguments, model_args) | _decisive(config)
-    may_claim(config.output_dir, config.recipe)
-    name, revision = model_args.model_name_or_path, model_args.model_revision
-    check_model(name, revision, config.trust_remote_code)
-    return load_tokenizer(
-        arguments.tokenizer_name_or_path or name, revision, config.trust_remote_code, arguments.chat_template
-    )
 
 
 def _decisive(config: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -68,6 +68,8 @@ class BMCConfig(trl.DPOConfig):
         loss_type: The objective, a name in `bmc.LOSSES`; several are added up with `loss_weights`.
         token_weighting: `none` (λ ≡ 1) or `bmc` (Eqs. 7 and 10 of arXiv 2408.07471).
         bmc_delta: δ, the most that a differing token weighs above 1 (§3.2; Figure 4: best near 3.0 on QA).
+        prefix_sharing: One sequence a pair, with what both responses begin with only once, instead of two: the same
+            numbers for less work. By default wherever attention and model allow it (sdpa); false never.
         resume_from_checkpoint: A checkpoint's path; true or nothing for the newest in output_dir; false for none.
     """
 
@@ -75,10 +77,11 @@ class BMCConfig(trl.DPOConfig):
     loss_type: list[str] | str = field(default_factory=lambda: ["sigmoid"])
     token_weighting: Literal["none", "bmc"] = "none"
     bmc_delta: Annotated[float, Field(ge=0.0)] = 3.0
+    prefix_sharing: bool | None = None
     resume_from_checkpoint: bool | str | None = None
 
     def __post_init__(self) -> None:
-        for key, what in self.objections(vars(self)):
+        for key, what in self.objections({**vars(self)}):
             raise ValueError(f"{key}: {what}")
         if not self.beta > 0:
             raise ValueError(f"beta: must be above 0, got {self.beta}")
@@ -89,19 +92,19 @@ class BMCConfig(trl.DPOConfig):
         super().__post_init__()
 
     @staticmethod
-    def objections(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    def objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """`(key, what is wrong)` for values of the right type that BMCTrainer can't train with."""
         given = values.get("loss_type", ["sigmoid"])
         names = [given] if isinstance(given, str) else given
         for name in names:
             if name not in LOSSES:
                 hint = did_you_mean(name, list(LOSSES))
-                yield "loss_type", f"'{name}' is unknown{hint}; choose from {', '.join(LOSSES)}"
+                yield "loss_type", f"'{name}' is unknown; choose from {', '.join(LOSSES)}{hint}"
         if not names:
             yield "loss_type", f"names no objective; choose from {', '.join(LOSSES)}"
         for key, neutral in _UNSUPPORTED.items():
             if values.get(key, neutral) != neutral:
-                yield key, f"BMCTrainer doesn't have it; leave it out, or use trl.DPOTrainer"
+                yield key, "BMCTrainer doesn't have it; leave it out, or use trl.DPOTrainer"
 
 
 # keys of DPOConfig that change the loss in ways that token weights have no definition for

@@ -117,8 +117,8 @@ def test_passing_trouble_is_waited_out(tmp_path: Path, trouble: Reply) -> None:
 
 def test_tries_run_out(tmp_path: Path) -> None:
     with ChatServer(always(refuses(500))) as server, pytest.raises(EditError):
-        ask(tmp_path, recipe(server.url, max_retries=2))
-    assert len(server.requests) == 3  # the first, and two more
+        ask(tmp_path, recipe(server.url, max_retries=3))
+    assert len(server.requests) == 4  # the first, and three more
 
 
 def test_a_slow_endpoint(tmp_path: Path) -> None:

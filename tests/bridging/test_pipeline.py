@@ -3,8 +3,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +216,17 @@ def test_proportions_are_nested_and_keep_the_same_pairs(tmp_path: Path) -> None:
     assert len(bridged[1.0]) == 40
 
 
+def test_another_proportion_needs_no_more_replies(tmp_path: Path) -> None:
+    with ChatServer(scripted) as server:
+        config = recipe(tmp_path, MIXED[:2], editor="openai", base_url=server.url)
+        bridge(config)
+        (tmp_path / "none").mkdir()
+        shutil.copy(tmp_path / "out" / "replies.sqlite", tmp_path / "none")
+        bridge(replace(config, proportion=0.0, output_dir=str(tmp_path / "none")))
+    assert len(server.requests) == 2
+    assert [row["bridged"] for row in lines(tmp_path / "none", "train")] == [False]
+
+
 def test_an_unbridged_row_keeps_its_winner() -> None:
     row = pair("a", "abcd", "abxyz")
     kept = bridged_pair(row, "abcx", bridged=False)
@@ -280,10 +294,7 @@ def test_a_fault_on_the_way_leaves_no_files_but_what_was_answered(tmp_path: Path
         config = recipe(tmp_path, rows, editor="openai", base_url=server.url, max_concurrency=1)
         with pytest.raises(Faults, match="refuses the key in EDITOR_KEY"):
             bridge(config)
-        assert {file.name for file in (tmp_path / "out").iterdir()} - {"replies.sqlite-wal", "replies.sqlite-shm"} == {
-            "recipe.json",
-            "replies.sqlite",
-        }
+        assert {file.name for file in (tmp_path / "out").iterdir()} == {"recipe.json", "replies.sqlite"}
         asked = len(server.requests)
         assert asked < 9
         bridge(config)
@@ -353,7 +364,12 @@ def test_the_script_with_an_endpoint_shows_the_key_nowhere(tmp_path: Path) -> No
 
 def test_the_script_with_a_key_that_is_refused(tmp_path: Path) -> None:
     rows = [pair(f"r{number}", f"fine {number}\nThe answer is 4") for number in range(40)]
-    with ChatServer(lambda request, number: refuses(401, f"wrong key: {KEY}"), delay=0.05) as server:
+
+    def refused(request: dict[str, Any], number: int) -> Reply:
+        time.sleep(0.3 if part(request, "draft").startswith("fine 0") else 0)  # the others have failed by then
+        return refuses(401, f"wrong key: {KEY}")
+
+    with ChatServer(refused) as server:
         more = {"editor": "openai", "base_url": server.url, "api_key_env": "EDITOR_KEY"}
         done = script(*arguments(tmp_path, rows, **more), EDITOR_KEY=KEY)
     assert done.returncode == 2

@@ -193,7 +193,7 @@ def test_a_right_math_answer_is_good_enough(rejected: str) -> None:
 
 def test_steps_reads_whole_equations_only() -> None:
     whole = "- 3 + 4 = 7\nTotal = -2 - -5=3. So we get -1*4 = -4, and 8 × 2 = 16\n"
-    text = whole + "x + 3 + 4 = 9, 1 + 2 = 3.5, 2020-10 = 2,010, 5 -3 + 4 = 6"
+    text = whole + "x + 3 + 4 = 9, 1 + 2 = 3.5, 2020-10 = 2,010, 5 -3 + 4 = 6, 1,000 + 5 = 1005"
     found = [(step.left, step.operator, step.right, step.result) for step in steps(text)]
     assert found == [(3, "+", 4, 7), (-2, "-", -5, 3), (-1, "*", 4, -4), (8, "×", 2, 16)]
     assert all(step.holds for step in steps(text))

@@ -34,8 +34,8 @@ def make_editor(config: BridgeConfig, folder: Path) -> Editor:
 class OpenAIEditor:
     """Asks a chat-completions endpoint: OpenAI, vLLM, `transformers serve`, llama.cpp, Ollama.
 
-    Replies are kept in a store under a hash of the whole request, so that a run that is killed, or one with another
-    `proportion`, asks for nothing that it has.
+    Replies are kept in a store under a hash of the whole request, so that a run that was killed asks for nothing that
+    it has when it is started again; nor does one with another `proportion`, given a copy of `replies.sqlite`.
     """
 
     def __init__(self, config: BridgeConfig, replies: Path) -> None:

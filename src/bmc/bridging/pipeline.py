@@ -14,7 +14,7 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from ..config import BridgeConfig
+from ..config import BridgeConfig, names
 from ..data.mixture import load_mixture
 from ..data.schema import PAIR, Row, check, content, share, split_prompt, with_content
 from ..runtime import claim, elapsed, recipe_of, write_json
@@ -34,7 +34,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     rows = load_mixture(config.dataset_mixture.datasets, config.dataset_mixture.seed)
     if config.limit:
         rows = rows.select(range(min(config.limit, len(rows))))
-    check(map(split_prompt, rows), PAIR, "data")
+    check(map(split_prompt, rows), PAIR, names(config.dataset_mixture.datasets))
     editor = make_editor(config, Path(config.output_dir))
     folder = claim(config.output_dir, recipe_of(config))
     stats = asyncio.run(_write(map(split_prompt, rows), len(rows), editor, config, folder))
@@ -108,8 +108,7 @@ async def edited(rows: Iterable[Row], editor: Editor, width: int) -> AsyncIterat
             yield first, await task
     finally:
         for _, task in under_way:
-            task.cancel()
-        await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)  # or it reports their faults
+            task.cancel()  # which keeps asyncio from reporting their faults too
 
 
 async def _checked(editor: Editor, row: Row) -> Edit | EditError:

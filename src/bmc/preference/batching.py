@@ -8,31 +8,62 @@ from typing import Any
 import torch
 from torch import Tensor
 from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.utils import pad
+
+from .packing import PAD, share_prefix
 
 DIFF_COLUMNS = ("chosen_diff", "rejected_diff")
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+Batch = dict[str, Tensor]
 
 
 @dataclass
 class DataCollatorForBMC(DataCollatorForPreference):
-    """TRL's collator plus `diff_mask` and, where the reference was run beforehand, `ref_logps`.
+    """TRL's collator plus `diff_mask`, the reference's log-probs where they are known, and shared rows.
 
     Each example has `prompt_ids`, `chosen_ids`, `rejected_ids` (token ids), `chosen_diff`, `rejected_diff` (one bool a
     response token) and perhaps `ref_chosen_logps`, `ref_rejected_logps` (one float a response token).
 
-    A batch of B pairs has, all of shape (2B, T) with the winners first: `input_ids`, `attention_mask`,
-    `completion_mask` (int64), `diff_mask` (bool; False outside the response) and perhaps `ref_logps` (float32; 0
-    outside the response).
+    A batch of B pairs has, of shape (2B, T) with the winners first: `input_ids`, `attention_mask`, `completion_mask`
+    (int64), `diff_mask` (bool; False outside the response) and perhaps `ref_logps` (float32; 0 outside the response).
+    With `prefix_sharing` it has besides, of shape (B, S), `shared_ids`, `shared_positions`, `shared_branch`,
+    `shared_labels`, and `shared_places` (2B, T − 1); `bmc.preference.packing` says what they mean.
     """
 
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+    prefix_sharing: bool = False
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> Batch:
         ids = ("prompt_ids", "chosen_ids", "rejected_ids")
         batch = super().torch_call([{key: example[key] for key in ids} for example in examples])
         responses = batch["completion_mask"].bool()
         batch["diff_mask"] = _place(examples, DIFF_COLUMNS, responses, torch.bool)
         if REF_COLUMNS[0] in examples[0]:
             batch["ref_logps"] = _place(examples, REF_COLUMNS, responses, torch.float32)
-        return batch
+        return batch | (self._share(examples, batch["input_ids"].size(1)) if self.prefix_sharing else {})
+
+    def _share(self, examples: list[dict[str, Any]], width: int) -> Batch:
+        """The shared rows of a batch whose own sequences have `width` tokens."""
+        pairs = [
+            share_prefix(
+                (example["prompt_ids"] + example["chosen_ids"])[: self.max_length],
+                (example["prompt_ids"] + example["rejected_ids"])[: self.max_length],
+                len(example["prompt_ids"]),
+            )
+            for example in examples
+        ]
+        winners = [list(range(1, width))] * len(pairs)
+        losers = [pair.places[1:] + [1] * (width - len(pair.places)) for pair in pairs]
+        return {
+            "shared_ids": _pad([pair.ids for pair in pairs], self.pad_token_id),
+            "shared_positions": _pad([pair.positions for pair in pairs], 0),
+            "shared_branch": _pad([pair.branch for pair in pairs], PAD),
+            "shared_labels": _pad([pair.labels for pair in pairs], -100),
+            "shared_places": torch.tensor(winners + losers),
+        }
+
+
+def _pad(rows: list[list[int]], filler: int) -> Tensor:
+    return pad([torch.tensor(row) for row in rows], padding_value=filler, padding_side="right")
 
 
 def _place(examples: list[dict[str, Any]], columns: tuple[str, str], responses: Tensor, dtype: torch.dtype) -> Tensor:

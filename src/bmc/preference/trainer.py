@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import is_peft_model
@@ -21,10 +21,23 @@ from ..training_config import BMCConfig
 from .batching import DIFF_COLUMNS, DataCollatorForBMC
 from .diff import token_diff
 from .losses import LOSSES, Pairs, hyperparameters
+from .packing import branch_mask, obstacle, unfold
 from .reference import REF_COLUMNS, add_reference_logps
 from .weights import bmc_weights
 
 logger = logging.getLogger(__name__)
+
+
+class TokenOutputs(NamedTuple):
+    """What a forward says of every token but the first, (2B, T − 1) with the winners first; 0 outside the responses.
+
+    The reference's has `logps` only. `aux_loss` is the router's, of a mixture of experts.
+    """
+
+    logps: Tensor
+    entropy: Any
+    is_top1: Any
+    aux_loss: Any
 
 
 class BMCTrainer(DPOTrainer):
@@ -43,6 +56,8 @@ class BMCTrainer(DPOTrainer):
     _tag_names = ["trl", "dpo", "bmc"]  # noqa: RUF012 - the attribute is TRL's
     _name = "BMC"
     args: BMCConfig
+    _signature_columns: list[str]
+    _precompute_engine: Any
 
     def __init__(
         self,
@@ -60,12 +75,14 @@ class BMCTrainer(DPOTrainer):
             processing_class = processing_class or _tokenizer_of(model, args)
             if processing_class.pad_token is None:
                 processing_class.pad_token = processing_class.eos_token
-            data_collator = DataCollatorForBMC(
+            data_collator = DataCollatorForBMC(  # whether it shares prefixes is known when the model is
                 pad_token_id=processing_class.pad_token_id,
                 max_length=args.max_length,
                 pad_to_multiple_of=args.pad_to_multiple_of,
             )
         super().__init__(model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
+        if not args.precompute_ref_log_probs:  # else it was done before the reference ran
+            self._share_prefixes()
 
     # data: tokenise as TRL does, mark the differing tokens, perhaps run the reference
 
@@ -90,6 +107,7 @@ class BMCTrainer(DPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         if isinstance(dataset, IterableDataset):
             raise fail("precompute_ref_log_probs", "a streamed data set can't keep them; set it to false")
+        self._share_prefixes()
         if self.ref_model is None and self.is_deepspeed_enabled and self._precompute_engine is None:
             # as in TRL: the policy isn't on its device yet, so an inference engine places and gathers it
             self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
@@ -104,41 +122,59 @@ class BMCTrainer(DPOTrainer):
             name,
         )
 
+    def _share_prefixes(self) -> None:
+        """Has the collator fold the two sequences of a pair into one, where the recipe and the model allow it."""
+        wanted, reason = self.args.prefix_sharing, obstacle(self.model, self.args.max_length)
+        if self.aux_loss_enabled:
+            reason = "the router's auxiliary loss counts every token"
+        if wanted is not False and reason:
+            logger.warning("prefix_sharing: two sequences a pair, since %s", reason)
+        if isinstance(self.data_collator, DataCollatorForBMC):
+            self.data_collator.prefix_sharing = wanted is not False and reason is None
+
     # a training step
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         outputs = self._forward(model, inputs)
         responses = inputs["completion_mask"][:, 1:].bool()
         diff_mask = inputs["diff_mask"][:, 1:]
-        logps = outputs.log_probs[:, -responses.size(1) :]  # prompt-learning PEFT puts virtual tokens in front
         ref_logps = inputs["ref_logps"][:, 1:] if "ref_logps" in inputs else self._reference_logps(self.model, inputs)
-        weights = self._weights(logps, diff_mask)
-        loss = self._objective(weigh(logps, ref_logps, weights, responses))
+        weights = self._weights(outputs.logps, diff_mask)
+        loss = self._objective(weigh(outputs.logps, ref_logps, weights, responses))
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss
-        self._record(outputs, inputs, logps.detach(), ref_logps, weights, responses, diff_mask)
+        self._record(outputs, inputs, ref_logps, weights, responses, diff_mask)
         if not return_outputs:
             return loss
         with torch.no_grad():  # the fused head makes no logits, which `compute_metrics` may ask for
-            return loss, model(**_model_inputs(inputs))
+            return loss, model(**_plain(inputs))
 
-    def _forward(self, model: Any, inputs: dict[str, Any]) -> Any:
-        """Per-token log-probs (2B, T − 1) of the next tokens, winners first; 0 outside the responses."""
-        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-        router = {"output_router_logits": True} if self.aux_loss_enabled else {}
-        return model(**_model_inputs(inputs), **router, labels=labels, fused_lm_head=True)
+    def _forward(self, model: Any, inputs: dict[str, Any]) -> TokenOutputs:
+        """log π of each next token and what comes with it, in one sequence a pair where prefixes are shared."""
+        responses = inputs["completion_mask"][:, 1:].bool()
+        shared = "shared_ids" in inputs
+        arguments = _shared(inputs) if shared else _plain(inputs)
+        if self.aux_loss_enabled:
+            arguments["output_router_logits"] = True
+        outputs = model(**arguments, fused_lm_head=True)
+
+        def placed(values: Tensor | None) -> Any:
+            if values is None or not shared:
+                return None if values is None else values[:, -responses.size(1) :]  # virtual tokens stand in front
+            return unfold(values, inputs["shared_places"], responses)
+
+        logps, entropy, is_top1 = map(placed, (outputs.log_probs, outputs.entropy, outputs.is_top1))
+        return TokenOutputs(logps, entropy, is_top1, outputs.aux_loss)
 
     def _reference_logps(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """log π_ref of each next token, (2B, T − 1): of `ref_model`, or of the policy without its adapter."""
-        model, adapter = self.ref_model or model, contextlib.nullcontext()
+        adapter: Any = contextlib.nullcontext()
         if self.ref_model is None and is_peft_model(self.model):
             policy = self.accelerator.unwrap_model(self.model)
             adapter = use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None)
         checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
         with torch.no_grad(), checkpointing, adapter, self.accelerator.autocast():
-            labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-            logps = model(**_model_inputs(inputs), labels=labels, fused_lm_head=True).log_probs
-        return logps[:, -(labels.size(1) - 1) :]
+            return self._forward(self.ref_model or model, inputs).logps
 
     def _weights(self, logps: Tensor, diff_mask: Tensor) -> Tensor:
         """λ of each token, (2B, T − 1), detached."""
@@ -156,15 +192,15 @@ class BMCTrainer(DPOTrainer):
 
     def _record(
         self,
-        outputs: Any,
+        outputs: TokenOutputs,
         inputs: dict[str, Any],
-        logps: Tensor,
         ref_logps: Tensor,
         weights: Tensor,
         responses: Tensor,
         diff_mask: Tensor,
     ) -> None:
         """Appends this batch's metrics, averaged over the processes; `log` averages them over the steps."""
+        logps = outputs.logps.detach()
         chosen_logps, rejected_logps = logps.sum(dim=1).chunk(2)
         chosen_rewards, rejected_rewards = (self.beta * ((logps - ref_logps) * responses).sum(dim=1)).chunk(2)
         means = {
@@ -177,8 +213,8 @@ class BMCTrainer(DPOTrainer):
         }
         chosen = responses.chunk(2)[0]
         shares = {  # (sum, count) over tokens
-            "entropy": (outputs.entropy[:, -responses.size(1) :].detach() * responses, responses),
-            "mean_token_accuracy": (outputs.is_top1[:, -responses.size(1) :].chunk(2)[0] & chosen, chosen),
+            "entropy": (outputs.entropy.detach() * responses, responses),
+            "mean_token_accuracy": (outputs.is_top1.chunk(2)[0].bool() & chosen, chosen),
             "diff/share": (diff_mask, responses),
             "diff/weight": (weights * diff_mask, diff_mask),
         }
@@ -220,9 +256,23 @@ def _mark_differences(row: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(DIFF_COLUMNS, token_diff(row["chosen_ids"], row["rejected_ids"]), strict=True))
 
 
-def _model_inputs(inputs: dict[str, Any]) -> dict[str, Any]:
-    ours = {"completion_mask", "diff_mask", "ref_logps"}
-    return {key: value for key, value in inputs.items() if key not in ours} | {"use_cache": False}
+def _plain(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The model's arguments for two sequences a pair."""
+    ours = ("completion_mask", "diff_mask", "ref_logps", "shared_")
+    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+    theirs = {key: value for key, value in inputs.items() if not key.startswith(ours)}
+    return theirs | {"labels": labels, "use_cache": False}
+
+
+def _shared(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The model's arguments for one sequence a pair."""
+    return {
+        "input_ids": inputs["shared_ids"],
+        "position_ids": inputs["shared_positions"],
+        "attention_mask": branch_mask(inputs["shared_branch"]),
+        "labels": inputs["shared_labels"],
+        "use_cache": False,
+    }
 
 
 def _tokenizer_of(model: Any, args: BMCConfig) -> Any:

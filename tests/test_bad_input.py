@@ -1,0 +1,286 @@
+"""What a user who gets it wrong sees: exit status 2, one line a fault, no traceback, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bmc.errors import Faults
+
+ROOT = Path(__file__).parents[1]
+PAIR = {"id": "1", "prompt": "2 + 2?", "chosen": "4", "rejected": "5", "task": "math", "answer": "4"}
+TORCH = ("torch", "transformers", "trl", "datasets", "openai", "vllm")
+HARNESS = """
+import runpy, sys
+heavy, script, sys.argv = sys.argv[1].split(","), sys.argv[2], sys.argv[2:]
+try:
+    runpy.run_path(script, run_name="__main__")
+finally:
+    print("IMPORTED", *[name for name in heavy if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+def rows(name: str, *given: dict[str, Any] | str) -> str:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in given]
+    Path(name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return name
+
+
+def recipe(data: str = "{id: pairs.jsonl}", **keys: Any) -> str:
+    lines = [f"dataset_mixture: {{datasets: [{data}]}}", *(f"{key}: {value}" for key, value in keys.items())]
+    Path("recipe.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "recipe.yaml"
+
+
+def script(name: str, *argv: str) -> list[str]:
+    """Runs a script that must refuse, and returns the lines of its stderr."""
+    before = {path: path.read_bytes() for path in Path.cwd().rglob("*") if path.is_file()}
+    environment = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / name), *argv],
+        capture_output=True, text=True, check=False, env=environment | {"HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert {path: path.read_bytes() for path in Path.cwd().rglob("*") if path.is_file()} == before
+    assert not Path("out").is_dir() or (Path("out") / "recipe.json").exists()
+    return done.stderr.splitlines()
+
+
+# --- the stages without a trainer, as subprocesses -----------------------------------------------------------------
+
+
+def test_each_stage_tells_all_that_is_wrong_with_its_recipe() -> None:
+    path = recipe("{id: a.jsonl, wieght: 1}", output_dir="out", dtpye="auto", proportion=1.5)
+    assert script("bridge.py", path, "--editor", "rule") == [
+        "recipe.yaml: dtpye: unknown key; remove it",
+        "recipe.yaml: dataset_mixture.datasets[0].wieght: unknown key (did you mean 'weight'?)",
+        "command line: editor: must be 'openai' or 'rules', got \"rule\"",
+        "recipe.yaml: proportion: must be less than or equal to 1, got 1.5",
+    ]
+    path = recipe("{id: a.jsonl, num_rows: 0}", output_dir="out", dtpye="auto", top_p=0)
+    for name in ("sample.py", "evaluate.py"):
+        assert set(script(name, path)) == {
+            "recipe.yaml: dtpye: unknown key (did you mean 'dtype'?)",
+            "recipe.yaml: dataset_mixture.datasets[0].num_rows: must be greater than or equal to 1, got 0",
+            "recipe.yaml: top_p: must be greater than 0, got 0",
+            "recipe.yaml: model_name_or_path: is missing; add it to the recipe, or give --model_name_or_path",
+        }
+    path = recipe("{id: a.jsonl}", output_dir="out", validation_fraction="a lot")
+    assert script("prepare.py", path) == ['recipe.yaml: validation_fraction: must be a number, got "a lot"']
+
+
+def test_missing_file_split_and_column_and_a_row_that_is_no_json() -> None:
+    rows("pairs.jsonl", PAIR)
+    rows("broken.jsonl", PAIR, '{"prompt": ')
+    Path("folder").mkdir()
+    rows("folder/train.jsonl", PAIR)
+    parts = [
+        "{id: pears.jsonl}",
+        "{id: folder, split: test}",
+        "{id: pairs.jsonl, columns: [prompt, choosen]}",
+        "{id: broken.jsonl}",
+    ]
+    assert script("bridge.py", recipe(", ".join(parts), output_dir="out", editor="rules")) == [
+        f"pears.jsonl: no such file (did you mean 'pairs.jsonl'?); paths are relative to {Path.cwd()}",
+        "folder: has no split 'test'; there are train",
+        "pairs.jsonl: has no column 'choosen' (did you mean 'chosen'?); "
+        "there are prompt, chosen, rejected, task, answer, id",
+        "broken.jsonl: row 2: is not JSON (Expecting value at column 12); write one object a line",
+    ]
+
+
+def test_empty_and_equal_texts() -> None:
+    rows("pairs.jsonl", PAIR, PAIR | {"prompt": " "}, PAIR | {"rejected": ""}, PAIR | {"chosen": "5"})
+    assert script("bridge.py", recipe(output_dir="out", editor="rules")) == [
+        "pairs.jsonl: row 2: prompt: is empty; write it or remove the row",
+        "pairs.jsonl: row 3: rejected: is empty; write it or remove the row",
+        "pairs.jsonl: row 4: rejected: equals chosen, so there is no preference; remove the row",
+    ]
+
+
+def test_no_api_key() -> None:
+    rows("pairs.jsonl", PAIR)
+    (fault,) = script("bridge.py", recipe(output_dir="out", api_key_env="MY_KEY"))
+    assert fault.startswith("environment variable MY_KEY: is not set; export the endpoint's key")
+
+
+def test_a_folder_that_holds_a_run_of_another_recipe() -> None:
+    rows("pairs.jsonl", PAIR)
+    Path("out").mkdir()
+    Path("out/recipe.json").write_text("{}")
+    (fault,) = script("prepare.py", recipe(output_dir="out"))
+    assert fault == (
+        "out: holds a run of another recipe (it differs in dataset_mixture, validation_fraction); "
+        "choose another output_dir or remove the folder"
+    )
+
+
+def test_a_folder_without_runs() -> None:
+    assert script("report.py", "none") == ["none: no such folder; give the one that the runs were written to"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sample.py", "evaluate.py"])
+def test_a_model_folder_that_does_not_exist(name: str) -> None:
+    rows("pairs.jsonl", PAIR)
+    (fault,) = script(name, recipe(output_dir="out", model_name_or_path="./models/none"))
+    assert fault == (
+        "model_name_or_path: './models/none' is no model that can be loaded (there is no such folder; paths are "
+        f"relative to {Path.cwd()}); give a Hub id or the folder of a saved model"
+    )
+
+
+@pytest.mark.parametrize("name", ["prepare.py", "sample.py", "bridge.py", "evaluate.py", "report.py"])
+def test_help_and_recipe_errors_do_not_import_torch(name: str) -> None:
+    for argv, status in ((["--help"], 0), ([recipe(outptu_dir="x")], 2)):
+        command = [sys.executable, "-c", HARNESS, ",".join(TORCH), str(ROOT / "scripts" / name), *argv]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        assert done.stderr.splitlines()[-1] == "IMPORTED"
+
+
+# --- the training stages: most of it in this process, since importing TRL takes seconds -------------------------------
+
+
+def start(path: str, *argv: str) -> tuple[Any, Any]:
+    from bmc import training
+    from bmc.training_config import BMCConfig, PreferenceArguments
+
+    argv = (path, "--use_cpu", "--bf16", "false", *argv)
+    arguments, model_args, config = training.parse_training([*argv], PreferenceArguments, BMCConfig, "")
+    training.open_run(arguments, model_args, config, ("prompt", "chosen", "rejected"), arguments.chosen_column)
+    return config, training.trainer_arguments(model_args, config)
+
+
+def told(path: str, *argv: str) -> list[str]:
+    with pytest.raises(Faults) as caught:
+        start(path, *argv)
+    assert not Path("out").exists()
+    return str(caught.value).splitlines()
+
+
+def test_good_input_claims_the_folder_once_all_is_checked(model_dir: Path) -> None:
+    rows("pairs.jsonl", PAIR)
+    path = recipe(output_dir="out", model_name_or_path=model_dir)
+    _, arguments = start(path)
+    assert arguments["model"] == str(model_dir)
+    assert [file.name for file in Path("out").iterdir()] == ["recipe.json"]
+    assert json.loads(Path("out/recipe.json").read_text())["model_name_or_path"] == str(model_dir)
+    start(path, "--logging_steps", "7", "--save_strategy", "'no'")  # decide no result
+    with pytest.raises(Faults, match=r"^out: holds a run of another recipe \(it differs in beta\); choose another"):
+        start(path, "--beta", "0.3")
+    assert [file.name for file in Path("out").iterdir()] == ["recipe.json"]
+    manifest = json.loads(Path("out/recipe.json").read_text())
+    assert manifest["dataset_mixture"]["datasets"][0]["id"] == "pairs.jsonl"
+
+
+def test_training_data_that_cannot_be_used(model_dir: Path) -> None:
+    path = recipe(output_dir="out", model_name_or_path=model_dir)
+    (fault,) = told(path)
+    assert fault.startswith("pairs.jsonl: no such file")
+    rows("pairs.jsonl", PAIR | {"prompt": ""}, PAIR | {"rejected": "4"})
+    assert told(path) == [
+        "pairs.jsonl: row 1: prompt: is empty; write it or remove the row",
+        "pairs.jsonl: row 2: rejected: equals chosen, so there is no preference; remove the row",
+    ]
+    rows("pairs.jsonl", PAIR)
+    assert told(path, "--chosen_column", "original_chosen") == [
+        "chosen_column: 'original_chosen' is no column of pairs.jsonl; only bridged data has it"
+    ]
+    rows("pairs.jsonl", {"prompt": "q", "completion": "a"})
+    assert told(path) == [
+        "pairs.jsonl: row 1: chosen: is missing; there are completion, id, prompt",
+        "pairs.jsonl: row 1: rejected: is missing; there are completion, id, prompt",
+    ]
+
+
+def test_evaluation_data_are_looked_at_too(model_dir: Path) -> None:
+    rows("pairs.jsonl", PAIR)
+    rows("test.jsonl", PAIR | {"chosen": ""})
+    path = recipe(output_dir="out", model_name_or_path=model_dir)
+    assert told(path, "--dataset_mixture.test_datasets", "[{id: test.jsonl}]") == [
+        "test.jsonl: row 1: chosen: is empty; write it or remove the row"
+    ]
+
+
+def test_original_chosen_may_stand_alone(model_dir: Path) -> None:
+    rows("pairs.jsonl", {"prompt": "q", "original_chosen": "a", "rejected": "b"})
+    start(recipe(output_dir="out", model_name_or_path=model_dir, chosen_column="original_chosen"))
+
+
+def test_a_template_that_refuses_the_messages(model_dir: Path) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "user", "content": "r"}]
+    answers = {name: [{"role": "assistant", "content": name}] for name in ("chosen", "rejected")}
+    rows("pairs.jsonl", {"prompt": turns} | answers)
+    template = ROOT / "recipes/chat_templates/instruction.jinja"
+    assert told(recipe(output_dir="out", model_name_or_path=model_dir, chat_template=template)) == [
+        "pairs.jsonl: row 1: the chat template refuses its messages (roles user, user, assistant): "
+        "this template takes one user message and at most one assistant message"
+    ]
+    assert told(recipe(output_dir="out", model_name_or_path=model_dir, chat_template="none.jinja")) == [
+        "chat_template: none.jinja cannot be read: No such file or directory"
+    ]
+
+
+def test_models_that_cannot_be_loaded(model_dir: Path) -> None:
+    rows("pairs.jsonl", PAIR)
+    (fault,) = told(recipe(output_dir="out", model_name_or_path="a/b/c"))
+    assert fault.startswith(
+        "model_name_or_path: 'a/b/c' is no model that can be loaded (there is no such folder; paths"
+    )
+    (fault,) = told(recipe(output_dir="out", model_name_or_path="a/b/c", tokenizer_name_or_path=model_dir))
+    assert fault.startswith(
+        "model_name_or_path: 'a/b/c' is no model that can be loaded (there is no such folder; paths"
+    )
+    Path("bare").mkdir()
+    (fault,) = told(recipe(output_dir="out", model_name_or_path="bare"))
+    assert fault.startswith("model_name_or_path: 'bare' is no model that can be loaded (")
+    (Path("bare") / "config.json").write_bytes((model_dir / "config.json").read_bytes())
+    (fault,) = told(recipe(output_dir="out", model_name_or_path="bare"))
+    assert fault.startswith("tokenizer: 'bare' has none that can be loaded (")
+    (Path("bare") / "tokenizer.json").write_text("{")
+    (fault,) = told(recipe(output_dir="out", model_name_or_path="bare"))
+    assert fault.startswith("tokenizer: 'bare' has none that can be loaded (")
+
+
+@pytest.mark.slow
+def test_preference_script_tells_all_that_is_wrong_with_its_recipe() -> None:
+    path = recipe("{id: pairs.jsonl, weight: 2}", output_dir="out", bmc_delta=-1, beta=0, bata=1)
+    faults = script("preference.py", path, "--bf16", "false", "--use_cpu")
+    assert set(faults) == {
+        "recipe.yaml: bata: unknown key (did you mean 'beta'?)",
+        "recipe.yaml: dataset_mixture.datasets[0].weight: must be less than or equal to 1, got 2",
+        "recipe.yaml: model_name_or_path: is missing; name a model of the Hub or a folder",
+        "recipe.yaml: beta: must be greater than 0, got 0",
+        "recipe.yaml: bmc_delta: must be greater than or equal to 0, got -1",
+    }
+
+
+@pytest.mark.slow
+def test_preference_script_looks_at_the_data_before_it_writes(model_dir: Path) -> None:
+    rows("pairs.jsonl", PAIR | {"rejected": "4"})
+    path = recipe(output_dir="out", model_name_or_path=model_dir, bf16="false", use_cpu="true")
+    assert script("preference.py", path)[-1] == (
+        "pairs.jsonl: row 1: rejected: equals chosen, so there is no preference; remove the row"
+    )
+
+
+@pytest.mark.slow
+def test_sft_script_looks_at_the_data_before_it_writes(model_dir: Path) -> None:
+    rows("pairs.jsonl", {"prompt": "q", "completion": ""})
+    path = recipe(output_dir="out", model_name_or_path=model_dir, bf16="false", use_cpu="true")
+    assert script("sft.py", path)[-1] == "pairs.jsonl: row 1: completion: is empty; write it or remove the row"

@@ -1,0 +1,489 @@
+"""The recipes of huggingface/alignment-handbook, key by key (at main, and as they were before `dataset_mixture`)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bmc.errors import Faults
+from bmc.training import parse_training
+from bmc.training_config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
+
+EVERYWHERE = """
+bf16: true
+do_eval: true
+gradient_checkpointing: true
+gradient_checkpointing_kwargs: {use_reentrant: False}
+log_level: info
+lr_scheduler_type: cosine
+push_to_hub: true
+seed: 42
+per_device_eval_batch_size: 8
+"""
+CHATML = (
+    "\"{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+    "'\\n'}}{% endfor %}\""
+)
+LORA = """
+use_peft: true
+load_in_4bit: true
+lora_r: 16
+lora_alpha: 16
+lora_dropout: 0.05
+lora_target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
+"""
+
+ZEPHYR_SFT = f"""
+model_name_or_path: mistralai/Mistral-7B-v0.1
+model_revision: main
+torch_dtype: bfloat16
+attn_implementation: flash_attention_2
+chat_template: {CHATML}
+dataset_mixture:
+  datasets:
+    - {{id: HuggingFaceH4/ultrachat_200k, config: default, split: train_sft, columns: [messages], weight: 1.0}}
+    - {{id: HuggingFaceH4/ultrachat_200k, config: default, split: test_sft, columns: [messages], weight: 1.0}}
+  test_split_size: 1000
+  seed: 0
+dataset_num_proc: 12
+eval_strategy: epoch
+gradient_accumulation_steps: 1
+hub_model_id: zephyr-7b-sft-full
+hub_strategy: every_save
+learning_rate: 2.0e-05
+logging_steps: 5
+logging_strategy: steps
+max_seq_length: 2048
+max_steps: -1
+num_train_epochs: 1
+output_dir: data/zephyr-7b-sft-full
+overwrite_output_dir: true
+per_device_train_batch_size: 16
+remove_unused_columns: true
+report_to: [wandb]
+save_strategy: "steps"
+save_steps: 100
+save_total_limit: 1
+warmup_ratio: 0.1
+{EVERYWHERE}"""
+
+SMOLLM3_SFT = f"""
+model_name_or_path: HuggingFaceTB/SmolLM3-3B-checkpoints
+model_revision: it-mid-training
+torch_dtype: bfloat16
+attn_implementation: flash_attention_2
+trust_remote_code: true
+chat_template: {CHATML}
+dataset_mixture:
+  datasets:
+    - id: HuggingFaceTB/smoltalk2
+      config: SFT
+      split: OpenThoughts3_1.2M_think
+      columns: [messages, chat_template_kwargs]
+      weight: 0.02
+    - {{id: HuggingFaceTB/smoltalk2, config: SFT, split: s1k_1.1_think, columns: [messages], weight: 1}}
+  seed: 0
+dataset_num_proc: 12
+eos_token: <|im_end|>
+assistant_only_loss: true
+bf16: true
+ddp_timeout: 18000
+do_eval: false
+eval_strategy: 'no'
+gradient_accumulation_steps: 2
+gradient_checkpointing: true
+gradient_checkpointing_kwargs:
+  use_reentrant: true
+output_dir: data/SmolLM3-SFT
+hub_strategy: every_save
+learning_rate: 2.0e-05
+log_level: info
+logging_steps: 1
+logging_strategy: steps
+lr_scheduler_type: cosine_with_min_lr
+lr_scheduler_kwargs:
+  min_lr_rate: 0.1
+packing: true
+packing_strategy: ffd
+max_grad_norm: 0.2
+max_length: 65536
+max_steps: -1
+num_train_epochs: 5
+overwrite_output_dir: true
+per_device_train_batch_size: 1
+push_to_hub: true
+report_to:
+- wandb
+save_strategy: steps
+save_steps: 0.05
+save_total_limit: 1
+seed: 42
+use_liger_kernel: true
+warmup_ratio: 0.03
+run_name: smollm3-sft-training
+average_tokens_across_devices: true
+"""
+
+SMOLLM2_SFT = f"""
+model_name_or_path: HuggingFaceTB/SmolLM2-1.7B
+torch_dtype: bfloat16
+chat_template: {CHATML}
+dataset_name: HuggingFaceTB/smoltalk
+dataset_config: all
+dataset_train_split: train
+dataset_test_split: test
+dataset_num_proc: 24
+eval_strategy: epoch
+learning_rate: 3.0e-04
+max_length: 8192
+num_train_epochs: 2
+output_dir: data/smollm2-1.7B-sft
+overwrite_output_dir: true
+per_device_train_batch_size: 4
+save_strategy: "no"
+warmup_ratio: 0.1
+{EVERYWHERE}"""
+
+GEMMA_SFT = f"""
+model_name_or_path: google/gemma-7b
+tokenizer_name_or_path: philschmid/gemma-tokenizer-chatml
+torch_dtype: bfloat16
+use_flash_attention_2: true
+chat_template: {CHATML}
+dataset_mixer:
+  HuggingFaceH4/deita-10k-v0-sft: 1.0
+dataset_splits: [train_sft, test_sft]
+preprocessing_num_workers: 12
+dataset_kwargs:
+  add_special_tokens: false
+  append_concat_token: false
+evaluation_strategy: "epoch"
+learning_rate: 2.0e-05
+max_seq_length: 2048
+num_train_epochs: 3
+output_dir: data/zephyr-7b-gemma-sft
+overwrite_output_dir: true
+per_device_train_batch_size: 4
+report_to: [tensorboard, wandb]
+warmup_ratio: 0.1
+{EVERYWHERE}"""
+
+GPT2_CPT = f"""
+model_name_or_path: gpt2
+torch_dtype: bfloat16
+dataset_mixer:
+  yhavinga/mc4_nl_cleaned: 1.0
+dataset_splits:
+  - train
+dataset_configs:
+  - tiny
+preprocessing_num_workers: 12
+eval_strategy: "no"
+learning_rate: 2.0e-04
+max_seq_length: 1024
+output_dir: data/gpt2-cpt-dutch
+{EVERYWHERE}"""
+
+ZEPHYR_DPO = f"""
+model_name_or_path: alignment-handbook/zephyr-7b-sft-full
+torch_dtype: null
+dataset_mixture:
+  datasets:
+    - id: HuggingFaceH4/ultrafeedback_binarized
+      config: default
+      split: train_prefs
+      columns: [chosen, rejected]
+      weight: 1.0
+    - id: HuggingFaceH4/ultrafeedback_binarized
+      config: default
+      split: test_prefs
+      columns: [chosen, rejected]
+      weight: 1.0
+  test_split_size: 2000
+  seed: 0
+dataset_num_proc: 12
+beta: 0.01
+eval_strategy: steps
+eval_steps: 100
+gradient_accumulation_steps: 2
+hub_model_id: zephyr-7b-dpo-full
+learning_rate: 5.0e-7
+logging_steps: 10
+max_length: 1024
+max_prompt_length: 512
+num_train_epochs: 1
+optim: adamw_torch
+output_dir: data/zephyr-7b-dpo-full
+per_device_train_batch_size: 8
+save_strategy: "steps"
+save_steps: 100
+save_total_limit: 1
+warmup_ratio: 0.1
+{EVERYWHERE}"""
+
+ZEPHYR_DPO_QLORA = f"""
+model_name_or_path: alignment-handbook/zephyr-7b-sft-qlora
+torch_dtype: float16
+{LORA}
+dataset_mixer:
+  HuggingFaceH4/ultrafeedback_binarized: 1.0
+dataset_splits:
+- train_prefs
+- test_prefs
+preprocessing_num_workers: 12
+beta: 0.01
+evaluation_strategy: steps
+eval_steps: 100
+learning_rate: 5.0e-6
+max_length: 1024
+max_prompt_length: 512
+optim: paged_adamw_32bit
+output_dir: data/zephyr-7b-dpo-qlora
+per_device_train_batch_size: 4
+save_total_limit: null
+warmup_ratio: 0.1
+{EVERYWHERE}"""
+
+STARCHAT_DPO = f"""
+model_name_or_path: HuggingFaceH4/starchat2-15b-sft-v0.1
+torch_dtype: bfloat16
+dataset_mixer:
+  HuggingFaceH4/ultrafeedback_binarized: 1.0
+  HuggingFaceH4/orca_dpo_pairs: 0.5
+dataset_splits:
+- train_prefs
+- test_prefs
+preprocessing_num_workers: 12
+beta: 0.05
+eval_strategy: steps
+eval_steps: 100
+learning_rate: 5.0e-7
+max_length: 1024
+max_prompt_length: 512
+num_train_epochs: 2
+optim: adamw_torch
+output_dir: data/starchat2-15b-dpo-v0.1
+report_to: [tensorboard, wandb]
+save_strategy: "no"
+warmup_ratio: 0.1
+{EVERYWHERE}"""
+
+SCAN_DPO = f"""
+model_name_or_path: alignment-handbook/zephyr-7b-sft-full
+torch_dtype: null
+dataset_mixer:
+  HuggingFaceH4/ultrafeedback_binarized: 1.0
+dataset_splits:
+- train_prefs
+- test_prefs
+preprocessing_num_workers: 12
+beta: 0.01
+loss_type: sigmoid
+evaluation_strategy: steps
+eval_steps: 100
+hub_model_id: zephyr-7b-align-scan
+hub_model_revision: dpo-beta-0.01
+learning_rate: 5.0e-7
+max_prompt_length: 512
+optim: adamw_torch
+output_dir: data/zephyr-7b-align-scan-dpo-beta-0.01
+push_to_hub_revision: true
+warmup_ratio: 0.1
+{EVERYWHERE}"""
+
+CAPYBARA_ORPO = f"""
+model_name_or_path: mistralai/Mistral-7B-v0.1
+torch_dtype: bfloat16
+use_flash_attention_2: true
+chat_template: {CHATML}
+dataset_mixer:
+  argilla/distilabel-capybara-dpo-7k-binarized: 1.0
+dataset_splits:
+- train
+preprocessing_num_workers: 12
+bf16: true
+beta: 0.05
+learning_rate: 5.0e-6
+lr_scheduler_type: inverse_sqrt
+max_length: 2048
+max_prompt_length: 1792
+num_train_epochs: 3
+optim: adamw_bnb_8bit
+output_dir: data/alignment-handbook
+per_device_train_batch_size: 8
+push_to_hub: true
+report_to: [tensorboard, wandb]
+save_strategy: "no"
+warmup_steps: 100
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def read(text: str, *argv: str, arguments: type = PreferenceArguments, config: type = BMCConfig) -> tuple[Any, ...]:
+    Path("recipe.yaml").write_text(text, encoding="utf-8")
+    return parse_training(["recipe.yaml", "--dry_run", *argv], arguments, config, "")
+
+
+def read_sft(text: str, *argv: str) -> tuple[Any, ...]:
+    return read(text, *argv, arguments=TrainingArguments, config=SFTConfig)
+
+
+def parts(datasets: list[Any]) -> list[tuple[Any, ...]]:
+    return [(part.id, part.config, part.split, part.weight) for part in datasets]
+
+
+def test_zephyr_sft(caplog: pytest.LogCaptureFixture) -> None:
+    arguments, model, config = read_sft(ZEPHYR_SFT)
+    assert [record.message for record in caplog.records if record.name.startswith("bmc")] == [
+        "recipe.yaml: overwrite_output_dir: no longer has an effect; left out"
+    ]
+    assert (model.dtype, model.attn_implementation) == ("bfloat16", "flash_attention_2")
+    assert (config.max_length, config.warmup_steps, config.dataset_num_proc) == (2048, 0.1, 12)
+    assert (config.learning_rate, config.eval_strategy.value, config.save_steps) == (2e-5, "epoch", 100)
+    assert config.gradient_checkpointing_kwargs == {"use_reentrant": False}
+    mixture = arguments.dataset_mixture
+    assert (mixture.test_split_size, mixture.seed, mixture.datasets[1].columns) == (1000, 0, ["messages"])
+    assert "<|im_start|>" in arguments.chat_template
+
+
+def test_smollm3_sft() -> None:
+    arguments, model, config = read_sft(SMOLLM3_SFT)
+    assert (config.eos_token, config.packing, config.packing_strategy, config.max_length) == (
+        "<|im_end|>", True, "ffd", 65536,
+    )  # fmt: skip
+    assert (config.warmup_steps, config.lr_scheduler_kwargs, config.save_steps) == (0.03, {"min_lr_rate": 0.1}, 0.05)
+    assert (model.model_revision, arguments.dataset_mixture.datasets[0].weight) == ("it-mid-training", 0.02)
+
+
+def test_smollm2_sft_names_one_data_set() -> None:
+    mixture = read_sft(SMOLLM2_SFT)[0].dataset_mixture
+    assert parts(mixture.datasets) == [("HuggingFaceTB/smoltalk", "all", "train", 1.0)]
+    assert parts(mixture.test_datasets) == [("HuggingFaceTB/smoltalk", "all", "test", 1.0)]
+
+
+def test_a_named_data_set_is_not_evaluated_where_the_recipe_does_not_evaluate() -> None:
+    assert read_sft(SMOLLM2_SFT, "--eval_strategy", "'no'")[0].dataset_mixture.test_datasets == []
+
+
+def test_gemma_sft() -> None:
+    arguments, model, config = read_sft(GEMMA_SFT)
+    assert arguments.tokenizer_name_or_path == "philschmid/gemma-tokenizer-chatml"
+    assert model.attn_implementation == "flash_attention_2"
+    assert (config.eval_strategy.value, config.dataset_kwargs["append_concat_token"]) == ("epoch", False)
+    assert parts(arguments.dataset_mixture.test_datasets) == [("HuggingFaceH4/deita-10k-v0-sft", None, "test_sft", 1.0)]
+
+
+def test_gpt2_cpt_names_a_configuration() -> None:
+    mixture = read_sft(GPT2_CPT)[0].dataset_mixture
+    assert parts(mixture.datasets) == [("yhavinga/mc4_nl_cleaned", "tiny", "train", 1.0)]
+    assert mixture.test_datasets == []
+
+
+def test_zephyr_dpo(caplog: pytest.LogCaptureFixture) -> None:
+    arguments, model, config = read(ZEPHYR_DPO)
+    assert [record.message for record in caplog.records if record.name.startswith("bmc")] == [
+        "recipe.yaml: max_prompt_length: no longer has an effect; left out"
+    ]
+    assert model.dtype is None
+    assert (config.beta, config.learning_rate, config.max_length, config.eval_steps) == (0.01, 5e-7, 1024, 100)
+    assert (config.loss_type, config.token_weighting, config.optim.value) == (["sigmoid"], "none", "adamw_torch")
+    assert [part.split for part in arguments.dataset_mixture.datasets] == ["train_prefs", "test_prefs"]
+
+
+def test_zephyr_dpo_qlora_before_the_mixture() -> None:
+    arguments, model, config = read(ZEPHYR_DPO_QLORA)
+    name = "HuggingFaceH4/ultrafeedback_binarized"
+    assert parts(arguments.dataset_mixture.datasets) == [(name, None, "train_prefs", 1.0)]
+    assert parts(arguments.dataset_mixture.test_datasets) == [(name, None, "test_prefs", 1.0)]
+    assert (model.dtype, model.use_peft, model.load_in_4bit, model.lora_r) == ("float16", True, True, 16)
+    assert (config.eval_strategy.value, config.save_total_limit, config.warmup_steps) == ("steps", None, 0.1)
+
+
+def test_starchat_dpo_weighs_training_data_only() -> None:
+    mixture = read(STARCHAT_DPO)[0].dataset_mixture
+    assert parts(mixture.datasets) == [
+        ("HuggingFaceH4/ultrafeedback_binarized", None, "train_prefs", 1.0),
+        ("HuggingFaceH4/orca_dpo_pairs", None, "train_prefs", 0.5),
+    ]
+    assert [part.weight for part in mixture.test_datasets] == [1.0, 1.0]
+
+
+def test_scan_dpo_names_a_branch() -> None:
+    config = read(SCAN_DPO)[2]
+    assert (config.hub_revision, config.loss_type) == ("dpo-beta-0.01", ["sigmoid"])
+
+
+def test_capybara_orpo_keeps_its_warm_up_steps() -> None:
+    arguments, model, config = read(CAPYBARA_ORPO)
+    assert (config.warmup_steps, config.lr_scheduler_type.value, config.max_length) == (100, "inverse_sqrt", 2048)
+    assert model.attn_implementation == "flash_attention_2"
+    assert arguments.dataset_mixture.test_datasets == []
+
+
+# --- what stands nearest wins, under either name -------------------------------------------------------------------
+
+SHORT = "model_name_or_path: m\noutput_dir: out\ndataset_mixture: {datasets: [{id: a}]}\n"
+
+
+def test_the_command_line_wins_under_an_old_name() -> None:
+    _, model, config = read(SHORT + "warmup_steps: 10\ndtype: float32\n", "--warmup_ratio=0.2", "--torch_dtype=auto")
+    assert (config.warmup_steps, model.dtype) == (0.2, "auto")
+
+
+def test_the_child_wins_under_an_old_name() -> None:
+    Path("base.yaml").write_text(SHORT + "warmup_steps: 10\nattn_implementation: flash_attention_2\n")
+    _, model, config = read("extends: base.yaml\nwarmup_ratio: 0.2\nuse_flash_attention_2: false\n")
+    assert (config.warmup_steps, model.attn_implementation) == (0.2, None)
+
+
+def test_the_new_name_wins_within_a_file() -> None:
+    assert read(SHORT + "warmup_ratio: 0.2\nwarmup_steps: 10\n")[2].warmup_steps == 10
+    assert read(SHORT + "warmup_steps: 10\nwarmup_ratio: 0.2\n")[2].warmup_steps == 10
+
+
+def test_group_by_length() -> None:
+    assert read(SHORT + "group_by_length: true\n")[2].train_sampling_strategy == "group_by_length"
+
+
+@pytest.mark.parametrize("data", ["dataset_mixer: {b: 0.5}\ndataset_splits: [train]\n", "dataset_name: b\n"])
+def test_the_childs_data_replace_the_parents(data: str) -> None:
+    Path("base.yaml").write_text(SHORT)
+    (part,) = read(f"extends: base.yaml\n{data}")[0].dataset_mixture.datasets
+    assert part.id == "b"
+
+
+def test_data_of_the_command_line_replace_the_recipes() -> None:
+    (part,) = read(SHORT, "--dataset_name", "b")[0].dataset_mixture.datasets
+    assert part.id == "b"
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ("dataset_mixer: [a]", "recipe.yaml: dataset_mixer: must map data set ids to weights"),
+        ("dataset_mixer: {a: 2}", "recipe.yaml (dataset_mixer): dataset_mixture.datasets[0].weight: must be less"),
+        ("dataset_mixer: {a: 1}\ndataset_splits: [dev]", "recipe.yaml: dataset_splits: must list splits with 'train'"),
+        ("dataset_mixer: {a: 1}\ndataset_splits: 3", "recipe.yaml: dataset_splits: must list splits with 'train'"),
+        ("dataset_mixer: {a: 1}\ndataset_configs: [a, b]", "recipe.yaml: dataset_configs: must list one configuration"),
+        ("dataset_mixer: {a: 1}\ndataset_name: b", "recipe.yaml: dataset_mixer: there is dataset_name as well; keep"),
+        ("dataset_splits: [train]", "recipe.yaml: dataset_splits: refines dataset_mixer, which the recipe"),
+        ("dataset_name: a\ntorch_dtype: 3", "recipe.yaml (torch_dtype): dtype: must be text, got 3; put it in quotes"),
+    ],
+)
+def test_faults_of_older_keys(lines: str, fault: str) -> None:
+    with pytest.raises(Faults) as caught:
+        read(f"model_name_or_path: m\noutput_dir: out\n{lines}\n")
+    assert str(caught.value.faults[0]).startswith(fault)
+
+
+def test_a_key_without_an_effect_on_the_command_line_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        read(SHORT, "--overwrite_output_dir")
+    assert caplog.messages[0] == "command line: overwrite_output_dir: no longer has an effect; left out"

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bmc.config import DatasetConfig, DatasetMixture, PrepareConfig
+from bmc.errors import Fault, Faults, did_you_mean, fail
+from bmc.runtime import claim, may_claim, recipe_of, stage, write_json, write_jsonl
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    mixture = DatasetMixture(datasets=[DatasetConfig(id="a.jsonl")])
+    return recipe_of(PrepareConfig(**({"output_dir": "out", "dataset_mixture": mixture} | changes)))
+
+
+def test_recipe_of_leaves_out_what_decides_no_result() -> None:
+    assert recipe() == recipe(output_dir="elsewhere", dry_run=True)
+    assert recipe() != recipe(validation_fraction=0.1)
+    assert set(recipe()) == {"dataset_mixture", "chat_template", "validation_fraction"}
+    assert recipe()["dataset_mixture"]["datasets"][0]["id"] == "a.jsonl"
+
+
+def test_claim_makes_the_folder_and_the_same_recipe_may_come_again(tmp_path: Path) -> None:
+    folder = claim(str(tmp_path / "a/b"), recipe())
+    assert [path.name for path in folder.iterdir()] == ["recipe.json"]
+    assert json.loads((folder / "recipe.json").read_text()) == recipe()
+    before = (folder / "recipe.json").stat().st_mtime_ns
+    claim(str(folder), recipe())
+    assert (folder / "recipe.json").stat().st_mtime_ns == before
+
+
+def test_another_recipe_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
+    folder = claim(str(tmp_path / "run"), recipe())
+    before = (folder / "recipe.json").read_text()
+    with pytest.raises(Faults) as caught:
+        claim(str(folder), recipe(validation_fraction=0.1, chat_template="x"))
+    assert str(caught.value) == (
+        f"{folder}: holds a run of another recipe (it differs in chat_template, validation_fraction); "
+        "choose another output_dir or remove the folder"
+    )
+    assert (folder / "recipe.json").read_text() == before
+
+
+def test_a_key_that_one_of_the_recipes_lacks_is_a_difference(tmp_path: Path) -> None:
+    claim(str(tmp_path), {"a": 1})
+    with pytest.raises(Faults, match=r"differs in b\)"):
+        claim(str(tmp_path), {"a": 1, "b": 2})
+
+
+def test_a_folder_with_other_files_may_be_claimed(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    claim(str(tmp_path), recipe())
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_may_claim_writes_nothing(tmp_path: Path) -> None:
+    may_claim(str(tmp_path / "new"), recipe())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_processes_do_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    claim(str(tmp_path / "run"), recipe())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_is_no_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(Faults, match="is a file, or lies in one; choose another output_dir"):
+        claim(str(tmp_path / name), recipe())
+
+
+@pytest.mark.parametrize("text", ["{", "3", ""])
+def test_a_manifest_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "recipe.json").write_text(text)
+    with pytest.raises(Faults, match="is no record of a run; choose another output_dir or remove the folder"):
+        claim(str(tmp_path), recipe())
+
+
+def test_json_is_written_whole(tmp_path: Path) -> None:
+    write_json(tmp_path / "a/b.json", {"x": "é"})
+    assert (tmp_path / "a/b.json").read_text(encoding="utf-8") == '{\n  "x": "é"\n}\n'
+    assert write_jsonl(tmp_path / "c.jsonl", [{"a": 1}, {"b": "\u2028"}]) == 2
+    assert [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().split("\n") if line] == [
+        {"a": 1}, {"b": "\u2028"},
+    ]  # fmt: skip
+
+
+def test_or_not_at_all(tmp_path: Path) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"a": 1}
+        raise RuntimeError("half-way")
+
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, [{"old": True}])
+    with pytest.raises(RuntimeError, match="half-way"):
+        write_jsonl(path, rows())
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "new.json", object())
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert path.read_text() == '{"old": true}\n'
+
+
+def test_stage_prints_one_line_a_fault_and_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise Faults(Fault("a.yaml", "beta:\n  is wrong"), Fault("b", "too"))
+
+    with pytest.raises(SystemExit) as caught:
+        stage(main)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "a.yaml: beta: is wrong\nb: too\n"
+
+
+def test_stage_leaves_other_errors_alone() -> None:
+    def main() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stage(main)
+
+
+def test_fail_and_did_you_mean() -> None:
+    assert str(fail("a", "b")) == "a: b"
+    assert did_you_mean("wieght", ["weight", "split"]) == " (did you mean 'weight'?)"
+    assert did_you_mean("bta", ["base_url", "beta"]) == " (did you mean 'beta'?)"
+    assert did_you_mean("bta", ["base_url"]) == ""
+    assert did_you_mean("x", []) == ""
