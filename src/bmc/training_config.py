@@ -102,6 +102,11 @@ class BMCConfig(trl.DPOConfig):
                 yield "loss_type", f"'{name}' is unknown; choose from {', '.join(LOSSES)}{hint}"
         if not names:
             yield "loss_type", f"names no objective; choose from {', '.join(LOSSES)}"
+        smoothing = values.get("label_smoothing", 0.0)
+        if "exo_pair" in names and not 0 < smoothing < 1:
+            yield "label_smoothing", f"must be between 0 and 1 for exo_pair (its paper: 1e-3), got {smoothing:g}"
+        if "robust" in names and not 0 <= smoothing < 0.5:
+            yield "label_smoothing", f"must be 0 or more and below 0.5 for robust, got {smoothing:g}"
         for key, neutral in _UNSUPPORTED.items():
             if values.get(key, neutral) != neutral:
                 yield key, "BMCTrainer doesn't have it; leave it out, or use trl.DPOTrainer"

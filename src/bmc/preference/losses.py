@@ -1,7 +1,7 @@
 """The objectives: `loss_type` in a recipe → `LOSSES[loss_type]`.
 
 Each is a pure function of a batch of `Pairs` and of its own hyperparameters, which are keys of `BMCConfig` by the same
-name, and returns one loss for each pair, shape (B,). The trainer takes the mean.
+name, and returns one loss for each pair, shape (B,). The trainer takes the mean. Δ is Σ_t λ log π_θ/π_ref.
 
 Token weights have been applied before: a sum over the tokens of y is Σ_t λ(y^t) log π(y^t | y^{<t}, x), with λ ≡ 1
 under `token_weighting: none`. Every objective thus has its BMC form (§5.4 of arXiv 2408.07471, Table 5).
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from math import log, log1p
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,12 +27,16 @@ class Pairs(NamedTuple):
         rejected_logps: Σ_t λ log π_θ over the losing response.
         ref_chosen_logps: Σ_t λ log π_ref over the winning response, with the policy's λ.
         ref_rejected_logps: Σ_t λ log π_ref over the losing response, with the policy's λ.
+        chosen_weights: Σ_t λ over the winning response; |y_w| where λ ≡ 1.
+        rejected_weights: Σ_t λ over the losing response; |y_l| where λ ≡ 1.
     """
 
     chosen_logps: Tensor
     rejected_logps: Tensor
     ref_chosen_logps: Tensor
     ref_rejected_logps: Tensor
+    chosen_weights: Tensor
+    rejected_weights: Tensor
 
     @property
     def chosen_logratios(self) -> Tensor:
@@ -42,17 +48,155 @@ class Pairs(NamedTuple):
         """Σ_t λ log π_θ/π_ref over the losing response."""
         return self.rejected_logps - self.ref_rejected_logps
 
+    @property
+    def margins(self) -> Tensor:
+        """Δ_w − Δ_l."""
+        return self.chosen_logratios - self.rejected_logratios
+
 
 def sigmoid(pairs: Pairs, *, beta: float) -> Tensor:
     """DPO (Rafailov et al., 2023, arXiv 2305.18290, Eq. 7): −log σ(β (Δ_w − Δ_l)), Δ = Σ_t λ log π_θ/π_ref.
 
     With λ ≡ 1 it is Eq. 2 of the BMC paper, with the λ of Eqs. 7 and 10 its Eq. 4 (DPO-BMC). Needs a reference.
     """
-    return -F.logsigmoid(beta * (pairs.chosen_logratios - pairs.rejected_logratios))
+    return -F.logsigmoid(beta * pairs.margins)
+
+
+def hinge(pairs: Pairs, *, beta: float) -> Tensor:
+    """Hinge loss on the reward margin (SLiC, Zhao et al., 2023, arXiv 2305.10425; with DPO's reward as in RSO,
+    arXiv 2309.06657): max(0, 1 − β (Δ_w − Δ_l)). Needs a reference.
+    """
+    return torch.relu(1 - beta * pairs.margins)
+
+
+def ipo(pairs: Pairs, *, beta: float) -> Tensor:
+    """IPO (Azar et al., 2023, arXiv 2310.12036, Eq. 17): (Δ_w/|y_w| − Δ_l/|y_l| − 1/(2τ))², τ = `beta`.
+
+    The paper writes sums of log-ratios; its authors averaged over tokens, and so do TRL, the released code and this.
+    The average is weighted, Σ_t λ log π_θ/π_ref over Σ_t λ, where the released code divides the weighted sum by |y|.
+    Needs a reference.
+    """
+    margins = pairs.chosen_logratios / pairs.chosen_weights - pairs.rejected_logratios / pairs.rejected_weights
+    return (margins - 1 / (2 * beta)) ** 2
+
+
+def exo_pair(pairs: Pairs, *, beta: float, label_smoothing: float) -> Tensor:
+    """EXO for pairs (Ji et al., 2024, arXiv 2402.00856, Eq. 16): KL(p_θ ‖ p) with p_θ = softmax(β Δ_w, β Δ_l) and
+    p = (1 − ε, ε), ε = `label_smoothing` > 0 (the paper: 1e-3). Needs a reference.
+    """
+    log_p_w, log_p_l = F.logsigmoid(beta * pairs.margins), F.logsigmoid(-beta * pairs.margins)
+    winner = log_p_w.exp() * (log_p_w - log1p(-label_smoothing))
+    return winner + log_p_l.exp() * (log_p_l - log(label_smoothing))
+
+
+def nca_pair(pairs: Pairs, *, beta: float) -> Tensor:
+    """NCA for pairs (Chen et al., 2024, arXiv 2402.05369): −log σ(r_w) − ½ log σ(−r_w) − ½ log σ(−r_l), r = β Δ.
+
+    It holds the winner's likelihood up, where DPO looks at the margin alone. Needs a reference.
+    """
+    winner, loser = beta * pairs.chosen_logratios, beta * pairs.rejected_logratios
+    return -F.logsigmoid(winner) - 0.5 * (F.logsigmoid(-winner) + F.logsigmoid(-loser))
+
+
+def robust(pairs: Pairs, *, beta: float, label_smoothing: float) -> Tensor:
+    """Robust DPO (Chowdhury et al., 2024, arXiv 2403.00409): unbiased when a share ε = `label_smoothing` < ½ of
+    the preferences is flipped: (−(1 − ε) log σ(β m) + ε log σ(−β m)) / (1 − 2ε), m = Δ_w − Δ_l. Needs a reference.
+    """
+    logits, flipped = beta * pairs.margins, label_smoothing
+    return (-(1 - flipped) * F.logsigmoid(logits) + flipped * F.logsigmoid(-logits)) / (1 - 2 * flipped)
+
+
+def bco_pair(pairs: Pairs, *, beta: float) -> Tensor:
+    """BCO for pairs (Jung et al., 2024, arXiv 2404.04656): −log σ(r_w) − log σ(−r_l), r = β Δ: a binary classifier
+    whose logit is the reward. As in TRL's DPOTrainer without the paper's reward shift δ. Needs a reference.
+    """
+    return -F.logsigmoid(beta * pairs.chosen_logratios) - F.logsigmoid(-beta * pairs.rejected_logratios)
+
+
+def sppo_hard(pairs: Pairs, *, beta: float) -> Tensor:
+    """SPPO with hard labels (Wu et al., 2024, arXiv 2405.00675, Eq. 4.7 with P = 1 for the winner and 0 for the loser):
+    (Δ_w − 1/(2β))² + (Δ_l + 1/(2β))². Needs a reference.
+    """
+    return (pairs.chosen_logratios - 0.5 / beta) ** 2 + (pairs.rejected_logratios + 0.5 / beta) ** 2
+
+
+def aot(pairs: Pairs, *, beta: float, label_smoothing: float) -> Tensor:
+    """AOT, paired (Melnyk et al., 2024, arXiv 2406.05882): the logistic loss between the batch's sorted log-ratios
+    log π(y_w)/π(y_l), the policy's against the reference's. Sorting makes it a loss of the batch. Needs a reference.
+    """
+    policy = (pairs.chosen_logps - pairs.rejected_logps).sort().values
+    reference = (pairs.ref_chosen_logps - pairs.ref_rejected_logps).sort().values
+    return _smoothed_logistic(beta * (policy - reference), label_smoothing)
+
+
+def aot_unpaired(pairs: Pairs, *, beta: float, label_smoothing: float) -> Tensor:
+    """AOT, unpaired (Melnyk et al., 2024, arXiv 2406.05882): the logistic loss between the batch's sorted Δ_w and its
+    sorted Δ_l. Needs a reference.
+    """
+    margins = pairs.chosen_logratios.sort().values - pairs.rejected_logratios.sort().values
+    return _smoothed_logistic(beta * margins, label_smoothing)
+
+
+def apo_zero(pairs: Pairs, *, beta: float) -> Tensor:
+    """APO-zero (D'Oosterlinck et al., 2024, arXiv 2408.06266, Eq. 7): 1 − σ(β Δ_w) + σ(β Δ_l): winners up, losers down;
+    for winners better than what the model would say. Needs a reference.
+    """
+    return torch.sigmoid(-beta * pairs.chosen_logratios) + torch.sigmoid(beta * pairs.rejected_logratios)
+
+
+def apo_down(pairs: Pairs, *, beta: float) -> Tensor:
+    """APO-down (D'Oosterlinck et al., 2024, arXiv 2408.06266, Eq. 8): σ(β Δ_w) + 1 − σ(β (Δ_w − Δ_l)): both down, the
+    loser further; for winners worse than what the model would say. Needs a reference.
+    """
+    return torch.sigmoid(beta * pairs.chosen_logratios) + torch.sigmoid(-beta * pairs.margins)
+
+
+def discopop(pairs: Pairs, *, beta: float, discopop_tau: float) -> Tensor:
+    """DiscoPOP, "LRML" (Lu et al., 2024, arXiv 2406.08414, Eq. 5): (1 − s) · −log σ(z) + s · e^{−z} with
+    z = β (Δ_w − Δ_l) and s = σ(z/τ), τ = `discopop_tau`. Needs a reference.
+    """
+    logits = beta * pairs.margins
+    share = torch.sigmoid(logits / discopop_tau)
+    return -F.logsigmoid(logits) * (1 - share) + torch.exp(-logits) * share
+
+
+def sigmoid_norm(pairs: Pairs, *, beta: float) -> Tensor:
+    """DPO with averaged log-ratios (as in Tülu 3, arXiv 2411.15124): −log σ(β (Δ_w/|y_w| − Δ_l/|y_l|)).
+
+    The average is weighted, Δ over Σ_t λ. Needs a reference.
+    """
+    margins = pairs.chosen_logratios / pairs.chosen_weights - pairs.rejected_logratios / pairs.rejected_weights
+    return -F.logsigmoid(beta * margins)
+
+
+def sft(pairs: Pairs) -> Tensor:
+    """Negative log-likelihood of the winners, the mean over the batch's tokens: −Σ λ log π_θ / Σ λ; the same for each
+    pair. An additive term, as in MPO (arXiv 2411.10442): `loss_type: [sigmoid, sft]` with `loss_weights`. Needs no
+    reference.
+    """
+    return (-pairs.chosen_logps.sum() / pairs.chosen_weights.sum()).expand_as(pairs.chosen_logps)
+
+
+def _smoothed_logistic(logits: Tensor, label_smoothing: float) -> Tensor:
+    return -F.logsigmoid(logits) * (1 - label_smoothing) - F.logsigmoid(-logits) * label_smoothing
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "sigmoid": sigmoid,
+    "hinge": hinge,
+    "ipo": ipo,
+    "exo_pair": exo_pair,
+    "nca_pair": nca_pair,
+    "robust": robust,
+    "bco_pair": bco_pair,
+    "sppo_hard": sppo_hard,
+    "aot": aot,
+    "aot_unpaired": aot_unpaired,
+    "apo_zero": apo_zero,
+    "apo_down": apo_down,
+    "discopop": discopop,
+    "sigmoid_norm": sigmoid_norm,
+    "sft": sft,
 }
 
 

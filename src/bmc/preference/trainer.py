@@ -248,7 +248,7 @@ def weigh(logps: Tensor, ref_logps: Tensor, weights: Tensor, responses: Tensor) 
     weights = weights * responses
     chosen, rejected = (weights * logps).sum(dim=1).chunk(2)
     ref_chosen, ref_rejected = (weights * ref_logps).sum(dim=1).chunk(2)
-    return Pairs(chosen, rejected, ref_chosen, ref_rejected)
+    return Pairs(chosen, rejected, ref_chosen, ref_rejected, *weights.sum(dim=1).chunk(2))
 
 
 def _mark_differences(row: dict[str, Any]) -> dict[str, Any]:
