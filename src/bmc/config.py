@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -183,7 +183,11 @@ class BridgeConfig(StageArguments, DataArguments):
         proportion: Share of the pairs to bridge, chosen by the hash of the id, so that 20 % lies within 40 %
             (Figure 3); the rest keep (y_w, y_l).
         limit: Try only the first so many pairs.
+        replies: SQLite file of the endpoint's replies; by default `replies.sqlite` beside output_dir, so that all runs
+            of a setting find it.
     """
+
+    PASSING: ClassVar = {"api_key_env", "max_concurrency", "max_retries", "timeout", "replies"}
 
     editor: Literal["openai", "rules"] = "openai"
     template: Literal["closed", "instruction"] = "closed"
@@ -197,6 +201,7 @@ class BridgeConfig(StageArguments, DataArguments):
     timeout: Annotated[float, Field(gt=0)] = 120.0
     proportion: Fraction = 1.0
     limit: Positive | None = None
+    replies: str | None = None
 
 
 @dataclass(kw_only=True)

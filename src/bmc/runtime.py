@@ -40,15 +40,18 @@ def is_main_process() -> bool:
 
 
 def recipe_of(*parts: Any) -> dict[str, Any]:
-    """What decides the results of a run, for `claim`: every field of the recipe but `dry_run` and the like."""
-    passing = {"dry_run", "output_dir", "resume_from_checkpoint"}
-    merged: dict[str, Any] = {}
+    """What decides the results of a run, for `claim`: every field of the recipe but those that a class has in
+    `PASSING`, and where and whether it runs.
+    """
+    recipe: dict[str, Any] = {}
     for part in parts:
-        merged |= {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
-    plain = {
-        key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value for key, value in merged.items()
-    }
-    return {key: value for key, value in plain.items() if key not in passing}
+        passing = {"dry_run", "output_dir", *getattr(part, "PASSING", ())}
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            if field.name not in passing:
+                nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
+                recipe[field.name] = dataclasses.asdict(value) if nested else value
+    return recipe
 
 
 def may_claim(output_dir: str, recipe: dict[str, Any]) -> None:

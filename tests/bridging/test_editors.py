@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def recipe(url: str, **settings: Any) -> BridgeConfig:
 
 
 def ask(folder: Path, config: BridgeConfig, case: Case = CASE) -> Edit:
-    return asyncio.run(make_editor(config, folder).edit(case))
+    with closing(make_editor(replace(config, replies=str(folder / "replies.sqlite")))) as editor:
+        return asyncio.run(editor.edit(case))
 
 
 def always(reply: Reply) -> Script:
@@ -174,12 +176,19 @@ def test_no_key_is_a_fault_and_leaves_no_file(
     if value is not None:
         monkeypatch.setenv("EDITOR_KEY", value)
     with pytest.raises(Faults, match="environment variable EDITOR_KEY: is not set; export"):
-        make_editor(recipe("http://127.0.0.1:9/v1"), tmp_path / "out")
+        make_editor(recipe("http://127.0.0.1:9/v1", output_dir=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 
 def test_rules_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDITOR_KEY")
-    assert isinstance(make_editor(recipe("", editor="rules"), tmp_path), RulesEditor)
+    assert isinstance(make_editor(recipe("", editor="rules")), RulesEditor)
     assert not isinstance(RulesEditor(), OpenAIEditor)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_down_stops_the_run(tmp_path: Path) -> None:
+    with ChatServer(always(says("<verdict>good</verdict>"))) as server:
+        url = server.url
+    with pytest.raises(Faults, match="can't be reached; check base_url and that the server is up"):
+        ask(tmp_path, recipe(url))

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -220,8 +219,6 @@ def test_another_proportion_needs_no_more_replies(tmp_path: Path) -> None:
     with ChatServer(scripted) as server:
         config = recipe(tmp_path, MIXED[:2], editor="openai", base_url=server.url)
         bridge(config)
-        (tmp_path / "none").mkdir()
-        shutil.copy(tmp_path / "out" / "replies.sqlite", tmp_path / "none")
         bridge(replace(config, proportion=0.0, output_dir=str(tmp_path / "none")))
     assert len(server.requests) == 2
     assert [row["bridged"] for row in lines(tmp_path / "none", "train")] == [False]
@@ -243,7 +240,9 @@ def test_only_the_first_pairs_are_tried(tmp_path: Path) -> None:
 
 
 def test_nothing_to_keep(tmp_path: Path) -> None:
-    stats = bridge(recipe(tmp_path, SUMS[1:3]))
+    with pytest.raises(Faults, match=r"dropped\.jsonl: all 2 pairs were dropped: 1 × y_l is good enough; 1 × rules"):
+        bridge(recipe(tmp_path, SUMS[1:3]))
+    stats = json.loads((tmp_path / "out" / "stats.json").read_text())
     assert (stats["kept"], stats["edit_ratio"], stats["dropped"]) == (0, 0.0, 2)
     assert lines(tmp_path / "out", "train") == []
 
@@ -294,7 +293,8 @@ def test_a_fault_on_the_way_leaves_no_files_but_what_was_answered(tmp_path: Path
         config = recipe(tmp_path, rows, editor="openai", base_url=server.url, max_concurrency=1)
         with pytest.raises(Faults, match="refuses the key in EDITOR_KEY"):
             bridge(config)
-        assert {file.name for file in (tmp_path / "out").iterdir()} == {"recipe.json", "replies.sqlite"}
+        assert {file.name for file in (tmp_path / "out").iterdir()} == {"recipe.json"}
+        assert (tmp_path / "replies.sqlite").exists()
         asked = len(server.requests)
         assert asked < 9
         bridge(config)
@@ -317,7 +317,7 @@ def test_what_a_folder_of_another_recipe_holds_stays(tmp_path: Path) -> None:
     with ChatServer(scripted) as server, pytest.raises(Faults, match="holds a run of another recipe"):
         bridge(recipe(tmp_path, SUMS, editor="openai", base_url=server.url))
     assert server.requests == []
-    assert not (tmp_path / "out" / "replies.sqlite").exists()
+    assert not (tmp_path / "replies.sqlite").exists()
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_the_script_with_an_endpoint_shows_the_key_nowhere(tmp_path: Path) -> No
         done = script(*arguments(tmp_path, MIXED, **more), EDITOR_KEY=KEY)
     assert done.returncode == 0, done.stderr
     assert set(server.keys) == {f"Bearer {KEY}"}
-    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert {file.name for file in files} >= {"train.jsonl", "dropped.jsonl", "stats.json", "replies.sqlite"}
     assert KEY not in done.stdout + done.stderr
     assert not any(KEY.encode() in file.read_bytes() for file in files)

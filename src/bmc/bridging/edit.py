@@ -53,3 +53,7 @@ class Editor(Protocol):
             Faults: The run can't go on (no such model, a refused key).
         """
         ...
+
+    def close(self) -> None:
+        """Lets go of what the editor holds."""
+        ...

@@ -18,7 +18,7 @@ from .store import ReplyStore, request_key
 _ROW_FAULT = re.compile(r"context|too long|content.?(filter|policy|management)|invalid_prompt", re.IGNORECASE)
 
 
-def make_editor(config: BridgeConfig, folder: Path) -> Editor:
+def make_editor(config: BridgeConfig) -> Editor:
     """The recipe's editor.
 
     Raises:
@@ -28,20 +28,20 @@ def make_editor(config: BridgeConfig, folder: Path) -> Editor:
         from .rules import RulesEditor
 
         return RulesEditor()
-    return OpenAIEditor(config, folder / "replies.sqlite")
+    return OpenAIEditor(config)
 
 
 class OpenAIEditor:
     """Asks a chat-completions endpoint: OpenAI, vLLM, `transformers serve`, llama.cpp, Ollama.
 
     Replies are kept in a store under a hash of the whole request, so that a run that was killed asks for nothing that
-    it has when it is started again; nor does one with another `proportion`, given a copy of `replies.sqlite`.
+    it has when it is started again; nor does one with another `proportion` or `output_dir`.
     """
 
-    def __init__(self, config: BridgeConfig, replies: Path) -> None:
+    def __init__(self, config: BridgeConfig) -> None:
         from openai import AsyncOpenAI
 
-        self.config, self.replies = config, replies
+        self.config, self.reached = config, False
         self.client = AsyncOpenAI(
             api_key=api_key(config.api_key_env),
             base_url=config.base_url,
@@ -52,7 +52,11 @@ class OpenAIEditor:
     @cached_property
     def store(self) -> ReplyStore:
         """The store; it is made with the first edit, so that a run without a key leaves nothing behind."""
-        return ReplyStore(self.replies)
+        return ReplyStore(Path(self.config.replies or Path(self.config.output_dir).parent / "replies.sqlite"))
+
+    def close(self) -> None:
+        if "store" in vars(self):
+            self.store.close()
 
     async def edit(self, case: Case) -> Edit:
         messages, mark = request(self.config.template, case)
@@ -86,8 +90,14 @@ class OpenAIEditor:
             if isinstance(error, openai.BadRequestError) and _ROW_FAULT.search(f"{error.code} {reason}"):
                 raise EditError("endpoint refuses the pair: too long, or filtered") from None
             raise fail(where, f"refuses the request ({error.status_code}: {reason}); mend the recipe") from None
-        except (openai.APIError, ValueError) as error:  # ValueError: its reply is no JSON
+        except openai.APIConnectionError as error:
+            if type(error.__cause__).__name__ == "ConnectError" and not self.reached:
+                raise fail(where, "can't be reached; check base_url and that the server is up") from None
             raise EditError(f"endpoint failed: {type(error).__name__}") from None
+        except (openai.APIError, ValueError) as error:  # ValueError: its reply is no JSON
+            self.reached = True
+            raise EditError(f"endpoint failed: {type(error).__name__}") from None
+        self.reached = True
         if not isinstance(completion, openai.types.chat.ChatCompletion):
             raise fail(where, "answers with something else than a chat completion; does base_url lack its /v1?")
         if not completion.choices or not completion.choices[0].message:

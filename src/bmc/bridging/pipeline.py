@@ -9,6 +9,7 @@ import logging
 import os
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rapidfuzz.distance import Levenshtein
 from ..config import BridgeConfig, names
 from ..data.mixture import load_mixture
 from ..data.schema import PAIR, Row, check, content, share, split_prompt, with_content
+from ..errors import fail
 from ..runtime import claim, elapsed, recipe_of, write_json
 from .edit import Case, Edit, EditError, Editor
 from .editors import make_editor
@@ -29,17 +31,22 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     """Runs the stage and returns what it writes to `stats.json`.
 
     Raises:
-        Faults: The data, the folder or the editor can't be used. Answers that the editor has given are kept.
+        Faults: The data, the folder or the editor can't be used, or no pair is kept. Answers that the editor has given
+            are kept in any case.
     """
     rows = load_mixture(config.dataset_mixture.datasets, config.dataset_mixture.seed)
     if config.limit:
         rows = rows.select(range(min(config.limit, len(rows))))
     check(map(split_prompt, rows), PAIR, names(config.dataset_mixture.datasets))
-    editor = make_editor(config, Path(config.output_dir))
+    editor = make_editor(config)
     folder = claim(config.output_dir, recipe_of(config))
-    stats = asyncio.run(_write(map(split_prompt, rows), len(rows), editor, config, folder))
+    with closing(editor):
+        stats = asyncio.run(_write(map(split_prompt, rows), len(rows), editor, config, folder))
     stats["seconds"] = elapsed()
     write_json(folder / "stats.json", stats)
+    if not stats["kept"]:
+        reasons = "; ".join(f"{count} × {reason}" for reason, count in stats["reasons"].items())
+        raise fail(str(folder / "dropped.jsonl"), f"all {stats['rows']} pairs were dropped: {reasons}")
     return stats
 
 

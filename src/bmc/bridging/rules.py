@@ -37,6 +37,9 @@ class RulesEditor:
     synthetic tasks; for real text use an LLM.
     """
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     async def edit(self, case: Case) -> Edit:
         if case.task not in _SCORERS or case.answer is None:
             raise fail(f"row {case.id}", "editor: rules mends only qa and math rows with an `answer`; use openai")

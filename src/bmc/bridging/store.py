@@ -15,6 +15,7 @@ class ReplyStore:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+        self.connection.execute("PRAGMA journal_mode=WAL")  # readers don't wait for a writer, nor the reverse
         self.connection.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
 
     def get(self, key: str) -> dict[str, Any] | None:
@@ -27,6 +28,7 @@ class ReplyStore:
         self.connection.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, json.dumps(reply)))
 
     def close(self) -> None:
+        """Leaves one file, with the write-ahead log in it."""
         self.connection.close()
 
 

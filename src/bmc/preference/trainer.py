@@ -118,7 +118,6 @@ class BMCTrainer(DPOTrainer):
             self.data_collator,
             self.accelerator,
             batch_size,
-            self._precompute_model_hash,
             name,
         )
 
