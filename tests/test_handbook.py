@@ -294,6 +294,51 @@ push_to_hub_revision: true
 warmup_ratio: 0.1
 {EVERYWHERE}"""
 
+SMOLLM3_APO = f"""
+model_name_or_path: HuggingFaceTB/SmolLM3-3B-checkpoints
+model_revision: it-SFT
+torch_dtype: bfloat16
+attn_implementation: flash_attention_2
+trust_remote_code: true
+dataset_mixture:
+  datasets:
+    - id: HuggingFaceTB/smoltalk2
+      config: Preference
+      split: llama_3.1_tulu_3_8b_preference_mixture_no_think
+      columns: [chosen, rejected, prompt, chat_template_kwargs]
+      weight: 0.5
+    - id: HuggingFaceTB/smoltalk2
+      config: Preference
+      split: tulu_3_8b_pref_mix_Qwen3_32B_Qwen3_0.6B_think
+      columns: [chosen, rejected, prompt, chat_template_kwargs]
+      weight: 0.25
+dataset_num_proc: 12
+{EVERYWHERE.replace("cosine", "cosine_with_min_lr").replace("do_eval: true", "do_eval: false")}
+eval_strategy: 'no'
+gradient_accumulation_steps: 2
+output_dir: data/SmolLM3-DPO
+run_name: SmolLM3-DPO
+hub_strategy: every_save
+learning_rate: 1.0e-06
+logging_steps: 1
+logging_strategy: steps
+lr_scheduler_kwargs: {{min_lr_rate: 0.1}}
+max_grad_norm: 0.2
+beta: 0.05
+loss_type: apo_zero
+max_length: 24576
+num_train_epochs: 1
+overwrite_output_dir: true
+per_device_train_batch_size: 1
+padding_free: true
+report_to: [wandb]
+save_strategy: steps
+save_steps: 0.5
+save_total_limit: 1
+use_liger_kernel: true
+warmup_ratio: 0.1
+"""
+
 CAPYBARA_ORPO = f"""
 model_name_or_path: mistralai/Mistral-7B-v0.1
 torch_dtype: bfloat16
@@ -418,6 +463,14 @@ def test_starchat_dpo_weighs_training_data_only() -> None:
 def test_scan_dpo_names_a_branch() -> None:
     config = read(SCAN_DPO)[2]
     assert (config.hub_revision, config.loss_type) == ("dpo-beta-0.01", ["sigmoid"])
+
+
+def test_smollm3_apo() -> None:
+    arguments, model, config = read(SMOLLM3_APO)
+    assert [dataset.weight for dataset in arguments.dataset_mixture.datasets] == [0.5, 0.25]
+    assert (config.loss_type, config.beta, config.max_length, config.warmup_steps) == (["apo_zero"], 0.05, 24576, 0.1)
+    assert (model.dtype, model.model_revision, config.trust_remote_code) == ("bfloat16", "it-SFT", True)
+    assert (config.lr_scheduler_kwargs, config.max_grad_norm, config.save_steps) == ({"min_lr_rate": 0.1}, 0.2, 0.5)
 
 
 def test_capybara_orpo_keeps_its_warm_up_steps() -> None:

@@ -23,6 +23,9 @@ from .runtime import claim, elapsed, is_main_process, may_claim, recipe_of, writ
 from .training_config import ModelArguments, TrainingArguments
 
 
+FOR_THE_TEMPLATE = ("tools", "chat_template_kwargs")  # columns that TRL hands to the chat template
+
+
 def parse_training(argv: list[str], arguments: type, config: type, description: str) -> tuple[Any, Any, Any]:
     """A training recipe as `(arguments, model arguments, trainer's config)`.
 
@@ -108,7 +111,10 @@ def load_rows(
                 rows = rows.select_columns(kept).rename_column(chosen_column, "chosen")
             check(map(split_prompt, rows), wanted, name)
             check_template(tokenizer, map(split_prompt, rows), wanted[1:], name)
-            rows = rows.map(split_prompt, desc=f"Reading {name}").select_columns(list(wanted))
+            kept = [
+                column for column in (*wanted, *FOR_THE_TEMPLATE) if column in rows.column_names or column in wanted
+            ]
+            rows = rows.map(split_prompt, desc=f"Reading {name}").select_columns(kept)
         parts.append(rows)
     return parts[0], parts[1]
 
