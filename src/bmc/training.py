@@ -22,7 +22,6 @@ from .recipe import parse
 from .runtime import claim, elapsed, is_main_process, may_claim, recipe_of, write_json
 from .training_config import ModelArguments, TrainingArguments
 
-
 FOR_THE_TEMPLATE = ("tools", "chat_template_kwargs")  # columns that TRL hands to the chat template
 
 
@@ -111,10 +110,8 @@ def load_rows(
                 rows = rows.select_columns(kept).rename_column(chosen_column, "chosen")
             check(map(split_prompt, rows), wanted, name)
             check_template(tokenizer, map(split_prompt, rows), wanted[1:], name)
-            kept = [
-                column for column in (*wanted, *FOR_THE_TEMPLATE) if column in rows.column_names or column in wanted
-            ]
-            rows = rows.map(split_prompt, desc=f"Reading {name}").select_columns(kept)
+            extra = [column for column in FOR_THE_TEMPLATE if column in rows.column_names]
+            rows = rows.map(split_prompt, desc=f"Reading {name}").select_columns([*wanted, *extra])
         parts.append(rows)
     return parts[0], parts[1]
 
