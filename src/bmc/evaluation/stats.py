@@ -22,7 +22,7 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     p, z2 = correct / n, Z95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return (0.0 if correct == 0 else centre - half), (1.0 if correct == n else centre + half)  # 0 and 1 exactly
 
 
 def accuracy(correct: list[bool]) -> dict[str, float | int | list[float]]:
