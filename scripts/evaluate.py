@@ -8,7 +8,7 @@ import sys
 from bmc.config import EvaluateConfig
 from bmc.plan import describe_data, describe_generation, show
 from bmc.recipe import parse
-from bmc.runtime import claim, elapsed, recipe_of, stage, write_json, write_jsonl
+from bmc.runtime import elapsed, stage, write_json, write_jsonl
 
 
 def main() -> None:
@@ -18,11 +18,9 @@ def main() -> None:
         show("evaluate", {"benchmarks": data} | describe_generation(config))
         return
     from bmc.evaluation.scoring import describe, predict, summarise
-    from bmc.stages import KEEP, load_prompts, respond
+    from bmc.stages import KEEP, respond
 
-    rows, tokenizer = load_prompts(config)
-    folder = claim(config.output_dir, recipe_of(config))
-    responses = respond(config, rows, tokenizer, folder)
+    rows, responses, folder = respond(config)
     predictions = [predict(row, response["text"]) for row, response in zip(rows, responses, strict=True)]
     write_jsonl(folder / "predictions.jsonl", predictions)
     metrics = {

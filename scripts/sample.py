@@ -8,7 +8,7 @@ import sys
 from bmc.config import SampleConfig
 from bmc.plan import describe_data, describe_generation, show
 from bmc.recipe import parse
-from bmc.runtime import claim, elapsed, recipe_of, stage, write_json, write_jsonl
+from bmc.runtime import elapsed, stage, write_json, write_jsonl
 
 
 def main() -> None:
@@ -18,11 +18,9 @@ def main() -> None:
         show("sample losing responses", {"prompts": data} | describe_generation(config))
         return
     from bmc.sampling import pair_up
-    from bmc.stages import KEEP, load_prompts, respond
+    from bmc.stages import KEEP, respond
 
-    rows, tokenizer = load_prompts(config)
-    folder = claim(config.output_dir, recipe_of(config))
-    responses = respond(config, rows, tokenizer, folder)
+    rows, responses, folder = respond(config)
     pairs, dropped = pair_up(rows, responses)
     write_jsonl(folder / "train.jsonl", pairs)
     write_jsonl(folder / "dropped.jsonl", dropped)

@@ -11,6 +11,7 @@ from .data.schema import Row, check, split_prompt
 from .data.templates import check_template, encode_prompt
 from .generation import Response, backend, generate
 from .models import check_model, load_tokenizer
+from .runtime import claim, recipe_of
 
 KEEP = "responses.partial.jsonl"
 
@@ -33,7 +34,17 @@ def load_prompts(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], Any]
     return rows, tokenizer
 
 
-def respond(config: SampleConfig | EvaluateConfig, rows: list[Row], tokenizer: Any, folder: Path) -> list[Response]:
-    """One response to each row's prompt; goes on where an earlier run of the recipe was killed."""
+def respond(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], list[Response], Path]:
+    """One response to the prompt of each of the recipe's rows; goes on where an earlier run of it was killed.
+
+    Returns:
+        `(rows, responses, output folder)`; whoever has written the results removes `KEEP` from the folder.
+
+    Raises:
+        Faults: The rows, the template or the model can't be used, or the folder is another recipe's.
+    """
+    rows, tokenizer = load_prompts(config)
+    folder = claim(config.output_dir, recipe_of(config))
     prompts = [encode_prompt(tokenizer, row["prompt"]) for row in rows]
-    return generate(prompts, backend(config, config, tokenizer), config.batch_size, folder / KEEP)
+    responses = generate(prompts, backend(config, config, tokenizer), config.batch_size, folder / KEEP)
+    return rows, responses, folder
