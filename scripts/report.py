@@ -6,7 +6,6 @@ python scripts/report.py outputs/smollm2-135m/math
 import sys
 
 from bmc.analysis.report import report
-
 from bmc.config import ReportConfig
 from bmc.recipe import parse
 from bmc.runtime import stage
