@@ -54,16 +54,17 @@ class DataCollatorForBMC(DataCollatorForPreference):
         winners = [list(range(1, width))] * len(pairs)
         losers = [pair.places[1:] + [1] * (width - len(pair.places)) for pair in pairs]
         return {
-            "shared_ids": _pad([pair.ids for pair in pairs], self.pad_token_id),
-            "shared_positions": _pad([pair.positions for pair in pairs], 0),
-            "shared_branch": _pad([pair.branch for pair in pairs], PAD),
-            "shared_labels": _pad([pair.labels for pair in pairs], -100),
+            "shared_ids": self._pad([pair.ids for pair in pairs], self.pad_token_id),
+            "shared_positions": self._pad([pair.positions for pair in pairs], 0),
+            "shared_branch": self._pad([pair.branch for pair in pairs], PAD),
+            "shared_labels": self._pad([pair.labels for pair in pairs], -100),
             "shared_places": torch.tensor(winners + losers),
         }
 
-
-def _pad(rows: list[list[int]], filler: int) -> Tensor:
-    return pad([torch.tensor(row) for row in rows], padding_value=filler, padding_side="right")
+    def _pad(self, rows: list[list[int]], filler: int) -> Tensor:
+        """A row is never narrower than its pair's own sequences, so neither is the padded batch."""
+        tensors = [torch.tensor(row) for row in rows]
+        return pad(tensors, padding_value=filler, padding_side="right", pad_to_multiple_of=self.pad_to_multiple_of)
 
 
 def _place(examples: list[dict[str, Any]], columns: tuple[str, str], responses: Tensor, dtype: torch.dtype) -> Tensor:
