@@ -68,8 +68,14 @@ class BMCConfig(trl.DPOConfig):
         loss_type: The objective, a name in `bmc.LOSSES`; several are added up with `loss_weights`.
         token_weighting: `none` (λ ≡ 1) or `bmc` (Eqs. 7 and 10 of arXiv 2408.07471).
         bmc_delta: δ, the most that a differing token weighs above 1 (§3.2; Figure 4: best near 3.0 on QA).
-        prefix_sharing: One sequence a pair, with what both responses begin with only once, instead of two: the same
-            numbers for less work. By default wherever attention and model allow it (sdpa); false never.
+        prefix_sharing: What the sequences of a batch begin with, prompts and responses alike, goes through the model
+            once: the same numbers for less work. By default wherever attention (sdpa, flex_attention) and model
+            allow it; false never.
+        packing: The sequences of a batch stand end to end in one row, without padding. By default as prefix_sharing.
+        precompute_ref_log_probs: Run the reference once, before training, and keep no reference model in memory. By
+            default wherever the run goes through all pairs.
+        reference_cache: Folder of the reference's log-probs, which other runs find again; by default `bmc-reference`
+            in the cache of 🤗 datasets.
         resume_from_checkpoint: A checkpoint's path; true or nothing for the newest in output_dir; false for none.
     """
 
@@ -78,6 +84,9 @@ class BMCConfig(trl.DPOConfig):
     token_weighting: Literal["none", "bmc"] = "none"
     bmc_delta: Annotated[float, Field(ge=0.0)] = 3.0
     prefix_sharing: bool | None = None
+    packing: bool | None = None
+    precompute_ref_log_probs: bool | None = None
+    reference_cache: str | None = None
     resume_from_checkpoint: bool | str | None = None
 
     def __post_init__(self) -> None:

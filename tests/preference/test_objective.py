@@ -65,10 +65,10 @@ def by_hand() -> tuple[float, dict[str, list[float]], float]:
 
 def tensors() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     def rows(table, fill, dtype=torch.float64):
-        return torch.tensor([table["w"], [*table["l"], fill]], dtype=dtype)
+        return torch.tensor([[table["w"], [*table["l"], fill]]], dtype=dtype)
 
     logps = rows(POLICY, 1.0).log().requires_grad_()
-    responses = torch.tensor([[True, True, True], [True, True, False]])
+    responses = torch.tensor([[[True, True, True], [True, True, False]]])
     return logps, rows(REFERENCE, 1.0).log(), rows(DIFFERS, False, torch.bool), responses
 
 
@@ -97,7 +97,7 @@ def test_gradient_of_appendix_c():
         [a + b for a, b in zip(plain, added, strict=True)],
         [*(BETA * slope * weight for weight in weights["l"]), 0.0],
     ]
-    torch.testing.assert_close(logps.grad, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(logps.grad[0], torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
 def test_gradient_agrees_with_finite_differences():

@@ -37,6 +37,7 @@ def settings(tmp_path: Any, **changed: Any) -> dict[str, Any]:
         "logging_steps": 1,
         "save_strategy": "no",
         "seed": 3,
+        "precompute_ref_log_probs": False,
         **changed,
     }
 
@@ -158,7 +159,7 @@ def test_the_mask_of_a_pair_knows_neither_prompt_nor_batch(model_dir, tmp_path):
     assert [first[name] for name in columns] == [second[name] for name in columns]
     assert any(first["chosen_diff"])
     batches = (alone.data_collator([first]), other.data_collator([other.train_dataset[i] for i in range(8)]))
-    placed = [batch["diff_mask"][0][batch["completion_mask"][0].bool()].tolist() for batch in batches]
+    placed = [batch["diff_mask"][0, 0][batch["response_mask"][0, 0]].tolist() for batch in batches]
     assert placed[0] == placed[1] == first["chosen_diff"]
 
 
@@ -169,10 +170,11 @@ def test_values_stand_at_their_tokens():
         "ref_chosen_logps": [-0.5, -1.5], "ref_rejected_logps": [-2.5],
     }  # fmt: skip
     batch = DataCollatorForBMC(pad_token_id=0)([example])
-    assert batch["diff_mask"].int().tolist() == [[0, 0, 0, 0, 1], [0, 0, 0, 1, 0]]
-    assert batch["ref_logps"].tolist() == [[0, 0, 0, -0.5, -1.5], [0, 0, 0, -2.5, 0]]
+    assert batch["response_mask"].int().tolist() == [[[1, 1], [1, 0]]]
+    assert batch["diff_mask"].int().tolist() == [[[0, 1], [1, 0]]]
+    assert batch["ref_logps"].tolist() == [[[-0.5, -1.5], [-2.5, 0]]]
     cut = DataCollatorForBMC(pad_token_id=0, max_length=4)([example])
-    assert cut["diff_mask"].int().tolist() == [[0, 0, 0, 0], [0, 0, 0, 1]]
+    assert cut["diff_mask"].int().tolist() == [[[0], [1]]]
 
 
 def test_pairs_without_room_for_a_response_are_dropped_and_counted(model_dir, tmp_path, caplog):

@@ -1,76 +1,120 @@
-"""From tokenised pairs to padded tensors, with every value of a response token beside its token."""
+"""From tokenised pairs to tensors: rows for the model, and where in them each response token is."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from trl.trainer.dpo_trainer import DataCollatorForPreference
-from trl.trainer.utils import pad
 
-from .packing import PAD, share_prefix
+from .packing import Row, fold
 
+RESPONSES = ("chosen_ids", "rejected_ids")
 DIFF_COLUMNS = ("chosen_diff", "rejected_diff")
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 
 
 @dataclass
 class DataCollatorForBMC(DataCollatorForPreference):
-    """TRL's collator plus `diff_mask`, the reference's log-probs where they are known, and shared rows.
+    """Pairs as rows for the model, with the values of the response tokens beside them.
 
     Each example has `prompt_ids`, `chosen_ids`, `rejected_ids` (token ids), `chosen_diff`, `rejected_diff` (one bool a
-    response token) and perhaps `ref_chosen_logps`, `ref_rejected_logps` (one float a response token).
+    response token) and perhaps `ref_chosen_logps`, `ref_rejected_logps` (one float a response token). What
+    `max_length` cuts off is cut off everywhere.
 
-    A batch of B pairs has, of shape (2B, T) with the winners first: `input_ids`, `attention_mask`, `completion_mask`
-    (int64), `diff_mask` (bool; False outside the response) and perhaps `ref_logps` (float32; 0 outside the response).
-    With `prefix_sharing` it has besides, of shape (B, S), `shared_ids`, `shared_positions`, `shared_branch`,
-    `shared_labels`, and `shared_places` (2B, T − 1); `bmc.preference.packing` says what they mean.
+    A batch of B pairs has, the winner before the loser and T being the longest response's tokens:
+    `num_tokens` (B,), of both sequences of a pair; `response_mask` (B, 2, T), which are tokens and no padding;
+    `diff_mask` (B, 2, T), bool; perhaps `ref_logps` (B, 2, T), float32; and what `lay_out` returns.
+
+    Attributes:
+        prefix_sharing: Fold sequences with the same prompt into one.
+        packing: Put the sequences of the batch end to end in one row, without padding. With both, the whole batch is
+            one forest.
     """
 
     prefix_sharing: bool = False
+    packing: bool = False
 
     def torch_call(self, examples: list[dict[str, Any]]) -> Batch:
-        ids = ("prompt_ids", "chosen_ids", "rejected_ids")
-        batch = super().torch_call([{key: example[key] for key in ids} for example in examples])
-        responses = batch["completion_mask"].bool()
-        batch["diff_mask"] = _place(examples, DIFF_COLUMNS, responses, torch.bool)
+        pairs = [(example["prompt_ids"], example[side]) for example in examples for side in RESPONSES]
+        layout = self.lay_out(pairs)
+        shape = (len(examples), 2, -1)
+        lengths = [min(len(prompt) + len(response), self.max_length or 10**9) for prompt, response in pairs]
+        batch: Batch = {"num_tokens": torch.tensor(lengths).view(-1, 2).sum(dim=1)}  # first: its length is the batch's
+        for key in ("places", "response_mask"):
+            layout[key] = layout[key].view(shape)
+        batch |= layout
+        batch["diff_mask"] = self._beside(examples, DIFF_COLUMNS, batch["response_mask"], torch.bool)
         if REF_COLUMNS[0] in examples[0]:
-            batch["ref_logps"] = _place(examples, REF_COLUMNS, responses, torch.float32)
-        return batch | (self._share(examples, batch["input_ids"].size(1)) if self.prefix_sharing else {})
+            batch["ref_logps"] = self._beside(examples, REF_COLUMNS, batch["response_mask"], torch.float32)
+        return batch
 
-    def _share(self, examples: list[dict[str, Any]], width: int) -> Batch:
-        """The shared rows of a batch whose own sequences have `width` tokens."""
-        pairs = [
-            share_prefix(
-                (example["prompt_ids"] + example["chosen_ids"])[: self.max_length],
-                (example["prompt_ids"] + example["rejected_ids"])[: self.max_length],
-                len(example["prompt_ids"]),
-            )
-            for example in examples
-        ]
-        winners = [list(range(1, width))] * len(pairs)
-        losers = [pair.places[1:] + [1] * (width - len(pair.places)) for pair in pairs]
-        return {
-            "shared_ids": self._pad([pair.ids for pair in pairs], self.pad_token_id),
-            "shared_positions": self._pad([pair.positions for pair in pairs], 0),
-            "shared_branch": self._pad([pair.branch for pair in pairs], PAD),
-            "shared_labels": self._pad([pair.labels for pair in pairs], -100),
-            "shared_places": torch.tensor(winners + losers),
+    def lay_out(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Batch:
+        """Rows of N sequences, and where their response tokens are.
+
+        Args:
+            pairs: Token ids of prompt and response.
+
+        Returns:
+            `input_ids` (R, S); `predictors` (2, U) and `labels` (U,) as in `bmc.preference.head.score`, one for each
+            token to be scored; `places` (N, T), which of the U each response token is, and `response_mask` (N, T). A
+            token that several sequences share is scored once. With trees `position_ids` (R, S) and `trees`, a tuple
+            of R `Tree`s; else `attention_mask` (R, S). All int64, but for the bool mask.
+        """
+        sequences = [(prompt + response)[: self.max_length] for prompt, response in pairs]
+        rows = self._rows(pairs, sequences)
+        width = max(len(row.ids) for row in rows)
+        width += -width % (self.pad_to_multiple_of or 1)
+        places, predictors, labels = [], [], []
+        walks = ((number, walk) for number, row in enumerate(rows) for walk in row.places)
+        for (number, walk), (prompt, _), ids in zip(walks, pairs, sequences, strict=True):
+            first = max(len(prompt), 1)  # nothing predicts the first token of a sequence
+            flat = np.asarray(walk) + number * width
+            places.append(flat[first:])
+            predictors.append(flat[first - 1 : -1])
+            labels.append(ids[first:])
+        _, kept, index = np.unique(np.concatenate(places), return_index=True, return_inverse=True)
+        predictor = torch.from_numpy(np.concatenate(predictors)[kept])
+        scored = torch.from_numpy(index).split([len(tokens) for tokens in labels])
+        layout: Batch = {
+            "input_ids": self._pad([row.ids for row in rows], self.pad_token_id, width),
+            "predictors": torch.stack([predictor // width, predictor % width - width]),
+            "labels": torch.tensor([token for tokens in labels for token in tokens], dtype=torch.int64)[kept],
+            "places": pad_sequence(scored, batch_first=True),
+            "response_mask": pad_sequence([torch.ones_like(index, dtype=torch.bool) for index in scored], True),
         }
+        if not self.prefix_sharing and not self.packing:
+            return layout | {"attention_mask": self._pad([[1] * len(row.ids) for row in rows], 0, width)}
+        trees = tuple(row.tree.padded(width - len(row.ids)) for row in rows)
+        return layout | {"position_ids": self._pad([row.positions for row in rows], 0, width), "trees": trees}
 
-    def _pad(self, rows: list[list[int]], filler: int) -> Tensor:
-        """A row is never narrower than its pair's own sequences, so neither is the padded batch."""
-        tensors = [torch.tensor(row) for row in rows]
-        return pad(tensors, padding_value=filler, padding_side="right", pad_to_multiple_of=self.pad_to_multiple_of)
+    def _rows(self, pairs: Sequence[tuple[list[int], list[int]]], sequences: list[list[int]]) -> list[Row]:
+        """The rows, which go through the sequences in their order."""
+        if self.packing:
+            return [fold(sequences, self.prefix_sharing)]
+        if not self.prefix_sharing:
+            return [fold([sequence], share=False) for sequence in sequences]
+        together = groupby(range(len(pairs)), key=lambda number: pairs[number][0])
+        return [fold([sequences[number] for number in numbers], share=True) for _, numbers in together]
 
+    def _pad(self, rows: list[list[int]], filler: int, width: int) -> Tensor:
+        return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
 
-def _place(examples: list[dict[str, Any]], columns: tuple[str, str], responses: Tensor, dtype: torch.dtype) -> Tensor:
-    """Per-token values of both responses at their tokens' places; what truncation cut off is cut off here too."""
-    rows = [example[column] for column in columns for example in examples]
-    kept = responses.sum(dim=1).tolist()
-    placed = torch.zeros(responses.shape, dtype=dtype)
-    placed[responses] = torch.tensor([x for row, n in zip(rows, kept, strict=True) for x in row[:n]], dtype=dtype)
-    return placed
+    def _beside(
+        self, examples: list[dict[str, Any]], columns: tuple[str, str], responses: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """Per-token values at their tokens' places, (B, 2, T); what has no place is left out."""
+        placed = torch.zeros(responses.shape, dtype=dtype)
+        for number, example in enumerate(examples):
+            unscored = 0 if example["prompt_ids"] else 1
+            for side, column in enumerate(columns):
+                count = int(responses[number, side].sum())
+                placed[number, side, :count] = torch.tensor(example[column][unscored : unscored + count], dtype=dtype)
+        return placed

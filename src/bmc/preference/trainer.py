@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
@@ -18,26 +19,15 @@ from trl.trainer.utils import use_adapter
 
 from ..errors import fail
 from ..training_config import BMCConfig
-from .batching import DIFF_COLUMNS, DataCollatorForBMC
+from .attention import attention_arguments, causal_lm, obstacle, use_tree_attention
+from .batching import DIFF_COLUMNS, REF_COLUMNS, DataCollatorForBMC
 from .diff import token_diff
+from .head import TokenScores, keep_predictors, score
 from .losses import LOSSES, Pairs, hyperparameters
-from .packing import branch_mask, obstacle, unfold
-from .reference import REF_COLUMNS, add_reference_logps
+from .reference import ReferenceCache, add_reference_logps, default_cache, model_digest
 from .weights import bmc_weights
 
 logger = logging.getLogger(__name__)
-
-
-class TokenOutputs(NamedTuple):
-    """What a forward says of every token but the first, (2B, T − 1) with the winners first; 0 outside the responses.
-
-    The reference's has `logps` only. `aux_loss` is the router's, of a mixture of experts.
-    """
-
-    logps: Tensor
-    entropy: Any
-    is_top1: Any
-    aux_loss: Any
 
 
 class BMCTrainer(DPOTrainer):
@@ -57,6 +47,7 @@ class BMCTrainer(DPOTrainer):
     _name = "BMC"
     args: BMCConfig
     _signature_columns: list[str]
+    _layout_chosen = False
     _precompute_engine: Any
 
     def __init__(
@@ -71,6 +62,10 @@ class BMCTrainer(DPOTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or BMCConfig(output_dir="bmc-output")
+        if args.n_gpu > 1:
+            raise fail("accelerate launch", f"is needed to use {args.n_gpu} GPUs; or show one, CUDA_VISIBLE_DEVICES=0")
+        if args.precompute_ref_log_probs is None:
+            args.precompute_ref_log_probs = _sees_all(args, train_dataset)
         if data_collator is None:
             processing_class = processing_class or _tokenizer_of(model, args)
             if processing_class.pad_token is None:
@@ -82,7 +77,7 @@ class BMCTrainer(DPOTrainer):
             )
         super().__init__(model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
         if not args.precompute_ref_log_probs:  # else it was done before the reference ran
-            self._share_prefixes()
+            self._choose_layout()
 
     # data: tokenise as TRL does, mark the differing tokens, perhaps run the reference
 
@@ -107,76 +102,86 @@ class BMCTrainer(DPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         if isinstance(dataset, IterableDataset):
             raise fail("precompute_ref_log_probs", "a streamed data set can't keep them; set it to false")
-        self._share_prefixes()
+        self._choose_layout()
         if self.ref_model is None and self.is_deepspeed_enabled and self._precompute_engine is None:
             # as in TRL: the policy isn't on its device yet, so an inference engine places and gathers it
             self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
         model = self.ref_model or self._precompute_engine or self.model
+        digest = model_digest(self.accelerator.unwrap_model(self.ref_model or self.model), self.accelerator)
         return add_reference_logps(
             dataset,
-            lambda batch: self._reference_logps(model, batch),
+            ReferenceCache(Path(self.args.reference_cache or default_cache()) / digest),
+            lambda layout: self._reference_logps(model, layout),
             self.data_collator,
             self.accelerator,
             batch_size,
             name,
         )
 
-    def _share_prefixes(self) -> None:
-        """Has the collator fold the two sequences of a pair into one, where the recipe and the model allow it."""
-        wanted, reason = self.args.prefix_sharing, obstacle(self.model, self.args.max_length)
+    def _choose_layout(self) -> None:
+        """Shares prefixes and packs where the recipe and the models allow it, and says where they don't; once."""
+        if self._layout_chosen:
+            return
+        self._layout_chosen = True
+        models = [self.accelerator.unwrap_model(model) for model in (self.model, self.ref_model) if model is not None]
+        reason = next(filter(None, map(obstacle, models)), None)
         if self.aux_loss_enabled:
             reason = "the router's auxiliary loss counts every token"
-        if wanted is not False and reason:
-            logger.warning("prefix_sharing: two sequences a pair, since %s", reason)
-        if isinstance(self.data_collator, DataCollatorForBMC):
-            self.data_collator.prefix_sharing = wanted is not False and reason is None
+        if self.compute_metrics is not None:
+            reason = "compute_metrics is to see the logits of two sequences a pair"
+        wanted = {key: getattr(self.args, key) is not False for key in ("prefix_sharing", "packing")}
+        if reason and any(wanted.values()):
+            logger.warning(
+                "%s: two padded sequences a pair, since %s", " and ".join(filter(wanted.get, wanted)), reason
+            )
+        for key, value in wanted.items():
+            setattr(self.data_collator, key, value and reason is None)
+        for model in models:
+            use_tree_attention(model)
+            keep_predictors(model)
 
     # a training step
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        outputs = self._forward(model, inputs)
-        responses = inputs["completion_mask"][:, 1:].bool()
-        diff_mask = inputs["diff_mask"][:, 1:]
-        ref_logps = inputs["ref_logps"][:, 1:] if "ref_logps" in inputs else self._reference_logps(self.model, inputs)
-        weights = self._weights(outputs.logps, diff_mask)
-        loss = self._objective(weigh(outputs.logps, ref_logps, weights, responses))
+        scores = self._score(model, inputs)
+        logps = at_places(scores.logps, inputs)
+        ref_logps = inputs["ref_logps"] if "ref_logps" in inputs else self._reference_logps(self.model, inputs)
+        weights = self._weights(logps, inputs["diff_mask"])
+        loss = self._objective(weigh(logps, ref_logps, weights, inputs["response_mask"]))
         if self.aux_loss_enabled:
-            loss = loss + self.router_aux_loss_coef * outputs.aux_loss
-        self._record(outputs, inputs, ref_logps, weights, responses, diff_mask)
+            loss = loss + self.router_aux_loss_coef * scores.aux_loss
+        self._record(scores, logps, ref_logps, weights, inputs)
         if not return_outputs:
             return loss
         with torch.no_grad():  # the fused head makes no logits, which `compute_metrics` may ask for
-            return loss, model(**_plain(inputs))
+            return loss, model(**self._arguments(inputs))
 
-    def _forward(self, model: Any, inputs: dict[str, Any]) -> TokenOutputs:
-        """log π of each next token and what comes with it, in one sequence a pair where prefixes are shared."""
-        responses = inputs["completion_mask"][:, 1:].bool()
-        shared = "shared_ids" in inputs
-        arguments = _shared(inputs) if shared else _plain(inputs)
-        if self.aux_loss_enabled:
-            arguments["output_router_logits"] = True
-        outputs = model(**arguments, fused_lm_head=True)
+    def _score(self, model: Any, inputs: dict[str, Any]) -> TokenScores:
+        """log π of the response tokens, each token once, and what comes with it."""
+        router = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        return score(model, inputs["predictors"], inputs["labels"], **self._arguments(inputs), **router)
 
-        def placed(values: Tensor | None) -> Any:
-            if values is None or not shared:
-                return None if values is None else values[:, -responses.size(1) :]  # virtual tokens stand in front
-            return unfold(values, inputs["shared_places"], responses)
-
-        logps, entropy, is_top1 = map(placed, (outputs.log_probs, outputs.entropy, outputs.is_top1))
-        return TokenOutputs(logps, entropy, is_top1, outputs.aux_loss)
+    def _arguments(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The model's view of a batch: rows of several sequences, or padded sequences."""
+        if "trees" not in inputs:
+            return {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
+        config = causal_lm(self.accelerator.unwrap_model(self.model)).config.get_text_config()
+        positions = inputs["position_ids"]
+        attention = attention_arguments(config, inputs["trees"], positions)
+        return {"input_ids": inputs["input_ids"], "position_ids": positions, **attention}
 
     def _reference_logps(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """log π_ref of each next token, (2B, T − 1): of `ref_model`, or of the policy without its adapter."""
+        """log π_ref of the response tokens, (…, T): of `ref_model`, or of the policy without its adapter."""
         adapter: Any = contextlib.nullcontext()
         if self.ref_model is None and is_peft_model(self.model):
             policy = self.accelerator.unwrap_model(self.model)
             adapter = use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None)
         checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
         with torch.no_grad(), checkpointing, adapter, self.accelerator.autocast():
-            return self._forward(self.ref_model or model, inputs).logps
+            return at_places(self._score(self.ref_model or model, inputs).logps, inputs)
 
     def _weights(self, logps: Tensor, diff_mask: Tensor) -> Tensor:
-        """λ of each token, (2B, T − 1), detached."""
+        """λ of each token, (B, 2, T), detached."""
         if self.args.token_weighting == "bmc":
             return bmc_weights(logps, diff_mask, self.args.bmc_delta)
         return torch.ones_like(logps)
@@ -190,18 +195,12 @@ class BMCTrainer(DPOTrainer):
         )
 
     def _record(
-        self,
-        outputs: TokenOutputs,
-        inputs: dict[str, Any],
-        ref_logps: Tensor,
-        weights: Tensor,
-        responses: Tensor,
-        diff_mask: Tensor,
+        self, scores: TokenScores, logps: Tensor, ref_logps: Tensor, weights: Tensor, inputs: dict[str, Any]
     ) -> None:
         """Appends this batch's metrics, averaged over the processes; `log` averages them over the steps."""
-        logps = outputs.logps.detach()
-        chosen_logps, rejected_logps = logps.sum(dim=1).chunk(2)
-        chosen_rewards, rejected_rewards = (self.beta * ((logps - ref_logps) * responses).sum(dim=1)).chunk(2)
+        responses, diff_mask, logps = inputs["response_mask"], inputs["diff_mask"], logps.detach()
+        chosen_logps, rejected_logps = logps.sum(dim=-1).unbind(1)
+        chosen_rewards, rejected_rewards = (self.beta * ((logps - ref_logps) * responses).sum(dim=-1)).unbind(1)
         means = {
             "rewards/chosen": chosen_rewards,
             "rewards/rejected": rejected_rewards,
@@ -210,10 +209,9 @@ class BMCTrainer(DPOTrainer):
             "logps/chosen": chosen_logps,
             "logps/rejected": rejected_logps,
         }
-        chosen = responses.chunk(2)[0]
         shares = {  # (sum, count) over tokens
-            "entropy": (outputs.entropy.detach() * responses, responses),
-            "mean_token_accuracy": (outputs.is_top1.chunk(2)[0].bool() & chosen, chosen),
+            "entropy": (at_places(scores.entropy.detach(), inputs), responses),
+            "mean_token_accuracy": (at_places(scores.is_top1, inputs)[:, 0], responses[:, 0]),
             "diff/share": (diff_mask, responses),
             "diff/weight": (weights * diff_mask, diff_mask),
         }
@@ -227,27 +225,32 @@ class BMCTrainer(DPOTrainer):
             if count:
                 metrics[name].append(total / count)
         if mode == "train":
-            tokens = self.accelerator.gather_for_metrics(inputs["attention_mask"].sum()).sum().item()
+            tokens = self.accelerator.gather_for_metrics(inputs["num_tokens"]).sum().item()
             self._total_train_tokens += tokens // self._tp_size
         metrics["num_tokens"] = [self._total_train_tokens]
+
+
+def at_places(values: Tensor, inputs: dict[str, Any]) -> Tensor:
+    """Values of scored tokens (U,) → those of the responses' tokens (…, T), as `lay_out` says; 0 at padding."""
+    return values[inputs["places"]] * inputs["response_mask"]
 
 
 def weigh(logps: Tensor, ref_logps: Tensor, weights: Tensor, responses: Tensor) -> Pairs:
     """Sums the weighted tokens of each response (the two sums of Eq. 4).
 
     Args:
-        logps: log π_θ of each token, (2B, T), winners first.
-        ref_logps: log π_ref, (2B, T).
-        weights: λ, (2B, T).
-        responses: Which tokens belong to the response; bool, (2B, T).
+        logps: log π_θ of each token, (B, 2, T), winners before losers.
+        ref_logps: log π_ref, (B, 2, T).
+        weights: λ, (B, 2, T).
+        responses: Which are tokens of the response and no padding; bool, (B, 2, T).
 
     Returns:
         The sums of the B pairs.
     """
     weights = weights * responses
-    chosen, rejected = (weights * logps).sum(dim=1).chunk(2)
-    ref_chosen, ref_rejected = (weights * ref_logps).sum(dim=1).chunk(2)
-    return Pairs(chosen, rejected, ref_chosen, ref_rejected, *weights.sum(dim=1).chunk(2))
+    chosen, rejected = (weights * logps).sum(dim=-1).unbind(1)
+    ref_chosen, ref_rejected = (weights * ref_logps).sum(dim=-1).unbind(1)
+    return Pairs(chosen, rejected, ref_chosen, ref_rejected, *weights.sum(dim=-1).unbind(1))
 
 
 def _mark_differences(row: dict[str, Any]) -> dict[str, Any]:
@@ -255,23 +258,12 @@ def _mark_differences(row: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(DIFF_COLUMNS, token_diff(row["chosen_ids"], row["rejected_ids"]), strict=True))
 
 
-def _plain(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The model's arguments for two sequences a pair."""
-    ours = ("completion_mask", "diff_mask", "ref_logps", "shared_")
-    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-    theirs = {key: value for key, value in inputs.items() if not key.startswith(ours)}
-    return theirs | {"labels": labels, "use_cache": False}
-
-
-def _shared(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The model's arguments for one sequence a pair."""
-    return {
-        "input_ids": inputs["shared_ids"],
-        "position_ids": inputs["shared_positions"],
-        "attention_mask": branch_mask(inputs["shared_branch"]),
-        "labels": inputs["shared_labels"],
-        "use_cache": False,
-    }
+def _sees_all(args: BMCConfig, dataset: Any) -> bool:
+    """Whether a run goes through every pair, so that the reference had better go through them once beforehand."""
+    if dataset is None or isinstance(dataset, IterableDataset):
+        return False
+    pairs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * args.max_steps
+    return args.max_steps < 1 or pairs >= len(dataset)
 
 
 def _tokenizer_of(model: Any, args: BMCConfig) -> Any:

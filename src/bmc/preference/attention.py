@@ -1,0 +1,185 @@
+"""Attention over trees of sequences (`bmc.preference.packing`): with SDPA kernels and no mask, or with flex_attention.
+
+With SDPA, each run of tokens that lies together attends causally to the path that leads to it. There is no mask as
+large as row × row, nothing is computed between branches that don't see each other, and the causal kernels serve.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from accelerate.utils import is_peft_model
+from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from .packing import Tree
+
+TREE_ATTENTION = "bmc_tree"
+KINDS = {"full_attention", "sliding_attention"}
+
+
+class Run(NamedTuple):
+    """Tokens that lie together and whose keys are one path: `size` of them, at the end of the nodes `path`."""
+
+    size: int
+    path: tuple[int, ...]
+
+
+@lru_cache(maxsize=64)
+def runs(tree: Tree) -> tuple[Run, ...]:
+    """The runs of a row, in its order: a run ends where the next node doesn't follow on the last."""
+    nodes, paths = len(tree.sizes), tree.paths()
+    starts = [node for node, parent in enumerate(tree.parents) if parent < 0 or parent != node - 1]
+    return tuple(Run(sum(tree.sizes[start:end]), paths[end - 1]) for start, end in pairwise([*starts, nodes]))
+
+
+def tree_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    trees: tuple[Tree, ...] | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface; SDPA's own where there are no trees.
+
+    Args:
+        module: The attention layer.
+        query: (R, heads, S, head size).
+        key: (R, key heads, S, head size).
+        value: (R, key heads, S, head size).
+        attention_mask: Not looked at where there are trees.
+        dropout: Share of the attention weights that are dropped.
+        scaling: Of the scores.
+        trees: One a row.
+        sliding_window: Tokens that a token sees of its path, itself included; None for all.
+        kwargs: What else a model hands to its attention.
+
+    Returns:
+        `((R, S, heads, head size), None)`.
+    """
+    if trees is None:
+        if attention_mask is not None and attention_mask.numel() == 1:
+            raise RuntimeError(f"{type(module).__name__} was given no trees; set prefix_sharing and packing to false")
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    key, value = (repeat_kv(states, module.num_key_value_groups) for states in (key, value))
+    rows = zip(query.split(1), key.split(1), value.split(1), trees, strict=True)
+    output = torch.cat([_attend(*row, sliding_window, dropout, scaling) for row in rows])
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int | None, dropout: float, scaling: float | None
+) -> Tensor:
+    """One row; (1, heads, S, head size)."""
+    queries = query.split([run.size for run in runs(tree)], dim=2)
+    keys, values = key.split(tree.sizes, dim=2), value.split(tree.sizes, dim=2)
+    outputs = []
+    for own, run in zip(queries, runs(tree), strict=True):
+        seen, said = (torch.cat([nodes[node] for node in run.path], dim=2) for nodes in (keys, values))
+        mask = causal_lower_right(own.size(2), seen.size(2))
+        if window is not None and seen.size(2) > window:
+            mask = _band(own.size(2), seen.size(2), window, own.device)
+        outputs.append(
+            F.scaled_dot_product_attention(own, seen, said, attn_mask=mask, dropout_p=dropout, scale=scaling)
+        )
+    return torch.cat(outputs, dim=2)
+
+
+def _band(queries: int, keys: int, window: int, device: torch.device) -> Tensor:
+    """Who sees whom where the last of the keys are the queries' own; bool (queries, keys)."""
+    distance = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
+    return (distance >= 0) & (distance < window)
+
+
+# Without trees (generation, other callers) it is SDPA, masks and all.
+AttentionInterface.register(TREE_ATTENTION, tree_attention)
+AttentionMaskInterface.register(TREE_ATTENTION, sdpa_mask)
+
+
+def visible(trees: tuple[Tree, ...], positions: Tensor, window: int | None = None) -> Any:
+    """The same, as a function of indices: flex_attention's `mask_mod(row, head, query, key) -> bool`.
+
+    Args:
+        trees: One a row.
+        positions: Position ids, int64 (R, S).
+        window: As `tree_attention`'s sliding_window.
+    """
+    device, nodes = positions.device, max(len(tree.sizes) for tree in trees)
+    node_of = torch.stack(
+        [torch.arange(len(tree.sizes)).repeat_interleave(torch.tensor(tree.sizes)) for tree in trees]
+    ).to(device)
+    above = torch.zeros(len(trees), nodes, nodes, dtype=torch.bool)
+    for row, tree in enumerate(trees):
+        for node, path in enumerate(tree.paths()):
+            above[row, node, list(path)] = True
+    above = above.to(device)
+
+    def mask_mod(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        seen = above[row, node_of[row, query], node_of[row, key]] & (key <= query)
+        return seen if window is None else seen & (positions[row, query] - positions[row, key] < window)
+
+    return mask_mod
+
+
+def attention_arguments(config: Any, trees: tuple[Tree, ...], positions: Tensor) -> dict[str, Any]:
+    """What a model's forward needs beside ids and positions to see the trees.
+
+    Args:
+        config: The text model's; its attention is `TREE_ATTENTION` or flex_attention.
+        trees: One a row.
+        positions: Position ids, int64 (R, S).
+    """
+    if config._attn_implementation == TREE_ATTENTION:
+        # a mask of four axes is handed on as it is; without one the model would make its own, as large as row × row
+        return {"trees": trees, "attention_mask": positions.new_ones(1, 1, 1, 1)}
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    rows, length = positions.shape
+    window, kinds = getattr(config, "sliding_window", None), set(getattr(config, "layer_types", None) or ())
+    full, banded = (
+        create_block_mask(visible(trees, positions, seen), rows, None, length, length, device=str(positions.device))
+        for seen in (None, window)
+    )
+    if "sliding_attention" in kinds:
+        return {"attention_mask": {"full_attention": full, "sliding_attention": banded}}
+    return {"attention_mask": full if kinds else banded}
+
+
+def obstacle(model: Any) -> str | None:
+    """Why a causal language model, perhaps with an adapter, can't take trees; None if it can."""
+    lm = causal_lm(model)
+    config = lm.config.get_text_config()
+    attention, kinds = config._attn_implementation, set(getattr(config, "layer_types", None) or ["full_attention"])
+    if attention not in ("sdpa", TREE_ATTENTION, "flex_attention"):
+        return f"{attention} can't hide one branch from another; sdpa and flex_attention can"
+    takes_positions = "position_ids" in inspect.signature(type(lm).forward).parameters
+    if kinds - KINDS or not takes_positions or not lm._supports_attention_backend:
+        return "the model's layers don't go by mask and position ids alone"
+    if lm is not model and model.active_peft_config.is_prompt_learning:
+        return "prompt learning puts tokens in front"
+    return None
+
+
+def use_tree_attention(model: Any) -> None:
+    """Has a model that uses SDPA see trees where they are given; everything else stays as it was."""
+    lm = causal_lm(model)
+    if lm.config.get_text_config()._attn_implementation == "sdpa":
+        lm.set_attn_implementation(TREE_ATTENTION)
+
+
+def causal_lm(model: Any) -> Any:
+    """The language model under an adapter."""
+    return model.get_base_model() if is_peft_model(model) else model
