@@ -34,7 +34,7 @@ test: install  ## The whole test suite
 	pytest
 
 ##@ Development
-.PHONY: install test-fast quality style help clean
+.PHONY: install test-fast quality bench style help clean
 install: $(VENV)/.installed  ## Virtual environment with the pinned dependencies (once)
 
 # torch first and alone, since the range in setup.py would take whatever build is newest. Without a GPU it is PyTorch's
@@ -56,6 +56,9 @@ quality: install  ## Lint, format and types, checked
 	ruff check .
 	ruff format --check .
 	mypy
+
+bench: install models/smollm2-135m/config.json  ## DPO-BMC steps against trl.DPOTrainer's: time, memory, FLOPs, tokens (an hour)
+	@python benchmarks/train_step.py
 
 style: install  ## Lint and format, mended
 	ruff check --fix .

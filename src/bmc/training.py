@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 import trl
 from datasets import Dataset
@@ -111,9 +112,17 @@ def load_rows(
             check(map(split_prompt, rows), wanted, name)
             check_template(tokenizer, map(split_prompt, rows), wanted[1:], name)
             extra = [column for column in FOR_THE_TEMPLATE if column in rows.column_names]
-            rows = rows.map(split_prompt, desc=f"Reading {name}").select_columns([*wanted, *extra])
+            rows = rows.map(split_prompt, cache_file_name=_cache(rows), desc=f"Reading {name}")
+            rows = rows.select_columns([*wanted, *extra])
         parts.append(rows)
     return parts[0], parts[1]
+
+
+def _cache(rows: Dataset) -> str:
+    """A file named after the rows' content: what is in one, the trainer's tokens and masks are cached for."""
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "bmc-rows"
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder / f"{rows._fingerprint}.arrow")
 
 
 def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]:
@@ -134,7 +143,10 @@ def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]
 
 def _decisive(config: Any) -> dict[str, Any]:
     """The trainer's settings that were set, without those of logging and saving."""
-    passing = ("output_dir", "resume_from_checkpoint", "log", "save", "report_to", "run_name", "hub", "push", "use_cpu")
+    passing = (
+        "output_dir", "resume_from_checkpoint", "log", "save", "report_to", "run_name", "hub", "push", "use_cpu",
+        "reference_cache",
+    )  # fmt: skip
     return {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)

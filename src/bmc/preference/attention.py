@@ -74,6 +74,7 @@ def tree_attention(
         if attention_mask is not None and attention_mask.numel() == 1:
             raise RuntimeError(f"{type(module).__name__} was given no trees; set prefix_sharing and packing to false")
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotation has left them in float32
     key, value = (repeat_kv(states, module.num_key_value_groups) for states in (key, value))
     rows = zip(query.split(1), key.split(1), value.split(1), trees, strict=True)
     output = torch.cat([_attend(*row, sliding_window, dropout, scaling) for row in rows])

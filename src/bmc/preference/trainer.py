@@ -93,7 +93,7 @@ class BMCTrainer(DPOTrainer):
         if not streamed and not len(dataset):
             raise fail("max_length", f"no {dataset_name} pair is left under {args.max_length} tokens; raise it")
         options = {} if streamed else {"num_proc": args.dataset_num_proc, "desc": f"Comparing {dataset_name} pairs"}
-        return dataset.map(_mark_differences, **options)
+        return dataset.map(_mark_differences, fn_kwargs={"algorithm": "levenshtein"}, **options)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -253,9 +253,9 @@ def weigh(logps: Tensor, ref_logps: Tensor, weights: Tensor, responses: Tensor) 
     return Pairs(chosen, rejected, ref_chosen, ref_rejected, *weights.sum(dim=-1).unbind(1))
 
 
-def _mark_differences(row: dict[str, Any]) -> dict[str, Any]:
+def _mark_differences(row: dict[str, Any], algorithm: str) -> dict[str, Any]:
     """The masks of a pair, over the whole responses: they change with neither prompt, batch, padding nor cut."""
-    return dict(zip(DIFF_COLUMNS, token_diff(row["chosen_ids"], row["rejected_ids"]), strict=True))
+    return dict(zip(DIFF_COLUMNS, token_diff(row["chosen_ids"], row["rejected_ids"], algorithm), strict=True))
 
 
 def _sees_all(args: BMCConfig, dataset: Any) -> bool:

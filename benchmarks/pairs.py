@@ -1,0 +1,65 @@
+"""Pairs to measure on: text of words from the model's vocabulary, with edits where a bridge would make them.
+
+What costs time is how many tokens there are and where the first edit lies, and both are drawn here as they come in
+bridged data: a loser, and a winner made of it by one to three edits at random places.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+
+
+class Shape(NamedTuple):
+    """Ranges, in words, of what is drawn."""
+
+    prompt: tuple[int, int]
+    response: tuple[int, int]
+    edit: tuple[int, int]
+
+
+SHAPES = {
+    "qa": Shape(prompt=(35, 75), response=(35, 65), edit=(1, 5)),  # an ECQA question, its explanation and answer
+    "long": Shape(prompt=(35, 75), response=(620, 780), edit=(5, 30)),
+}
+
+
+def draw(shape: Shape, tokenizer: Any, seed: int) -> Iterator[Row]:
+    """Endless pairs in TRL's conversational format."""
+    rng = random.Random(seed)
+    words = [
+        token[1:] for token in tokenizer.get_vocab() if token.startswith("Ġ") and token[1:].isalpha() and len(token) > 2
+    ]
+    words.sort()
+
+    def text(count: int) -> list[str]:
+        return rng.choices(words, k=count)
+
+    while True:
+        loser = text(rng.randint(*shape.response))
+        winner = list(loser)
+        for _ in range(rng.randint(1, 3)):
+            start, count = rng.randrange(len(winner)), rng.randint(*shape.edit)
+            winner[start : start + count] = text(rng.randint(*shape.edit))
+        prompt = " ".join(text(rng.randint(*shape.prompt)))
+        yield {
+            "prompt": [{"role": "user", "content": prompt}],
+            "chosen": [{"role": "assistant", "content": " ".join(winner)}],
+            "rejected": [{"role": "assistant", "content": " ".join(loser)}],
+        }
+
+
+def exact_length(tokens: int, share: float, seed: int, vocabulary: int) -> Row:
+    """A tokenised pair of two sequences of `tokens` tokens, a quarter prompt; `share` of the response is common."""
+    rng = random.Random(seed)
+
+    def ids(count: int) -> list[int]:
+        return [rng.randrange(100, vocabulary) for _ in range(count)]
+
+    prompt = ids(tokens // 4)
+    common = ids(int(share * (tokens - len(prompt))))
+    chosen, rejected = (common + ids(tokens - len(prompt) - len(common)) for _ in range(2))
+    return {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
