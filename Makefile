@@ -2,6 +2,7 @@
 #
 #   make llama2-7b/qa/dpo_bmc               builds what the recipe needs and isn't there yet, trains, evaluates
 #   make llama2-7b/qa/dpo_bmc DRY_RUN=1     prints the commands only
+#   make table1 [MODEL=smollm2-135m]        builds all that a table of the paper needs, and prints it
 #   make … LAUNCHER="accelerate launch --config_file recipes/accelerate_configs/zero3.yaml"
 
 .DELETE_ON_ERROR:
@@ -69,46 +70,116 @@ clean:  ## Remove what the stages wrote
 
 help:  ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\nTables and figures of the paper (DRY_RUN=1 prints the commands only)\n'; printf '  make %s\n' $(TABLES)
 	@printf '\nExperiments (make SETTING/RECIPE)\n'; $(foreach s,$(SETTINGS),printf '  make %s/dpo_bmc\n' $(s);)
 
-# One chain a setting: prepare → (sft → sample →) bridge → a method → its evaluation. A stage runs if what it writes
-# isn't there; to run one again, remove its folder.
-define SETTING_RULES
-$(OUT)/$(1)/prepare/stats.json:
-	$$(STAGE) scripts/prepare.py recipes/$(1)/prepare.yaml
+# Experiments. A recipe says itself what must be there first: the folder that its data come from, and its model where that
+# is made here. A stage runs if what it writes isn't there; to run one again, remove its folder.
+RECIPES := $(patsubst recipes/%.yaml,%,$(wildcard recipes/*/*/*.yaml recipes/*/*/ablations/*.yaml))
 
-$(OUT)/$(1)/sft/metrics.json: | $(OUT)/$(1)/prepare/stats.json $(if $(filter smollm2-135m/%,$(1)),models/smollm2-135m/config.json)
-	$$(TRAIN) scripts/sft.py recipes/$(1)/sft.yaml
+# Prints RECIPE:FILE for each file that a recipe, or else what it extends, reads.
+define FIND_READS
+function plain(path) { while (sub(/[^\/]+\/\.\.\//, "", path)); return path }
+/^extends: / { folder = FILENAME; sub(/[^\/]*$$/, "", folder); parent[FILENAME] = plain(folder $$2) }
+/^model_name_or_path: / { model[FILENAME] = $$2 }
+/^ +- id: outputs\// { sub(/[^\/]*$$/, "stats.json", $$3); data[FILENAME] = data[FILENAME] " " $$3 }
+END {
+	for (i = 1; i < ARGC; i++) {
+		reads = weights = ""
+		for (file = ARGV[i]; file; file = parent[file]) {
+			if (!reads) reads = data[file]
+			if (!weights) weights = model[file]
+		}
+		if (weights ~ /^outputs\//) reads = reads " " weights "/metrics.json"
+		if (weights ~ /^models\//) reads = reads " " weights "/config.json"
+		name = ARGV[i]; sub(/^recipes\//, "", name); sub(/\.yaml$$/, "", name)
+		n = split(reads, paths, " ")
+		for (j = 1; j <= n; j++) print name ":" paths[j]
+	}
+}
+endef
+READS := $(shell awk '$(FIND_READS)' $(wildcard recipes/*.yaml recipes/*/*.yaml recipes/*/*/*.yaml recipes/*/*/ablations/*.yaml))
+reads  = $(patsubst outputs/%,$(OUT)/%,$(patsubst $(1):%,%,$(filter $(1):%,$(READS))))
 
-$(OUT)/$(1)/sample/stats.json: | $(OUT)/$(1)/sft/metrics.json
-	$$(STAGE) scripts/sample.py recipes/$(1)/sample.yaml
+# 1: recipe, 2: stage
+define DATA_RULES
+$(OUT)/$(1)/stats.json: | $(call reads,$(1))
+	$$(STAGE) scripts/$(2).py recipes/$(1).yaml
+.PHONY: $(1)
+$(1): $(NEEDS) | $(OUT)/$(1)/stats.json
+endef
 
-$(OUT)/$(1)/bridge/stats.json: | $(OUT)/$(1)/$(if $(wildcard recipes/$(1)/sft.yaml),sample,prepare)/stats.json
-	$$(STAGE) scripts/bridge.py recipes/$(1)/bridge.yaml
+# 1: recipe, 2: stage
+define TRAINING_RULES
+$(OUT)/$(1)/metrics.json: | $(call reads,$(1))
+	$$(TRAIN) scripts/$(2).py recipes/$(1).yaml
+.PHONY: $(1)
+$(1): $(NEEDS) | $(OUT)/$(1)/eval/metrics.json
+endef
 
+# 1: setting
+define EVAL_RULES
 $(OUT)/$(1)/%/eval/metrics.json: | $(OUT)/$(1)/%/metrics.json
 	$$(STAGE) scripts/evaluate.py recipes/$(1)/eval.yaml --model_name_or_path $(OUT)/$(1)/$$* --output_dir $$(@D)
-
-.PHONY: $(1)/prepare $(1)/sample $(1)/bridge
-$(1)/prepare $(1)/sample $(1)/bridge: $(1)/%: $(NEEDS) | $(OUT)/$(1)/%/stats.json
 endef
 
-define METHOD_RULES
-$(OUT)/$(1)/$(2)/metrics.json: | $(OUT)/$(1)/bridge/stats.json
-	$$(TRAIN) scripts/preference.py recipes/$(1)/$(2).yaml
+# 1: setting that starts from a released SFT model
+define RELEASED_SFT_RULES
+$(OUT)/$(1)/sft/eval/metrics.json: | $(call reads,$(1)/eval)
+	$$(STAGE) scripts/evaluate.py recipes/$(1)/eval.yaml
+.PHONY: $(1)/sft
+$(1)/sft: $(NEEDS) | $(OUT)/$(1)/sft/eval/metrics.json
 endef
 
-define RUN_RULES
-.PHONY: $(1)/$(2)
-$(1)/$(2): $(NEEDS) | $(OUT)/$(1)/$(2)/eval/metrics.json
+of_stage = $(foreach r,$(RECIPES),$(if $(filter $(1),$(notdir $(r))),$(r)))
+methods  = $(filter-out $(call of_stage,prepare sft sample% bridge% eval base),$(RECIPES))
+
+$(foreach r,$(call of_stage,prepare),$(eval $(call DATA_RULES,$(r),prepare)))
+$(foreach r,$(call of_stage,sample%),$(eval $(call DATA_RULES,$(r),sample)))
+$(foreach r,$(call of_stage,bridge%),$(eval $(call DATA_RULES,$(r),bridge)))
+$(foreach r,$(call of_stage,sft),$(eval $(call TRAINING_RULES,$(r),sft)))
+$(foreach r,$(methods),$(eval $(call TRAINING_RULES,$(r),preference)))
+$(foreach s,$(SETTINGS),$(eval $(call EVAL_RULES,$(s))))
+$(foreach s,$(SETTINGS),$(if $(filter $(s)/sft,$(RECIPES)),,$(eval $(call RELEASED_SFT_RULES,$(s)))))
+
+# Ablations that differ from a recipe in one value: SETTING/ablations/…
+#   dpo_bmc_VARIANT        DPO-BMC on the pairs of bridge_VARIANT (Tables 3 and 4; proportion_0.2, …: Figure 3)
+#   dpo_bmc_delta_1.5      Figure 4
+#   METHOD_split_2         Figure 5: the second sixth of the pairs by edit distance
+PROPORTIONS := 0.0 0.2 0.4 0.6 0.8
+DELTAS      := 1.0 1.5 2.0 2.5 3.0 3.5
+SPLITS      := 1 2 3 4 5 6
+variants     = $(patsubst $(1)/ablations/bridge_%,%,$(filter $(1)/ablations/bridge_%,$(RECIPES))) $(PROPORTIONS:%=proportion_%)
+
+# 1: setting, 2: proportion; the editor's replies are the setting's, so that nothing is asked twice
+define PROPORTION_RULES
+$(OUT)/$(1)/ablations/bridge_proportion_$(2)/stats.json: | $(call reads,$(1)/bridge)
+	$$(STAGE) scripts/bridge.py recipes/$(1)/bridge.yaml --proportion $(2) --replies $(OUT)/$(1)/replies.sqlite --output_dir $$(@D)
+.PHONY: $(1)/ablations/bridge_proportion_$(2)
+$(1)/ablations/bridge_proportion_$(2): $(NEEDS) | $(OUT)/$(1)/ablations/bridge_proportion_$(2)/stats.json
 endef
 
-methods = $(filter-out prepare sft sample bridge eval,$(patsubst recipes/$(1)/%.yaml,%,$(wildcard recipes/$(1)/*.yaml)))
-runs    = $(call methods,$(1)) $(if $(wildcard recipes/$(1)/sft.yaml),sft)
+# 1: setting, 2: method, 3: name of the variant, 4: what it reads, 5: what the command line says
+define VARIANT_RULES
+$(OUT)/$(1)/ablations/$(2)_$(3)/metrics.json: | $(4)
+	$$(TRAIN) scripts/preference.py recipes/$(1)/$(2).yaml $(5) --output_dir $$(@D)
+.PHONY: $(1)/ablations/$(2)_$(3)
+$(1)/ablations/$(2)_$(3): $(NEEDS) | $(OUT)/$(1)/ablations/$(2)_$(3)/eval/metrics.json
+endef
 
-$(foreach s,$(SETTINGS),$(eval $(call SETTING_RULES,$(s))))
-$(foreach s,$(SETTINGS),$(foreach m,$(call methods,$(s)),$(eval $(call METHOD_RULES,$(s),$(m)))))
-$(foreach s,$(SETTINGS),$(foreach r,$(call runs,$(s)),$(eval $(call RUN_RULES,$(s),$(r)))))
+dataset := --dataset_mixture.datasets.0
+$(foreach s,$(SETTINGS),$(foreach p,$(PROPORTIONS),$(eval $(call PROPORTION_RULES,$(s),$(p)))))
+$(foreach s,$(SETTINGS),$(foreach v,$(call variants,$(s)),$(eval $(call VARIANT_RULES,$(s),dpo_bmc,$(v),$(OUT)/$(s)/ablations/bridge_$(v)/stats.json,$(dataset).id $(OUT)/$(s)/ablations/bridge_$(v)/train.jsonl))))
+$(foreach s,$(SETTINGS),$(foreach d,$(DELTAS),$(eval $(call VARIANT_RULES,$(s),dpo_bmc,delta_$(d),$(call reads,$(s)/dpo_bmc),--bmc_delta $(d)))))
+$(foreach s,$(SETTINGS),$(foreach m,dpo dpo_mc dpo_bc dpo_bmc,$(foreach n,$(SPLITS),$(eval $(call VARIANT_RULES,$(s),$(m),split_$(n),$(call reads,$(s)/$(m)),$(dataset).edit_split $(n)/6)))))
+
+# The paper's tables and figures: what they need and isn't there yet, then reported beside reproduced.
+TABLES := table1 table2 table3 table4 table5 table11 figure3 figure4 figure5
+OF     := $(if $(MODEL),--model $(MODEL))
+.PHONY: $(TABLES)
+$(TABLES): $(NEEDS)
+	@runs=$$(python scripts/table.py $@ $(OF) --targets) && $(MAKE) --no-print-directory $(if $(DRY_RUN),-s) $$runs
+	$(STAGE) scripts/table.py $@ $(OF) --runs $(OUT)
 
 models/smollm2-135m/config.json:
 	$(STAGE) scripts/fetch_smollm2.py models/smollm2-135m

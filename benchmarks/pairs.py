@@ -1,7 +1,8 @@
 """Pairs to measure on: text of words from the model's vocabulary, with edits where a bridge would make them.
 
-What costs time is how many tokens there are and where the first edit lies, and both are drawn here as they come in
-bridged data: a loser, and a winner made of it by one to three edits at random places.
+What costs time is how many tokens there are and where the first edit lies. A loser is drawn, and a winner made of it by
+one to three edits, the first somewhere between a quarter of the response and its end. That has the two share 60 % of
+their tokens from the start; bridged pairs of the SmolLM2 recipes share 55 % (math, 104 pairs) to 72 % (qa, 300 pairs).
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ def draw(shape: Shape, tokenizer: Any, seed: int) -> Iterator[Row]:
 
     while True:
         loser = text(rng.randint(*shape.response))
-        winner = list(loser)
+        winner, start = list(loser), int(rng.uniform(0.25, 0.95) * len(loser))
         for _ in range(rng.randint(1, 3)):
-            start, count = rng.randrange(len(winner)), rng.randint(*shape.edit)
-            winner[start : start + count] = text(rng.randint(*shape.edit))
+            winner[start : start + rng.randint(*shape.edit)] = text(rng.randint(*shape.edit))
+            start = rng.randint(start, len(winner))
         prompt = " ".join(text(rng.randint(*shape.prompt)))
         yield {
             "prompt": [{"role": "user", "content": prompt}],

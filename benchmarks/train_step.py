@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import resource
 import statistics
 import subprocess
 import sys
@@ -36,7 +35,8 @@ from pairs import SHAPES, draw, exact_length
 from torch.utils.flop_counter import FlopCounterMode
 
 import bmc
-from bmc.preference.batching import DIFF_COLUMNS, REF_COLUMNS
+from bmc.preference.batching import REF_COLUMNS
+from bmc.preference.diff import DIFF_COLUMNS
 
 IDS = ["prompt_ids", "chosen_ids", "rejected_ids"]
 LAYOUTS = {  # name: (prefix_sharing, packing, cached reference)
@@ -256,7 +256,9 @@ def peak(options: argparse.Namespace, library: str, kind: str, checkpointing: bo
         peers.step(trainer, rows, library)
     if options.device == "cuda":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # not getrusage's ru_maxrss, in which a child starts with its parent's
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def masks(options: argparse.Namespace) -> None:

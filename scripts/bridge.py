@@ -1,4 +1,4 @@
-"""Bridging (§3.1): an editor mends y_l where it is wrong, with y_w as reference → (x, ỹ_w, y_l).
+"""Bridging (§3.1): an editor mends y_l where it is wrong, with y_w as reference → (x, ỹ_w, y_l); or another `mode`.
 
 OPENAI_API_KEY=… python scripts/bridge.py recipes/llama2-7b/qa/bridge.yaml
 """
@@ -14,14 +14,17 @@ from bmc.runtime import stage
 def main() -> None:
     (config,) = parse(sys.argv[1:], BridgeConfig, description=__doc__)
     if config.dry_run:
+        scores = config.mode == "token_scores"
         endpoint = f"{config.model} at {config.base_url or 'OpenAI'}, key from {config.api_key_env}"
         show(
             "bridge pairs",
             {
                 "pairs": describe_data(config.dataset_mixture.datasets),
                 "editor": endpoint if config.editor == "openai" else config.editor,
-                "prompt": f"{config.template} template" if config.editor == "openai" else None,
-                "bridged": f"{config.proportion:.0%} of the pairs that are kept",
+                "mode": config.mode,
+                "prompt": f"{config.template} template" if config.editor == "openai" and not scores else None,
+                "tokenizer": config.tokenizer_name_or_path,
+                "bridged": None if scores else f"{config.proportion:.0%} of the pairs that are kept",
                 "output": config.output_dir,
             },
         )

@@ -6,6 +6,7 @@
 
 import sys
 
+from bmc.preference.losses import hyperparameters
 from bmc.runtime import stage
 from bmc.training import describe_run, open_run, parse_training, run, trainer_arguments
 from bmc.training_config import BMCConfig, PreferenceArguments
@@ -15,8 +16,13 @@ def main() -> None:
     arguments, model_args, config = parse_training(sys.argv[1:], PreferenceArguments, BMCConfig, __doc__)
     if arguments.dry_run:
         names = config.loss_type if isinstance(config.loss_type, list) else [config.loss_type]
-        weights = {"none": "λ = 1", "bmc": f"λ = 1 + min(1/π, {config.bmc_delta:g}) on differing tokens"}
-        facts = {"objective": " + ".join(names), "beta": config.beta, "weights": weights[config.token_weighting]}
+        weights = {
+            "none": "λ = 1",
+            "bmc": f"λ = 1 + min(1/π, {config.bmc_delta:g}) on differing tokens",
+            "external": "λ from the columns chosen_weights and rejected_weights",
+        }
+        own = {key: getattr(config, key) for name in names for key in hyperparameters(name)}
+        facts = {"objective": " + ".join(names), **own, "weights": weights[config.token_weighting]}
         describe_run("preference training", arguments, model_args, config, facts)
         return
     from bmc.preference.trainer import BMCTrainer

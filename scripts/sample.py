@@ -15,7 +15,9 @@ def main() -> None:
     (config,) = parse(sys.argv[1:], SampleConfig, description=__doc__)
     if config.dry_run:
         data = describe_data(config.dataset_mixture.datasets)
-        show("sample losing responses", {"prompts": data} | describe_generation(config))
+        share = f"the first {config.prefix_fraction:.0%} of y_w's tokens, continued"
+        losers = {"losers": share if config.mode == "continue_prefix" else None}
+        show("sample losing responses", {"prompts": data} | losers | describe_generation(config))
         return
     from bmc.sampling import pair_up
     from bmc.stages import KEEP, respond

@@ -49,6 +49,144 @@ def test_the_launcher_starts_training_stages_only(tmp_path: Path) -> None:
     assert [line.startswith(launcher) for line in lines] == [False, True, False, False, True, False]
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "quality", "style", "install", "help"])
+def commands(*arguments: str, out: Path) -> list[str]:
+    """`script recipe` of each command, without `scripts/`, `recipes/` and endings: `sft llama2-7b/qa/sft`."""
+    words = [line.split() for line in chain(*arguments, out=out)]
+    return [f"{w[1][8:-3]} {w[2].removeprefix('recipes/').removesuffix('.yaml')}" for w in words]
+
+
+TO_BRIDGE = ["prepare prepare", "sft sft", "sample sample", "bridge bridge"]
+
+
+@pytest.mark.parametrize(
+    ("run", "rest"),
+    [
+        ("dpo_cw", ["sample sample_cw", "preference dpo_cw", "evaluate eval"]),
+        ("dpo_ew", ["bridge bridge_ew", "preference dpo_ew", "evaluate eval"]),
+        ("simpo_bmc", ["preference simpo_bmc", "evaluate eval"]),
+        ("dpo_bmc_released", ["preference dpo_bmc_released", "evaluate eval"]),
+        ("bridge_ew", ["bridge bridge_ew"]),
+        (
+            "ablations/dpo_bmc_degrade",
+            ["bridge ablations/bridge_degrade", "preference dpo_bmc", "evaluate eval"],
+        ),
+        ("ablations/dpo_mc_split_2", ["preference dpo_mc", "evaluate eval"]),
+    ],
+)
+def test_a_method_finds_what_it_reads(run: str, rest: list[str], tmp_path: Path) -> None:
+    wanted = [command.replace(" ", " llama2-7b/qa/") for command in [*TO_BRIDGE, *rest]]
+    assert commands(f"llama2-7b/qa/{run}", out=tmp_path) == wanted
+
+
+def test_an_editor_makes_its_own_choice_of_pairs(tmp_path: Path) -> None:
+    run = commands("llama2-7b/math/ablations/dpo_bmc_llama3-70b", out=tmp_path)
+    assert run[3:5] == ["bridge llama2-7b/math/ablations/bridge_llama3-70b", "preference llama2-7b/math/dpo_bmc"]
+
+
+def test_what_an_ablation_says_on_the_command_line(tmp_path: Path) -> None:
+    folder = f"{tmp_path}/smollm2-135m/math/ablations"
+
+    def options(run: str) -> list[list[str]]:
+        lines = chain(f"smollm2-135m/math/ablations/{run}", out=tmp_path)[-3:-1]
+        return [line.split()[3:] for line in lines]
+
+    replies = f"{tmp_path}/smollm2-135m/math/replies.sqlite"
+    shares = ["--proportion", "0.2", "--replies", replies, "--output_dir", f"{folder}/bridge_proportion_0.2"]
+    data = ["--dataset_mixture.datasets.0.id", f"{folder}/bridge_proportion_0.2/train.jsonl"]
+    assert options("dpo_bmc_proportion_0.2") == [
+        shares,
+        [*data, "--output_dir", f"{folder}/dpo_bmc_proportion_0.2"],
+    ]
+    delta = ["--bmc_delta", "1.5", "--output_dir", f"{folder}/dpo_bmc_delta_1.5"]
+    assert options("dpo_bmc_delta_1.5")[1] == delta
+    split = ["--dataset_mixture.datasets.0.edit_split", "2/6", "--output_dir", f"{folder}/dpo_bc_split_2"]
+    assert options("dpo_bc_split_2")[1] == split
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        ("bridge", ["--proportion", "0.0", "--replies", "outputs/replies.sqlite"]),
+        ("dpo_bmc", ["--bmc_delta", "1.0"]),
+        ("dpo_bc", ["--dataset_mixture.datasets.0.edit_split", "6/6"]),
+    ],
+)
+def test_recipes_take_what_an_ablation_says(recipe: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from bmc.config import BridgeConfig
+    from bmc.recipe import parse
+    from bmc.training import parse_training
+    from bmc.training_config import BMCConfig, PreferenceArguments
+
+    monkeypatch.chdir(ROOT)
+    words = [f"recipes/smollm2-135m/math/{recipe}.yaml", *options, "--dry_run"]
+    if recipe == "bridge":
+        parse(words, BridgeConfig)
+    else:
+        parse_training(words, PreferenceArguments, BMCConfig, "")
+
+
+def test_table1(tmp_path: Path) -> None:
+    run = commands("table1", out=tmp_path)
+    methods = ["figa", "ipo", "orpo", "rdpo", "simpo", "dpo", "dpo_cw", "dpo_ew", "dpo_bmc", "dpo_bc", "dpo_mc"]
+    trained = [f"preference llama2-7b/{task}/{method}" for method in methods for task in ("qa", "math")]
+    assert [command for command in run if command.startswith("preference")] == trained
+    assert run.count("evaluate llama2-7b/qa/eval") == run.count("evaluate llama2-7b/math/eval") == 1 + len(methods)
+    for task in ("qa", "math"):
+        before = [run.index(f"{command.replace(' ', f' llama2-7b/{task}/')}") for command in TO_BRIDGE]
+        assert before == sorted(before)
+        assert before[-1] < run.index(f"preference llama2-7b/{task}/figa")
+        assert run.index(f"sample llama2-7b/{task}/sample_cw") < run.index(f"preference llama2-7b/{task}/dpo_cw")
+    assert run[-1] == "table table1"
+
+
+def test_table1_at_the_scale_of_a_laptop(tmp_path: Path) -> None:
+    run = commands("table1", "MODEL=smollm2-135m", out=tmp_path)
+    setting = "smollm2-135m/math"
+    assert run[0] == f"prepare {setting}/prepare" or run[0].startswith("fetch_smollm2")
+    methods = ["figa", "ipo", "orpo", "rdpo", "simpo", "dpo", "dpo_cw", "dpo_bmc", "dpo_bc", "dpo_mc"]
+    assert [c.split("/")[-1] for c in run if c.startswith("preference")] == methods
+    assert run.count(f"evaluate {setting}/eval") == 1 + len(methods)
+    assert run[-1] == "table table1"
+
+
+def test_figure4(tmp_path: Path) -> None:
+    lines = chain("figure4", out=tmp_path)
+    trained = [line.split()[2:5] for line in lines if "scripts/preference.py" in line]
+    recipe = "recipes/llama2-7b/qa/dpo_bmc.yaml"
+    deltas = [[recipe, "--bmc_delta", delta] for delta in ("1.0", "1.5", "2.0", "2.5", "3.5")]
+    assert trained == [["recipes/llama2-7b/qa/dpo.yaml"], *deltas[:4], [recipe], deltas[4]]
+    assert lines[-1] == f"python scripts/table.py figure4 --runs {tmp_path}"
+
+
+def test_a_table_skips_what_is_there(tmp_path: Path) -> None:
+    for name in ("prepare/stats.json", "bridge/stats.json", "dpo/metrics.json", "dpo/eval/metrics.json"):
+        path = tmp_path / "qwen2.5-14b/ultrafeedback" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    run = [line for line in chain("table11", out=tmp_path) if not line.startswith("make")]
+    assert [line.split()[1] for line in run] == ["scripts/preference.py", "scripts/evaluate.py", "scripts/table.py"]
+
+
+TABLES = ["table1", "table2", "table3", "table4", "table5", "table11", "figure3", "figure4", "figure5"]
+
+
+def test_every_run_of_every_table_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bmc.analysis.tables import TableConfig, targets
+
+    monkeypatch.chdir(ROOT)
+    wanted = {run for table in TABLES for run in targets(TableConfig(table=table))}
+    made = subprocess.run(["make", "-n", "DRY_RUN=1", *sorted(wanted)], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+
+
+def test_an_unknown_model_is_told(tmp_path: Path) -> None:
+    run = subprocess.run(
+        ["make", "DRY_RUN=1", f"OUT={tmp_path}", "table1", "MODEL=smollm"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 2
+    assert "model: table1 has no 'smollm' (did you mean 'smollm2-135m'?)" in run.stderr
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "quality", "style", "install", "help", *TABLES])
 def test_target_is_there(target: str) -> None:
     assert subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from bmc.config import BridgeConfig, EvaluateConfig, PrepareConfig, SampleConfig
 from bmc.recipe import load, parse
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("recipes/*/*/*.yaml"))
+FOUND = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("recipes/*/*/**/*.yaml"))
+RECIPES = [path for path in FOUND if Path(path).stem != "base"]
 STAGES = {"prepare": PrepareConfig, "sample": SampleConfig, "bridge": BridgeConfig, "eval": EvaluateConfig}
 SCRIPTS = {"prepare": "prepare", "sft": "sft", "sample": "sample", "bridge": "bridge", "eval": "evaluate"}
 PAPER = {  # β, δ and learning rate of DPO-BMC (Table 8)
@@ -22,12 +24,53 @@ PAPER = {  # β, δ and learning rate of DPO-BMC (Table 8)
     "mistral-7b/ultrafeedback": (0.01, 2.0, 5e-7),
     "qwen2.5-14b/ultrafeedback": (0.01, 1.5, 5e-7),
 }
-METHODS = {  # chosen column, token weighting
-    "dpo": ("original_chosen", "none"),
-    "dpo_bc": ("chosen", "none"),
-    "dpo_mc": ("original_chosen", "bmc"),
-    "dpo_bmc": ("chosen", "bmc"),
+SMALL = {"smollm2-135m/math": (0.1, 2.5, 1e-5), "smollm2-135m/qa": (0.1, 3.0, 1e-5)}
+METHODS = {  # objective, chosen column, token weighting, folder of the pairs
+    "figa": ("figa", "chosen", "none", "bridge"),
+    "ipo": ("ipo", "original_chosen", "none", "bridge"),
+    "orpo": ("orpo", "original_chosen", "none", "bridge"),
+    "rdpo": ("rdpo", "original_chosen", "none", "bridge"),
+    "simpo": ("simpo", "original_chosen", "none", "bridge"),
+    "dpo": ("sigmoid", "original_chosen", "none", "bridge"),
+    "dpo_cw": ("sigmoid", "chosen", "none", "sample_cw"),
+    "dpo_ew": ("sigmoid", "chosen", "external", "bridge_ew"),
+    "dpo_bc": ("sigmoid", "chosen", "none", "bridge"),
+    "dpo_mc": ("sigmoid", "original_chosen", "bmc", "bridge"),
+    "dpo_bmc": ("sigmoid", "chosen", "bmc", "bridge"),
+    "ipo_bmc": ("ipo", "chosen", "bmc", "bridge"),
+    "orpo_bmc": ("orpo", "chosen", "bmc", "bridge"),
+    "rdpo_bmc": ("rdpo", "chosen", "bmc", "bridge"),
+    "simpo_bmc": ("simpo", "chosen", "bmc", "bridge"),
 }
+OFFLINE = [method for method in METHODS if method != "dpo_ew"]  # which wants an LLM
+SEARCHED = {  # Table 7, and A.3 for the learning rate
+    "figa_alpha": {0.5, 1.0, 1.5},
+    "figa_beta": {0.5, 1.0, 1.5},
+    "orpo_lambda": {0.1, 0.5, 1.0, 2.0},
+    "rdpo_alpha": {0.05, 0.1, 0.5, 1.0},
+    "simpo_gamma": {0.3, 0.5, 1.0, 1.2, 1.4, 1.6},
+    "bmc_delta": {1.5, 2.0, 2.5, 3.0, 3.5},
+    "learning_rate": {3e-7, 5e-7, 6e-7, 1e-6},
+}
+BETAS = {"sigmoid": {0.01, 0.05, 0.1}, "rdpo": {0.01, 0.05, 0.1}, "ipo": {0.01, 0.1, 0.5, 1.0}, "simpo": {2.0, 2.5}}
+READS = {  # which stages' folders a recipe may read, by its name
+    "sft": "prepare",
+    "sample": "prepare",
+    "sample_cw": "bridge",
+    "bridge": "sample prepare",
+    "bridge_ew": "bridge",
+    "eval": "prepare",
+    "dpo_cw": "sample_cw",
+    "dpo_ew": "bridge_ew",
+}
+VALUES = [*SEARCHED, "beta", "prefix_fraction", "weight_source", "diff_algorithm", "ignore_stop_words", "mode"]
+SOURCE = re.compile(r"Table \d|A\.\d|§\d|Eq|paper|released|135M parameters")
+
+
+def stage_of(recipe: str) -> str:
+    """What kind of recipe it is: `bridge` for bridge_ew.yaml too; `preference` for any method."""
+    name = Path(recipe).stem.partition("_")[0]
+    return name if name in SCRIPTS else "preference"
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +89,7 @@ def training(recipe: str) -> tuple[Any, Any, Any]:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_passes_a_dry_run(recipe: str) -> None:
-    stage = Path(recipe).stem
+    stage = stage_of(recipe)
     parts = parse([recipe, "--dry_run"], STAGES[stage]) if stage in STAGES else training(recipe)
     assert all(part is not None for part in parts)
 
@@ -54,25 +97,105 @@ def test_recipe_passes_a_dry_run(recipe: str) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_begins_with_its_command(recipe: str) -> None:
     first = Path(recipe).read_text().splitlines()[0]
-    script = SCRIPTS.get(Path(recipe).stem, "preference")
+    script = SCRIPTS.get(stage_of(recipe), "preference")
     assert first.startswith("# ")
     assert f"scripts/{script}.py {recipe}" in first
 
 
-@pytest.mark.parametrize("setting", PAPER)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("recipe", FOUND)
+def test_every_value_says_where_it_comes_from(recipe: str) -> None:
+    values = rf"^({'|'.join(VALUES)}): *([^#\n]*)(.*)$"
+    for key, value, comment in re.findall(values, Path(recipe).read_text(), re.MULTILINE):
+        if (key, value.strip()) not in {("mode", "token_scores"), ("mode", "continue_prefix")}:  # told at the top
+            assert SOURCE.search(comment), f"{key}: {value}"
+
+
+def test_every_setting_has_every_method() -> None:
+    for setting in PAPER:
+        assert all(Path(f"recipes/{setting}/{method}.yaml").exists() for method in METHODS)
+        assert all(Path(f"recipes/{setting}/{name}.yaml").exists() for name in ("sample_cw", "bridge_ew"))
+    for setting in SMALL:
+        assert all(Path(f"recipes/{setting}/{method}.yaml").exists() for method in [*OFFLINE, "sample_cw"])
+        assert not Path(f"recipes/{setting}/dpo_ew.yaml").exists()
+
+
+CASES = [(s, m) for s in PAPER for m in METHODS] + [(s, m) for s in SMALL for m in OFFLINE]
+
+
+@pytest.mark.parametrize(("setting", "method"), CASES)
 def test_methods_differ_in_what_they_are(setting: str, method: str) -> None:
     arguments, model_args, config = training(f"recipes/{setting}/{method}.yaml")
-    beta, delta, learning_rate = PAPER[setting]
-    assert (arguments.chosen_column, config.token_weighting) == METHODS[method]
-    assert (config.beta, config.learning_rate, config.loss_type) == (beta, learning_rate, ["sigmoid"])
-    assert config.token_weighting == "none" or config.bmc_delta == delta
-    assert 4 * config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
-    assert (config.num_train_epochs, config.max_length, config.seed, config.warmup_steps) == (1, 2048, 42, 0.1)
-    assert config.bf16
-    assert model_args.dtype == "bfloat16"
-    assert arguments.dataset_mixture.datasets[0].id == f"outputs/{setting}/bridge/train.jsonl"
+    loss, column, weighting, folder = METHODS[method]
+    assert (config.loss_type, arguments.chosen_column, config.token_weighting) == ([loss], column, weighting)
+    assert arguments.dataset_mixture.datasets[0].id == f"outputs/{setting}/{folder}/train.jsonl"
     assert config.output_dir == f"outputs/{setting}/{method}"
+    assert (config.num_train_epochs, config.seed, config.warmup_steps) == (1, 42, 0.1)
+    beta, delta, learning_rate = (PAPER | SMALL)[setting]
+    if loss == "sigmoid":
+        assert (config.beta, config.learning_rate) == (beta, learning_rate)
+    assert config.bmc_delta == (delta if weighting == "bmc" else 3.0)
+    if setting in PAPER:
+        assert 4 * config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
+        assert (config.max_length, config.bf16, model_args.dtype) == (2048, True, "bfloat16")
+
+
+@pytest.mark.parametrize(("setting", "method"), CASES)
+def test_hyperparameters_lie_in_the_searched_ranges(setting: str, method: str) -> None:
+    values, _ = load(Path(f"recipes/{setting}/{method}.yaml"))
+    for key, searched in SEARCHED.items():
+        if key in values and not (key == "learning_rate" and setting in SMALL):
+            assert values[key] in searched, key
+    assert values.get("beta") in BETAS.get(METHODS[method][0], {None})
+
+
+@pytest.mark.parametrize(("setting", "gamma", "rate"), [("llama3-8b", 1.0, 6e-7), ("mistral-7b", 1.6, 3e-7)])
+def test_simpo_is_as_its_authors_ran_it(setting: str, gamma: float, rate: float) -> None:
+    """training_configs/{llama-3-8b,mistral-7b}-base-simpo.yaml of princeton-nlp/SimPO, for the same SFT models."""
+    _, _, config = training(f"recipes/{setting}/ultrafeedback/simpo.yaml")
+    assert (config.beta, config.simpo_gamma, config.learning_rate) == (2.0, gamma, rate)
+
+
+@pytest.mark.parametrize("setting", [*PAPER, *SMALL])
+def test_continue_writing(setting: str) -> None:
+    (config,) = parse([f"recipes/{setting}/sample_cw.yaml"], SampleConfig)
+    (dataset,) = config.dataset_mixture.datasets
+    assert (config.mode, config.prefix_fraction) == ("continue_prefix", 0.5)
+    assert (dataset.id, dataset.num_rows) == (f"outputs/{setting}/bridge/train.jsonl", None)
+
+
+@pytest.mark.parametrize("setting", PAPER)
+def test_external_weights_are_for_the_tokens_that_are_trained(setting: str) -> None:
+    (scored,) = parse([f"recipes/{setting}/bridge_ew.yaml"], BridgeConfig)
+    arguments, model_args, _ = training(f"recipes/{setting}/dpo_ew.yaml")
+    assert scored.mode == "token_scores"
+    assert scored.tokenizer_name_or_path == (arguments.tokenizer_name_or_path or model_args.model_name_or_path)
+    assert scored.chat_template == arguments.chat_template
+
+
+@pytest.mark.parametrize("setting", ["llama2-7b/qa", "llama2-7b/math", "llama3-8b/ultrafeedback"])
+def test_ablations_of_the_bridging_phase(setting: str) -> None:
+    def recipe(name: str) -> tuple[Any, ...]:
+        (config,) = parse([f"recipes/{setting}/ablations/bridge_{name}.yaml"], BridgeConfig)
+        return config.mode, config.model, config.base_url, config.dataset_mixture.datasets[0].id
+
+    kept, gpt4 = f"outputs/{setting}/bridge/train.jsonl", "gpt-4-0125-preview"
+    for mode in ("without_reference", "degrade", "fresh", "polish"):
+        assert recipe(mode) == (mode, gpt4, None, kept)
+    (method,) = parse([f"recipes/{setting}/bridge.yaml"], BridgeConfig)
+    raw = method.dataset_mixture.datasets[0].id
+    assert (method.mode, method.model) == ("targeted", gpt4)
+    assert recipe("gpt-4.1") == ("targeted", "gpt-4.1-2025-04-14", None, raw)
+    local = "http://localhost:8000/v1"
+    assert recipe("llama3-70b") == ("targeted", "meta-llama/Meta-Llama-3-70B-Instruct", local, raw)
+
+
+def test_the_released_codes_weights() -> None:
+    _, _, config = training("recipes/llama2-7b/qa/dpo_bmc_released.yaml")
+    assert (config.token_weighting, config.weight_source) == ("bmc", "each_model")
+    assert (config.diff_algorithm, config.ignore_stop_words) == ("difflib", True)
+    readme = Path("recipes/README.md").read_text()
+    (told,) = re.findall(r"`llama2-7b/qa/dpo_bmc_released.yaml` weighs (.*?)\n\n", readme, re.DOTALL)
+    assert len(re.findall(r"\.(?=\s|$)", told)) == 4
 
 
 @pytest.mark.parametrize(("setting", "epochs"), [("llama2-7b/qa", 1), ("llama2-7b/math", 2)])
@@ -86,15 +209,17 @@ def test_sft_is_the_papers(setting: str, epochs: int) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_stages_read_what_an_earlier_one_wrote(recipe: str) -> None:
     """Inputs below outputs/ belong to the same setting and to a stage that comes before."""
-    setting, stage = "/".join(recipe.split("/")[1:3]), Path(recipe).stem
+    setting, name = "/".join(recipe.split("/")[1:3]), Path(recipe).stem
     values, _ = load(Path(recipe))
-    assert values["output_dir"].startswith(f"outputs/{setting}/")
-    before = {"sft": "prepare", "sample": "prepare", "bridge": "sample prepare", "eval": "prepare"}.get(stage, "bridge")
+    assert values["output_dir"] == recipe.replace("recipes/", "outputs/").replace(
+        "/eval.yaml", "/sft/eval"
+    ).removesuffix(".yaml")
+    ablation = "bridge sample prepare" if name.startswith("bridge") else "bridge"
     for dataset in values["dataset_mixture"]["datasets"]:
         if str(dataset.get("id")).startswith("outputs/"):
             place = dataset["id"].split("/")
             assert "/".join(place[1:3]) == setting
-            assert place[3] in before.split()
+            assert place[3] in READS.get(name, ablation).split()
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/accelerate_configs/*.yaml")), ids=lambda path: path.stem)

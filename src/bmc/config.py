@@ -8,7 +8,8 @@ A class may define `faults()`, which yields `(key, what is wrong)` for whatever 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,6 +17,7 @@ from pydantic import Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+BridgeMode = Literal["targeted", "without_reference", "degrade", "fresh", "polish", "token_scores"]
 STRICT: Any = {"extra": "forbid"}
 
 
@@ -29,7 +31,8 @@ class DatasetConfig:
         config: The Hub data set's configuration, or a generator's parameters (`source: reasoning_gym`).
         split: Split to read.
         columns: Columns to keep; all of them by default.
-        weight: Share of the rows to take, drawn with the mixture's seed.
+        edit_split: "k/n": only the k-th of n equal splits of the pairs by rising edit distance (Figure 5).
+        weight: Share of the rows to take, after `edit_split`, drawn with the mixture's seed.
         num_rows: Rows to take at the most, after `weight`; for a generator, the rows to generate.
     """
 
@@ -38,6 +41,7 @@ class DatasetConfig:
     config: str | dict[str, Any] | None = None
     split: str = "train"
     columns: list[str] | None = None
+    edit_split: str | None = None
     weight: Fraction = 1.0
     num_rows: Positive | None = None
 
@@ -52,6 +56,9 @@ class DatasetConfig:
         if self.source is not None and self.source not in SOURCES:
             hint = did_you_mean(self.source, list(SOURCES))
             yield "source", f"'{self.source}' is unknown{hint}; choose from {', '.join(SOURCES)}"
+        split = re.fullmatch(r"([1-9][0-9]*)/([1-9][0-9]*)", "1/1" if self.edit_split is None else self.edit_split)
+        if not split or int(split[1]) > int(split[2]):
+            yield "edit_split", f"'{self.edit_split}' is no split; write k/n with 1 ≤ k ≤ n, as in 2/6"
 
 
 def names(datasets: list[DatasetConfig]) -> str:
@@ -161,17 +168,39 @@ class PrepareConfig(StageArguments, DataArguments):
 
 @dataclass(kw_only=True)
 class SampleConfig(GenerationArguments, StageArguments, DataArguments, ModelArguments):
-    """Recipe of `scripts/sample.py`: the SFT model's own outputs as y_l, the ground truth as y_w (§4)."""
+    """Recipe of `scripts/sample.py`: the SFT model's own outputs as y_l, the ground truth as y_w (§4).
+
+    y_w is a row's `completion`, or its winner (`original_chosen` where the data are bridged, else `chosen`).
+
+    Attributes:
+        mode: `respond` to the prompt; or `continue_prefix`, DPO (CW): y_l is the beginning of y_w and what the model
+            makes of it.
+        prefix_fraction: Share of y_w's tokens that `continue_prefix` leaves as the beginning.
+    """
+
+    mode: Literal["respond", "continue_prefix"] = "respond"
+    prefix_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+
+    @staticmethod
+    def objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        if "prefix_fraction" in values and values.get("mode", "respond") != "continue_prefix":
+            yield "prefix_fraction", "only mode: continue_prefix reads it; leave it out, or set that mode"
 
 
 @dataclass(kw_only=True)
 class BridgeConfig(StageArguments, DataArguments):
-    """Recipe of `scripts/bridge.py`: (x, y_w, y_l) → (x, ỹ_w, y_l) (§3.1, Eq. 1).
+    """Recipe of `scripts/bridge.py`: (x, y_w, y_l) → (x, ỹ_w, y_l) (§3.1, Eq. 1), or what it is compared with.
+
+    Pairs that were bridged before are taken as they were then: (x, y_w, y_l).
 
     Attributes:
-        editor: `openai` (any OpenAI-compatible endpoint) or `rules` (offline, closed tasks only).
-        template: Prompt of the `openai` editor: `closed` asks first whether y_l is good enough, for QA and math;
-            `instruction` does not.
+        editor: `openai` (any OpenAI-compatible endpoint) or `rules` (offline, closed tasks, `targeted` only).
+        mode: What the editor does. `targeted`: y_l → ỹ_w with y_w as reference, the method. Table 3:
+            `without_reference`, y_l → ỹ_w without y_w; `degrade`, y_w → ỹ_l, where y_l is wrong, for (y_w, ỹ_l).
+            Controls: `fresh`, the editor's own answer to x as ỹ_w; `polish`, y_w → ỹ_w. DPO (EW): `token_scores`, no
+            edit, but a weight for each token of (y_w, y_l), by the editor's scores of its words.
+        template: Prompt of the `openai` editor: `closed` is for QA and math and asks first whether y_l is good enough,
+            where the editor sees both y_l and y_w; `instruction` does not.
         model: Model name at the endpoint.
         base_url: Endpoint; OpenAI's own by default.
         api_key_env: Environment variable that holds the key. The key itself never stands in a recipe.
@@ -183,6 +212,8 @@ class BridgeConfig(StageArguments, DataArguments):
         proportion: Share of the pairs to bridge, chosen by the hash of the id, so that 20 % lies within 40 %
             (Figure 3); the rest keep (y_w, y_l).
         limit: Try only the first so many pairs.
+        tokenizer_name_or_path: Tokenizer of the model to be trained, whose tokens `token_scores` weighs (by
+            `chat_template`, if that is not the tokenizer's own).
         replies: SQLite file of the endpoint's replies; by default `replies.sqlite` beside output_dir, so that all runs
             of a setting find it.
     """
@@ -190,6 +221,7 @@ class BridgeConfig(StageArguments, DataArguments):
     PASSING: ClassVar = {"api_key_env", "max_concurrency", "max_retries", "timeout", "replies"}
 
     editor: Literal["openai", "rules"] = "openai"
+    mode: BridgeMode = "targeted"
     template: Literal["closed", "instruction"] = "closed"
     model: str = "gpt-4-0125-preview"
     base_url: str | None = None
@@ -201,7 +233,19 @@ class BridgeConfig(StageArguments, DataArguments):
     timeout: Annotated[float, Field(gt=0)] = 120.0
     proportion: Fraction = 1.0
     limit: Positive | None = None
+    tokenizer_name_or_path: str | None = None
     replies: str | None = None
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.editor == "rules" and self.mode != "targeted":
+            yield "mode", f"editor: rules can't do {self.mode}; choose mode: targeted, or editor: openai"
+        scores = self.mode == "token_scores"
+        if scores and self.tokenizer_name_or_path is None:
+            yield "tokenizer_name_or_path", "is missing; token_scores weighs the tokens of the model to be trained"
+        if not scores and self.tokenizer_name_or_path is not None:
+            yield "tokenizer_name_or_path", f"mode: {self.mode} doesn't read it; leave it out"
+        if scores and self.proportion < 1:
+            yield "proportion", "token_scores bridges no pairs; leave it out"
 
 
 @dataclass(kw_only=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from .data.pairs import BRIDGING, SIDES, winner
 from .data.schema import Row, assistant, content
 from .generation import Response
 
@@ -10,20 +13,24 @@ def pair_up(rows: list[Row], responses: list[Response]) -> tuple[list[Row], list
     """The ground truth as y_w, the model's response as y_l.
 
     Args:
-        rows: With `prompt` and `completion`, or `chosen` where the data are pairs (their `rejected` gives way).
-        responses: The model's, in the order of the rows.
+        rows: With `prompt` and a `winner` (the losers of pairs give way).
+        responses: The model's, in the order of the rows; after a `prefix`, or with the `reason` why there is none.
 
     Returns:
         The pairs, and the rows that are none with their `reason`: an empty response, or one equal to y_w.
     """
     pairs, dropped = [], []
     for row, response in zip(rows, responses, strict=True):
-        winner = row.get("completion") or row["chosen"]
-        rest = {key: value for key, value in row.items() if key not in ("completion", "chosen", "rejected")}
+        given: Any = winner(row)
+        rest = {key: value for key, value in row.items() if key not in ("completion", *SIDES, *BRIDGING)}
         text = response["text"].strip()
-        loser = text if isinstance(winner, str) else assistant(text)
-        pair = {**rest, "chosen": winner, "rejected": loser, "finished": response["finished"]}
-        reason = "empty response" if not text else "equal to y_w" if text == content(winner).strip() else None
+        if "prefix" in response:  # y_l begins as y_w does, to the last space
+            text = (response["prefix"] + response["text"]).rstrip()
+        loser = text if isinstance(given, str) else assistant(text)
+        pair = {**rest, "chosen": given, "rejected": loser, "finished": response["finished"]}
+        reason = response.get("reason") or ("" if text else "empty response")
+        if not reason and text.strip() == content(given).strip():
+            reason = "equal to y_w"
         if reason:
             dropped.append({**pair, "reason": reason})
         else:

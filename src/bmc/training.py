@@ -23,7 +23,8 @@ from .recipe import parse
 from .runtime import claim, elapsed, is_main_process, may_claim, recipe_of, write_json
 from .training_config import ModelArguments, TrainingArguments
 
-FOR_THE_TEMPLATE = ("tools", "chat_template_kwargs")  # columns that TRL hands to the chat template
+# columns that go to the trainer if they are there: TRL hands two to the chat template, two are token weights
+ALSO = ("tools", "chat_template_kwargs", "chosen_weights", "rejected_weights")
 
 
 def parse_training(argv: list[str], arguments: type, config: type, description: str) -> tuple[Any, Any, Any]:
@@ -111,7 +112,7 @@ def load_rows(
                 rows = rows.select_columns(kept).rename_column(chosen_column, "chosen")
             check(map(split_prompt, rows), wanted, name)
             check_template(tokenizer, map(split_prompt, rows), wanted[1:], name)
-            extra = [column for column in FOR_THE_TEMPLATE if column in rows.column_names]
+            extra = [column for column in ALSO if column in rows.column_names]
             rows = rows.map(split_prompt, cache_file_name=_cache(rows), desc=f"Reading {name}")
             rows = rows.select_columns([*wanted, *extra])
         parts.append(rows)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal, get_type_hints
 
 import trl
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from .config import DataArguments
 from .errors import did_you_mean
-from .preference.losses import LOSSES
+from .preference.losses import LOSSES, hyperparameters
 
 
 @dataclass(kw_only=True)
@@ -66,8 +66,19 @@ class BMCConfig(trl.DPOConfig):
     Attributes:
         beta: β, how closely the policy is held to the reference model.
         loss_type: The objective, a name in `bmc.LOSSES`; several are added up with `loss_weights`.
-        token_weighting: `none` (λ ≡ 1) or `bmc` (Eqs. 7 and 10 of arXiv 2408.07471).
+        simpo_gamma: γ of SimPO.
+        rdpo_alpha: α of R-DPO.
+        orpo_lambda: λ of ORPO.
+        figa_alpha: α of FIGA.
+        figa_beta: β of FIGA.
+        token_weighting: `none` (λ ≡ 1), `bmc` (Eqs. 7 and 10 of arXiv 2408.07471) or `external` (the columns
+            `chosen_weights` and `rejected_weights`, one number a response token).
         bmc_delta: δ, the most that a differing token weighs above 1 (§3.2; Figure 4: best near 3.0 on QA).
+        weight_source: Whose confidence weighs the reference's log-probs: the `policy`'s, as in the paper, or
+            `each_model`'s own, as in the released code.
+        diff_algorithm: `levenshtein` over the responses, or `difflib` over prompt and response, as in the released
+            code.
+        ignore_stop_words: English stop words never count as differing, as in the released code.
         prefix_sharing: What the sequences of a batch begin with, prompts and responses alike, goes through the model
             once: the same numbers for less work. By default wherever attention (sdpa, flex_attention) and model
             allow it; false never.
@@ -81,8 +92,16 @@ class BMCConfig(trl.DPOConfig):
 
     beta: Annotated[float, Field(gt=0.0)] = 0.1
     loss_type: list[str] | str = field(default_factory=lambda: ["sigmoid"])
-    token_weighting: Literal["none", "bmc"] = "none"
+    simpo_gamma: Annotated[float, Field(ge=0.0)] = 0.5
+    rdpo_alpha: Annotated[float, Field(ge=0.0)] = 0.05
+    orpo_lambda: Annotated[float, Field(ge=0.0)] = 0.1
+    figa_alpha: Annotated[float, Field(ge=0.0)] = 1.0
+    figa_beta: Annotated[float, Field(ge=0.0)] = 0.5
+    token_weighting: Literal["none", "bmc", "external"] = "none"
     bmc_delta: Annotated[float, Field(ge=0.0)] = 3.0
+    weight_source: Literal["policy", "each_model"] = "policy"
+    diff_algorithm: Literal["levenshtein", "difflib"] = "levenshtein"
+    ignore_stop_words: bool = False
     prefix_sharing: bool | None = None
     packing: bool | None = None
     precompute_ref_log_probs: bool | None = None
@@ -90,14 +109,17 @@ class BMCConfig(trl.DPOConfig):
     resume_from_checkpoint: bool | str | None = None
 
     def __post_init__(self) -> None:
-        for key, what in self.objections({**vars(self)}):
+        values = vars(self)
+        for key, kind in get_type_hints(BMCConfig, include_extras=True).items():
+            if key in BMCConfig.__annotations__:
+                try:
+                    TypeAdapter(kind).validate_python(values[key])
+                except ValidationError as error:
+                    said = error.errors()[0]["msg"].removeprefix("Input should be ")
+                    raise ValueError(f"{key}: must be {said}, got {values[key]!r}") from None
+        defaults = {field.name: field.default for field in fields(self)}
+        for key, what in self.objections({key: value for key, value in values.items() if value != defaults.get(key)}):
             raise ValueError(f"{key}: {what}")
-        if not self.beta > 0:
-            raise ValueError(f"beta: must be above 0, got {self.beta}")
-        if not self.bmc_delta >= 0:
-            raise ValueError(f"bmc_delta: must be 0 or more, got {self.bmc_delta}")
-        if self.token_weighting not in ("none", "bmc"):
-            raise ValueError(f"token_weighting: must be none or bmc, got '{self.token_weighting}'")
         super().__post_init__()
 
     @staticmethod
@@ -116,11 +138,19 @@ class BMCConfig(trl.DPOConfig):
             yield "label_smoothing", f"must be between 0 and 1 for exo_pair (its paper: 1e-3), got {smoothing:g}"
         if "robust" in names and not 0 <= smoothing < 0.5:
             yield "label_smoothing", f"must be 0 or more and below 0.5 for robust, got {smoothing:g}"
+        read = {key for name in names if name in LOSSES for key in hyperparameters(name)}
+        for key in sorted((HYPERPARAMETERS - read) & values.keys()):
+            theirs = ", ".join(name for name in LOSSES if key in hyperparameters(name))
+            yield key, f"{' + '.join(names)} doesn't read it; leave it out (it is of {theirs})"
+        if values.get("weight_source") == "each_model" and values.get("token_weighting") != "bmc":
+            yield "weight_source", "each_model is a way to make λ; set token_weighting: bmc too"
         for key, neutral in _UNSUPPORTED.items():
             if values.get(key, neutral) != neutral:
                 yield key, "BMCTrainer doesn't have it; leave it out, or use trl.DPOTrainer"
 
 
+# hyperparameters that a recipe may only set for an objective that reads them; label_smoothing: 0.0 stands in many
+HYPERPARAMETERS = {key for name in LOSSES for key in hyperparameters(name)} - {"label_smoothing"}
 # keys of DPOConfig that change the loss in ways that token weights have no definition for
 _UNSUPPORTED: dict[str, Any] = {
     "f_divergence_type": "reverse_kl",

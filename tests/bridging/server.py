@@ -32,19 +32,24 @@ def refuses(status: int, message: str = "no", code: str | None = None) -> Reply:
 def part(request: dict[str, Any], name: str) -> str:
     """What a request says between the tags `name`, and the mark on them as `part(request, "mark")`."""
     user = request["messages"][-1]["content"]
-    found = re.search(r"<draft (\w+)>\n(.*)\n</draft \1>", user, re.DOTALL)
+    found = re.search(r"<(?:question|request) (\w+)>", user)  # the first tag
     assert found
     if name == "mark":
         return found[1]
     wanted = re.search(rf"<{name} {found[1]}>\n(.*)\n</{name} {found[1]}>", user, re.DOTALL)
-    assert wanted
+    assert wanted, f"the request shows no {name}"
     return wanted[1]
 
 
-def revises(request: dict[str, Any], text: str) -> Reply:
+def shows(request: dict[str, Any], name: str) -> bool:
+    """Whether a request has a part of that name."""
+    return f"<{name} {part(request, 'mark')}>" in request["messages"][-1]["content"]
+
+
+def revises(request: dict[str, Any], text: str, tag: str = "revised") -> Reply:
     """The reply of an editor that follows the prompt."""
     mark = part(request, "mark")
-    return says(f"<verdict>edit</verdict>\n<revised {mark}>\n{text}\n</revised {mark}>")
+    return says(f"<verdict>edit</verdict>\n<{tag} {mark}>\n{text}\n</{tag} {mark}>")
 
 
 class ChatServer:

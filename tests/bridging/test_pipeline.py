@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from server import ChatServer, Reply, part, refuses, revises, says
 
 from bmc.bridging.edit import Case, Edit, EditError
-from bmc.bridging.pipeline import bridge, bridged_pair, edited
+from bmc.bridging.making import bridged_pair, edited_pair
+from bmc.bridging.pipeline import bridge, made
 from bmc.bridging.validate import objection
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.data.schema import share
@@ -226,10 +228,10 @@ def test_another_proportion_needs_no_more_replies(tmp_path: Path) -> None:
 
 def test_an_unbridged_row_keeps_its_winner() -> None:
     row = pair("a", "abcd", "abxyz")
-    kept = bridged_pair(row, "abcx", bridged=False)
+    kept = bridged_pair(row, None, "targeted")
     assert (kept["chosen"], kept["original_chosen"], kept["bridged"]) == ("abxyz", "abxyz", False)
     assert kept["edit_ratio"] == 0.6  # c → x, d → y, + z: 3 of 5
-    assert bridged_pair(row, "abcx", bridged=True)["edit_ratio"] == 0.25  # d → x: 1 of 4
+    assert bridged_pair(row, "abcx", "targeted")["edit_ratio"] == 0.25  # d → x: 1 of 4
 
 
 def test_only_the_first_pairs_are_tried(tmp_path: Path) -> None:
@@ -278,7 +280,8 @@ def test_rows_come_in_their_order_and_few_are_held() -> None:
 
     async def run() -> list[str]:
         seen = []
-        async for row, outcome in edited(rows(), Slow(), 2):
+        make = partial(edited_pair, editor=Slow(), mode="targeted", proportion=1.0)
+        async for row, outcome in made(rows(), make, 2):
             assert isinstance(outcome, EditError) == (row["id"] == "7")
             seen.append(row["id"])
             assert len(read) - len(seen) <= 8
@@ -334,7 +337,7 @@ def test_what_a_folder_of_another_recipe_holds_stays(tmp_path: Path) -> None:
     ],
 )
 def test_what_an_edit_must_be(text: str, task: str, answer: str | None, reason: str | None) -> None:
-    assert objection(text, Case("1", task, "x", "y_w", "y_l", answer)) == reason
+    assert objection("targeted", text, Case("1", task, "x", "y_w", "y_l", answer)) == reason
 
 
 def test_the_script_with_rules(tmp_path: Path) -> None:

@@ -652,7 +652,7 @@ def test_mixture_faults(tmp_path: Path) -> None:
     assert clash.endswith("but Value('string') in one; leave it out with `columns`")
     empty = jsonl(tmp_path / "empty.jsonl", [])
     assert faults(DatasetConfig(id=empty), DatasetConfig(id=one, weight=0.0)) == (
-        "empty, one: no rows are left; look at the files, `weight` and `num_rows`"
+        "empty, one: no rows are left; look at the files, `edit_split`, `weight` and `num_rows`"
     )
     both = faults(DatasetConfig(id="x.jsonl"), DatasetConfig(id="y.jsonl"))
     assert [line.split(":")[0] for line in both.split("\n")] == ["x.jsonl", "y.jsonl"]

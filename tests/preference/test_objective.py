@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bmc
-from bmc.preference.losses import hyperparameters
-from bmc.preference.trainer import weigh
+from bmc.preference.losses import hyperparameters, weigh
 
 
 def test_weights_of_equations_7_and_10():
@@ -73,14 +72,15 @@ def tensors() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def test_loss_of_equation_4():
-    loss, weights, _ = by_hand()
+    loss, expected, _ = by_hand()
     # the numbers themselves: λ = (1, 4, 2.25) and (1, 3.5), so that
     # logit = 0.1 (ln 1.25 + 4 ln 2/3 + 2.25 ln 1 − ln 1.25 − 3.5 ln 0.8) = 0.1 (−1.621860 + 0.781002) = −0.0840858
-    assert weights == {"w": [1.0, 4.0, 2.25], "l": [1.0, 3.5]}
+    assert expected == {"w": [1.0, 4.0, 2.25], "l": [1.0, 3.5]}
     assert loss == pytest.approx(0.7360737, abs=1e-7)
 
     logps, ref_logps, differs, responses = tensors()
-    pairs = weigh(logps, ref_logps, bmc.bmc_weights(logps, differs, DELTA), responses)
+    weights = bmc.bmc_weights(logps, differs, DELTA)
+    pairs = weigh(logps, ref_logps, weights, weights, responses, differs)
     torch.testing.assert_close(
         bmc.LOSSES["sigmoid"](pairs, beta=BETA), torch.tensor([loss], dtype=torch.float64), rtol=0, atol=1e-12
     )
@@ -88,14 +88,15 @@ def test_loss_of_equation_4():
 
 def test_gradient_of_appendix_c():
     """∂L/∂log π(y_w^t) = −β σ(Δ₂) λ and ∂L/∂log π(y_l^t) = +β σ(Δ₂) λ: the plain term and the (λ − 1) term."""
-    _, weights, slope = by_hand()
+    _, by_side, slope = by_hand()
     logps, ref_logps, differs, responses = tensors()
-    pairs = weigh(logps, ref_logps, bmc.bmc_weights(logps, differs, DELTA), responses)
+    weights = bmc.bmc_weights(logps, differs, DELTA)
+    pairs = weigh(logps, ref_logps, weights, weights, responses, differs)
     bmc.LOSSES["sigmoid"](pairs, beta=BETA).mean().backward()
-    plain, added = [-BETA * slope] * 3, [-BETA * slope * (weight - 1) for weight in weights["w"]]
+    plain, added = [-BETA * slope] * 3, [-BETA * slope * (weight - 1) for weight in by_side["w"]]
     expected = [
         [a + b for a, b in zip(plain, added, strict=True)],
-        [*(BETA * slope * weight for weight in weights["l"]), 0.0],
+        [*(BETA * slope * weight for weight in by_side["l"]), 0.0],
     ]
     torch.testing.assert_close(logps.grad[0], torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
 
@@ -105,7 +106,7 @@ def test_gradient_agrees_with_finite_differences():
     weights = bmc.bmc_weights(logps, differs, DELTA)  # stop-gradient: held while log π moves
 
     def loss(logps):
-        return bmc.LOSSES["sigmoid"](weigh(logps, ref_logps, weights, responses), beta=BETA).sum()
+        return bmc.LOSSES["sigmoid"](weigh(logps, ref_logps, weights, weights, responses, differs), beta=BETA).sum()
 
     assert torch.autograd.gradcheck(loss, (logps,))
 
@@ -114,7 +115,7 @@ def test_delta_0_is_dpo():
     logps, ref_logps, differs, responses = tensors()
     one, zero = torch.ones_like(logps), bmc.bmc_weights(logps, differs, 0.0)
     assert torch.equal(one, zero)
-    dpo = weigh(logps, ref_logps, one, responses)
+    dpo = weigh(logps, ref_logps, one, one, responses, differs)
     assert dpo.chosen_logratios.item() == pytest.approx(log(0.5 / 0.4) + log(0.2 / 0.3), abs=1e-12)
 
 

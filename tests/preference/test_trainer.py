@@ -215,9 +215,9 @@ def test_evaluation_and_adapters(model_dir, tmp_path):
     ("key", "value", "message"),
     [
         ("loss_type", "sigmod", "'sigmod' is unknown"),
-        ("bmc_delta", -1.0, "bmc_delta: must be 0 or more"),
-        ("beta", 0.0, "beta: must be above 0"),
-        ("token_weighting", "bcm", "token_weighting: must be none or bmc"),
+        ("bmc_delta", -1.0, "bmc_delta: must be greater than or equal to 0, got -1.0"),
+        ("beta", 0.0, "beta: must be greater than 0, got 0.0"),
+        ("token_weighting", "bcm", "token_weighting: must be 'none', 'bmc' or 'external', got 'bcm'"),
         ("ld_alpha", 0.5, "ld_alpha: BMCTrainer doesn't have it"),
     ],
 )

@@ -44,7 +44,7 @@ def report(config: ReportConfig) -> str:
     if not runs:
         raise fail(config.runs, "holds no evaluated run (metrics.json with `results`); run scripts/evaluate.py")
     sections = [("Accuracy", NOTE, accuracies(runs)), ("Stages", "What each stage took and made.", stages(folder))]
-    markdown = "\n\n".join(f"## {title}\n\n{note}\n\n{_markdown(table)}" for title, note, table in sections)
+    markdown = "\n\n".join(f"## {title}\n\n{note}\n\n{markdown_table(table)}" for title, note, table in sections)
     output = Path(config.output_dir or config.runs)
     output.mkdir(parents=True, exist_ok=True)
     (output / "report.md").write_text(f"# Runs in {folder}\n\n{markdown}\n", encoding="utf-8")
@@ -62,7 +62,7 @@ def find_runs(folder: Path) -> dict[str, dict[str, Any]]:
     """
     runs = {}
     for path in sorted(folder.rglob("metrics.json")):
-        metrics = _read(path)
+        metrics = read_json(path)
         if metrics.get("results"):
             parts = path.parent.relative_to(folder).parts
             runs["/".join(parts[:-1] if parts[-1:] == ("eval",) else parts) or folder.name] = metrics
@@ -76,11 +76,12 @@ def accuracies(runs: dict[str, dict[str, Any]]) -> Table:
     rows = []
     for name, metrics in runs.items():
         average = [f"{100 * metrics['average']:.1f}" if "average" in metrics else "–" for _ in several]
-        rows.append([name, *(_cell(metrics["results"].get(b)) for b in benchmarks), *average])
+        rows.append([name, *(accuracy_cell(metrics["results"].get(b)) for b in benchmarks), *average])
     return ["run", *benchmarks, *several], rows
 
 
-def _cell(result: dict[str, Any] | None) -> str:
+def accuracy_cell(result: dict[str, Any] | None) -> str:
+    """A share in %, with its interval and n: `50.0 [20.0, 80.0] (n = 10)`."""
     if result is None:
         return "not run"
     low, high = result["interval"]
@@ -92,7 +93,7 @@ def stages(folder: Path) -> Table:
     paths = sorted((p for p in folder.rglob("*.json") if p.name in ("stats.json", "metrics.json")), key=_time)
     rows = []
     for path in paths:
-        stats = _read(path)
+        stats = read_json(path)
         rows.append([str(path.parent.relative_to(folder)), f"{stats.get('seconds', 0):.0f} s", _made(stats)])
     return ["stage", "took", "made"], rows
 
@@ -114,14 +115,20 @@ def _made(stats: dict[str, Any]) -> str:
     return f"a model, from {stats.get('rows', '?')} rows"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """What a stage wrote.
+
+    Raises:
+        Faults: It is no JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise fail(str(path), "is not JSON; remove it and run its stage again") from None
 
 
-def _markdown(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """A table in GitHub's Markdown, numbers to the right."""
     header, rows = table
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

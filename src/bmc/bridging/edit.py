@@ -32,7 +32,8 @@ class Edit:
     """An editor's verdict on y_l.
 
     Attributes:
-        text: ỹ_w; None where y_l is good enough as it is and the pair teaches nothing (§4: 31 % of QA, 43 % of math).
+        text: ỹ_w (for `degrade` ỹ_l); None where y_l is good enough as it is and the pair teaches nothing (§4: 31 % of
+            QA, 43 % of math).
     """
 
     text: str | None

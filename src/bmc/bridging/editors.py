@@ -11,7 +11,8 @@ from typing import Any
 from ..config import BridgeConfig
 from ..errors import fail
 from .edit import Case, Edit, EditError, Editor
-from .prompts import VERSION, read_reply, request
+from .prompts import VERSION, read_reply, request, score_request
+from .scores import Scores, read_scores, words
 from .store import ReplyStore, request_key
 
 # A 400 that is about one row: too long for the model, or refused by a content filter.
@@ -59,7 +60,20 @@ class OpenAIEditor:
             self.store.close()
 
     async def edit(self, case: Case) -> Edit:
-        messages, mark = request(self.config.template, case)
+        messages, mark = request(self.config.mode, self.config.template, case)
+        return read_reply(self.config.mode, self.config.template, await self._reply(messages), mark)
+
+    async def score(self, prompt: str, response: str) -> Scores:
+        """What each word does to a response's quality; words that aren't there are neutral.
+
+        Raises:
+            EditError, Faults: As `edit`.
+        """
+        messages, mark = score_request(prompt, response)
+        return read_scores(await self._reply(messages), mark, len(words(response)))
+
+    async def _reply(self, messages: list[dict[str, str]]) -> str:
+        """What the endpoint says, now or when it was asked before."""
         settings: dict[str, Any] = {
             "model": self.config.model,
             "messages": messages,
@@ -75,7 +89,7 @@ class OpenAIEditor:
             raise EditError("cut off: the reply reached max_tokens")
         if not reply["content"]:
             raise EditError("empty reply")
-        return read_reply(self.config.template, reply["content"], mark)
+        return reply["content"]
 
     async def _ask(self, settings: dict[str, Any]) -> dict[str, Any]:
         import openai

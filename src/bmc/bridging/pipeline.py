@@ -1,5 +1,5 @@
-"""Pairs in, bridged pairs out: `train.jsonl`, `dropped.jsonl`, `stats.json`; every input row is in one of the first
-two."""
+"""Pairs in, bridged or weighted pairs out: `train.jsonl`, `dropped.jsonl`, `stats.json`; every input row is in one of
+the first two."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ import json
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rapidfuzz.distance import Levenshtein
-
 from ..config import BridgeConfig, names
 from ..data.mixture import load_mixture
-from ..data.schema import PAIR, Row, check, content, share, split_prompt, with_content
+from ..data.pairs import unbridged
+from ..data.schema import PAIR, Row, check, content, split_prompt
+from ..data.templates import check_template
+from ..data.tokens import check_offsets
 from ..errors import fail
+from ..models import load_tokenizer
 from ..runtime import claim, elapsed, recipe_of, write_json
-from .edit import Case, Edit, EditError, Editor
-from .editors import make_editor
-from .validate import objection
+from .edit import EditError
+from .editors import OpenAIEditor, make_editor
+from .making import edit_ratio, edited_pair, scored_pair
 
 logger = logging.getLogger(__name__)
+Make = Callable[[Row], Awaitable[Row]]  # raises EditError where a pair is to be dropped
 
 
 def bridge(config: BridgeConfig) -> dict[str, Any]:
@@ -37,11 +41,16 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     rows = load_mixture(config.dataset_mixture.datasets, config.dataset_mixture.seed)
     if config.limit:
         rows = rows.select(range(min(config.limit, len(rows))))
-    check(map(split_prompt, rows), PAIR, names(config.dataset_mixture.datasets))
+    where = names(config.dataset_mixture.datasets)
+    check(map(_pair, rows), PAIR, where)
+    tokenizer = _tokenizer(config, map(_pair, rows), where) if config.mode == "token_scores" else None
     editor = make_editor(config)
+    make: Make = partial(edited_pair, editor=editor, mode=config.mode, proportion=config.proportion)
+    if isinstance(editor, OpenAIEditor) and tokenizer is not None:
+        make = partial(scored_pair, scorer=editor, tokenizer=tokenizer)
     folder = claim(config.output_dir, recipe_of(config))
     with closing(editor):
-        stats = asyncio.run(_write(map(split_prompt, rows), len(rows), editor, config, folder))
+        stats = asyncio.run(_write(map(_pair, rows), len(rows), make, config.max_concurrency, folder))
     stats["seconds"] = elapsed()
     write_json(folder / "stats.json", stats)
     if not stats["kept"]:
@@ -50,7 +59,24 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     return stats
 
 
-async def _write(rows: Iterable[Row], total: int, editor: Editor, config: BridgeConfig, folder: Path) -> dict[str, Any]:
+def _pair(row: Row) -> Row:
+    """(x, y_w, y_l), whatever an earlier bridging made of it."""
+    return split_prompt(unbridged(row))
+
+
+def _tokenizer(config: BridgeConfig, rows: Iterable[Row], where: str) -> Any:
+    """The tokenizer whose tokens are to be weighed; the rows' conversations are rendered once before any is paid for.
+
+    Raises:
+        Faults: There is no such tokenizer or template, or they can't do that.
+    """
+    tokenizer = load_tokenizer(str(config.tokenizer_name_or_path), "main", False, config.chat_template)
+    check_offsets(tokenizer)
+    check_template(tokenizer, rows, ("chosen", "rejected"), where)
+    return tokenizer
+
+
+async def _write(rows: Iterable[Row], total: int, make: Make, width: int, folder: Path) -> dict[str, Any]:
     """Streams the results into both files, which appear only when they are whole."""
     from tqdm import tqdm
 
@@ -61,18 +87,16 @@ async def _write(rows: Iterable[Row], total: int, editor: Editor, config: Bridge
     files = {name: (folder / f"{name}.tmp").open("w", encoding="utf-8") for name in names}
     try:
         with tqdm(total=total, unit="pair", desc="Bridging") as bar:
-            async for row, outcome in edited(rows, editor, config.max_concurrency):
+            async for row, pair in made(rows, make, width):
                 bar.update()
-                if isinstance(outcome, EditError) or outcome.text is None:
-                    reason = str(outcome) if isinstance(outcome, EditError) else "y_l is good enough"
-                    reasons[reason] += 1
-                    print(json.dumps({**row, "reason": reason}, ensure_ascii=False), file=files["dropped.jsonl"])
+                if isinstance(pair, EditError):
+                    reasons[str(pair)] += 1
+                    print(json.dumps({**row, "reason": str(pair)}, ensure_ascii=False), file=files["dropped.jsonl"])
                     continue
-                pair = bridged_pair(row, outcome.text, share(row["id"]) < config.proportion)
                 counts["kept"] += 1
                 counts["bridged"] += pair["bridged"]
                 ratios["edit_ratio"] += pair["edit_ratio"]
-                ratios["original_edit_ratio"] += _edit_ratio(content(row["chosen"]), content(row["rejected"]))
+                ratios["original_edit_ratio"] += edit_ratio(content(row["chosen"]), content(row["rejected"]))
                 print(json.dumps(pair, ensure_ascii=False), file=files["train.jsonl"])
     except BaseException:
         for name in names:
@@ -95,14 +119,20 @@ async def _write(rows: Iterable[Row], total: int, editor: Editor, config: Bridge
     }
 
 
-async def edited(rows: Iterable[Row], editor: Editor, width: int) -> AsyncIterator[tuple[Row, Edit | EditError]]:
-    """Each row with its edit, in their order, at most `width` under way at once and little more in memory."""
-    gate = asyncio.Semaphore(width)
-    under_way: deque[tuple[Row, asyncio.Task[Edit | EditError]]] = deque()
+async def made(rows: Iterable[Row], make: Make, width: int) -> AsyncIterator[tuple[Row, Row | EditError]]:
+    """Each row with the pair made of it, in their order, at most `width` under way at once and little more in memory.
 
-    async def one(row: Row) -> Edit | EditError:
+    Instead of a pair there may be the reason why there is none.
+    """
+    gate = asyncio.Semaphore(width)
+    under_way: deque[tuple[Row, asyncio.Task[Row | EditError]]] = deque()
+
+    async def one(row: Row) -> Row | EditError:
         async with gate:
-            return await _checked(editor, row)
+            try:
+                return await make(row)
+            except EditError as error:
+                return error
 
     try:
         for row in rows:
@@ -116,38 +146,3 @@ async def edited(rows: Iterable[Row], editor: Editor, width: int) -> AsyncIterat
     finally:
         for _, task in under_way:
             task.cancel()  # which keeps asyncio from reporting their faults too
-
-
-async def _checked(editor: Editor, row: Row) -> Edit | EditError:
-    """The edit, or the reason why there is none that may be trained on."""
-    case = Case(
-        id=row["id"],
-        task=row.get("task") or "chat",
-        prompt=content(row["prompt"]),
-        chosen=content(row["chosen"]),
-        rejected=content(row["rejected"]),
-        answer=None if row.get("answer") is None else str(row["answer"]),
-    )
-    try:
-        edit = await editor.edit(case)
-    except EditError as error:
-        return error
-    reason = None if edit.text is None else objection(edit.text, case)
-    return EditError(reason) if reason else edit
-
-
-def bridged_pair(row: Row, text: str, bridged: bool) -> Row:
-    """The row with ỹ_w as `chosen`, or with y_w where it is to stay unbridged (Figure 3)."""
-    chosen = with_content(row["chosen"], text) if bridged else row["chosen"]
-    return {
-        **{key: value for key, value in row.items() if value is not None},
-        "chosen": chosen,
-        "original_chosen": row["chosen"],
-        "bridged": bridged,
-        "edit_ratio": round(_edit_ratio(content(chosen), content(row["rejected"])), 4),
-    }
-
-
-def _edit_ratio(a: str, b: str) -> float:
-    """Levenshtein distance over the longer length, in characters."""
-    return Levenshtein.normalized_distance(a, b)

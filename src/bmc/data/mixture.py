@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Fault, Faults, did_you_mean, fail
+from .pairs import edit_split
 from .schema import Row, digest
 from .sources import GENERATOR, SOURCES, Source, generate
 
@@ -66,7 +67,8 @@ def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> Dataset:
     """The parts, one after another, with `id`s that are unique in the whole.
 
     Of a part with a weight below 1, or more rows than `num_rows`, the first rows of a seeded shuffle are taken, so
-    that fewer rows lie within more; they come in the order of the file. Columns that a part lacks are None.
+    that fewer rows lie within more; they come in the order of the file. Of a part with an `edit_split`, that split is
+    the part. Columns that a part lacks are None.
 
     Args:
         datasets: The parts.
@@ -89,7 +91,7 @@ def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> Dataset:
     names = [_name(config) for config in datasets]
     filled = [(name, part) for name, part in zip(names, parts, strict=True) if len(part)]
     if not filled:
-        raise fail(", ".join(names), "no rows are left; look at the files, `weight` and `num_rows`")
+        raise fail(", ".join(names), "no rows are left; look at the files, `edit_split`, `weight` and `num_rows`")
     _check_types(filled)
     whole = concatenate_datasets([part for _, part in filled])
     ids = whole["id"][:]
@@ -138,6 +140,8 @@ def _part(config: DatasetConfig, seed: int) -> Dataset:
     rows = read(source=config.source, id=config.id, config=config.config, split=config.split, num_rows=config.num_rows)
     # Ids come first: they depend neither on the columns that are kept nor on the rows that are drawn.
     rows = _with_ids(rows, _ids(rows, _name(config)))
+    if config.edit_split is not None:
+        rows = rows.select(edit_split(rows, config.edit_split, config.id or _name(config)))
     count = min(round(config.weight * len(rows)), config.num_rows or len(rows))
     if count < len(rows):
         rows = rows.select(sorted(_permutation(len(rows), seed)[:count]))

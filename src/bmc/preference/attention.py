@@ -1,7 +1,7 @@
 """Attention over trees of sequences (`bmc.preference.packing`): with SDPA kernels and no mask, or with flex_attention.
 
-With SDPA, each run of tokens that lies together attends causally to the path that leads to it. There is no mask as
-large as row × row, nothing is computed between branches that don't see each other, and the causal kernels serve.
+With SDPA, each run of tokens that lies together attends causally to the path that leads to it. There is no mask of
+row × row, and nothing is computed between branches that don't see each other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils import is_peft_model
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -74,7 +73,6 @@ def tree_attention(
         if attention_mask is not None and attention_mask.numel() == 1:
             raise RuntimeError(f"{type(module).__name__} was given no trees; set prefix_sharing and packing to false")
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotation has left them in float32
     key, value = (repeat_kv(states, module.num_key_value_groups) for states in (key, value))
     rows = zip(query.split(1), key.split(1), value.split(1), trees, strict=True)
     output = torch.cat([_attend(*row, sliding_window, dropout, scaling) for row in rows])
@@ -90,19 +88,16 @@ def _attend(
     outputs = []
     for own, run in zip(queries, runs(tree), strict=True):
         seen, said = (torch.cat([nodes[node] for node in run.path], dim=2) for nodes in (keys, values))
-        mask = causal_lower_right(own.size(2), seen.size(2))
-        if window is not None and seen.size(2) > window:
-            mask = _band(own.size(2), seen.size(2), window, own.device)
-        outputs.append(
-            F.scaled_dot_product_attention(own, seen, said, attn_mask=mask, dropout_p=dropout, scale=scaling)
-        )
+        plain = own.size(2) == seen.size(2) and (window is None or seen.size(2) <= window)
+        mask = None if plain else _band(own.size(2), seen.size(2), window, own.device)
+        outputs.append(F.scaled_dot_product_attention(own, seen, said, mask, dropout, is_causal=plain, scale=scaling))
     return torch.cat(outputs, dim=2)
 
 
-def _band(queries: int, keys: int, window: int, device: torch.device) -> Tensor:
+def _band(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
     """Who sees whom where the last of the keys are the queries' own; bool (queries, keys)."""
     distance = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
-    return (distance >= 0) & (distance < window)
+    return (distance >= 0) & (distance < (window or keys))
 
 
 # Without trees (generation, other callers) it is SDPA, masks and all.

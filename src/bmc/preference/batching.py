@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from .diff import DIFF_COLUMNS, RESPONSES
 from .packing import Row, fold
+from .weights import WEIGHT_COLUMNS
 
-RESPONSES = ("chosen_ids", "rejected_ids")
-DIFF_COLUMNS = ("chosen_diff", "rejected_diff")
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 Batch = dict[str, Any]
 
@@ -26,12 +26,12 @@ class DataCollatorForBMC(DataCollatorForPreference):
     """Pairs as rows for the model, with the values of the response tokens beside them.
 
     Each example has `prompt_ids`, `chosen_ids`, `rejected_ids` (token ids), `chosen_diff`, `rejected_diff` (one bool a
-    response token) and perhaps `ref_chosen_logps`, `ref_rejected_logps` (one float a response token). What
-    `max_length` cuts off is cut off everywhere.
+    response token) and perhaps `ref_chosen_logps`, `ref_rejected_logps`, `chosen_weights`, `rejected_weights` (one
+    float a response token). What `max_length` cuts off is cut off everywhere.
 
     A batch of B pairs has, the winner before the loser and T being the longest response's tokens:
     `num_tokens` (B,), of both sequences of a pair; `response_mask` (B, 2, T), which are tokens and no padding;
-    `diff_mask` (B, 2, T), bool; perhaps `ref_logps` (B, 2, T), float32; and what `lay_out` returns.
+    `diff_mask` (B, 2, T), bool; perhaps `ref_logps` and `token_weights` (B, 2, T), float32; and what `lay_out` returns.
 
     Attributes:
         prefix_sharing: Fold sequences with the same prompt into one.
@@ -51,9 +51,11 @@ class DataCollatorForBMC(DataCollatorForPreference):
         for key in ("places", "response_mask"):
             layout[key] = layout[key].view(shape)
         batch |= layout
-        batch["diff_mask"] = self._beside(examples, DIFF_COLUMNS, batch["response_mask"], torch.bool)
-        if REF_COLUMNS[0] in examples[0]:
-            batch["ref_logps"] = self._beside(examples, REF_COLUMNS, batch["response_mask"], torch.float32)
+        beside = {"diff_mask": DIFF_COLUMNS, "ref_logps": REF_COLUMNS, "token_weights": WEIGHT_COLUMNS}
+        for key, columns in beside.items():
+            if columns[0] in examples[0]:
+                dtype = torch.bool if key == "diff_mask" else torch.float32
+                batch[key] = self._beside(examples, columns, batch["response_mask"], dtype)
         return batch
 
     def lay_out(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Batch:

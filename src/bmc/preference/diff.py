@@ -9,6 +9,8 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 ALGORITHMS = ("levenshtein", "difflib")
+DIFF_COLUMNS = ("chosen_diff", "rejected_diff")
+RESPONSES = ("chosen_ids", "rejected_ids")
 
 
 def token_diff(
@@ -38,6 +40,23 @@ def token_diff(
             rejected_mask[i1:i2] = [True] * (i2 - i1)
             chosen_mask[j1:j2] = [True] * (j2 - j1)
     return chosen_mask, rejected_mask
+
+
+def mark_differences(row: dict[str, Any], algorithm: str, ignored: list[int]) -> dict[str, Any]:
+    """The masks of a pair, over the whole responses: they change with neither batch, padding nor cut.
+
+    Args:
+        row: With `prompt_ids`, `chosen_ids` and `rejected_ids`.
+        algorithm: `levenshtein` over the responses; `difflib` over prompt and response, as in the released code.
+        ignored: Token ids that never count as differing.
+    """
+    prompt = row["prompt_ids"] if algorithm == "difflib" else []
+    masks = token_diff(prompt + row["chosen_ids"], prompt + row["rejected_ids"], algorithm)
+    never = set(ignored)
+    return {
+        column: [marked and token not in never for marked, token in zip(mask[len(prompt) :], row[side], strict=True)]
+        for column, side, mask in zip(DIFF_COLUMNS, RESPONSES, masks, strict=True)
+    }
 
 
 def _opcodes(source: Sequence[int], target: Sequence[int], algorithm: str) -> Any:

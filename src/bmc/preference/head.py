@@ -1,16 +1,23 @@
 """The language model's head, on the positions that predict a response token and on no other.
 
-TRL's fused head computes log-probabilities tile by tile, so that logits of a whole batch never exist; here it is given
-the hidden states that matter.
+TRL's fused head computes log-probabilities tile by tile, so that logits of a whole batch never exist; it is given the
+hidden states that matter. Off a GPU its tiles are as tall as the batch and are copied some six times, so there
+`TokenLogProbs` stands in for its kernel.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
+import torch
+import trl.trainer.utils
 from torch import Tensor
+from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from .attention import causal_lm
+
+TILE = 128  # tokens whose logits exist at once
 
 
 class TokenScores(NamedTuple):
@@ -18,14 +25,14 @@ class TokenScores(NamedTuple):
 
     Attributes:
         logps: log π of each token, floating dtype.
-        entropy: Of the distribution that each was drawn from; None where it isn't computed.
-        is_top1: Whether each was the likeliest, bool; None where it isn't computed.
+        entropy: Of the distribution that each was drawn from; without gradient off a GPU.
+        is_top1: Whether each was the likeliest; bool.
         aux_loss: The router's of a mixture of experts, a scalar; None for others.
     """
 
     logps: Tensor
-    entropy: Any
-    is_top1: Any
+    entropy: Tensor
+    is_top1: Tensor
     aux_loss: Any
 
 
@@ -64,9 +71,97 @@ def score(model: Any, predictors: Tensor, labels: Tensor, **arguments: Any) -> T
         labels: The tokens; int64 (U,).
         arguments: Of the model's forward.
     """
-    outputs = model(**arguments, predictors=predictors, shift_labels=labels[None], use_cache=False, fused_lm_head=True)
+    kernel = trl.trainer.utils._ChunkedLogProbFunction if labels.is_cuda else TokenLogProbs
+    with patch.object(trl.trainer.utils, "_ChunkedLogProbFunction", kernel):
+        outputs = model(
+            **arguments, predictors=predictors, shift_labels=labels[None], use_cache=False, fused_lm_head=True
+        )
+    return TokenScores(outputs.log_probs[0], outputs.entropy[0], outputs.is_top1[0], outputs.aux_loss)
 
-    def flat(values: Any) -> Any:
-        return None if values is None else values[0]
 
-    return TokenScores(flat(outputs.log_probs), flat(outputs.entropy), flat(outputs.is_top1), outputs.aux_loss)
+def at_places(values: Tensor, inputs: dict[str, Any]) -> Tensor:
+    """Values of scored tokens (U,) → those of the responses' tokens (…, T), as `lay_out` says; 0 at padding."""
+    return values[inputs["places"]] * inputs["response_mask"]
+
+
+class TokenLogProbs(torch.autograd.Function):
+    """log softmax(h Wᵀ + b) at the targets, `TILE` tokens at a time; with the arguments of TRL's kernel, of which
+    temperature is 1 and chunk_size and outputs aren't looked at.
+
+    The backward pass computes each tile's logits again instead of keeping them: ∂/∂logits = (1[target] − π) · gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        chunk_size: int,
+        softcap: float | None,
+        logit_scale: float,
+        outputs: tuple[str, ...],
+    ) -> tuple[Tensor, Tensor, None, None, Tensor]:
+        """Hidden states (N, H), weight (V, H), bias (V,), targets (N,) → log-probs, entropy and is_top1, each (N,)."""
+        ctx.set_materialize_grads(False)
+        ctx.scale, ctx.softcap, kind = logit_scale, softcap, hidden.device.type
+        ctx.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        logps, entropy, log_z = (hidden.new_empty(len(hidden), dtype=_wide(ctx.dtype)) for _ in range(3))
+        is_top1 = torch.empty_like(targets, dtype=torch.bool)
+        for tile in _tiles(len(hidden)):
+            z = _logits(hidden[tile], weight, bias, ctx)
+            largest, likeliest = z.max(dim=-1)
+            own = z.gather(1, targets[tile, None])[:, 0]
+            mass = z.sub_(largest[:, None]).exp()
+            total = mass.sum(dim=-1)
+            log_z[tile] = largest + total.log()
+            logps[tile], is_top1[tile] = own - log_z[tile], likeliest == targets[tile]
+            entropy[tile] = total.log() - mass.mul_(z).sum(dim=-1) / total
+        ctx.save_for_backward(hidden, weight, bias, targets, log_z)
+        ctx.mark_non_differentiable(entropy, is_top1)
+        return logps, entropy, None, None, is_top1
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gradients of hidden states, weight and bias, as far as they are asked for."""
+        hidden, weight, bias, targets, log_z = ctx.saved_tensors
+        if grad is None:
+            return (None,) * 9
+        with maybe_gather_lm_head_ctx(weight, bias):
+            of_hidden, of_weight, of_bias = (
+                torch.zeros_like(value, dtype=_wide(value.dtype)) if needed else None
+                for value, needed in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
+            )
+            for tile in _tiles(len(hidden)):
+                states, slope = hidden[tile], grad[tile, None]
+                z = _logits(states, weight, bias, ctx)
+                bent = None if ctx.softcap is None else 1 - (z / ctx.softcap) ** 2
+                p = z.sub_(log_z[tile, None]).exp_().mul_(-slope).scatter_add_(1, targets[tile, None], slope)
+                p = p if bent is None else p.mul_(bent)
+                p = p if ctx.scale == 1 else p.mul_(ctx.scale)
+                if of_hidden is not None:
+                    of_hidden[tile] = p.to(ctx.dtype) @ weight.to(ctx.dtype)
+                if of_weight is not None:
+                    of_weight.addmm_(p.t(), states.to(p.dtype))
+                if of_bias is not None:
+                    of_bias += p.sum(dim=0)
+        gradients = zip((of_hidden, of_weight, of_bias), (hidden, weight, bias), strict=True)
+        return *(None if g is None else g.to(value.dtype) for g, value in gradients), *[None] * 6
+
+
+def _tiles(tokens: int) -> list[slice]:
+    return [slice(start, start + TILE) for start in range(0, tokens, TILE)]
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """At least float32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, ctx: Any) -> Tensor:
+    z = (states.to(ctx.dtype) @ weight.to(ctx.dtype).t()).to(_wide(ctx.dtype))
+    z = z if bias is None else z.add_(bias)
+    z = z if ctx.scale == 1 else z.mul_(ctx.scale)
+    return z if ctx.softcap is None else z.div_(ctx.softcap).tanh_().mul_(ctx.softcap)

@@ -29,6 +29,10 @@ class Pairs(NamedTuple):
         ref_rejected_logps: Σ_t λ log π_ref over the losing response, with the policy's λ.
         chosen_weights: Σ_t λ over the winning response; |y_w| where λ ≡ 1.
         rejected_weights: Σ_t λ over the losing response; |y_l| where λ ≡ 1.
+        chosen_lengths: |y_w|, tokens.
+        rejected_lengths: |y_l|, tokens.
+        chosen_diff_logps: Σ_t λ log π_θ over diff(y_w | y_l), the winner's tokens that differ.
+        rejected_diff_logps: Σ_t λ log π_θ over diff(y_l | y_w), the loser's tokens that differ.
     """
 
     chosen_logps: Tensor
@@ -37,6 +41,10 @@ class Pairs(NamedTuple):
     ref_rejected_logps: Tensor
     chosen_weights: Tensor
     rejected_weights: Tensor
+    chosen_lengths: Tensor
+    rejected_lengths: Tensor
+    chosen_diff_logps: Tensor
+    rejected_diff_logps: Tensor
 
     @property
     def chosen_logratios(self) -> Tensor:
@@ -52,6 +60,38 @@ class Pairs(NamedTuple):
     def margins(self) -> Tensor:
         """Δ_w − Δ_l."""
         return self.chosen_logratios - self.rejected_logratios
+
+    @property
+    def chosen_averages(self) -> Tensor:
+        """Σ_t λ log π_θ / Σ_t λ over the winning response."""
+        return self.chosen_logps / self.chosen_weights
+
+    @property
+    def rejected_averages(self) -> Tensor:
+        """Σ_t λ log π_θ / Σ_t λ over the losing response."""
+        return self.rejected_logps / self.rejected_weights
+
+
+def weigh(
+    logps: Tensor, ref_logps: Tensor, weights: Tensor, ref_weights: Tensor, responses: Tensor, differs: Tensor
+) -> Pairs:
+    """Sums the weighted tokens of each response (the two sums of Eq. 4).
+
+    Args:
+        logps: log π_θ of each token, (B, 2, T), winners before losers.
+        ref_logps: log π_ref, (B, 2, T).
+        weights: λ, (B, 2, T).
+        ref_weights: What weighs log π_ref: λ, or as in the released code the reference's own.
+        responses: Which are tokens of the response and no padding; bool, (B, 2, T).
+        differs: Which of them differ, bool, (B, 2, T).
+
+    Returns:
+        The sums of the B pairs.
+    """
+    weights = weights * responses
+    weighted = weights * logps
+    sums = (weighted, ref_weights * responses * ref_logps, weights, responses.to(logps.dtype), weighted * differs)
+    return Pairs(*(side for values in sums for side in values.sum(dim=-1).unbind(1)))
 
 
 def sigmoid(pairs: Pairs, *, beta: float) -> Tensor:
@@ -78,6 +118,45 @@ def ipo(pairs: Pairs, *, beta: float) -> Tensor:
     """
     margins = pairs.chosen_logratios / pairs.chosen_weights - pairs.rejected_logratios / pairs.rejected_weights
     return (margins - 1 / (2 * beta)) ** 2
+
+
+def rdpo(pairs: Pairs, *, beta: float, rdpo_alpha: float) -> Tensor:
+    """R-DPO (Park et al., 2024, arXiv 2403.19159): −log σ(β (Δ_w − Δ_l) + α (|y_w| − |y_l|)), α = `rdpo_alpha`.
+
+    The sign is that paper's: a reward r − α|y| makes r_w − r_l = β (Δ_w − Δ_l) + α (|y_w| − |y_l|), so a winner that
+    is longer has less left to gain. Table 7 of the BMC paper, like SimPO's code, prints −α (|y_w| − |y_l|), which would
+    push longer winners harder. Lengths are tokens and carry no λ. Needs a reference.
+    """
+    return -F.logsigmoid(beta * pairs.margins + rdpo_alpha * (pairs.chosen_lengths - pairs.rejected_lengths))
+
+
+def simpo(pairs: Pairs, *, beta: float, simpo_gamma: float) -> Tensor:
+    """SimPO (Meng et al., 2024, arXiv 2405.14734, Eq. 6): −log σ(β/|y_w| log π_θ(y_w) − β/|y_l| log π_θ(y_l) − γ),
+    γ = `simpo_gamma`, the margin itself as in the paper (not the ratio γ/β that its code takes).
+
+    The average is weighted, Σ_t λ log π_θ over Σ_t λ. Needs no reference.
+    """
+    return -F.logsigmoid(beta * (pairs.chosen_averages - pairs.rejected_averages) - simpo_gamma)
+
+
+def orpo(pairs: Pairs, *, orpo_lambda: float) -> Tensor:
+    """ORPO (Hong et al., 2024, arXiv 2403.07691, Eqs. 6 and 7): −log p(y_w) − λ log σ(log odds(y_w) − log odds(y_l)),
+    odds = p/(1 − p), p(y) = exp(log π_θ(y)/|y|), λ = `orpo_lambda` (TRL's ORPOTrainer calls it beta).
+
+    The first term is the paper's, over the response's tokens and a mean a pair; TRL takes it over prompt and response
+    and over the batch's tokens. The averages are weighted, Σ_t λ log π_θ over Σ_t λ. Needs no reference.
+    """
+    winner, loser = pairs.chosen_averages, pairs.rejected_averages
+    log_odds_ratio = winner - loser - _log1mexp(winner) + _log1mexp(loser)
+    return -winner - orpo_lambda * F.logsigmoid(log_odds_ratio)
+
+
+def figa(pairs: Pairs, *, figa_alpha: float, figa_beta: float) -> Tensor:
+    """FIGA (Guo et al., 2023, arXiv 2311.04072) as in Table 7 of the BMC paper: −α Σ log π_θ over the winner's
+    differing tokens + β Σ log π_θ over the loser's, α = `figa_alpha`, β = `figa_beta`; sums, as printed. Where β > 0 it
+    has no lower bound. Needs no reference.
+    """
+    return -figa_alpha * pairs.chosen_diff_logps + figa_beta * pairs.rejected_diff_logps
 
 
 def exo_pair(pairs: Pairs, *, beta: float, label_smoothing: float) -> Tensor:
@@ -177,6 +256,12 @@ def sft(pairs: Pairs) -> Tensor:
     return (-pairs.chosen_logps.sum() / pairs.chosen_weights.sum()).expand_as(pairs.chosen_logps)
 
 
+def _log1mexp(x: Tensor) -> Tensor:
+    """log(1 − eˣ) for x < 0 without losing digits at either end; −∞ is kept off at x = 0."""
+    x = x.clamp(max=-torch.finfo(x.dtype).tiny)
+    return torch.where(x > -log(2), torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(x)))
+
+
 def _smoothed_logistic(logits: Tensor, label_smoothing: float) -> Tensor:
     return -F.logsigmoid(logits) * (1 - label_smoothing) - F.logsigmoid(-logits) * label_smoothing
 
@@ -185,6 +270,10 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "sigmoid": sigmoid,
     "hinge": hinge,
     "ipo": ipo,
+    "rdpo": rdpo,
+    "simpo": simpo,
+    "orpo": orpo,
+    "figa": figa,
     "exo_pair": exo_pair,
     "nca_pair": nca_pair,
     "robust": robust,
@@ -198,6 +287,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "sigmoid_norm": sigmoid_norm,
     "sft": sft,
 }
+
+REFERENCE_FREE = frozenset({"simpo", "orpo", "figa", "sft"})
 
 
 def hyperparameters(loss_type: str) -> list[str]:

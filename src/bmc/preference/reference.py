@@ -28,7 +28,8 @@ from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
 from torch import Tensor
 
 from ..errors import fail
-from .batching import REF_COLUMNS, RESPONSES, Batch
+from .batching import REF_COLUMNS, Batch
+from .diff import RESPONSES
 
 logger = logging.getLogger(__name__)
 

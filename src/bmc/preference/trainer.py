@@ -20,12 +20,13 @@ from trl.trainer.utils import use_adapter
 from ..errors import fail
 from ..training_config import BMCConfig
 from .attention import attention_arguments, causal_lm, obstacle, use_tree_attention
-from .batching import DIFF_COLUMNS, REF_COLUMNS, DataCollatorForBMC
-from .diff import token_diff
-from .head import TokenScores, keep_predictors, score
-from .losses import LOSSES, Pairs, hyperparameters
+from .batching import REF_COLUMNS, DataCollatorForBMC
+from .diff import DIFF_COLUMNS, mark_differences
+from .head import TokenScores, at_places, keep_predictors, score
+from .losses import LOSSES, REFERENCE_FREE, Pairs, hyperparameters, weigh
 from .reference import ReferenceCache, add_reference_logps, default_cache, model_digest
-from .weights import bmc_weights
+from .stop_words import stop_word_ids
+from .weights import WEIGHT_COLUMNS, bmc_weights, check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,9 @@ class BMCTrainer(DPOTrainer):
         args = args or BMCConfig(output_dir="bmc-output")
         if args.n_gpu > 1:
             raise fail("accelerate launch", f"is needed to use {args.n_gpu} GPUs; or show one, CUDA_VISIBLE_DEVICES=0")
+        self.reference_free = REFERENCE_FREE.issuperset(args.loss_type)
+        if self.reference_free:
+            ref_model, args.precompute_ref_log_probs = None, True  # DPOTrainer then loads none; see below
         if args.precompute_ref_log_probs is None:
             args.precompute_ref_log_probs = _sees_all(args, train_dataset)
         if data_collator is None:
@@ -76,8 +80,8 @@ class BMCTrainer(DPOTrainer):
                 pad_to_multiple_of=args.pad_to_multiple_of,
             )
         super().__init__(model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
-        if not args.precompute_ref_log_probs:  # else it was done before the reference ran
-            self._choose_layout()
+        self.precompute_ref_logps &= not self.reference_free
+        self._choose_layout()
 
     # data: tokenise as TRL does, mark the differing tokens, perhaps run the reference
 
@@ -92,14 +96,21 @@ class BMCTrainer(DPOTrainer):
             )
         if not streamed and not len(dataset):
             raise fail("max_length", f"no {dataset_name} pair is left under {args.max_length} tokens; raise it")
+        if args.token_weighting == "external":
+            check_weights(dataset, dataset_name)
         options = {} if streamed else {"num_proc": args.dataset_num_proc, "desc": f"Comparing {dataset_name} pairs"}
-        return dataset.map(_mark_differences, fn_kwargs={"algorithm": "levenshtein"}, **options)
+        ignored = stop_word_ids(self._tokenizer) if args.ignore_stop_words else []
+        how = {"algorithm": args.diff_algorithm, "ignored": ignored}
+        return dataset.map(mark_differences, fn_kwargs=how, **options)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*dict.fromkeys([*self._signature_columns, *DIFF_COLUMNS, *REF_COLUMNS])]
+        ours = (*DIFF_COLUMNS, *REF_COLUMNS, *WEIGHT_COLUMNS)
+        self._signature_columns = [*dict.fromkeys([*self._signature_columns, *ours])]
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        if self.reference_free:
+            return dataset
         if isinstance(dataset, IterableDataset):
             raise fail("precompute_ref_log_probs", "a streamed data set can't keep them; set it to false")
         self._choose_layout()
@@ -145,9 +156,12 @@ class BMCTrainer(DPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         scores = self._score(model, inputs)
         logps = at_places(scores.logps, inputs)
-        ref_logps = inputs["ref_logps"] if "ref_logps" in inputs else self._reference_logps(self.model, inputs)
-        weights = self._weights(logps, inputs["diff_mask"])
-        loss = self._objective(weigh(logps, ref_logps, weights, inputs["response_mask"]))
+        ref_logps = self._ref_logps(inputs)
+        weights = self._weights(logps, inputs)
+        ref_weights = weights if self.args.weight_source == "policy" else self._weights(ref_logps, inputs)
+        loss = self._objective(
+            weigh(logps, ref_logps, weights, ref_weights, inputs["response_mask"], inputs["diff_mask"])
+        )
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * scores.aux_loss
         self._record(scores, logps, ref_logps, weights, inputs)
@@ -180,11 +194,17 @@ class BMCTrainer(DPOTrainer):
         with torch.no_grad(), checkpointing, adapter, self.accelerator.autocast():
             return at_places(self._score(self.ref_model or model, inputs).logps, inputs)
 
-    def _weights(self, logps: Tensor, diff_mask: Tensor) -> Tensor:
+    def _ref_logps(self, inputs: dict[str, Any]) -> Tensor:
+        """log π_ref of the response tokens, (B, 2, T): computed beforehand, or now; 0 where nothing reads it."""
+        if self.reference_free:
+            return torch.zeros_like(inputs["response_mask"], dtype=torch.float32)
+        return inputs["ref_logps"] if "ref_logps" in inputs else self._reference_logps(self.model, inputs)
+
+    def _weights(self, logps: Tensor, inputs: dict[str, Any]) -> Tensor:
         """λ of each token, (B, 2, T), detached."""
         if self.args.token_weighting == "bmc":
-            return bmc_weights(logps, diff_mask, self.args.bmc_delta)
-        return torch.ones_like(logps)
+            return bmc_weights(logps, inputs["diff_mask"], self.args.bmc_delta)
+        return inputs["token_weights"] if self.args.token_weighting == "external" else torch.ones_like(logps)
 
     def _objective(self, pairs: Pairs) -> Tensor:
         """The mean over the batch of `loss_type`, or of the sum of several with `loss_weights`."""
@@ -194,13 +214,20 @@ class BMCTrainer(DPOTrainer):
             for name, weight in losses
         )
 
+    def _rewards(self, logps: Tensor, ref_logps: Tensor, responses: Tensor) -> Tensor:
+        """The plain DPO rewards β Σ_t log π_θ/π_ref, (B, 2); without a reference SimPO's β/|y| Σ_t log π_θ."""
+        if not self.reference_free:
+            return self.beta * ((logps - ref_logps) * responses).sum(dim=-1)
+        beta = self.beta if any("beta" in hyperparameters(name) for name in self.loss_types) else 1.0
+        return beta * logps.sum(dim=-1) / responses.sum(dim=-1).clamp(min=1)
+
     def _record(
         self, scores: TokenScores, logps: Tensor, ref_logps: Tensor, weights: Tensor, inputs: dict[str, Any]
     ) -> None:
         """Appends this batch's metrics, averaged over the processes; `log` averages them over the steps."""
         responses, diff_mask, logps = inputs["response_mask"], inputs["diff_mask"], logps.detach()
         chosen_logps, rejected_logps = logps.sum(dim=-1).unbind(1)
-        chosen_rewards, rejected_rewards = (self.beta * ((logps - ref_logps) * responses).sum(dim=-1)).unbind(1)
+        chosen_rewards, rejected_rewards = self._rewards(logps, ref_logps, responses).unbind(1)
         means = {
             "rewards/chosen": chosen_rewards,
             "rewards/rejected": rejected_rewards,
@@ -228,34 +255,6 @@ class BMCTrainer(DPOTrainer):
             tokens = self.accelerator.gather_for_metrics(inputs["num_tokens"]).sum().item()
             self._total_train_tokens += tokens // self._tp_size
         metrics["num_tokens"] = [self._total_train_tokens]
-
-
-def at_places(values: Tensor, inputs: dict[str, Any]) -> Tensor:
-    """Values of scored tokens (U,) → those of the responses' tokens (…, T), as `lay_out` says; 0 at padding."""
-    return values[inputs["places"]] * inputs["response_mask"]
-
-
-def weigh(logps: Tensor, ref_logps: Tensor, weights: Tensor, responses: Tensor) -> Pairs:
-    """Sums the weighted tokens of each response (the two sums of Eq. 4).
-
-    Args:
-        logps: log π_θ of each token, (B, 2, T), winners before losers.
-        ref_logps: log π_ref, (B, 2, T).
-        weights: λ, (B, 2, T).
-        responses: Which are tokens of the response and no padding; bool, (B, 2, T).
-
-    Returns:
-        The sums of the B pairs.
-    """
-    weights = weights * responses
-    chosen, rejected = (weights * logps).sum(dim=-1).unbind(1)
-    ref_chosen, ref_rejected = (weights * ref_logps).sum(dim=-1).unbind(1)
-    return Pairs(chosen, rejected, ref_chosen, ref_rejected, *weights.sum(dim=-1).unbind(1))
-
-
-def _mark_differences(row: dict[str, Any], algorithm: str) -> dict[str, Any]:
-    """The masks of a pair, over the whole responses: they change with neither prompt, batch, padding nor cut."""
-    return dict(zip(DIFF_COLUMNS, token_diff(row["chosen_ids"], row["rejected_ids"], algorithm), strict=True))
 
 
 def _sees_all(args: BMCConfig, dataset: Any) -> bool:

@@ -1,0 +1,85 @@
+"""DPO (EW): an LLM scores the words of both responses, and the scores weigh their tokens.
+
+The paper says only that an LLM scores each token for how much it improves or decreases the quality (§4). Our reading:
+the LLM scores words, since it can't see our tokens, by whole numbers from −3 to 3, and
+
+    λ = 1 + max(score, 0) for a word of y_w, 1 + max(−score, 0) for a word of y_l
+
+so that what makes the winner good and what makes the loser bad counts more, up to the 1 + δ of δ = 3 in DPO-BMC, and
+nothing counts less than in DPO.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import count
+
+from .edit import EditError
+
+Span = tuple[int, int]
+Scores = Mapping[int, int]  # number of the word, from 1 → score; 0 where there is none
+LIMIT = 3
+
+
+def words(text: str) -> list[Span]:
+    """[start, end) of each word: what stands between whitespace."""
+    return [found.span() for found in re.finditer(r"\S+", text)]
+
+
+def number_words(text: str) -> str:
+    """The text with its number before each word; the layout stays.
+
+    >>> number_words("It is 4,\\nsure.")
+    '[1]It [2]is [3]4,\\n[4]sure.'
+    """
+    numbers = count(1)
+    return re.sub(r"\S+", lambda word: f"[{next(numbers)}]{word[0]}", text)
+
+
+def read_scores(reply: str, mark: str, count: int) -> Scores:
+    """The scores in a reply: `number:score`, apart by whitespace or commas.
+
+    Args:
+        reply: The editor's.
+        mark: That of the request's tags.
+        count: Words of the response.
+
+    Raises:
+        EditError: The reply has no such list, or it scores a word that isn't there, a word twice or beyond ±3.
+    """
+    found = re.search(rf"<scores {mark}>(.*?)</scores {mark}>", reply, re.DOTALL)
+    if not found:
+        raise EditError("unreadable reply: no scores between the tags")
+    scores: dict[int, int] = {}
+    for entry in filter(None, re.split(r"[\s,]+", found[1])):
+        pair = re.fullmatch(r"([0-9]{1,9}):([-+−]?[0-9]{1,9})", entry)
+        if not pair:
+            raise EditError("unreadable reply: a score that isn't number:score")
+        number, score = int(pair[1]), int(pair[2].replace("−", "-"))
+        if not 1 <= number <= count:
+            raise EditError("wrong scores: a word that isn't there")
+        if number in scores:
+            raise EditError("wrong scores: a word is scored twice")
+        if abs(score) > LIMIT:
+            raise EditError(f"wrong scores: beyond ±{LIMIT}")
+        scores[number] = score
+    return scores
+
+
+def token_weights(text: str, scores: Scores, spans: Sequence[Span], sign: int) -> list[float]:
+    """λ of each token by the words that it stands for: the largest of theirs, 1 where it stands for none.
+
+    Args:
+        text: The response.
+        scores: Of its words.
+        spans: [start, end) of each token in the text; empty for tokens of the template and EOS.
+        sign: 1 where the response won, -1 where it lost.
+
+    Returns:
+        One weight a token, in [1, 4].
+    """
+    weights = [1.0] * len(text)  # of characters
+    for number, (start, end) in enumerate(words(text), start=1):
+        weights[start:end] = [1.0 + max(sign * scores.get(number, 0), 0)] * (end - start)
+    return [max(weights[start:end], default=1.0) for start, end in spans]

@@ -1,0 +1,65 @@
+"""Pairs as they were before they were bridged, and how far apart their responses are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rapidfuzz.distance import Levenshtein
+
+from ..errors import fail
+from .schema import Row, Text, check, content
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SIDES = ("chosen", "rejected")
+WEIGHTS = ("chosen_weights", "rejected_weights")  # λ of each response token, as an LLM scored them
+ORIGINALS = ("original_chosen", "original_rejected")
+BRIDGING = (*ORIGINALS, "bridged", "edit_ratio", *WEIGHTS)  # the columns that bridging adds
+
+
+def unbridged(row: Row) -> Row:
+    """A row with y_w and y_l as its responses, without what bridging added to it; any other row as it is."""
+    given = zip(SIDES, ORIGINALS, strict=True)
+    responses = {side: row[original] for side, original in given if row.get(original) is not None}
+    return {key: value for key, value in row.items() if key not in BRIDGING} | responses
+
+
+def winner(row: Row) -> Text | None:
+    """y_w: the `completion`, or the winner of a pair as it was before it was bridged; None if there is neither."""
+    return row.get("completion") or unbridged(row).get("chosen")
+
+
+def edit_split(rows: Dataset, part: str, where: str) -> list[int]:
+    """The rows of one of n equal splits of a data set by rising edit distance (Figure 5).
+
+    The distance is Levenshtein's over characters, between y_w (`original_chosen`, or `chosen` where there is none)
+    and `rejected`; pairs of one distance stand in the order of their ids. Every row is in one split, and the splits'
+    sizes differ by one at the most.
+
+    Args:
+        rows: Pairs with `id`s that are unique.
+        part: "k/n", 1 ≤ k ≤ n.
+        where: What to call the data in a fault.
+
+    Returns:
+        Indices of the k-th split's rows, ascending.
+
+    Raises:
+        Faults: The rows are no pairs.
+    """
+    there = rows.column_names
+    if "rejected" not in there or not {"chosen", "original_chosen"} & set(there):
+        raise fail(where, f"edit_split: is for pairs with `chosen` and `rejected`; there are {', '.join(there)}")
+    texts = rows.select_columns([name for name in ("original_chosen", *SIDES) if name in there])
+
+    def pairs() -> Iterator[Row]:
+        return ({"chosen": row.get("original_chosen") or row["chosen"], "rejected": row["rejected"]} for row in texts)
+
+    check(pairs(), SIDES, where)
+    distances = (Levenshtein.distance(content(pair["chosen"]), content(pair["rejected"])) for pair in pairs())
+    ranked = sorted(zip(distances, rows["id"][:], range(len(rows)), strict=True))
+    number, count = map(int, part.split("/"))
+    start, end = (len(rows) * bound // count for bound in (number - 1, number))
+    return sorted(index for _, _, index in ranked[start:end])

@@ -1,0 +1,157 @@
+"""The tokens of a response as TRL's trainers have them, and the characters that each of them stands for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..errors import fail
+from .schema import Row, Text, content, digest
+
+Span = tuple[int, int]
+
+
+class Untraceable(Exception):
+    """A response's characters can't be found among its tokens; the message is the `reason` in `dropped.jsonl`."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Prompt and response as a model is trained on them.
+
+    Attributes:
+        ids: Token ids of both.
+        spans: For each token, [start, end) in the characters of `content(response)` that it stands for; empty for one
+            that stands for none of them: the prompt's, the template's, EOS.
+    """
+
+    ids: list[int]
+    spans: list[Span]
+
+
+def check_offsets(tokenizer: Any) -> None:
+    """Raises Faults if a tokenizer can't say which characters its tokens stand for."""
+    if not tokenizer.is_fast:
+        what = f"{type(tokenizer).__name__} can't tell which characters its tokens stand for"
+        raise fail("tokenizer_name_or_path", f"{what}; name a model with a tokenizer.json")
+
+
+def tokenise(tokenizer: Any, row: Row, response: Text) -> Tokens:
+    """Prompt and response in one, as `trl.DPOTrainer._prepare_dataset` tokenises them: messages by the chat template,
+    with the row's `tools` and `chat_template_kwargs`; strings with EOS at their end.
+
+    Raises:
+        Untraceable: The chat template changes the response's words, beyond the whitespace around them.
+    """
+    if isinstance(response, str):
+        words = response.removesuffix(tokenizer.eos_token or "")
+        rendered, places = row["prompt"] + words + (tokenizer.eos_token or ""), [(len(row["prompt"]), 0, len(words))]
+    else:
+        rendered, places = _render(tokenizer, row, response)
+    origin: list[int | None] = [None] * len(rendered)  # of each rendered character, its place in the response
+    for place, start, length in places:
+        origin[place : place + length] = range(start, start + length)
+    special = isinstance(response, str)  # a template writes the special tokens itself
+    encoded = tokenizer(rendered, add_special_tokens=special, return_offsets_mapping=True)
+    spans = []
+    for start, end in encoded["offset_mapping"]:
+        inside = [place for place in origin[start:end] if place is not None]
+        spans.append((inside[0], inside[-1] + 1) if inside else (0, 0))
+    return Tokens(encoded["input_ids"], spans)
+
+
+def _render(tokenizer: Any, row: Row, response: Any) -> tuple[str, list[tuple[int, int, int]]]:
+    """The conversation as text, and for each message of the response (place there, place in its content, length)."""
+    render = partial(tokenizer.apply_chat_template, tokenize=False, **_options(row))
+    rendered = render([*row["prompt"], *response])
+    mark = digest(rendered)  # occurs nowhere else: where a template puts it, it puts a message's words
+    pieces = render([*row["prompt"], *({**message, "content": mark} for message in response)]).split(mark)
+    given = [message["content"] for message in response]
+    for texts in (given, [text.strip() for text in given]):  # many templates trim
+        if len(pieces) == len(texts) + 1 and "".join(map(str.__add__, pieces, [*texts, ""])) == rendered:
+            break
+    else:
+        raise Untraceable("the chat template changes the response")
+    places, place, start = [], 0, 0
+    for piece, whole, text in zip(pieces[:-1], given, texts, strict=True):
+        place += len(piece)
+        places.append((place, start + whole.index(text), len(text)))
+        place, start = place + len(text), start + len(whole) + len("\n\n")  # as `content` joins messages
+    return rendered, places
+
+
+def _options(row: Row) -> dict[str, Any]:
+    """What a row hands to its chat template."""
+    tools = row.get("tools")
+    tools = json.loads(tools) if isinstance(tools, str) else tools
+    return {"tools": tools, **(row.get("chat_template_kwargs") or {})}
+
+
+def response_start(tokenizer: Any, row: Row, *sequences: list[int]) -> int:
+    """Where the responses to one prompt begin, by the trainer's reckoning: as far as the prompt's own tokens agree with
+    all the sequences, tokens that merge across the boundary being the response's.
+
+    Args:
+        tokenizer: With its chat template.
+        row: With the prompt.
+        sequences: Token ids of prompt and response.
+    """
+    prompt = row["prompt"]
+    if isinstance(prompt, str):
+        ids = tokenizer(prompt)["input_ids"]
+    else:
+        rendered = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False, **_options(row))
+        ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    together = 0
+    while all(together < len(other) and ids[together : together + 1] == [other[together]] for other in sequences):
+        together += 1
+    return together
+
+
+def prefix(tokenizer: Any, row: Row, response: Text, fraction: float) -> tuple[list[int], str]:
+    """The beginning of a response, for a model to continue.
+
+    Args:
+        tokenizer: With its chat template.
+        row: With the prompt.
+        response: A string, or one message.
+        fraction: Share of the response's tokens to take; at least one is taken and one is left, and no character is
+            cut in two.
+
+    Returns:
+        `(ids, text)`: the tokens of the prompt and the beginning, as the model was trained on them; the beginning.
+
+    Raises:
+        Untraceable: There is no such beginning.
+    """
+    if not isinstance(response, str) and len(response) > 1:
+        raise Untraceable("y_w is several messages")
+    tokens = tokenise(tokenizer, row, response)
+    first = response_start(tokenizer, row, tokens.ids)
+    places = [place for place in range(first, len(tokens.ids)) if tokens.spans[place] != (0, 0)]
+    ends = [tokens.spans[place][1] for place in places]
+    starts = [tokens.spans[place][0] for place in places]
+    cuts = [count for count in range(1, len(places)) if ends[count - 1] <= starts[count]]
+    if not cuts:
+        raise Untraceable("y_w has no tokens between which to cut it")
+    count = min(cuts, key=lambda count: abs(count - fraction * len(places)))
+    return tokens.ids[: places[count - 1] + 1], content(response)[: ends[count - 1]]
+
+
+class Continuing:
+    """A tokenizer that decodes tokens as the continuation of a text: one like Llama 2's drops the space that a text
+    begins with, which here parts two words."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._before = tokenizer("a", add_special_tokens=False)["input_ids"]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def decode(self, ids: list[int], **options: Any) -> str:
+        """The text of the ids, after other text."""
+        before = self._tokenizer.decode(self._before, **options)
+        return self._tokenizer.decode([*self._before, *ids], **options)[len(before) :]

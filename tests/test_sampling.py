@@ -1,0 +1,148 @@
+"""Losing responses: the model's own, or what it makes of the beginning of y_w (DPO (CW))."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from reference_tokens import trl_tokens
+
+from bmc import stages
+from bmc.config import DatasetConfig, DatasetMixture, SampleConfig
+from bmc.data.schema import assistant, user
+from bmc.errors import Faults
+from bmc.sampling import pair_up
+from bmc.stages import KEEP, respond
+
+ROOT = Path(__file__).parents[1]
+Rows = list[dict[str, Any]]
+
+
+def said(text: str, **more: Any) -> dict[str, Any]:
+    return {"text": text, "tokens": 1, "finished": True, **more}
+
+
+@pytest.mark.parametrize(
+    ("row", "response", "pair"),
+    [
+        ({"completion": "w"}, said(" l\n"), {"chosen": "w", "rejected": "l"}),
+        ({"chosen": "w", "rejected": "old"}, said("l"), {"chosen": "w", "rejected": "l"}),
+        ({"chosen": assistant("w")}, said("l"), {"chosen": assistant("w"), "rejected": assistant("l")}),
+        (
+            {"chosen": "ỹ_w", "original_chosen": "w", "rejected": "old", "bridged": True, "edit_ratio": 0.1},
+            said("l"),
+            {"chosen": "w", "rejected": "l"},
+        ),
+        ({"completion": " w x"}, said("\n l \n", prefix=" w"), {"chosen": " w x", "rejected": " w\n l"}),
+        ({"completion": "w x"}, said("", prefix="w "), {"chosen": "w x", "rejected": "w"}),
+    ],
+)
+def test_a_pair(row: dict[str, Any], response: dict[str, Any], pair: dict[str, Any]) -> None:
+    expected = {"id": "1", "prompt": "x", "finished": True, **pair}
+    assert pair_up([{"id": "1", "prompt": "x", **row}], [response]) == ([expected], [])
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        (said(" \n"), "empty response"),
+        (said(" w x "), "equal to y_w"),
+        (said("x\n", prefix="w "), "equal to y_w"),
+        (said("", reason="y_w is several messages"), "y_w is several messages"),
+    ],
+)
+def test_no_pair(response: dict[str, Any], reason: str) -> None:
+    pairs, dropped = pair_up([{"prompt": "x", "completion": "w x"}], [response])
+    assert pairs == []
+    assert [row["reason"] for row in dropped] == [reason]
+
+
+# --- continuing ----------------------------------------------------------------------------------------------------
+
+WORDS = ["abcdefgh", "the cat sat on the mat", "é🙂é", "12 + 30 = 42\nThe answer is 42"]
+CHAT: Rows = [{"id": str(n), "prompt": user(f"q{n}"), "completion": assistant(w)} for n, w in enumerate(WORDS)]
+STRINGS: Rows = [{"id": str(n), "prompt": f"q{n}: ", "chosen": w, "rejected": "r"} for n, w in enumerate(WORDS)]
+
+
+def recipe(folder: Path, model: Path, rows: Rows, **more: Any) -> SampleConfig:
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"mode": "continue_prefix", "dtype": "float32", "max_new_tokens": 5, "batch_size": 2, "temperature": 1.0}
+    return SampleConfig(
+        dataset_mixture=DatasetMixture(datasets=[DatasetConfig(id=str(folder / "rows.jsonl"))]),
+        model_name_or_path=str(model), output_dir=str(folder / "out"), **{**given, **more},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "fraction"), [(CHAT, 0.5), (STRINGS, 0.25)], ids=["chat", "strings"])
+def test_the_model_goes_on_where_it_was_trained_to(
+    rows: Rows, fraction: float, tmp_path: Path, model_dir: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given the trainer's own tokens up to the cut, of two equally near ones the earlier."""
+    seen: list[list[int]] = []
+    real = stages.generate
+
+    def generate(prompts: list[list[int]], *rest: Any) -> Any:
+        seen.extend(prompts)
+        return real(prompts, *rest)
+
+    monkeypatch.setattr(stages, "generate", generate)
+    read, responses, _ = respond(recipe(tmp_path, model_dir, rows, prefix_fraction=fraction, temperature=0.0))
+    pairs, dropped = pair_up(read, responses)
+    assert dropped == []
+    cuts = {0.5: ["abcd", "the cat sat", "é", "12 + 30 = 42\nT"], 0.25: ["ab", "the c", "é", "12 + 30"]}[fraction]
+    for row, pair, beginning, ids in zip(rows, pairs, cuts, seen, strict=True):
+        y_w = row.get("completion") or row["chosen"]
+        trained = trl_tokens(tokenizer, {"prompt": row["prompt"], "chosen": y_w, "rejected": y_w})
+        taken = len(beginning.encode())  # a token a byte
+        assert ids == trained["prompt_ids"] + trained["chosen_ids"][:taken]
+        loser = pair["rejected"] if isinstance(y_w, str) else pair["rejected"][0]["content"]
+        assert loser.startswith(beginning)
+        assert pair["chosen"] == y_w
+
+
+def test_a_killed_run_goes_on(tmp_path: Path, model_dir: Path) -> None:
+    rows = [*CHAT, {"id": "short", "prompt": user("q"), "completion": assistant("a")}]
+    config = recipe(tmp_path, model_dir, rows)
+    whole = respond(config)
+    kept = tmp_path / "out" / KEEP
+    first, _ = kept.read_text().splitlines(keepends=True)  # four rows in twos: the short one is in no batch
+    kept.write_text(first)
+    assert respond(config) == whole
+    assert [json.loads(line)[0] for line in kept.read_text().splitlines()] == [0, 1]
+    assert [response.get("reason") for response in whole[1]] == [None] * 4 + [
+        "y_w has no tokens between which to cut it"
+    ]
+
+
+@pytest.mark.parametrize("mode", ["respond", "continue_prefix"])
+def test_rows_without_a_winner_are_a_fault_before_anything_is_generated(
+    mode: str, tmp_path: Path, model_dir: Path
+) -> None:
+    rows = [*CHAT, {"id": "n", "prompt": user("q")}]
+    with pytest.raises(Faults, match=r"row 5: chosen: is missing; there are id, prompt$"):
+        respond(recipe(tmp_path, model_dir, rows, mode=mode))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_script(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    rows = [*CHAT, {"id": "short", "prompt": user("q"), "completion": assistant("a")}]
+    recipe(tmp_path, model_dir, rows)
+    values = {
+        "model_name_or_path": str(model_dir), "dtype": "float32", "max_new_tokens": 4, "mode": "continue_prefix",
+        "dataset_mixture": {"datasets": [{"id": str(tmp_path / "rows.jsonl")}]}, "output_dir": str(tmp_path / "out"),
+    }  # fmt: skip
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+    for more in (["--dry_run"], []):
+        monkeypatch.setattr(sys, "argv", ["sample", str(tmp_path / "r.yaml"), *more])
+        runpy.run_path(str(ROOT / "scripts/sample.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "losers    the first 50% of y_w's tokens, continued" in printed
+    assert "sampled 4 pairs (1 dropped)" in printed
+    stats = json.loads((tmp_path / "out" / "stats.json").read_text())
+    assert (stats["rows"], stats["pairs"], stats["dropped"]) == (5, 4, 1)
+    assert not (tmp_path / "out" / KEEP).exists()

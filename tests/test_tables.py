@@ -1,0 +1,172 @@
+"""The paper's tables, from a tree of runs that was made by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bmc.analysis.tables import NOT_RUN, TableConfig, average, cells, table, targets
+from bmc.errors import Faults
+from bmc.recipe import load, parse
+
+ROOT = Path(__file__).parents[1]
+REPORTED = ROOT / "recipes/reported.yaml"
+
+
+@pytest.fixture(autouse=True)
+def in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def result(accuracy: float, low: float, high: float, n: int) -> dict[str, Any]:
+    return {"n": n, "correct": round(accuracy * n), "accuracy": accuracy, "interval": [low, high]}
+
+
+def row(name: str, runs: Path, method: str, **options: Any) -> list[str]:
+    """The cells of a method's line."""
+    lines = table(TableConfig(table=name, runs=str(runs), **options)).splitlines()
+    (line,) = [line for line in lines if line.startswith(f"| {method} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_reported_stands_beside_reproduced(tmp_path: Path) -> None:
+    two = {"ecqa": result(0.6, 0.57, 0.64, 600), "qasc": result(0.8, 0.76, 0.83, 400)}
+    write(tmp_path / "llama2-7b/qa/dpo_bmc/eval/metrics.json", {"n": 1000, "results": two, "average": 0.7})
+    # the mean of 60 and 80; below it √(3² + 4²)/2 = 2.5, above √(4² + 3²)/2 = 2.5
+    assert row("table1", tmp_path, "DPO-BMC") == ["65.1", "70.0 [67.5, 72.5] (n = 1000)", "49.6", NOT_RUN]
+    assert row("table1", tmp_path, "ORPO") == ["–", NOT_RUN, "–", NOT_RUN]
+    text = table(TableConfig(table="table1", runs=str(tmp_path)))
+    assert "| method | QA, reported | QA, reproduced | math, reported | math, reproduced |" in text
+    assert "from public reviews" in text
+    assert "Each reproduced number is a single run" in text
+
+
+def test_an_average_of_one_benchmark_is_its_own() -> None:
+    (one,) = [result(0.5, 0.41, 0.62, 80)]
+    joined = average({"gsm8k": one})
+    assert joined is not None
+    assert joined["interval"] == pytest.approx(one["interval"])
+    assert (joined["accuracy"], joined["n"]) == (0.5, 80)
+    assert average({}) is None
+
+
+def test_judgements(tmp_path: Path) -> None:
+    folder = tmp_path / "mistral-7b/ultrafeedback/dpo/eval"
+    write(folder / "metrics.json", {"n": 1305, "results": {}})  # what evaluate.py leaves of chat
+    assert row("table2", tmp_path, "DPO")[11:] == [
+        NOT_RUN,
+        "13.3",
+        NOT_RUN,
+        "1657",
+        NOT_RUN,
+        "13.6",
+        NOT_RUN,
+        "540",
+        NOT_RUN,
+    ]
+    lc = {"value": 15.06, "n": 805, "interval": [13.0, 17.11]}
+    write(folder / "judged.json", {"alpaca_eval_lc": lc, "arena_hard_wr": {"value": 13.6, "n": 500}})
+    found = row("table2", tmp_path, "DPO")
+    assert found[10:12] == ["15.1", "15.1 [13.0, 17.1] (n = 805)"]
+    assert found[16:18] == ["13.6", "13.6 (n = 500)"]
+    assert found[1] == found[13] == NOT_RUN
+    assert "eval/judged.json" in table(TableConfig(table="table2", runs=str(tmp_path)))
+
+
+def test_gradient_norms(tmp_path: Path) -> None:
+    log = [{"grad_norm": 3.0}, {"grad_norm": 4.5}, {"grad_norm": float("nan")}, {"train_loss": 0.6}]
+    write(tmp_path / "llama3-8b/ultrafeedback/ablations/dpo_split_1/trainer_state.json", {"log_history": log})
+    assert row("figure5", tmp_path, "DPO, split 1") == ["–", NOT_RUN, "3.31", "3.75 (n = 2 logged)"]
+    assert row("figure5", tmp_path, "DPO, split 6")[2:] == ["4.85", NOT_RUN]
+
+
+def test_another_models_rows_are_those_with_a_recipe(tmp_path: Path) -> None:
+    write(tmp_path / "smollm2-135m/math/dpo/eval/metrics.json", {"results": {"gym": result(0.5, 0.4, 0.6, 90)}})
+    small = {"model": "smollm2-135m"}
+    assert row("table1", tmp_path, "DPO", **small) == ["other model", "50.0 [40.0, 60.0] (n = 90)"]
+    assert row("table1", tmp_path, "DPO (CW)", **small) == ["other model", NOT_RUN]
+    assert "DPO (EW)" not in table(TableConfig(table="table1", runs=str(tmp_path), **small))
+    runs = targets(TableConfig(table="table1", **small))
+    assert runs[:2] == ["smollm2-135m/math/sft", "smollm2-135m/math/figa"]
+    assert len(runs) == 11
+
+
+def test_targets_come_once() -> None:
+    assert targets(TableConfig(table="table11")) == [
+        "qwen2.5-14b/ultrafeedback/dpo",
+        "qwen2.5-14b/ultrafeedback/dpo_bmc",
+    ]
+    runs = targets(TableConfig(table="table2"))
+    assert runs[:3] == ["llama3-8b/ultrafeedback/sft", "mistral-7b/ultrafeedback/sft", "llama3-8b/ultrafeedback/figa"]
+    assert len(runs) == 24
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["--table", "tabel1"], r"table: 'tabel1' is unknown \(did you mean 'table1'\?\); choose from table1, table2"),
+        (["--table", "table1", "--model", "smollm2"], r"table1 has no 'smollm2' \(did you mean 'smollm2-135m'\?\)"),
+        (["--table", "table2", "--model", "smollm2-135m"], "table2 has no 'smollm2-135m'; leave it out"),
+        (["--table", "table1", "--numbers", "nowhere.yaml"], r"nowhere\.yaml: cannot be read"),
+    ],
+)
+def test_faults(words: list[str], what: str) -> None:
+    with pytest.raises(Faults, match=what) as caught:
+        parse(words, TableConfig)
+    assert len(caught.value.faults) == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"results": {"ecqa": {"n": 3}}}'])
+def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "llama2-7b/qa/dpo/eval/metrics.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(Faults, match=r"dpo/eval/metrics\.json: is"):
+        table(TableConfig(table="table1", runs=str(tmp_path)))
+
+
+def test_the_script() -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "scripts/table.py", *words], capture_output=True, text=True)
+
+    assert run("table11", "--targets").stdout.split() == targets(TableConfig(table="table11"))
+    for words in ([], ["tabel1"]):
+        failed = run(*words)
+        assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (2, "", 1)
+
+
+def test_reported_numbers_are_the_papers() -> None:
+    """Spot checks, copied apart from the file."""
+
+    def reported(name: str, method: str) -> list[str]:
+        (found,) = [line for line in cells(TableConfig(table=name)) if line[0].method == method]
+        return [cell.reported for cell in found]
+
+    assert reported("table1", "FIGA") == ["55.8", "–"]
+    assert reported("table2", "SimPO") == ["21.3", "18.9", "1718", "26.6", "562", "16.8", "14.4", "1906", "18.4", "615"]
+    assert reported("table2", "DPO-MC")[5:] == ["16.4", "14.3", "1712", "15.4", "551"]
+    assert reported("table3", "y_l → ỹ_w without y_w") == ["64.3", "49.2", "19.8"]
+    assert reported("table4", "Llama3-70B-Instruct") == ["64.6", "–", "21.8"]
+    assert reported("table5", "IPO-BMC") == ["64.1", "48.6", "15.7"]
+    assert reported("table11", "DPO-BMC") == ["+8.8 over DPO", "+7.3 over DPO"]
+
+
+@pytest.mark.parametrize("name", load(REPORTED)[0])
+def test_every_table_says_whence_and_has_whole_rows(name: str) -> None:
+    entry = load(REPORTED)[0][name]
+    assert entry["title"].startswith(re.sub(r"\d+", r" \g<0>: ", name).capitalize())
+    assert entry["source"]
+    assert all(len(line["reported"]) == len(entry["columns"]) for line in entry["rows"])
+    for column in entry["columns"]:
+        assert column["metric"] in ("accuracy", "grad_norm") or column["metric"].startswith("judged.")
