@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "recipes/README.md", "recipes/smollm2-135m/README.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "recipes/README.md",
+    "recipes/smollm2-135m/README.md",
+    "benchmarks/README.md",
+]
 
 
 def commands(document: str) -> list[str]:
@@ -31,8 +37,8 @@ def test_command(document: str, command: str, monkeypatch: pytest.MonkeyPatch) -
         known = subprocess.run(["make", "-n", *words[1:]], capture_output=True, text=True)
         assert known.returncode == 0, known.stderr
     elif words[0] in ("python", "accelerate"):
-        script = next(word for word in words if word.startswith("scripts/"))
-        assert all((ROOT / word).exists() for word in words if word.startswith(("scripts/", "recipes/")))
+        script = next(word for word in words if word.startswith(("scripts/", "benchmarks/")))
+        assert all((ROOT / word).exists() for word in words if word.startswith(("scripts/", "recipes/", "benchmarks/")))
         dry_run(script, words[words.index(script) + 1 :])
     else:
         assert words[0] in ("export", "git", "cd")
@@ -45,7 +51,12 @@ def dry_run(script: str, arguments: list[str]) -> None:
 
     light = {"prepare": PrepareConfig, "sample": SampleConfig, "bridge": BridgeConfig, "evaluate": EvaluateConfig}
     stage = Path(script).stem
-    if any(word.startswith("path/to") for word in arguments) or stage in ("report", "fetch_smollm2"):
+    if any(word.startswith("path/to") for word in arguments) or stage in (
+        "report",
+        "table",
+        "fetch_smollm2",
+        "train_step",
+    ):
         return
     if stage in light:
         parse([*arguments, "--dry_run"], light[stage])

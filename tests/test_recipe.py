@@ -244,10 +244,10 @@ def test_an_unknown_source_is_told_with_the_known_ones() -> None:
 
 
 def test_every_fault_at_once_each_with_its_own_file() -> None:
-    write("base.yaml", "modle: x\nproportion: 2\ndataset_mixture: {datasets: [{wieght: 1}], sede: 1}\n")
+    write("base.yaml", "modell: x\nproportion: 2\ndataset_mixture: {datasets: [{wieght: 1}], sede: 1}\n")
     write("child.yaml", "extends: base.yaml\neditor: 3\ndataset_mixture: {seed: one}\n")
     assert set(faults(bridge, "child.yaml", "--limit", "0", "--dataset_mixture.test_split_size=-1")) == {
-        "base.yaml: modle: unknown key (did you mean 'model'?)",
+        "base.yaml: modell: unknown key (did you mean 'model'?)",
         "base.yaml: proportion: must be less than or equal to 1, got 2",
         "base.yaml: dataset_mixture.datasets[0].wieght: unknown key (did you mean 'weight'?)",
         "base.yaml: dataset_mixture.sede: unknown key (did you mean 'seed'?)",
@@ -338,7 +338,7 @@ def test_every_fault_of_a_training_recipe_at_once() -> None:
         "base.yaml: ld_alpha: BMCTrainer doesn't have it; leave it out, or use trl.DPOTrainer",
         "r.yaml: bmc_delta: must be greater than or equal to 0, got -1",
         "r.yaml: loss_type: 'sigmoidd' is unknown; choose from sigmoid",
-        "r.yaml: token_weighting: must be 'none' or 'bmc', got \"bcm\"",
+        "r.yaml: token_weighting: must be 'none', 'bmc' or 'external', got \"bcm\"",
         "r.yaml: bata: unknown key (did you mean 'beta'?)",
         "r.yaml: model_name_or_path: is missing; name a model of the Hub or a folder",
         "command line: chosen_column: must be 'chosen' or 'original_chosen', got \"rejected\"",

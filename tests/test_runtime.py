@@ -20,8 +20,11 @@ def recipe(**changes: Any) -> dict[str, Any]:
 def test_recipe_of_leaves_out_what_decides_no_result() -> None:
     assert recipe() == recipe(output_dir="elsewhere", dry_run=True)
     assert recipe() != recipe(validation_fraction=0.1)
-    assert set(recipe()) == {"dataset_mixture", "chat_template", "validation_fraction"}
-    assert recipe()["dataset_mixture"]["datasets"][0]["id"] == "a.jsonl"
+
+
+def test_recipe_of_holds_what_was_set_so_that_a_key_of_a_later_version_changes_nothing() -> None:
+    assert recipe() == {"dataset_mixture": {"datasets": [{"id": "a.jsonl"}]}}
+    assert recipe(validation_fraction=0.1, chat_template=None) == {**recipe(), "validation_fraction": 0.1}
 
 
 def test_claim_makes_the_folder_and_the_same_recipe_may_come_again(tmp_path: Path) -> None:

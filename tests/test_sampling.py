@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from reference_tokens import trl_tokens
+from reference_tokens import merging_tokenizer, trl_tokens
 
 from bmc import stages
 from bmc.config import DatasetConfig, DatasetMixture, SampleConfig
@@ -103,6 +103,23 @@ def test_the_model_goes_on_where_it_was_trained_to(
         loser = pair["rejected"] if isinstance(y_w, str) else pair["rejected"][0]["content"]
         assert loser.startswith(beginning)
         assert pair["chosen"] == y_w
+
+
+def test_words_stay_apart_where_the_model_goes_on(
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Llama 2's tokenizer, decoding a continuation alone, would drop the space before it."""
+
+    def backend(args: Any, model_args: Any, tokenizer: Any) -> Any:
+        ids = tokenizer.convert_tokens_to_ids(["▁the", "▁cat"])
+        return lambda prompts, number: [said(tokenizer.decode(ids, skip_special_tokens=True)) for _ in prompts]
+
+    monkeypatch.setattr(stages, "backend", backend)
+    merging_tokenizer().save_pretrained(tmp_path / "merging")
+    rows = [{"id": "1", "prompt": "Q:", "completion": " the cat sat"}]
+    config = recipe(tmp_path, model_dir, rows, tokenizer_name_or_path=str(tmp_path / "merging"))
+    read, responses, _ = respond(config)
+    assert pair_up(read, responses)[0][0]["rejected"] == " the the cat"
 
 
 def test_a_killed_run_goes_on(tmp_path: Path, model_dir: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import bmc
-from bmc.preference import trainer as trainer_module
+from bmc.preference import diff
 from bmc.recipe import parse
 from bmc.training import load_rows
 from bmc.training_config import BMCConfig, ModelArguments, PreferenceArguments
@@ -34,7 +34,7 @@ def test_masks_are_made_once_for_the_same_rows(
         return made.train_dataset["chosen_diff"][:]
 
     first = columns()
-    monkeypatch.setattr(trainer_module, "token_diff", None)  # a call would fail
+    monkeypatch.setattr(diff, "token_diff", None)  # a call would fail
     assert columns() == first
     file.write_text(file.read_text().replace("sure", "certain"))
     with pytest.raises(TypeError):

@@ -28,7 +28,8 @@ def _describe(dataset: DatasetConfig) -> str:
     most = "" if dataset.num_rows is None else f", at most {dataset.num_rows:,} rows"
     is_path = name.endswith((".jsonl", ".json", ".parquet"))
     missing = " (not there yet; `make` builds it)" if is_path and not Path(name).exists() else ""
-    return f"{name}[{dataset.split}]{share}{most}{missing}"
+    part = "" if dataset.edit_split is None else f", split {dataset.edit_split} by edit distance"
+    return f"{name}[{dataset.split}]{part}{share}{most}{missing}"
 
 
 def describe_generation(config: SampleConfig | EvaluateConfig) -> dict[str, Any]:

@@ -254,7 +254,7 @@ def _build(
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             faults.append(Fault(where, f"{name}: is missing; add it to the recipe, or give --{name}"))
             continue
-        value = arguments[name] if name in arguments else _default_of(field)
+        value = arguments[name] if name in arguments else default_of(field)
         for key, what in _faults_of(value):
             object_to(f"{name}.{key}", what)
     for key, what in getattr(cls, "objections", lambda values: ())(arguments):
@@ -277,7 +277,8 @@ def _faults_of(value: Any) -> Iterator[tuple[str, str]]:
     return find()
 
 
-def _default_of(field: dataclasses.Field[Any]) -> Any:
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """What a field is where nothing is given; `MISSING` if it must be."""
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 

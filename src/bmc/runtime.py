@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import Faults, fail
+from .recipe import default_of
 
 MANIFEST = "recipe.json"
 _STARTED = time.monotonic()
@@ -40,18 +41,24 @@ def is_main_process() -> bool:
 
 
 def recipe_of(*parts: Any) -> dict[str, Any]:
-    """What decides the results of a run, for `claim`: every field of the recipe but those that a class has in
-    `PASSING`, and where and whether it runs.
+    """What decides the results of a run, for `claim`: the fields of the recipe that were set, but those that a class
+    has in `PASSING`, and where and whether it runs. A key that a later version adds thus leaves older runs theirs.
     """
     recipe: dict[str, Any] = {}
     for part in parts:
         passing = {"dry_run", "output_dir", *getattr(part, "PASSING", ())}
-        for field in dataclasses.fields(part):
-            value = getattr(part, field.name)
-            if field.name not in passing:
-                nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
-                recipe[field.name] = dataclasses.asdict(value) if nested else value
+        recipe |= {key: value for key, value in set_fields(part).items() if key not in passing}
     return recipe
+
+
+def set_fields(value: Any) -> Any:
+    """A dataclass as a dict of the fields that aren't at their defaults; so for those within it, and in lists."""
+    if isinstance(value, list):
+        return [set_fields(item) for item in value]
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    given = ((field, getattr(value, field.name)) for field in dataclasses.fields(value) if field.init)
+    return {field.name: set_fields(item) for field, item in given if item != default_of(field)}
 
 
 def may_claim(output_dir: str, recipe: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,18 @@ from datasets import Dataset
 
 from .config import names
 from .data.mixture import load_split
+from .data.pairs import WEIGHTS
 from .data.schema import Row, check, split_prompt
 from .data.templates import check_template
 from .errors import fail
 from .models import check_model, load_tokenizer
 from .plan import describe_batch, describe_data, show
 from .recipe import parse
-from .runtime import claim, elapsed, is_main_process, may_claim, recipe_of, write_json
+from .runtime import claim, elapsed, is_main_process, may_claim, recipe_of, set_fields, write_json
 from .training_config import ModelArguments, TrainingArguments
 
 # columns that go to the trainer if they are there: TRL hands two to the chat template, two are token weights
-ALSO = ("tools", "chat_template_kwargs", "chosen_weights", "rejected_weights")
+ALSO = ("tools", "chat_template_kwargs", *WEIGHTS)
 
 
 def parse_training(argv: list[str], arguments: type, config: type, description: str) -> tuple[Any, Any, Any]:
@@ -148,15 +148,7 @@ def _decisive(config: Any) -> dict[str, Any]:
         "output_dir", "resume_from_checkpoint", "log", "save", "report_to", "run_name", "hub", "push", "use_cpu",
         "reference_cache",
     )  # fmt: skip
-    return {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if field.init and not field.name.startswith(passing) and getattr(config, field.name) != _default(field)
-    }
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    return {key: value for key, value in set_fields(config).items() if not key.startswith(passing)}
 
 
 def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference_tokens import merging_tokenizer, trl_tokens
+from tokenizers import processors
 
 from bmc.data.schema import assistant, content, user
 from bmc.data.tokens import Continuing, Untraceable, check_offsets, prefix, response_start, tokenise
@@ -50,6 +51,9 @@ def tokenizers(plain: Any) -> dict[str, Any]:
     for name, template in (("trimming", TRIMMING), ("thinking", THINKING), ("tools", TOOLS)):
         made[name] = copy.deepcopy(plain)
         made[name].chat_template = template
+    made["BOS"] = copy.deepcopy(plain)  # writes one before a text; the template writes it itself
+    begin = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", plain.bos_token_id)])
+    made["BOS"].backend_tokenizer.post_processor = begin
     return made
 
 
@@ -58,7 +62,7 @@ def both(tokenizer: Any, row: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     return response_start(tokenizer, row, *(tokens.ids for tokens in sides.values())), sides
 
 
-@pytest.mark.parametrize("kind", ["bytes", "merging", "trimming", "thinking", "tools"])
+@pytest.mark.parametrize("kind", ["bytes", "merging", "trimming", "thinking", "tools", "BOS"])
 @pytest.mark.parametrize("name", list(ROWS))
 def test_tokens_are_the_trainers(kind: str, name: str, tokenizer: Any) -> None:
     row, chosen = ROWS[name], tokenizers(tokenizer)[kind]
@@ -68,6 +72,8 @@ def test_tokens_are_the_trainers(kind: str, name: str, tokenizer: Any) -> None:
         assert tokens.ids == trl["prompt_ids"] + trl[f"{side}_ids"]
         assert len(tokens.spans) == len(tokens.ids)
         assert tokens.ids[start:] == trl[f"{side}_ids"]
+        if kind == "BOS":
+            assert tokens.ids.count(chosen.bos_token_id) == 1
 
 
 def test_a_rows_own_template_options_count(tokenizer: Any) -> None:
@@ -121,8 +127,9 @@ def test_a_template_that_changes_the_words(template: str, tokenizer: Any) -> Non
 
     other = copy.deepcopy(tokenizer)
     other.chat_template = template
-    with pytest.raises(Untraceable, match="the chat template changes the response"):
-        tokenise(other, ROWS["several"], ROWS["several"]["chosen"])
+    for response in (ROWS["several"]["chosen"], [*assistant("cat"), *user("")]):
+        with pytest.raises(Untraceable, match="the chat template changes the response"):
+            tokenise(other, ROWS["several"], response)
 
 
 def test_a_tokenizer_without_offsets_is_a_fault(tokenizer: Any) -> None:

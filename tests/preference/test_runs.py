@@ -77,3 +77,14 @@ def test_it_works_with(model_dir, tmp_path, changed, tolerance):
         curves = [[line[key] for line in run.state.log_history if key in line] for run in (whole, plain)]
         assert curves[0] == pytest.approx(curves[1], rel=tolerance, abs=tolerance), key
     assert whole.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"], rel=tolerance)
+
+
+def test_attention_that_takes_no_mask_has_two_sequences_and_says_so_once(model_dir, tmp_path, caplog):
+    trainer = train(model_dir, tmp_path, model_init_kwargs={"attn_implementation": "eager"}, max_steps=2)
+    (said,) = [record.message for record in caplog.records if "two padded sequences" in record.message]
+    assert said.startswith("prefix_sharing and packing: two padded sequences a pair, since eager attention")
+    assert not trainer.data_collator.prefix_sharing
+    caplog.clear()
+    options = {"prefix_sharing": False, "packing": False, "model_init_kwargs": {"attn_implementation": "eager"}}
+    train(model_dir, tmp_path, **options, max_steps=1)
+    assert "two padded sequences" not in caplog.text

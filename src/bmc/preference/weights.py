@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.pairs import WEIGHTS as WEIGHT_COLUMNS
 from ..errors import Fault, Faults, fail
 from .diff import RESPONSES
-
-WEIGHT_COLUMNS = ("chosen_weights", "rejected_weights")
 
 
 def bmc_weights(logps: Tensor, diff_mask: Tensor, delta: float) -> Tensor:
