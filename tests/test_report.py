@@ -51,3 +51,29 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(Faults, match=r"metrics\.json: is not JSON"):
         report(ReportConfig(runs=str(tmp_path)))
+
+
+def evaluated(folder: Path, hits: dict[str, bool]) -> None:
+    write(folder / "metrics.json", {"n": len(hits), "results": {"ecqa": result(sum(hits.values()), len(hits))}})
+    rows = [{"id": row, "source": "ecqa", "correct": hit} for row, hit in hits.items()]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_differences_are_row_by_row(tmp_path: Path) -> None:
+    """dpo_bmc is right on six rows that dpo gets wrong, and never the reverse: p = 2/2⁶."""
+    theirs = {f"r{i}": i < 10 for i in range(20)}
+    evaluated(tmp_path / "dpo/eval", theirs)
+    evaluated(tmp_path / "dpo_bmc/eval", {row: hit or int(row[1:]) < 16 for row, hit in theirs.items()})
+    evaluated(tmp_path / "other/eval", {"x": True})
+    markdown = report(ReportConfig(runs=str(tmp_path)))
+    assert "points above dpo" in markdown
+    assert "| dpo_bmc | ecqa | +30.0 [+10.0, +50.0] (n = 20) | 0.0312 |" in markdown
+    assert "| other | ecqa | other rows |  |" in markdown
+
+
+def test_a_damaged_prediction_is_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        evaluated(tmp_path / name, {"r": True})
+    (tmp_path / "b/predictions.jsonl").write_text('{"id": "r", "source": "ecqa", "correct": true}\n{}\n')
+    with pytest.raises(Faults, match=r"b/predictions\.jsonl: row 2: is no prediction"):
+        report(ReportConfig(runs=str(tmp_path)))

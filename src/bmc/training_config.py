@@ -140,8 +140,9 @@ class BMCConfig(trl.DPOConfig):
             yield "label_smoothing", f"must be 0 or more and below 0.5 for robust, got {smoothing:g}"
         read = {key for name in names if name in LOSSES for key in hyperparameters(name)}
         for key in sorted((HYPERPARAMETERS - read) & values.keys()):
-            theirs = ", ".join(name for name in LOSSES if key in hyperparameters(name))
-            yield key, f"{' + '.join(names)} doesn't read it; leave it out (it is of {theirs})"
+            theirs = [name for name in LOSSES if key in hyperparameters(name)]
+            shown = ", ".join(theirs if len(theirs) < 5 else [*theirs[:3], "…"])
+            yield key, f"{' + '.join(names)} doesn't read it; leave it out (it is of {shown})"
         if values.get("weight_source") == "each_model" and values.get("token_weighting") != "bmc":
             yield "weight_source", "each_model is a way to make λ; set token_weighting: bmc too"
         for key, neutral in _UNSUPPORTED.items():

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from math import sqrt
+import random
+from math import comb, sqrt
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmc.evaluation.stats import accuracy, wilson
+from bmc.evaluation.stats import accuracy, mcnemar, paired_bootstrap, wilson
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,45 @@ def test_accuracy() -> None:
     result = accuracy([True, False, True, False, False, True, True, False, True, False])
     assert (result["n"], result["correct"], result["accuracy"]) == (10, 5, 0.5)
     assert result["interval"] == pytest.approx([0.2366, 0.7634], abs=5e-5)
+
+
+def outcomes(better: int, worse: int, same: int) -> tuple[list[bool], list[bool]]:
+    return [True] * better + [False] * worse + [True] * same, [False] * better + [True] * worse + [True] * same
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "p"),
+    [
+        (5, 5, 1.0),
+        (0, 0, 1.0),
+        (6, 0, 2 / 64),
+        (8, 1, 2 * (1 + 9) / 512),
+        (59, 6, 2 * sum(comb(65, k) for k in range(7)) / 2**65),
+    ],
+)
+def test_mcnemar_is_the_sign_test_on_discordant_rows(better: int, worse: int, p: float) -> None:
+    ours, theirs = outcomes(better, worse, 40)
+    assert mcnemar(ours, theirs) == mcnemar(theirs, ours) == pytest.approx(p)
+
+
+def test_paired_bootstrap_against_its_normal_approximation() -> None:
+    """120 better, 80 worse of 1000: difference 0.04, variance (0.2 − 0.04²)/1000, so 0.04 ± 1.96 · 0.01409."""
+    ours, theirs = outcomes(120, 80, 800)
+    assert paired_bootstrap(ours, theirs) == pytest.approx((0.0124, 0.0676), abs=1.1e-3)
+    assert paired_bootstrap(theirs, ours) == pytest.approx((-0.0676, -0.0124), abs=1.1e-3)
+
+
+def test_paired_bootstrap_draws_rows_not_methods() -> None:
+    """Methods that agree on every row have no difference at all, however far from 0 or 1 their accuracy is."""
+    rows = [True, False] * 50
+    assert paired_bootstrap(rows, rows) == (0.0, 0.0)
+    assert paired_bootstrap([], []) == (-1.0, 1.0)
+
+
+def test_paired_bootstrap_is_that_of_resampled_rows() -> None:
+    """Against a loop over rows."""
+    ours, theirs = outcomes(7, 3, 10)
+    generator = random.Random(1)
+    gains = [int(a) - int(b) for a, b in zip(ours, theirs, strict=True)]
+    drawn = sorted(sum(generator.choices(gains, k=20)) / 20 for _ in range(20_000))
+    assert paired_bootstrap(ours, theirs) == pytest.approx((drawn[500], drawn[-501]), abs=0.051)

@@ -82,7 +82,7 @@ def test_it_works_with(model_dir, tmp_path, changed, tolerance):
 def test_attention_that_takes_no_mask_has_two_sequences_and_says_so_once(model_dir, tmp_path, caplog):
     trainer = train(model_dir, tmp_path, model_init_kwargs={"attn_implementation": "eager"}, max_steps=2)
     (said,) = [record.message for record in caplog.records if "two padded sequences" in record.message]
-    assert said.startswith("prefix_sharing and packing: two padded sequences a pair, since eager attention")
+    assert said.startswith("prefix_sharing and packing: two padded sequences a pair, since eager can't hide one branch")
     assert not trainer.data_collator.prefix_sharing
     caplog.clear()
     options = {"prefix_sharing": False, "packing": False, "model_init_kwargs": {"attn_implementation": "eager"}}

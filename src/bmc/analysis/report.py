@@ -9,6 +9,8 @@ from typing import Any
 
 from ..config import ReportConfig
 from ..errors import fail
+from .differences import NOTE as DIFFERENCES
+from .differences import differences
 
 NOTE = "Accuracy in %, with its 95 % Wilson interval and the number of rows. Each line is a single run."
 _PAGE = """<!doctype html>
@@ -40,10 +42,16 @@ def report(config: ReportConfig) -> str:
     folder = Path(config.runs)
     if not folder.is_dir():
         raise fail(config.runs, "no such folder; give the one that the runs were written to")
-    runs = find_runs(folder)
+    folders = find_runs(folder)
+    runs = {name: read_json(path / "metrics.json") for name, path in folders.items()}
     if not runs:
         raise fail(config.runs, "holds no evaluated run (metrics.json with `results`); run scripts/evaluate.py")
     sections = [("Accuracy", NOTE, accuracies(runs)), ("Stages", "What each stage took and made.", stages(folder))]
+    compared = differences(folders)
+    if compared:
+        baseline, rows = compared
+        table = (["run", "benchmark", "difference", "p"], rows)
+        sections.insert(1, ("Differences", DIFFERENCES.format(baseline=baseline), table))
     markdown = "\n\n".join(f"## {title}\n\n{note}\n\n{markdown_table(table)}" for title, note, table in sections)
     output = Path(config.output_dir or config.runs)
     output.mkdir(parents=True, exist_ok=True)
@@ -54,18 +62,17 @@ def report(config: ReportConfig) -> str:
     return markdown
 
 
-def find_runs(folder: Path) -> dict[str, dict[str, Any]]:
-    """Name of a run → its metrics. The name is the path of its folder, without a closing `eval`.
+def find_runs(folder: Path) -> dict[str, Path]:
+    """Name of a run → the folder of its evaluation. The name is that folder's path, without a closing `eval`.
 
     Raises:
         Faults: A `metrics.json` can't be read.
     """
     runs = {}
     for path in sorted(folder.rglob("metrics.json")):
-        metrics = read_json(path)
-        if metrics.get("results"):
+        if read_json(path).get("results"):
             parts = path.parent.relative_to(folder).parts
-            runs["/".join(parts[:-1] if parts[-1:] == ("eval",) else parts) or folder.name] = metrics
+            runs["/".join(parts[:-1] if parts[-1:] == ("eval",) else parts) or folder.name] = path.parent
     return runs
 
 

@@ -1,8 +1,11 @@
-"""Intervals."""
+"""Intervals, and whether two methods differ on the same rows."""
 
 from __future__ import annotations
 
-from math import sqrt
+from collections.abc import Sequence
+from math import comb, sqrt
+
+import numpy as np
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
@@ -29,3 +32,38 @@ def accuracy(correct: list[bool]) -> dict[str, float | int | list[float]]:
     """`n`, `correct`, `accuracy` and its 95 % Wilson `interval`."""
     n, hits = len(correct), sum(correct)
     return {"n": n, "correct": hits, "accuracy": hits / n if n else 0.0, "interval": list(wilson(hits, n))}
+
+
+def paired_bootstrap(
+    ours: Sequence[bool], theirs: Sequence[bool], draws: int = 100_000, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % percentile interval of accuracy(ours) − accuracy(theirs), rows being drawn again with replacement.
+
+    A row adds −1, 0 or 1 to the difference, so a resample of the rows is a draw from a multinomial distribution.
+
+    Args:
+        ours: Whether each row is right.
+        theirs: The same rows, in the same order.
+        draws: Resamples.
+        seed: Of the draws.
+    """
+    n = len(ours)
+    if n == 0:
+        return -1.0, 1.0
+    better, worse = _discordant(ours, theirs)
+    counts = np.random.default_rng(seed).multinomial(n, [better / n, worse / n, (n - better - worse) / n], size=draws)
+    low, high = np.percentile((counts[:, 0] - counts[:, 1]) / n, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
+    """Exact two-sided p-value of McNemar's test (1947): were rows that only one gets right as often ours as theirs?"""
+    better, worse = _discordant(ours, theirs)
+    tail = sum(comb(better + worse, k) for k in range(min(better, worse) + 1)) / 2 ** (better + worse)
+    return min(1.0, 2 * tail)
+
+
+def _discordant(ours: Sequence[bool], theirs: Sequence[bool]) -> tuple[int, int]:
+    """Rows that only ours gets right, and rows that only theirs does."""
+    pairs = list(zip(ours, theirs, strict=True))
+    return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
