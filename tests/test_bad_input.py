@@ -124,7 +124,7 @@ def test_a_folder_that_holds_a_run_of_another_recipe() -> None:
     Path("out/recipe.json").write_text("{}")
     (fault,) = script("prepare.py", recipe(output_dir="out"))
     assert fault == (
-        "out: holds a run of another recipe (it differs in dataset_mixture, validation_fraction); "
+        "out: holds a run of another recipe (it differs in dataset_mixture); "
         "choose another output_dir or remove the folder"
     )
 

@@ -131,7 +131,7 @@ def test_report_has_a_line_for_each_run(chain: dict[str, Path], run: Any, capsys
     assert "| dpo_bmc_eval |" in printed
     assert "| sft_eval |" in printed
     page = (run.folder / "report.html").read_text()
-    assert page.count("<table>") == 2
+    assert page.count("<table>") == 3
     assert "http" not in page.replace("http-equiv", "")
 
 
