@@ -36,7 +36,11 @@ def recipe(tmp_path: Path, model_dir: Path) -> Path:
 def losses(recipe: Path, name: str, command: list[str], *arguments: str, **environment: str) -> list[float]:
     output = recipe.parent / name
     run: Any = subprocess.run(
-        [*command, str(ROOT / "scripts/preference.py"), str(recipe), "--output_dir", str(output), *arguments],
+        [
+            *command, str(ROOT / "scripts/preference.py"), str(recipe), "--output_dir", str(output),
+            "--reference_cache", str(output / "reference"),  # its own, so that each runs the reference
+            *arguments,
+        ],
         capture_output=True, text=True, timeout=400, env={**os.environ, **environment},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
@@ -60,3 +64,6 @@ def test_two_processes_and_zero3_follow_one_process(recipe: Path) -> None:
     assert alone[2] < alone[0]
     assert data_parallel == pytest.approx(alone, abs=1e-4)
     assert sharded == pytest.approx(alone, abs=1e-4)
+    # the reference's pass was shared out: each process wrote what it computed
+    written = [len([*(recipe.parent / name / "reference").rglob("*.arrow")]) for name in ("one", "two", "zero3")]
+    assert written == [1, 2, 2]

@@ -66,6 +66,7 @@ def test_thirty_steps_end_with_the_weights_of_the_plain_run(model_dir, tmp_path)
         ({"bf16": True}, 5e-3),
         ({"max_length": 40}, 1e-4),
         ({"dataloader_num_workers": 1}, 1e-4),
+        ({"dataset_num_proc": 2}, 1e-4),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )

@@ -145,13 +145,14 @@ def attention_arguments(config: Any, trees: tuple[Tree, ...], positions: Tensor)
 
     rows, length = positions.shape
     window, kinds = getattr(config, "sliding_window", None), set(getattr(config, "layer_types", None) or ())
-    full, banded = (
-        create_block_mask(visible(trees, positions, seen), rows, None, length, length, device=str(positions.device))
-        for seen in (None, window)
-    )
+
+    def block_mask(seen: int | None) -> Any:
+        mask_mod = visible(trees, positions, seen)
+        return create_block_mask(mask_mod, rows, None, length, length, device=str(positions.device))
+
     if "sliding_attention" in kinds:
-        return {"attention_mask": {"full_attention": full, "sliding_attention": banded}}
-    return {"attention_mask": full if kinds else banded}
+        return {"attention_mask": {"full_attention": block_mask(None), "sliding_attention": block_mask(window)}}
+    return {"attention_mask": block_mask(None if kinds else window)}  # without kinds, all layers have the window
 
 
 def obstacle(model: Any) -> str | None:

@@ -46,7 +46,7 @@ class DataCollatorForBMC(DataCollatorForPreference):
         pairs = [(example["prompt_ids"], example[side]) for example in examples for side in RESPONSES]
         layout = self.lay_out(pairs)
         shape = (len(examples), 2, -1)
-        lengths = [min(len(prompt) + len(response), self.max_length or 10**9) for prompt, response in pairs]
+        lengths = [len((prompt + response)[: self.max_length]) for prompt, response in pairs]
         batch: Batch = {"num_tokens": torch.tensor(lengths).view(-1, 2).sum(dim=1)}  # first: its length is the batch's
         for key in ("places", "response_mask"):
             layout[key] = layout[key].view(shape)

@@ -71,8 +71,8 @@ def score(model: Any, predictors: Tensor, labels: Tensor, **arguments: Any) -> T
         labels: The tokens; int64 (U,).
         arguments: Of the model's forward.
     """
-    kernel = trl.trainer.utils._ChunkedLogProbFunction if labels.is_cuda else TokenLogProbs
-    with patch.object(trl.trainer.utils, "_ChunkedLogProbFunction", kernel):
+    theirs, triton = trl.trainer.utils._ChunkedLogProbFunction, trl.trainer.utils._use_triton(labels.device)
+    with patch.object(trl.trainer.utils, "_ChunkedLogProbFunction", theirs if triton else TokenLogProbs):
         outputs = model(
             **arguments, predictors=predictors, shift_labels=labels[None], use_cache=False, fused_lm_head=True
         )

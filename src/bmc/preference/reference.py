@@ -96,7 +96,7 @@ class ReferenceCache:
 
     def add(self, entries: list[tuple[bytes, Any]]) -> None:
         """Writes a file of `(key, log-probs)`, whole or not at all."""
-        keys, logps = zip(*entries, strict=True) if entries else ((), ())
+        keys, logps = zip(*entries, strict=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{uuid4().hex}.arrow"
         partial = path.with_suffix(".partial")
@@ -186,7 +186,6 @@ def _compute(
         logps = forward(send_to_device(layout, accelerator.device)).float().cpu()
         for (key, _, _), values, mask in zip(batch, logps, layout["response_mask"], strict=True):
             waiting.append((key, values[mask].numpy()))
-        if time.monotonic() - flushed >= FLUSH_SECONDS:
+        if time.monotonic() - flushed >= FLUSH_SECONDS or start + accelerator.num_processes >= len(batches):
             cache.add(waiting)
             waiting, flushed = [], time.monotonic()
-    cache.add(waiting)
