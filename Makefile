@@ -2,6 +2,7 @@
 #
 #   make llama2-7b/qa/dpo_bmc               builds what the recipe needs and isn't there yet, trains, evaluates
 #   make llama2-7b/qa/dpo_bmc DRY_RUN=1     prints the commands only
+#   make llama2-7b/qa/dpo_bmc SEEDS=1,2,3   the same with each seed: mean ± standard deviation
 #   make table1 [MODEL=smollm2-135m]        builds all that a table of the paper needs, and prints it
 #   make … LAUNCHER="accelerate launch --config_file recipes/accelerate_configs/zero3.yaml"
 
@@ -114,8 +115,15 @@ define TRAINING_RULES
 $(OUT)/$(1)/metrics.json: | $(call reads,$(1))
 	$$(TRAIN) scripts/$(2).py recipes/$(1).yaml
 .PHONY: $(1)
-$(1): $(NEEDS) | $(OUT)/$(1)/eval/metrics.json
+$(1): $(NEEDS) | $(OUT)/$(1)/$(if $(and $(SEEDS),$(filter preference,$(2))),seeds.json,eval/metrics.json)
 endef
+
+# 1: recipe; which seeds are there already, the script knows
+define SEEDS_RULES
+$(OUT)/$(1)/seeds.json: FORCE | $(call reads,$(1))
+	$$(STAGE) scripts/preference.py recipes/$(1).yaml --seeds $(SEEDS) $(if $(filter-out python,$(LAUNCHER)),--launcher '"$(LAUNCHER)"')
+endef
+.PHONY: FORCE
 
 # 1: setting
 define EVAL_RULES
@@ -139,6 +147,7 @@ $(foreach r,$(call of_stage,sample%),$(eval $(call DATA_RULES,$(r),sample)))
 $(foreach r,$(call of_stage,bridge%),$(eval $(call DATA_RULES,$(r),bridge)))
 $(foreach r,$(call of_stage,sft),$(eval $(call TRAINING_RULES,$(r),sft)))
 $(foreach r,$(methods),$(eval $(call TRAINING_RULES,$(r),preference)))
+$(if $(SEEDS),$(foreach r,$(methods),$(eval $(call SEEDS_RULES,$(r)))))
 $(foreach s,$(SETTINGS),$(eval $(call EVAL_RULES,$(s))))
 $(foreach s,$(SETTINGS),$(if $(filter $(s)/sft,$(RECIPES)),,$(eval $(call RELEASED_SFT_RULES,$(s)))))
 

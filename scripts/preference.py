@@ -2,6 +2,8 @@
 
     accelerate launch --config_file recipes/accelerate_configs/zero3.yaml \\
         scripts/preference.py recipes/llama2-7b/qa/dpo_bmc.yaml
+    python scripts/preference.py recipes/llama2-7b/qa/dpo.yaml --sweep --launcher "accelerate launch …"
+    python scripts/preference.py recipes/llama2-7b/qa/dpo.yaml --seeds 1,2,3 --launcher "accelerate launch …"
 """
 
 import sys
@@ -10,6 +12,8 @@ from bmc.preference.losses import hyperparameters
 from bmc.runtime import stage
 from bmc.training import describe_run, open_run, parse_training, run, trainer_arguments
 from bmc.training_config import BMCConfig, PreferenceArguments
+from bmc.trials.seeds import seeds
+from bmc.trials.sweep import describe_sweep, sweep
 
 
 def main() -> None:
@@ -23,7 +27,12 @@ def main() -> None:
         }
         own = {key: getattr(config, key) for name in names for key in hyperparameters(name)}
         facts = {"objective": " + ".join(names), **own, "weights": weights[config.token_weighting]}
+        if arguments.sweep:
+            facts["sweep"] = describe_sweep(sys.argv[1:], arguments, config)
         describe_run("preference training", arguments, model_args, config, facts)
+        return
+    if arguments.sweep or arguments.seeds is not None:
+        print((sweep if arguments.sweep else seeds)(sys.argv[1:], arguments, config))
         return
     from bmc.preference.trainer import BMCTrainer
 

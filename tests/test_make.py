@@ -49,6 +49,18 @@ def test_the_launcher_starts_training_stages_only(tmp_path: Path) -> None:
     assert [line.startswith(launcher) for line in lines] == [False, True, False, False, True, False]
 
 
+def test_seeds_are_left_to_the_script(tmp_path: Path) -> None:
+    arguments = ["llama2-7b/qa/dpo", "SEEDS=1,2", "LAUNCHER=accelerate launch"]
+    lines = chain(*arguments, out=tmp_path)
+    asked = "python scripts/preference.py recipes/llama2-7b/qa/dpo.yaml --seeds 1,2 --launcher"
+    assert lines[-1] == f'{asked} "accelerate launch"'
+    assert len(lines) == 5  # prepare, sft, sample, bridge and that
+    made = tmp_path / "llama2-7b/qa/dpo/seeds.json"
+    made.parent.mkdir(parents=True)
+    made.write_text("{}")
+    assert chain("llama2-7b/qa/dpo", "SEEDS=1,2,3", out=tmp_path)[-1].endswith("--seeds 1,2,3")
+
+
 def commands(*arguments: str, out: Path) -> list[str]:
     """`script recipe` of each command, without `scripts/`, `recipes/` and endings: `sft llama2-7b/qa/sft`."""
     words = [line.split() for line in chain(*arguments, out=out)]

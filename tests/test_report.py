@@ -71,6 +71,27 @@ def test_differences_are_row_by_row(tmp_path: Path) -> None:
     assert "| other | ecqa | other rows |  |" in markdown
 
 
+def test_seeds_are_compared_by_the_means_of_rows(tmp_path: Path) -> None:
+    """Of 20 rows dpo gets 10 with either seed; dpo_bmc gets 16 with seed 1 and 12 with seed 2, those 10 among them:
+    (6 + 2)/2/20 = 20 points; p = 2/2⁶ and 2/2²."""
+    ten = {f"r{i}": i < 10 for i in range(20)}
+    for seed, right in ((1, 16), (2, 12)):
+        evaluated(tmp_path / f"dpo/seed_{seed}/eval", ten)
+        evaluated(tmp_path / f"dpo_bmc/seed_{seed}/eval", {row: int(row[1:]) < right for row in ten})
+    markdown = report(ReportConfig(runs=str(tmp_path)))
+    (line,) = [line for line in markdown.splitlines() if line.startswith("| dpo_bmc | ecqa |")]
+    assert line.startswith("| dpo_bmc | ecqa | +20.0 [")
+    assert line.endswith("] (n = 20) | 0.0312, 0.5 |")
+    assert "| dpo_bmc/seed_2 | 60.0 [" in markdown
+
+
+def test_the_points_of_a_sweep_are_no_runs(tmp_path: Path) -> None:
+    evaluated(tmp_path / "dpo/eval", {"r": True})
+    evaluated(tmp_path / "dpo-sweep/beta=0.1/eval", {"v": True})
+    write(tmp_path / "dpo-sweep/sweep.json", {})
+    assert "sweep" not in report(ReportConfig(runs=str(tmp_path))).split("## Stages")[0]
+
+
 def test_a_damaged_prediction_is_named(tmp_path: Path) -> None:
     for name in ("a", "b"):
         evaluated(tmp_path / name, {"r": True})

@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Any:
         path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump({**(base if shared else {}), "output_dir": str(folder / name), **recipe}))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", [script, str(path), *arguments])
+            patch.setattr(sys, "argv", [str(ROOT / f"scripts/{script}.py"), str(path), *arguments])
             patch.chdir(ROOT)
             runpy.run_path(str(ROOT / f"scripts/{script}.py"), run_name="__main__")
         return folder / name
@@ -133,6 +133,27 @@ def test_report_has_a_line_for_each_run(chain: dict[str, Path], run: Any, capsys
     page = (run.folder / "report.html").read_text()
     assert page.count("<table>") == 3
     assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_and_scores_its_points(chain: dict[str, Path], run: Any, capsys: Any) -> None:
+    """With real processes: the second point finds the first's rows, masks and reference."""
+    evaluate = {"chat_template": TEMPLATE, "dtype": "float32", "max_new_tokens": 4, "output_dir": "none"}
+    test = {"dataset_mixture": {"datasets": [{"id": str(chain["prepare"] / "test.jsonl")}]}}
+    recipe = run.folder / "by.yaml"
+    recipe.write_text(yaml.safe_dump({"model_name_or_path": str(chain["sft"]), **evaluate, **test}))
+    pairs = {"datasets": [{"id": str(chain["bridge"] / "train.jsonl")}]}
+    run(
+        "preference", "swept", shared=True, model_name_or_path=str(chain["sft"]), dataset_mixture=pairs,
+        token_weighting="bmc", sweep={"bmc_delta": [1.0, 3.0]}, eval_recipe=str(recipe),
+        reference_cache=str(run.folder / "references"),
+    )  # fmt: skip
+    assert "2 of 2 points" in capsys.readouterr().out
+    state = json.loads((run.folder / "swept-sweep/sweep.json").read_text())
+    assert [point["n"] for point in state["points"]] == [len(lines(chain["prepare"] / "validation.jsonl"))] * 2
+    logs = [(run.folder / f"swept-sweep/bmc_delta={delta}.log").read_text() for delta in (1.0, 3.0)]
+    assert ["Tokenizing" in log for log in logs] == [True, False]
+    assert len(list((run.folder / "references").rglob("*.arrow"))) == 1
 
 
 @pytest.mark.slow

@@ -49,7 +49,15 @@ def test_reported_stands_beside_reproduced(tmp_path: Path) -> None:
     text = table(TableConfig(table="table1", runs=str(tmp_path)))
     assert "| method | QA, reported | QA, reproduced | math, reported | math, reproduced |" in text
     assert "from public reviews" in text
-    assert "Each reproduced number is a single run" in text
+    assert "A reproduced number is a single run" in text
+
+
+def test_of_seeds_there_is_a_mean_and_a_deviation(tmp_path: Path) -> None:
+    folder = tmp_path / "llama2-7b/math/dpo"
+    write(folder / "eval/metrics.json", {"results": {"gsm8k": result(0.6, 0.57, 0.64, 600)}})
+    found = {"gsm8k": {"mean": 0.5, "sd": 0.02, "accuracies": [0.48, 0.5, 0.52], "n": 100}}
+    write(folder / "seeds.json", {"seeds": [1, 2, 3], "results": found})
+    assert row("table1", tmp_path, "DPO")[3] == "50.0 ± 2.0 (3 seeds, n = 100)"
 
 
 def test_an_average_of_one_benchmark_is_its_own() -> None:

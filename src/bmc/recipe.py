@@ -67,15 +67,8 @@ def parse(argv: list[str], *classes: type, description: str = "") -> tuple[Any, 
         raise SystemExit(0)
     if not argv:
         raise fail(COMMAND_LINE, "names no recipe; give its path, or --help for the keys")
-    path, overrides = _split(argv, _switches(classes))
-    values, origin = load(path) if path else ({}, {})
+    path, values, origin, faults = resolve(argv, *classes)
     where = str(path) if path else COMMAND_LINE
-    faults: list[Fault] = []
-    for key, value in overrides:
-        try:
-            _override(values, origin, key, value)
-        except (KeyError, IndexError, ValueError, TypeError, AttributeError):
-            faults.append(Fault(COMMAND_LINE, f"--{key}: there is no such place in the recipe"))
     broken = mixture(values, origin, faults)
 
     known = sorted({field.name for cls in classes for field in dataclasses.fields(cls) if field.init})
@@ -85,6 +78,26 @@ def parse(argv: list[str], *classes: type, description: str = "") -> tuple[Any, 
     if faults:
         raise Faults(*dict.fromkeys(faults))
     return tuple(instances)
+
+
+def resolve(argv: list[str], *classes: type) -> tuple[Path | None, dict[str, Any], dict[str, str], list[Fault]]:
+    """A recipe with the command line over it, before anything is made of its values.
+
+    Returns:
+        `(the recipe's path, values, where each key comes from, faults of the command line)`.
+
+    Raises:
+        Faults: As `load`.
+    """
+    path, overrides = _split(argv, _switches(classes))
+    values, origin = load(path) if path else ({}, {})
+    faults: list[Fault] = []
+    for key, value in overrides:
+        try:
+            _override(values, origin, key, value)
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError):
+            faults.append(Fault(COMMAND_LINE, f"--{key}: there is no such place in the recipe"))
+    return path, values, origin, faults
 
 
 def load(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -220,7 +233,7 @@ def _assign(values: Any, keys: list[str], value: Any) -> None:
         values = values[int(key)] if isinstance(values, list) else values.setdefault(key, {})
     if isinstance(values, list):
         values[int(keys[-1])] = value
-    else:
+    elif not (value is True and isinstance(values.get(keys[-1]), dict)):  # `--sweep` leaves the recipe's own as it is
         values[keys[-1]] = value
 
 

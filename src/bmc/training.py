@@ -74,7 +74,7 @@ def open_run(
         Faults: There is no such model, the folder holds a run of another recipe, or the data are wrong. Nothing has
             been written.
     """
-    recipe = recipe_of(arguments, model_args) | _decisive(config)
+    recipe = identity(arguments, model_args, config)
     may_claim(config.output_dir, recipe)
     name, revision = model_args.model_name_or_path, model_args.model_revision
     check_model(name, revision, config.trust_remote_code)
@@ -142,13 +142,14 @@ def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]
     }
 
 
-def _decisive(config: Any) -> dict[str, Any]:
-    """The trainer's settings that were set, without those of logging and saving."""
+def identity(arguments: TrainingArguments, model_args: ModelArguments, config: Any) -> dict[str, Any]:
+    """What decides the results of a training, for `claim`: all that was set but what is of logging and saving."""
     passing = (
         "output_dir", "resume_from_checkpoint", "log", "save", "report_to", "run_name", "hub", "push", "use_cpu",
         "reference_cache",
     )  # fmt: skip
-    return {key: value for key, value in set_fields(config).items() if not key.startswith(passing)}
+    decisive = {key: value for key, value in set_fields(config).items() if not key.startswith(passing)}
+    return recipe_of(arguments, model_args) | decisive
 
 
 def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
@@ -163,7 +164,7 @@ def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
     trainer.save_model(config.output_dir)
     metrics = {**result.metrics, "rows": len(trainer.train_dataset), "seconds": elapsed()}
     if config.do_eval and trainer.eval_dataset is not None:
-        metrics |= trainer.evaluate()
+        metrics |= {**trainer.evaluate(), "eval_rows": len(trainer.eval_dataset)}
     if is_main_process():
         tokenizer.save_pretrained(config.output_dir)
         trainer.state.save_to_json(f"{config.output_dir}/trainer_state.json")

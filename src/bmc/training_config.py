@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import trl
 from pydantic import Field, TypeAdapter, ValidationError
@@ -43,9 +43,51 @@ class PreferenceArguments(TrainingArguments):
     Attributes:
         chosen_column: Which response wins: `chosen` (ỹ_w of bridged data), or `original_chosen` (y_w of the same
             pairs, for the baselines and DPO-MC).
+        sweep: Train every point of a grid, score each on held-out rows and name the best: a mapping of keys to their
+            values, or true for the grid of the paper's Table 7.
+        seeds: Train and evaluate once with each of these seeds; on the command line `1,2,3`.
+        launcher: Command that starts each training of `sweep` and `seeds`; python by default.
+        eval_recipe: Recipe of `scripts/evaluate.py` that scores the trainings of `sweep` (on `validation.jsonl` where
+            it says `test.jsonl`) and `seeds`; by default `eval.yaml` beside the recipe.
     """
 
+    PASSING: ClassVar = {"sweep", "seeds", "launcher", "eval_recipe"}
+
     chosen_column: Literal["chosen", "original_chosen"] = "chosen"
+    sweep: bool | dict[str, list[Any]] | None = None
+    seeds: list[int] | int | str | None = None
+    launcher: str | None = None
+    eval_recipe: str | None = None
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.sweep and self.seeds is not None:
+            yield "seeds", "not together with a sweep; train the sweep's best recipe with them"
+        if isinstance(self.sweep, dict):
+            for key, values in self.sweep.items():
+                if not values:
+                    yield f"sweep.{key}", "lists no value"
+                if key in (*self.PASSING, "output_dir", "dry_run"):
+                    yield f"sweep.{key}", "can't be swept; leave it out"
+        if self.seeds is not None:
+            try:
+                numbers = self.seed_list()
+            except ValueError:
+                yield "seeds", f"must be whole numbers from 0, as in 1,2,3, got {self.seeds}"
+                return
+            if len(set(numbers)) < len(numbers):
+                yield "seeds", f"each once, got {self.seeds}"
+
+    def seed_list(self) -> list[int]:
+        """The seeds as numbers.
+
+        Raises:
+            ValueError: They aren't.
+        """
+        given = self.seeds.split(",") if isinstance(self.seeds, str) else self.seeds
+        numbers = list(map(int, given if isinstance(given, list) else [given]))
+        if not numbers or min(numbers) < 0:
+            raise ValueError(numbers)
+        return numbers
 
 
 @dataclass

@@ -90,3 +90,9 @@ def test_paired_bootstrap_is_that_of_resampled_rows() -> None:
     gains = [int(a) - int(b) for a, b in zip(ours, theirs, strict=True)]
     drawn = sorted(sum(generator.choices(gains, k=20)) / 20 for _ in range(20_000))
     assert paired_bootstrap(ours, theirs) == pytest.approx((drawn[500], drawn[-501]), abs=0.051)
+
+
+def test_paired_bootstrap_takes_the_means_of_rows_over_seeds() -> None:
+    """Of 100 rows 40 gain 1/2 and 60 nothing: mean 0.2, variance (0.4 · 0.25 − 0.04)/100, so 0.2 ± 1.96 · 0.0245."""
+    ours, theirs = [1.0] * 40 + [0.5] * 60, [0.5] * 100
+    assert paired_bootstrap(ours, theirs) == pytest.approx((0.152, 0.248), abs=6e-3)

@@ -7,42 +7,56 @@ from pathlib import Path
 
 from ..errors import fail
 from ..evaluation.stats import mcnemar, paired_bootstrap
+from .seeds import method_and_seed
 
 BASELINE = "dpo"
 NOTE = (
     "Accuracy in points above {baseline}, row by row on the same test rows: 95 % paired bootstrap interval, and the "
-    "exact p-value of McNemar's test. Each run is a single one: this is the chance in the rows, not in the training."
+    "exact p-value of McNemar's test. A single run shows the chance in the rows, not in the training; of several seeds "
+    "the rows' means are compared, and there is a p for each seed that both have."
 )
 Hits = dict[str, dict[str, bool]]  # benchmark → row id → whether it is right
+Seeds = dict[int | None, dict[str, bool]]  # seed → row id → whether it is right
 
 
 def differences(folders: dict[str, Path]) -> tuple[str, list[list[str]]] | None:
     """What each run gains over the baseline, the run whose name ends in `dpo`, or else the first.
 
     Args:
-        folders: Name of a run → the folder with its `predictions.jsonl`.
+        folders: Name of a run → the folder with its `predictions.jsonl`. Runs `X/seed_1`, `X/seed_2` are one, `X`.
 
     Returns:
         `(name of the baseline, rows of run, benchmark, difference, p)`; None where no two runs can be compared.
     """
-    runs = {name: hits for name, folder in folders.items() if (hits := _hits(folder / "predictions.jsonl"))}
+    runs: dict[str, dict[str, Seeds]] = {}
+    for run, folder in folders.items():
+        method, seed = method_and_seed(run)
+        for benchmark, rows in _hits(folder / "predictions.jsonl").items():
+            runs.setdefault(method, {}).setdefault(benchmark, {})[seed] = rows
     baseline = next((name for name in runs if name.split("/")[-1] == BASELINE), next(iter(runs), None))
     if baseline is None or len(runs) < 2:
         return None
     rows = []
-    for name, hits in runs.items():
-        for benchmark in sorted(hits.keys() & runs[baseline].keys()) if name != baseline else ():
-            rows.append([name, benchmark, *_compared(hits[benchmark], runs[baseline][benchmark])])
+    for name, found in runs.items():
+        for benchmark in sorted(found.keys() & runs[baseline].keys()) if name != baseline else ():
+            rows.append([name, benchmark, *_compared(found[benchmark], runs[baseline][benchmark])])
     return baseline, rows
 
 
-def _compared(ours: dict[str, bool], theirs: dict[str, bool]) -> tuple[str, str]:
-    if ours.keys() != theirs.keys():
+def _compared(ours: Seeds, theirs: Seeds) -> tuple[str, str]:
+    ids = list(next(iter(theirs.values())))
+    if any(hits.keys() != set(ids) for hits in (*ours.values(), *theirs.values())):
         return "other rows", ""
-    mine, other = list(ours.values()), [theirs[row] for row in ours]
+    mine, other = _means(ours, ids), _means(theirs, ids)
     low, high = paired_bootstrap(mine, other)
-    gain = (sum(mine) - sum(other)) / len(mine)
-    return f"{100 * gain:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] (n = {len(mine)})", f"{mcnemar(mine, other):.3g}"
+    gain = (sum(mine) - sum(other)) / len(ids)
+    both = [seed for seed in ours if seed in theirs]
+    p = [mcnemar([ours[seed][row] for row in ids], [theirs[seed][row] for row in ids]) for seed in both]
+    return f"{100 * gain:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] (n = {len(ids)})", ", ".join(f"{x:.3g}" for x in p)
+
+
+def _means(seeds: Seeds, ids: list[str]) -> list[float]:
+    return [sum(hits[row] for hits in seeds.values()) / len(seeds) for row in ids]
 
 
 def _hits(path: Path) -> Hits:

@@ -70,10 +70,15 @@ def find_runs(folder: Path) -> dict[str, Path]:
     """
     runs = {}
     for path in sorted(folder.rglob("metrics.json")):
-        if read_json(path).get("results"):
+        if read_json(path).get("results") and not _of_a_sweep(path):
             parts = path.parent.relative_to(folder).parts
             runs["/".join(parts[:-1] if parts[-1:] == ("eval",) else parts) or folder.name] = path.parent
     return runs
+
+
+def _of_a_sweep(path: Path) -> bool:
+    """Whether a run is a sweep's, which is scored on other rows."""
+    return any((folder / "sweep.json").exists() for folder in path.parents)
 
 
 def accuracies(runs: dict[str, dict[str, Any]]) -> Table:

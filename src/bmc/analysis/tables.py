@@ -12,9 +12,11 @@ from typing import Any
 from ..errors import did_you_mean, fail
 from ..recipe import load
 from .report import accuracy_cell, markdown_table, read_json
+from .seeds import FILE as SEEDS
+from .seeds import seeds_cell
 
 NOT_RUN, UNKNOWN, OTHER_MODEL = "not run", "–", "other model"
-SINGLE = "Each reproduced number is a single run, with its 95 % interval where it has one, and n."
+SINGLE = "A reproduced number is a single run, with its 95 % interval where it has one, and n, unless it is of seeds."
 JUDGED = "Win rates and lengths stand in eval/judged.json of a run, once a judge's results are there."
 
 
@@ -113,6 +115,8 @@ def reproduced(runs: Path, cell: Cell) -> str:
     """Our number for a cell, or `not run`."""
     kind, _, name = cell.metric.partition(".")
     folder = runs / cell.run
+    if kind == "accuracy" and (folder / SEEDS).is_file():
+        return _seeds(folder / SEEDS)
     path = folder / {"accuracy": "eval/metrics.json", "grad_norm": "trainer_state.json"}.get(kind, "eval/judged.json")
     if not path.is_file():
         return NOT_RUN
@@ -123,6 +127,11 @@ def reproduced(runs: Path, cell: Cell) -> str:
         return _gradient_norm(found) if kind == "grad_norm" else _judgement(found.get(name))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise fail(str(path), f"isn't of the shape that {cell.metric} needs; remove it and make it again") from None
+
+
+def _seeds(path: Path) -> str:
+    results = read_json(path)["results"]
+    return seeds_cell(results.get("average") or next(iter(results.values())))
 
 
 def average(results: dict[str, Any]) -> dict[str, Any] | None:

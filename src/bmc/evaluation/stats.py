@@ -35,14 +35,14 @@ def accuracy(correct: list[bool]) -> dict[str, float | int | list[float]]:
 
 
 def paired_bootstrap(
-    ours: Sequence[bool], theirs: Sequence[bool], draws: int = 100_000, seed: int = 0
+    ours: Sequence[float], theirs: Sequence[float], draws: int = 100_000, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % percentile interval of accuracy(ours) − accuracy(theirs), rows being drawn again with replacement.
+    """The 95 % percentile interval of mean(ours) − mean(theirs), rows being drawn again with replacement.
 
-    A row adds −1, 0 or 1 to the difference, so a resample of the rows is a draw from a multinomial distribution.
+    The differences of rows take few values, so a resample of the rows is a draw from a multinomial distribution.
 
     Args:
-        ours: Whether each row is right.
+        ours: Whether each row is right, or how often over several seeds.
         theirs: The same rows, in the same order.
         draws: Resamples.
         seed: Of the draws.
@@ -50,9 +50,10 @@ def paired_bootstrap(
     n = len(ours)
     if n == 0:
         return -1.0, 1.0
-    better, worse = _discordant(ours, theirs)
-    counts = np.random.default_rng(seed).multinomial(n, [better / n, worse / n, (n - better - worse) / n], size=draws)
-    low, high = np.percentile((counts[:, 0] - counts[:, 1]) / n, [2.5, 97.5])
+    differences = np.subtract(np.asarray(ours, float), np.asarray(theirs, float))
+    values, counts = np.unique(differences.round(12), return_counts=True)
+    means = np.random.default_rng(seed).multinomial(n, counts / n, size=draws) @ values / n
+    low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -1,0 +1,1 @@
+"""Several trainings of one recipe: the points of a sweep, seeds."""
