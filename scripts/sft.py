@@ -15,7 +15,7 @@ def main() -> None:
     if arguments.dry_run:
         describe_run("supervised fine-tuning", arguments, model_args, config, {})
         return
-    from trl import SFTTrainer
+    from bmc.steady import SFTTrainer
 
     tokenizer, train, evaluation = open_run(arguments, model_args, config, ("prompt", "completion"))
     config.assistant_only_loss = "messages" in train.column_names  # whole conversations

@@ -146,7 +146,7 @@ def test_a_sweep_trains_and_scores_its_points(chain: dict[str, Path], run: Any, 
     run(
         "preference", "swept", shared=True, model_name_or_path=str(chain["sft"]), dataset_mixture=pairs,
         token_weighting="bmc", sweep={"bmc_delta": [1.0, 3.0]}, eval_recipe=str(recipe),
-        reference_cache=str(run.folder / "references"),
+        precompute_ref_log_probs=True, reference_cache=str(run.folder / "references"),
     )  # fmt: skip
     assert "2 of 2 points" in capsys.readouterr().out
     state = json.loads((run.folder / "swept-sweep/sweep.json").read_text())

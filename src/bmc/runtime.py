@@ -17,6 +17,7 @@ from .errors import Faults, fail
 from .recipe import default_of
 
 MANIFEST = "recipe.json"
+PREEMPTED = 75  # EX_TEMPFAIL, the exit status that says: a checkpoint was saved, start me again
 _STARTED = time.monotonic()
 
 
@@ -76,14 +77,19 @@ def may_claim(output_dir: str, recipe: dict[str, Any]) -> None:
         earlier = dict(json.loads(manifest.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
         raise fail(str(manifest), "is no record of a run; choose another output_dir or remove the folder") from None
-    recipe = json.loads(json.dumps(recipe, default=str))
-    changed = sorted(key for key in earlier | recipe if earlier.get(key) != recipe.get(key))
+    changed = differing_keys(earlier, recipe)
     if changed:
         raise fail(
             str(folder),
             f"holds a run of another recipe (it differs in {', '.join(changed)}); "
             "choose another output_dir or remove the folder",
         )
+
+
+def differing_keys(earlier: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
+    """The keys in which a recipe differs from one that was written down."""
+    recipe = json.loads(json.dumps(recipe, default=str))
+    return sorted(key for key in earlier | recipe if earlier.get(key) != recipe.get(key))
 
 
 def claim(output_dir: str, recipe: dict[str, Any]) -> Path:

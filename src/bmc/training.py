@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 import trl
 from datasets import Dataset
 
+from .checkpoints import check_checkpoint
 from .config import names
 from .data.mixture import load_split
 from .data.pairs import WEIGHTS
@@ -20,11 +22,12 @@ from .errors import fail
 from .models import check_model, load_tokenizer
 from .plan import describe_batch, describe_data, show
 from .recipe import parse
-from .runtime import claim, elapsed, is_main_process, may_claim, recipe_of, set_fields, write_json
+from .runtime import MANIFEST, PREEMPTED, claim, elapsed, is_main_process, may_claim, recipe_of, set_fields, write_json
 from .training_config import ModelArguments, TrainingArguments
 
-# columns that go to the trainer if they are there: TRL hands two to the chat template, two are token weights
-ALSO = ("tools", "chat_template_kwargs", *WEIGHTS)
+# columns that go to the trainer if they are there: TRL hands two to the chat template, two are token weights, and the id
+# is for messages
+ALSO = ("tools", "chat_template_kwargs", *WEIGHTS, "id")
 
 
 def parse_training(argv: list[str], arguments: type, config: type, description: str) -> tuple[Any, Any, Any]:
@@ -153,16 +156,32 @@ def identity(arguments: TrainingArguments, model_args: ModelArguments, config: A
 
 
 def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
-    """Trains, from where an earlier run of the recipe stopped; saves model, tokenizer, history and `metrics.json`."""
-    from transformers.trainer_utils import get_last_checkpoint
+    """Trains, from where an earlier run of the recipe stopped; saves model, tokenizer, history and `metrics.json`.
 
+    Args:
+        trainer: A `SteadyTraining`, in a folder that was claimed.
+        tokenizer: To be saved with the model.
+
+    Raises:
+        Faults: The checkpoint that is to be resumed can't be, the disk is full, or a number isn't finite.
+        SystemExit: `PREEMPTED`, after SIGTERM.
+    """
     config = trainer.args
+    trainer.recipe = recipe = json.loads((Path(config.output_dir) / MANIFEST).read_text(encoding="utf-8"))
     checkpoint = config.resume_from_checkpoint
-    if checkpoint in (None, True, "true"):
-        checkpoint = get_last_checkpoint(config.output_dir)
-    result = trainer.train(resume_from_checkpoint=checkpoint or None)
+    if isinstance(checkpoint, str):
+        check_checkpoint(Path(checkpoint), recipe)
+    else:
+        checkpoint = checkpoint is not False
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.preempted:
+        _leave(trainer)
+        step = trainer.state.global_step
+        print(f"stopped by SIGTERM after step {step}: {config.output_dir}/checkpoint-{step}; the same command goes on")
+        raise SystemExit(PREEMPTED)
     trainer.save_model(config.output_dir)
-    metrics = {**result.metrics, "rows": len(trainer.train_dataset), "seconds": elapsed()}
+    seconds = round(trainer.seconds_before + elapsed(), 1)
+    metrics = {**result.metrics, "rows": len(trainer.train_dataset), "seconds": seconds}
     if config.do_eval and trainer.eval_dataset is not None:
         metrics |= {**trainer.evaluate(), "eval_rows": len(trainer.eval_dataset)}
     if is_main_process():
@@ -171,7 +190,11 @@ def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
         write_json(Path(config.output_dir) / "metrics.json", metrics)
     if config.push_to_hub:
         trainer.push_to_hub()
+    _leave(trainer)
+    return metrics
+
+
+def _leave(trainer: Any) -> None:
     trainer.accelerator.end_training()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # without it a rank aborts at exit
-    return metrics

@@ -21,6 +21,11 @@ REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 Batch = dict[str, Any]
 
 
+def prompt_fits(row: dict[str, Any], max_length: int) -> bool:
+    """Whether `max_length` leaves a tokenised pair any token of its responses."""
+    return len(row["prompt_ids"]) < max_length
+
+
 @dataclass
 class DataCollatorForBMC(DataCollatorForPreference):
     """Pairs as rows for the model, with the values of the response tokens beside them.
@@ -31,7 +36,8 @@ class DataCollatorForBMC(DataCollatorForPreference):
 
     A batch of B pairs has, the winner before the loser and T being the longest response's tokens:
     `num_tokens` (B,), of both sequences of a pair; `response_mask` (B, 2, T), which are tokens and no padding;
-    `diff_mask` (B, 2, T), bool; perhaps `ref_logps` and `token_weights` (B, 2, T), float32; and what `lay_out` returns.
+    `diff_mask` (B, 2, T), bool; perhaps `ref_logps` and `token_weights` (B, 2, T), float32; perhaps `ids`, the rows';
+    and what `lay_out` returns.
 
     Attributes:
         prefix_sharing: Fold sequences with the same prompt into one.
@@ -56,6 +62,8 @@ class DataCollatorForBMC(DataCollatorForPreference):
             if columns[0] in examples[0]:
                 dtype = torch.bool if key == "diff_mask" else torch.float32
                 batch[key] = self._beside(examples, columns, batch["response_mask"], dtype)
+        if "id" in examples[0]:
+            batch["ids"] = [example["id"] for example in examples]
         return batch
 
     def lay_out(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
 from ..errors import fail
+from ..steady import SteadyTraining
 from ..training_config import BMCConfig
 from .attention import attention_arguments, causal_lm, obstacle, use_tree_attention
-from .batching import REF_COLUMNS, DataCollatorForBMC
+from .batching import REF_COLUMNS, DataCollatorForBMC, prompt_fits
 from .diff import DIFF_COLUMNS, mark_differences
 from .head import TokenScores, at_places, keep_predictors, score
 from .losses import LOSSES, REFERENCE_FREE, Pairs, hyperparameters, weigh
@@ -31,7 +33,7 @@ from .weights import WEIGHT_COLUMNS, bmc_weights, check_weights
 logger = logging.getLogger(__name__)
 
 
-class BMCTrainer(DPOTrainer):
+class BMCTrainer(SteadyTraining, DPOTrainer):
     """DPO over weighted tokens (arXiv 2408.07471, §3.2), a drop-in for `trl.DPOTrainer`.
 
     The constructor is DPOTrainer's, with a `BMCConfig` for `args`; so are model loading, PEFT, DeepSpeed, saving and
@@ -87,25 +89,35 @@ class BMCTrainer(DPOTrainer):
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         streamed = isinstance(dataset, IterableDataset)
-        rows = 0 if streamed else len(dataset)
-        dataset = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
-        if not streamed and len(dataset) < rows:
-            logger.warning(
-                "max_length: dropped %d of %d %s pairs, whose prompts alone fill its %d tokens",
-                *(rows - len(dataset), rows, dataset_name, args.max_length),
-            )
-        if not streamed and not len(dataset):
-            raise fail("max_length", f"no {dataset_name} pair is left under {args.max_length} tokens; raise it")
+        # DPOTrainer would drop long prompts by a function that holds all of `args`: no other run would find what comes
+        # after it in the cache
+        whole = copy.copy(args)
+        whole.max_length = None
+        dataset = super()._prepare_dataset(dataset, processing_class, whole, dataset_name)
         if args.token_weighting == "external":
             check_weights(dataset, dataset_name)
-        options = {} if streamed else {"num_proc": args.dataset_num_proc, "desc": f"Comparing {dataset_name} pairs"}
         ignored = stop_word_ids(self._tokenizer) if args.ignore_stop_words else []
         how = {"algorithm": args.diff_algorithm, "ignored": ignored}
-        return dataset.map(mark_differences, fn_kwargs=how, **options)
+        options = {} if streamed else {"num_proc": args.dataset_num_proc, "desc": f"Comparing {dataset_name} pairs"}
+        dataset = dataset.map(mark_differences, fn_kwargs=how, **options)
+        if args.max_length is None:
+            return dataset
+        options = (
+            {} if streamed else {**options, "desc": f"Dropping {dataset_name} pairs whose prompt fills max_length"}
+        )
+        kept = dataset.filter(prompt_fits, fn_kwargs={"max_length": args.max_length}, **options)
+        if not streamed and len(kept) < len(dataset):
+            logger.warning(
+                "max_length: dropped %d of %d %s pairs, whose prompts alone fill its %d tokens",
+                *(len(dataset) - len(kept), len(dataset), dataset_name, args.max_length),
+            )
+        if not streamed and not len(kept):
+            raise fail("max_length", f"no {dataset_name} pair is left under {args.max_length} tokens; raise it")
+        return kept
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        ours = (*DIFF_COLUMNS, *REF_COLUMNS, *WEIGHT_COLUMNS)
+        ours = ("id", *DIFF_COLUMNS, *REF_COLUMNS, *WEIGHT_COLUMNS)
         self._signature_columns = [*dict.fromkeys([*self._signature_columns, *ours])]
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:

@@ -1,0 +1,212 @@
+"""What keeps a training trustworthy, for any trainer of transformers': whole checkpoints, an exact resume, an orderly end
+on SIGTERM, and none on numbers that aren't finite."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import trl
+from torch import Tensor
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from .checkpoints import PARTIAL, is_full_disk, last_checkpoint, publish, seal
+from .errors import Faults, fail
+from .runtime import write_json
+
+
+class SteadyTraining(Trainer):
+    """Mixin before a trainer class.
+
+    A checkpoint appears when it is whole, with what the trainer's own lacks: the sums behind the next logged line, so
+    that a resumed run logs what one that was never stopped would. On SIGTERM the step is finished, a checkpoint saved
+    and `preempted` set. A loss or gradient norm that isn't finite is a fault that names the batch's rows.
+
+    Attributes:
+        recipe: What decides the run's results; stands in its checkpoints.
+        preempted: Whether SIGTERM ended the training.
+        seconds_before: Training time of earlier processes of a resumed run.
+    """
+
+    recipe: dict[str, Any] | None = None
+    preempted = False
+    seconds_before = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._partial: Path | None = None
+        self._resumed_from: str | None = None
+        self._batches: list[Any] = []
+        super().__init__(*args, **kwargs)
+        self.add_callback(_Watch(self))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """As the trainer's; `True` takes the newest checkpoint that is whole."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+        self._resumed_from = resume_from_checkpoint or None
+        return super().train(resume_from_checkpoint=self._resumed_from, **kwargs)
+
+    # checkpoints
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._partial or super()._get_output_dir(trial))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self._partial is None:
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """The trainer's, under another name first.
+
+        Raises:
+            Faults: The disk is full or the like; the older checkpoints are as they were.
+        """
+        run = Path(super()._get_output_dir(trial))
+        name, partial = f"checkpoint-{self.state.global_step}", run / PARTIAL
+        if self.args.should_save:
+            shutil.rmtree(partial, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._partial = partial
+        try:
+            super()._save_checkpoint(model, trial)
+            self._write_progress(partial / name)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self._name_best(run, partial / name)
+                seal(partial / name, self.recipe)
+                publish(partial / name, run / name)
+        except Exception as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if not is_full_disk(error):
+                raise
+            kept = last_checkpoint(str(run)) or "none was saved before"
+            raise fail(
+                str(run / name), f"can't be written ({error}); make room and start again, from the newest: {kept}"
+            ) from None
+        finally:
+            self._partial = None
+        if self.args.should_save:
+            shutil.rmtree(partial, ignore_errors=True)
+            rotate_checkpoints(
+                output_dir=str(run),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            super()._push_from_checkpoint(str(run / name))
+
+    def _name_best(self, run: Path, written: Path) -> None:
+        """The best checkpoint's path, as it is after renaming, in the state that was written."""
+        if self.state.best_global_step:
+            best = run / f"checkpoint-{self.state.best_global_step}"
+            if best.exists() or best.name == written.name:
+                self.state.best_model_checkpoint = str(best)
+                self.state.save_to_json(str(written / "trainer_state.json"))
+
+    # an exact resume
+
+    def _progress_file(self, folder: Path) -> Path:
+        return folder / f"progress_{self.args.process_index}.json"
+
+    def _write_progress(self, folder: Path) -> None:
+        """The sums since the last logged line, and those over the whole training."""
+        metrics = getattr(self, "_metrics", {})
+        progress = {
+            "tr_loss": self._tr_loss.item(),
+            "total_loss": self._total_loss_scalar,
+            "last_logged": self._globalstep_last_logged,
+            "seconds": self.seconds_before + time.time() - self._began,
+            "metrics": {mode: dict(values) for mode, values in metrics.items()},
+            "tokens": getattr(self, "_total_train_tokens", None),
+        }
+        write_json(self._progress_file(folder), progress)
+
+    def _read_progress(self) -> None:
+        path = self._progress_file(Path(self._resumed_from)) if self._resumed_from else None
+        if path is None or not path.exists():  # another number of processes: the next logged line is of what follows
+            return
+        progress = json.loads(path.read_text(encoding="utf-8"))
+        self._tr_loss = torch.tensor(progress["tr_loss"], device=self.args.device)
+        self._total_loss_scalar = progress["total_loss"]
+        self._globalstep_last_logged = progress["last_logged"]
+        self.seconds_before = progress["seconds"]
+        if progress["tokens"] is not None:
+            self._total_train_tokens = progress["tokens"]
+            self._metrics = {mode: defaultdict(list, values) for mode, values in progress["metrics"].items()}
+
+    def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
+        """Loss and speed of the whole training, not of what came after the last resume."""
+        if self.seconds_before:
+            self._initial_global_step = 0
+        return super()._finalize_training(trial, num_train_samples, start_time - self.seconds_before)
+
+    # numbers that aren't finite
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+        self._batches.append(inputs.get("ids") or inputs["input_ids"][:, :40])
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if not torch.isfinite(loss):
+            raise self._not_finite("loss", loss.item(), self._batches[-1:])
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not math.isfinite(norm) and not self.args.fp16:  # whose loss scaler expects it
+            raise self._not_finite("gradient norm", float(norm), self._batches)
+        self._batches.clear()
+        return norm
+
+    def _not_finite(self, what: str, value: float, batches: list[Any]) -> Faults:
+        rows: list[str] = []
+        for batch in batches:  # ids, or the beginnings of rows
+            texts = batch if isinstance(batch, list) else self.processing_class.batch_decode(batch)
+            rows += texts if isinstance(batch, list) else [f"“{text[:60]}”" for text in texts]
+        kept = last_checkpoint(self.args.output_dir)
+        return fail(
+            self.args.output_dir,
+            f"stopped at step {self.state.global_step + 1}: the {what} is {value}; the batch has the rows "
+            f"{', '.join(rows)}; look at them, or lower learning_rate; "
+            + (f"the last good checkpoint is {kept}" if kept else "no checkpoint was saved before"),
+        )
+
+
+class SFTTrainer(SteadyTraining, trl.SFTTrainer):
+    """`trl.SFTTrainer`."""
+
+
+class _Watch(TrainerCallback):
+    """Begins where a checkpoint ended, and ends on SIGTERM when all processes have finished the step."""
+
+    def __init__(self, trainer: SteadyTraining) -> None:
+        self.trainer, self.terminated, self.before = trainer, False, signal.SIG_DFL
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.trainer._began = time.time()
+        self.trainer._read_progress()
+        if threading.current_thread() is threading.main_thread():  # no other may
+            self.before = signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, *_: Any) -> None:
+        self.terminated = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        terminated = self.terminated
+        if args.world_size > 1:  # the signal reaches processes at different steps
+            terminated = bool(self.trainer.accelerator.reduce(torch.tensor(float(terminated), device=args.device)) > 0)
+        if terminated:
+            self.trainer.preempted = control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.before)

@@ -1,0 +1,188 @@
+"""Killed and resumed runs against one that was never stopped, on a tiny Llama."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from bmc.checkpoints import SEAL, check_checkpoint, flaw, last_checkpoint, publish, seal
+from bmc.errors import Faults
+
+ROOT = Path(__file__).parents[1]
+TEMPLATE = str(ROOT / "recipes/chat_templates/instruction.jinja")
+
+
+def checkpoint(folder: Path, step: int, recipe: dict[str, Any] | None = None) -> Path:
+    path = folder / f"checkpoint-{step}"
+    (path / "deep").mkdir(parents=True)
+    (path / "model.safetensors").write_bytes(b"x" * 1000)
+    (path / "deep/optimizer.pt").write_bytes(b"y" * 10)
+    seal(path, recipe)
+    return path
+
+
+def test_a_sealed_checkpoint_is_whole(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, 5)
+    assert flaw(path) is None
+    assert json.loads((path / SEAL).read_text())["files"] == {"deep/optimizer.pt": 10, "model.safetensors": 1000}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: (path / "model.safetensors").write_bytes(b"x" * 999), "model.safetensors has 999 of 1,000 bytes"),
+        (lambda path: (path / "deep/optimizer.pt").unlink(), "deep/optimizer.pt is missing"),
+        (lambda path: (path / SEAL).unlink(), "it has no checkpoint.json, which is written last"),
+        (lambda path: (path / SEAL).write_text("{"), "it has no checkpoint.json, which is written last"),
+    ],
+)
+def test_a_torn_checkpoint_is_passed_over(damage: Any, said: str, tmp_path: Path, caplog: Any) -> None:
+    older, newest = checkpoint(tmp_path, 9), checkpoint(tmp_path, 10)
+    damage(newest)
+    assert flaw(newest) == said
+    with caplog.at_level(logging.WARNING):
+        assert last_checkpoint(str(tmp_path)) == str(older)
+    assert caplog.messages == [f"{newest} is torn ({said}); going back to the one before it"]
+
+
+def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-x").mkdir()
+    assert last_checkpoint(str(tmp_path)) is None
+    assert last_checkpoint(str(tmp_path / "nothing")) is None
+
+
+def test_a_checkpoint_takes_the_place_of_a_torn_one(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-5").mkdir()
+    (tmp_path / "checkpoint-5/left.txt").touch()
+    publish(checkpoint(tmp_path / "partial", 5), tmp_path / "checkpoint-5")
+    assert flaw(tmp_path / "checkpoint-5") is None
+    assert not (tmp_path / "checkpoint-5/left.txt").exists()
+
+
+def test_a_named_checkpoint_must_be_whole_and_of_the_recipe(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, 5, {"beta": 0.1, "seed": 1})
+    check_checkpoint(path, {"beta": 0.1, "seed": 1})
+    with pytest.raises(Faults, match=r"is a checkpoint of another recipe \(it differs in beta\)"):
+        check_checkpoint(path, {"beta": 0.2, "seed": 1})
+    (path / "model.safetensors").unlink()
+    with pytest.raises(Faults, match=r"is torn \(model.safetensors is missing\)"):
+        check_checkpoint(path, {})
+    with pytest.raises(Faults, match="resume_from_checkpoint: .* is no folder"):
+        check_checkpoint(tmp_path / "none", {})
+
+
+# runs
+
+
+def recipe(folder: Path, model_dir: Path, name: str, **options: Any) -> Path:
+    """Pairs with attention dropout's worth of randomness: 6 steps of 4 pairs, logged every 4 and saved every 3."""
+    pairs = folder / "pairs.jsonl"
+    if not pairs.exists():
+        rows = [{"id": f"r{i}", "prompt": f"{i}+1=", "chosen": f"{i + 1}", "rejected": f"{i}?"} for i in range(24)]
+        pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        config = json.loads((model_dir / "config.json").read_text())
+        copy = folder / "model"
+        copy.mkdir()
+        for path in model_dir.iterdir():
+            (copy / path.name).write_bytes(path.read_bytes())
+        (copy / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.3}))
+    path = folder / f"{name}.yaml"
+    values = {
+        "model_name_or_path": str(folder / "model"), "chat_template": TEMPLATE, "dtype": "float32", "use_cpu": True,
+        "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 64, "learning_rate": 1e-3,
+        "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_train_epochs": 1, "logging_steps": 4,
+        "save_strategy": "steps", "save_steps": 3, "token_weighting": "bmc", "disable_dropout": False,
+        "dataset_mixture": {"datasets": [{"id": str(pairs)}]}, "output_dir": str(folder / name), **options,
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+# Runs a stage in its process and sends that a signal when the step given has begun
+KILL = """
+import os, runpy, signal, sys
+from transformers import TrainerCallback, Trainer
+step, name, script = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+class Kill(TrainerCallback):
+    def on_substep_end(self, args, state, control, **_):
+        if state.global_step == step:
+            os.kill(os.getpid(), getattr(signal, name))
+before = Trainer.__init__
+def after(self, *args, **kwargs):
+    before(self, *args, **kwargs)
+    self.add_callback(Kill())
+Trainer.__init__ = after
+sys.argv = sys.argv[3:]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def train(path: Path, *, kill_at: int = -1, by: str = "SIGKILL", script: str = "preference") -> Any:
+    command = [sys.executable, "-c", KILL, str(kill_at), by, str(ROOT / f"scripts/{script}.py"), str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """The logged lines without what time alone decides."""
+    passing = ("runtime", "per_second")
+    logged = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [{key: value for key, value in line.items() if not key.endswith(passing)} for line in logged]
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    ours, theirs = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, model_dir: Path) -> Path:
+    """A run that was never stopped."""
+    run = train(recipe(folder, model_dir, "whole"))
+    assert run.returncode == 0, run.stderr[-3000:]
+    return folder / "whole"
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_if_it_had_never_been(whole: Path, folder: Path, model_dir: Path) -> None:
+    path = recipe(folder, model_dir, "killed")
+    assert train(path, kill_at=5).returncode == -signal.SIGKILL
+    assert [p.name for p in (folder / "killed").glob("checkpoint-*")] == ["checkpoint-3"]
+    run = train(path)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert same_weights(whole, folder / "killed")
+    assert history(whole) == history(folder / "killed")
+    (line,) = [line for line in history(whole) if "loss" in line]
+    assert line["step"] == 4  # logged after the checkpoint, of sums from before it
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_with_75(whole: Path, folder: Path, model_dir: Path) -> None:
+    path = recipe(folder, model_dir, "preempted")
+    run = train(path, kill_at=1, by="SIGTERM")
+    assert run.returncode == 75, run.stderr[-3000:]
+    assert run.stdout.splitlines()[-1] == (
+        f"stopped by SIGTERM after step 2: {folder / 'preempted'}/checkpoint-2; the same command goes on"
+    )
+    assert not (folder / "preempted/metrics.json").exists()
+    assert train(path).returncode == 0
+    assert same_weights(whole, folder / "preempted")
+    assert history(whole) == history(folder / "preempted")
