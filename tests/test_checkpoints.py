@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def test_a_named_checkpoint_must_be_whole_and_of_the_recipe(tmp_path: Path) -> N
     (path / "model.safetensors").unlink()
     with pytest.raises(Faults, match=r"is torn \(model.safetensors is missing\)"):
         check_checkpoint(path, {})
-    with pytest.raises(Faults, match="resume_from_checkpoint: .* is no folder"):
+    with pytest.raises(Faults, match=r"resume_from_checkpoint: .* is no folder"):
         check_checkpoint(tmp_path / "none", {})
 
 

@@ -76,9 +76,7 @@ def check_checkpoint(folder: Path, recipe: dict[str, Any]) -> None:
         raise fail("resume_from_checkpoint", f"{folder} is no folder; leave it out to start from the newest checkpoint")
     reason = flaw(folder)
     if reason:
-        raise fail(
-            str(folder), f"is torn ({reason}); leave resume_from_checkpoint out to start from the newest whole one"
-        )
+        raise fail(str(folder), f"is torn ({reason}); without resume_from_checkpoint the newest whole one is taken")
     earlier = json.loads((folder / SEAL).read_text(encoding="utf-8"))["recipe"]
     changed = differing_keys(earlier or recipe, recipe)
     if changed:

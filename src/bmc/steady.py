@@ -1,5 +1,5 @@
-"""What keeps a training trustworthy, for any trainer of transformers': whole checkpoints, an exact resume, an orderly end
-on SIGTERM, and none on numbers that aren't finite."""
+"""What makes a training one to be trusted, for any trainer of transformers': whole checkpoints, an exact resume, an
+orderly end on SIGTERM, and a stop on numbers that aren't finite."""
 
 from __future__ import annotations
 
@@ -189,7 +189,8 @@ class _Watch(TrainerCallback):
     """Begins where a checkpoint ended, and ends on SIGTERM when all processes have finished the step."""
 
     def __init__(self, trainer: SteadyTraining) -> None:
-        self.trainer, self.terminated, self.before = trainer, False, signal.SIG_DFL
+        self.trainer, self.terminated = trainer, False
+        self.before: Any = signal.SIG_DFL
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self.trainer._began = time.time()

@@ -25,8 +25,8 @@ from .recipe import parse
 from .runtime import MANIFEST, PREEMPTED, claim, elapsed, is_main_process, may_claim, recipe_of, set_fields, write_json
 from .training_config import ModelArguments, TrainingArguments
 
-# columns that go to the trainer if they are there: TRL hands two to the chat template, two are token weights, and the id
-# is for messages
+# columns that go to the trainer if they are there: TRL hands two to the chat template, two are token weights, and ids
+# name rows in messages
 ALSO = ("tools", "chat_template_kwargs", *WEIGHTS, "id")
 
 

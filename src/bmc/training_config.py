@@ -83,8 +83,8 @@ class PreferenceArguments(TrainingArguments):
         Raises:
             ValueError: They aren't.
         """
-        given = self.seeds.split(",") if isinstance(self.seeds, str) else self.seeds
-        numbers = list(map(int, given if isinstance(given, list) else [given]))
+        given: list[Any] = self.seeds if isinstance(self.seeds, list) else str(self.seeds).split(",")
+        numbers = list(map(int, given))
         if not numbers or min(numbers) < 0:
             raise ValueError(numbers)
         return numbers

@@ -31,8 +31,8 @@ def differences(folders: dict[str, Path]) -> tuple[str, list[list[str]]] | None:
     runs: dict[str, dict[str, Seeds]] = {}
     for run, folder in folders.items():
         method, seed = method_and_seed(run)
-        for benchmark, rows in _hits(folder / "predictions.jsonl").items():
-            runs.setdefault(method, {}).setdefault(benchmark, {})[seed] = rows
+        for benchmark, hits in _hits(folder / "predictions.jsonl").items():
+            runs.setdefault(method, {}).setdefault(benchmark, {})[seed] = hits
     baseline = next((name for name in runs if name.split("/")[-1] == BASELINE), next(iter(runs), None))
     if baseline is None or len(runs) < 2:
         return None
