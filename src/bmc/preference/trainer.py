@@ -26,6 +26,7 @@ from .batching import REF_COLUMNS, DataCollatorForBMC, prompt_fits
 from .diff import DIFF_COLUMNS, mark_differences
 from .head import TokenScores, at_places, keep_predictors, score
 from .losses import LOSSES, REFERENCE_FREE, Pairs, hyperparameters, weigh
+from .metrics import FallingRewards, kl, reward_metrics, token_metrics, weight_shares
 from .reference import ReferenceCache, add_reference_logps, default_cache, model_digest
 from .stop_words import stop_word_ids
 from .weights import WEIGHT_COLUMNS, bmc_weights, check_weights
@@ -83,6 +84,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
             )
         super().__init__(model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
         self.precompute_ref_logps &= not self.reference_free
+        self.add_callback(FallingRewards())
         self._choose_layout()
 
     # data: tokenise as TRL does, mark the differing tokens, perhaps run the reference
@@ -236,36 +238,29 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
     def _record(
         self, scores: TokenScores, logps: Tensor, ref_logps: Tensor, weights: Tensor, inputs: dict[str, Any]
     ) -> None:
-        """Appends this batch's metrics, averaged over the processes; `log` averages them over the steps."""
+        """Appends this batch's metrics, over all processes; `log` averages them over the steps."""
         responses, diff_mask, logps = inputs["response_mask"], inputs["diff_mask"], logps.detach()
-        chosen_logps, rejected_logps = logps.sum(dim=-1).unbind(1)
-        chosen_rewards, rejected_rewards = self._rewards(logps, ref_logps, responses).unbind(1)
-        means = {
-            "rewards/chosen": chosen_rewards,
-            "rewards/rejected": rejected_rewards,
-            "rewards/margins": chosen_rewards - rejected_rewards,
-            "rewards/accuracies": (chosen_rewards > rejected_rewards).float(),
-            "logps/chosen": chosen_logps,
-            "logps/rejected": rejected_logps,
-        }
-        shares = {  # (sum, count) over tokens
+        tokens = {
             "entropy": (at_places(scores.entropy.detach(), inputs), responses),
             "mean_token_accuracy": (at_places(scores.is_top1, inputs)[:, 0], responses[:, 0]),
             "diff/share": (diff_mask, responses),
-            "diff/weight": (weights * diff_mask, diff_mask),
+            "diff/weight": (weights, diff_mask),
         }
+        if self.args.token_weighting != "none":
+            tokens |= weight_shares(weights, diff_mask)
+        if not self.reference_free:
+            tokens["kl/chosen"] = (kl(logps, ref_logps)[:, 0], responses[:, 0])
+        found = reward_metrics(self._rewards(logps, ref_logps, responses), logps) | token_metrics(tokens)
+        of_pairs = torch.stack([torch.stack(sum_and_count, dim=1) for sum_and_count in found.values()], dim=1)
+        totals = self.accelerator.gather_for_metrics(of_pairs).sum(dim=0).tolist()
         mode = "train" if self.model.training else "eval"
         metrics = self._metrics[mode]
-        for name, values in means.items():
-            metrics[name].append(self.accelerator.gather_for_metrics(values).mean().item())
-        for name, (values, mask) in shares.items():
-            totals = torch.stack([values.sum().float(), mask.sum().float()])[None]
-            total, count = self.accelerator.gather_for_metrics(totals).sum(dim=0).tolist()
+        for name, (total, count) in zip(found, totals, strict=True):
             if count:
                 metrics[name].append(total / count)
         if mode == "train":
-            tokens = self.accelerator.gather_for_metrics(inputs["num_tokens"]).sum().item()
-            self._total_train_tokens += tokens // self._tp_size
+            tokens_seen = self.accelerator.gather_for_metrics(inputs["num_tokens"]).sum().item()
+            self._total_train_tokens += tokens_seen // self._tp_size
         metrics["num_tokens"] = [self._total_train_tokens]
 
 

@@ -1,0 +1,91 @@
+"""What is logged of a batch, and a warning when it bodes ill."""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+logger = logging.getLogger(__name__)
+
+Metrics = dict[str, tuple[Tensor, Tensor]]  # name → (sum, count) of each pair, (B,) each; the metric is Σ sum / Σ count
+WEIGHT_EDGES = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+FALLING_STEPS = 20
+
+
+def reward_metrics(rewards: Tensor, logps: Tensor) -> Metrics:
+    """Rewards, their margin and accuracy, and log π(y).
+
+    Args:
+        rewards: (B, 2), the winners' first.
+        logps: log π_θ of the response tokens, (B, 2, T), 0 beside them.
+    """
+    (chosen, rejected), sums = rewards.unbind(1), logps.sum(dim=-1)
+    values = {
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/margins": chosen - rejected,
+        "rewards/accuracies": (chosen > rejected).float(),
+        "logps/chosen": sums[:, 0],
+        "logps/rejected": sums[:, 1],
+    }
+    return {name: (value, torch.ones_like(value)) for name, value in values.items()}
+
+
+def token_metrics(values: dict[str, tuple[Tensor, Tensor]]) -> Metrics:
+    """Averages over tokens: each `(values, mask)`, of shape (B, …)."""
+    return {
+        name: ((value * mask).flatten(1).sum(dim=1).float(), mask.flatten(1).sum(dim=1).float())
+        for name, (value, mask) in values.items()
+    }
+
+
+def kl(logps: Tensor, ref_logps: Tensor) -> Tensor:
+    """KL(π_θ ‖ π_ref) at each token of a given text, by the k3 estimator: r − 1 − log r with r = π_ref/π_θ, at least 0.
+
+    On winners it is what the paper's Figure 9 follows during training; the texts are not the policy's own, so this
+    tells how far the policy has moved on them and not the divergence of its samples.
+
+    Args:
+        logps: log π_θ, any shape.
+        ref_logps: log π_ref, of the same shape.
+    """
+    ratio = ref_logps - logps
+    return ratio.exp() - 1 - ratio
+
+
+def weight_shares(weights: Tensor, diff_mask: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """λ's histogram: which differing tokens weigh how much, as `token_metrics` wants it; the last bin is open."""
+    bins = [(low, high, f"weights/{low:g}-{high:g}") for low, high in pairwise(WEIGHT_EDGES)]
+    bins.append((WEIGHT_EDGES[-1], float("inf"), f"weights/{WEIGHT_EDGES[-1]:g}-"))
+    return {name: ((weights >= low) & (weights < high), diff_mask) for low, high, name in bins}
+
+
+class FallingRewards(TrainerCallback):
+    """Warns once when both rewards have fallen from one logged line to the next for `FALLING_STEPS` steps."""
+
+    def __init__(self) -> None:
+        self.last: tuple[float, float] | None = None
+        self.since: int | None = None
+        self.warned = False
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if not logs or "rewards/chosen" not in logs:
+            return
+        now = (logs["rewards/chosen"], logs["rewards/rejected"])
+        falling = self.last is not None and now[0] < self.last[0] and now[1] < self.last[1]
+        if not falling:
+            self.since = state.global_step
+        if self.since is not None and state.global_step - self.since >= FALLING_STEPS and not self.warned:
+            self.warned = True
+            logger.warning(
+                "the rewards of winners and losers have both fallen for %d steps (to %.3f and %.3f): the policy moves "
+                "probability away from both, to responses that stand in no pair. A lower learning_rate, a larger beta, "
+                "or loss_type: [sigmoid, sft] holds the winners up",
+                *(state.global_step - self.since, *now),
+            )
+        self.last = now
