@@ -188,6 +188,48 @@ class SampleConfig(GenerationArguments, StageArguments, DataArguments, ModelArgu
 
 
 @dataclass(kw_only=True)
+class ValidatorSettings:
+    """What an edit must be before it is trained on (`bmc.bridging.validate`). "Made of" is y_l, or y_w for `degrade`
+    and `polish`; lengths and distances are in characters, edit ratios as in the data (0: equal, 1: nothing in common).
+
+    Attributes:
+        min_chars: Characters that an edit has at the least, whitespace around it aside.
+        min_edit_ratio: An edit this close to the response that it is to stand against (0: equal) is the same.
+        max_edit_ratio: An edit further than this from what it was made of is a rewrite; 1 allows everything.
+        copy_edit_ratio: An edit this close to the response that it was to learn from is a copy of it, …
+        copy_min_original_ratio: … where y_w and y_l differ by more than this; where they differ by less, mending a few
+            words may well end there. 1 allows copies.
+        short_words: What was made of so few words may be replaced whole: no rewrite, copy or drift there.
+        min_length_ratio: Length of an edit over that of the shorter of what it was made of and what it was to learn
+            from, at the least; 0 allows everything.
+        max_length_ratio: The same over the longer, at the most; null allows everything.
+        refusal_window: Characters at the start in which a refusal ("I'm sorry, but I can't help …") counts; 0 allows
+            refusals. Where y_w or y_l refuses, an edit may.
+        meta_window: Characters at the start and at the end in which talk about the edit ("Here is the revised
+            response") counts; 0 allows it. What y_w or y_l says is no such talk.
+        cut_off: Turn down replies that reached `max_tokens`.
+        final_answer: Check the final answer of QA and math rows against `answer`.
+        delimiters: Turn down the prompt's own tags and chat templates' special tokens that are in none of x, y_w, y_l.
+    """
+
+    min_chars: Positive = 1
+    min_edit_ratio: Fraction = 0.0
+    max_edit_ratio: Fraction = 0.7
+    copy_edit_ratio: Fraction = 0.02
+    copy_min_original_ratio: Fraction = 0.3
+    short_words: Annotated[int, Field(ge=0)] = 3
+    min_length_ratio: Fraction = 0.5
+    max_length_ratio: Annotated[float, Field(ge=1.0)] | None = 2.0
+    refusal_window: Annotated[int, Field(ge=0)] = 200
+    meta_window: Annotated[int, Field(ge=0)] = 200
+    cut_off: bool = True
+    final_answer: bool = True
+    delimiters: bool = True
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(kw_only=True)
 class BridgeConfig(StageArguments, DataArguments):
     """Recipe of `scripts/bridge.py`: (x, y_w, y_l) → (x, ỹ_w, y_l) (§3.1, Eq. 1), or what it is compared with.
 
@@ -214,11 +256,14 @@ class BridgeConfig(StageArguments, DataArguments):
         limit: Try only the first so many pairs.
         tokenizer_name_or_path: Tokenizer of the model to be trained, whose tokens `token_scores` weighs (by
             `chat_template`, if that is not the tokenizer's own).
+        validators: What an edit must be before it is trained on.
+        similarity_model: Sentence-embedding model (a Hub id or a folder; extra `embeddings`) by which `stats.json` tells
+            the cosine similarity of (y_w, ỹ_w) and (ỹ_w, y_l) too.
         replies: SQLite file of the endpoint's replies; by default `replies.sqlite` beside output_dir, so that all runs
             of a setting find it.
     """
 
-    PASSING: ClassVar = {"api_key_env", "max_concurrency", "max_retries", "timeout", "replies"}
+    PASSING: ClassVar = {"api_key_env", "max_concurrency", "max_retries", "timeout", "replies", "similarity_model"}
 
     editor: Literal["openai", "rules"] = "openai"
     mode: BridgeMode = "targeted"
@@ -234,6 +279,8 @@ class BridgeConfig(StageArguments, DataArguments):
     proportion: Fraction = 1.0
     limit: Positive | None = None
     tokenizer_name_or_path: str | None = None
+    validators: ValidatorSettings = field(default_factory=ValidatorSettings)
+    similarity_model: str | None = None
     replies: str | None = None
 
     def faults(self) -> Iterator[tuple[str, str]]:
