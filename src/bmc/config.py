@@ -257,8 +257,8 @@ class BridgeConfig(StageArguments, DataArguments):
         tokenizer_name_or_path: Tokenizer of the model to be trained, whose tokens `token_scores` weighs (by
             `chat_template`, if that is not the tokenizer's own).
         validators: What an edit must be before it is trained on.
-        similarity_model: Sentence-embedding model (a Hub id or a folder; extra `embeddings`) by which `stats.json` tells
-            the cosine similarity of (y_w, ỹ_w) and (ỹ_w, y_l) too.
+        similarity_model: Sentence-embedding model (a Hub id or a folder; extra `embeddings`) by which `stats.json`
+            tells the cosine similarity of (y_w, ỹ_w) and (ỹ_w, y_l) too.
         replies: SQLite file of the endpoint's replies; by default `replies.sqlite` beside output_dir, so that all runs
             of a setting find it.
     """
