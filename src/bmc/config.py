@@ -214,7 +214,7 @@ class ValidatorSettings:
 
     min_chars: Positive = 1
     min_edit_ratio: Fraction = 0.0
-    max_edit_ratio: Fraction = 0.7
+    max_edit_ratio: Fraction = 0.6
     copy_edit_ratio: Fraction = 0.02
     copy_min_original_ratio: Fraction = 0.3
     short_words: Annotated[int, Field(ge=0)] = 3

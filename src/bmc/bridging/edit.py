@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,28 @@ class GoodEnough(EditError):
 
 
 @dataclass(frozen=True)
+class Objection:
+    """What is wrong with a reply.
+
+    Attributes:
+        reason: The `reason` in `dropped.jsonl`.
+        advice: What the editor is told of it, in the terms of its prompt. It says nothing that the prompt doesn't show,
+            and quotes no data.
+    """
+
+    reason: str
+    advice: str
+
+
+class TurnedDown(EditError):
+    """A reply that can't be used, where another try may help."""
+
+    def __init__(self, objection: Objection) -> None:
+        super().__init__(objection.reason)
+        self.advice = objection.advice
+
+
+@dataclass(frozen=True)
 class Reply:
     """What a model said.
 
@@ -93,6 +115,7 @@ class Asker(Protocol):
         ...
 
 
+@runtime_checkable
 class Editor(Protocol):
     """Anything that edits pairs without being asked in words; `rules.RulesEditor` does."""
 
