@@ -111,6 +111,11 @@ def write_json(path: Path, value: Any) -> None:
     _replace(path, [json.dumps(value, indent=2, ensure_ascii=False)])
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text whole or not at all."""
+    _replace(path, [text])
+
+
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     """Writes rows as JSONL, whole or not at all; returns how many."""
     return _replace(path, (json.dumps(row, ensure_ascii=False) for row in rows))
