@@ -146,6 +146,7 @@ class Statistics:
         """
         counts = self.counts
         return {
+            "mode": self.mode,
             "rows": counts["rows"],
             "kept": counts["kept"],
             "bridged": counts["bridged"],

@@ -28,7 +28,7 @@ class Candidate:
         text: ỹ_w (for `degrade` ỹ_l).
         case: The pair.
         mode: What kind of edit it is.
-        mark: That of the request's tags, if there was a request.
+        mark: That of the request's tags; None of an editor by rule, which copies nothing.
     """
 
     text: str
@@ -144,7 +144,7 @@ def final_answer(edit: Candidate, limits: ValidatorSettings) -> Objection | None
 
 def copies(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
     """A copy of what it was to learn from, where mending what it was made of can't have led there."""
-    if edit.base is None or edit.model is None or _is_short(edit.base[0], limits):
+    if edit.mark is None or edit.base is None or edit.model is None or _is_short(edit.base[0], limits):
         return None
     original = edit_ratio(edit.base[0], edit.model[0])
     if original <= limits.copy_min_original_ratio:
