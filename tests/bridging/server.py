@@ -31,7 +31,7 @@ def refuses(status: int, message: str = "no", code: str | None = None) -> Reply:
 
 def part(request: dict[str, Any], name: str) -> str:
     """What a request says between the tags `name`, and the mark on them as `part(request, "mark")`."""
-    user = request["messages"][-1]["content"]
+    user = request["messages"][1]["content"]
     found = re.search(r"<(?:question|request) (\w+)>", user)  # the first tag
     assert found
     if name == "mark":
@@ -43,7 +43,7 @@ def part(request: dict[str, Any], name: str) -> str:
 
 def shows(request: dict[str, Any], name: str) -> bool:
     """Whether a request has a part of that name."""
-    return f"<{name} {part(request, 'mark')}>" in request["messages"][-1]["content"]
+    return f"<{name} {part(request, 'mark')}>" in request["messages"][1]["content"]
 
 
 def revises(request: dict[str, Any], text: str, tag: str = "revised") -> Reply:
