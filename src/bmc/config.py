@@ -243,6 +243,8 @@ class AskingArguments:
     }  # fmt: skip
 
     def faults(self) -> Iterator[tuple[str, str]]:
+        if self.base_url is not None and not re.match(r"https?://[^/\s]+", self.base_url):
+            yield "base_url", "is no address of a server; write it like http://localhost:8000/v1"
         if self.max_cost_usd is not None and self.model not in self.prices:
             what = f"has no price for {self.model}, which max_cost_usd needs; give input and output, in dollars"
             yield "prices", f"{what} a million tokens"

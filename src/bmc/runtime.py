@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -9,7 +10,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,22 @@ def claim(output_dir: str, recipe: dict[str, Any]) -> Path:
     if is_main_process() and not (folder / MANIFEST).exists():
         write_json(folder / MANIFEST, json.loads(json.dumps(recipe, default=str)))
     return folder
+
+
+@contextlib.contextmanager
+def writing(folder: str | Path) -> Iterator[None]:
+    """Tells of a full disk or a folder that can't be written as a fault.
+
+    Args:
+        folder: Named where the system names no file.
+    """
+    try:
+        yield
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as error:
+        what = f"can't be written ({error.strerror or error}); make room or choose another output_dir"
+        raise fail(str(error.filename or folder), what) from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -20,22 +20,29 @@ CREATE TABLE IF NOT EXISTS batches (name TEXT PRIMARY KEY, state TEXT NOT NULL);
 
 def request_key(**request: Any) -> str:
     """A name for a request: the hash of everything that the reply depends on."""
-    return hashlib.sha256(json.dumps(request, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()
+    said = json.dumps(request, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(said.encode(errors="surrogatepass")).hexdigest()
 
 
 class KeptReplies:
     """A store as it is, to be read while anyone may write it; an empty one where there is none."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.reading = path, sqlite3.connect(":memory:")
-        try:
-            if path.exists():
-                self.reading = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
-            else:
-                self.reading.executescript(SCHEMA)
-            self.get("")
-        except sqlite3.Error as error:
-            raise self._unusable(error) from None
+        self.path = path
+        if not path.exists():
+            self.reading = sqlite3.connect(":memory:")
+            self.reading.executescript(SCHEMA)
+            return
+        # as one who may write, if possible, since only those can tidy the write-ahead log away
+        for mode in ("mode=rw", "mode=ro", "immutable=1"):
+            self.reading = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30)
+            try:
+                self.get("")
+                return
+            except sqlite3.Error as error:
+                self.reading.close()
+                reason = error
+        raise self._unusable(reason)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The reply to a request, if there is one."""
@@ -92,6 +99,10 @@ class ReplyStore(KeptReplies):
         if self.writer is None or self.writer.done():
             self.writer = asyncio.create_task(self._write())
         await done
+
+    async def put_all(self, replies: dict[str, dict[str, Any]]) -> None:
+        """Keeps many, in one commit or few."""
+        await asyncio.gather(*(self.put(key, reply) for key, reply in replies.items()))
 
     async def _write(self) -> None:
         while self.queue:
