@@ -20,25 +20,26 @@ _TOKENS = (
 SPECIAL = re.compile("|".join(_TOKENS))
 _HEADING = re.compile(r"^### ?(?:Instruction|Input|Response|System|User|Human|Assistant) ?:", re.MULTILINE)
 _TAG = re.compile(r"</?(?:revised|draft|reference|verdict|scores)(?: [0-9a-f]+)?>", re.IGNORECASE)
-_DEFUSED = re.compile(rf"[<\[]{_JOINER}(?:[^<>\s]{{1,70}}>|[^\[\]\s]{{1,70}}\]|</?SYS>>)")
+# What may be a special token, with joiners after its first character.
+_JOINED = re.compile(rf"([<\[])({_JOINER}*)([^<>\[\]\s]{{1,70}}[>\]]|</?SYS>>)")
 
 
 def defuse(text: str) -> str:
-    """The text with a word joiner after the first character of each special token.
+    """The text with a word joiner, or one more, after the first character of each special token.
 
     >>> defuse("<s>") == "<\u2060s>"
     True
     """
-    return SPECIAL.sub(lambda token: token[0][0] + _JOINER + token[0][1:], text)
+    return _JOINED.sub(lambda token: token[1] + _JOINER + token[2] + token[3] if _is_special(token) else token[0], text)
 
 
 def restore(text: str) -> str:
     """What `defuse` was given, or what an editor made of it."""
-    return _DEFUSED.sub(lambda found: plain if SPECIAL.fullmatch(plain := _plain(found[0])) else found[0], text)
+    return _JOINED.sub(lambda token: token[1] + token[2][1:] + token[3] if _is_special(token) else token[0], text)
 
 
-def _plain(token: str) -> str:
-    return token.replace(_JOINER, "", 1)
+def _is_special(token: re.Match[str]) -> bool:
+    return SPECIAL.fullmatch(token[1] + token[3]) is not None
 
 
 def delimiters(text: str) -> set[str]:
