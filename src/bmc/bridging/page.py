@@ -55,8 +55,7 @@ _PAGE = """<!doctype html>
 {body}
 </main>
 </body>
-</html>
-"""
+</html>"""
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 360, 200, 44, 40, 12
 
 
