@@ -86,17 +86,18 @@ def test_hostile_texts_are_shown_and_not_run(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_shown(mode: str, edit: str, removed: list[str], added: list[str], beside: str, tmp_path: Path) -> None:
-    usage = {
-        "requests": 1204,
-        "cached": 3,
-        "retries": 7,
-        "prompt_tokens": 1234567,
-        "completion_tokens": 9,
-        "dollars": 2.5,
+    answers = {"replies": 1204, "prompt_tokens": 1234567, "completion_tokens": 9, "dollars": 2.5}
+    this_run = {
+        "requests": 8,
+        "retries": {"429": 3, "500": 4},
+        "replies": 1,
+        "dollars": None,
+        "rows_per_second": 160.25,
     }
-    _, seen = written(tmp_path, run(mode, edit, ROW), usage=usage, seconds=2.0, rows_per_second=160.25)
+    _, seen = written(tmp_path, run(mode, edit, ROW), answers=answers, this_run=this_run, seconds=2.0)
     assert "1 of 2 pairs kept" in seen.words
-    for words in ("Requests1,204", "Prompt tokens1,234,567", "Dollars2.50", "Rows a second160.2", f"refusal {SCRIPT}1"):
+    for words in ("Answers1,204", "Prompt tokens1,234,567", "Dollars2.50", "Dollars–", "Requests8",
+                  "after a failure7", "Rows a second160.2", "2.0 seconds", f"refusal {SCRIPT}1"):  # fmt: skip
         assert words in seen.words, words
     assert sorted(seen.marked["del"]) == sorted(removed)
     assert sorted(seen.marked["ins"]) == sorted(added)

@@ -174,21 +174,31 @@ def _similarity(summary: Mapping[str, Any], degrades: bool) -> str:
 
 
 def _spent(summary: Mapping[str, Any]) -> str:
-    usage = summary.get("usage", {})
+    """What the answers in use cost, whenever they were given, and what this run asked for."""
+    run = dict(summary.get("this_run") or {})
+    run["retries"] = sum((run.get("retries") or {}).values())
+    tables = [
+        _costs("All answers in use", summary.get("answers") or {}),
+        _costs("This run", run) if len(run) > 1 else "",
+    ]
+    seconds = f"<p>{summary['seconds']:,.1f} seconds</p>" if summary.get("seconds") is not None else ""
+    return f'<h2>Spent</h2>\n<div class="charts">{"".join(tables)}</div>\n{seconds}' if any(tables) else ""
+
+
+def _costs(caption: str, costs: Mapping[str, Any]) -> str:
     names = {
         "requests": "Requests",
-        "cached": "Replies that were there already",
-        "retries": "Requests repeated after a failure of the endpoint",
+        "retries": "Requests repeated after a failure",
+        "replies": "Answers",
         "prompt_tokens": "Prompt tokens",
         "completion_tokens": "Completion tokens",
     }
-    rows = {words: f"{usage[name]:,}" for name, words in names.items() if usage.get(name) is not None}
-    if usage.get("dollars") is not None:
-        rows["Dollars"] = f"{usage['dollars']:,.2f}" if usage["dollars"] >= 0.1 else f"{usage['dollars']:.4f}"
-    for name, words in {"seconds": "Seconds", "rows_per_second": "Rows a second"}.items():
-        if summary.get(name) is not None:
-            rows[words] = f"{summary[name]:,.1f}"
-    return "<h2>Spent</h2>\n" + _table("", rows) if rows else ""
+    rows = {words: f"{costs[name]:,}" for name, words in names.items() if costs.get(name) is not None}
+    if "dollars" in costs:
+        rows["Dollars"] = _number(costs["dollars"], 2 if (costs["dollars"] or 0) >= 0.1 else 4)
+    speeds = {"rows_per_second": "Rows a second", "answers_per_second": "Answers a second"}
+    rows |= {words: f"{costs[name]:,.1f}" for name, words in speeds.items() if costs.get(name) is not None}
+    return _table(caption, rows) if rows else ""
 
 
 def _examples(examples: Sequence[Example], degrades: bool, polishes: bool) -> str:
