@@ -85,6 +85,12 @@ class StoredAsker:
         self.meter.use(reply)
         return Reply(reply["content"], reply["finish_reason"], reply["prompt_tokens"], reply["completion_tokens"])
 
+    async def look(self, messages: Messages) -> None:
+        """Has a request answered if it isn't yet, and counts nothing."""
+        key = self.key(messages)
+        if self.store.get(key) is None:
+            await self.model.answer(messages, key)
+
     async def _answer(self, messages: Messages, key: str) -> dict[str, Any]:
         async with self.slots:
             if self.stopped:
@@ -93,6 +99,9 @@ class StoredAsker:
                 reply = await self.model.answer(messages, key)
             except Stopped:
                 raise (self.stopped or fail("the run", "was stopped")) from None
+            except Faults as error:
+                self.stop(error)  # before the next request takes the slot
+                raise
             self.meter.pay(reply)
             if isinstance(self.store, ReplyStore):
                 await self.store.put(key, reply)
@@ -100,8 +109,8 @@ class StoredAsker:
 
     def _finished(self, key: str, task: asyncio.Task[dict[str, Any]]) -> None:
         del self.under_way[key]
-        if not task.cancelled() and isinstance(error := task.exception(), Faults):
-            self.stop(error)
+        if not task.cancelled():
+            task.exception()  # whoever asked may have gone, and asyncio would report it
 
     def stop(self, why: Faults) -> None:
         """Has nothing more asked."""

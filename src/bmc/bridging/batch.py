@@ -12,21 +12,21 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from ..config import AskingArguments
+from ..config import BridgeConfig
 from ..data.schema import Row
 from ..errors import Faults, fail
 from .asking import StoredAsker
 from .cost import Messages, Meter, approximate_tokens, dollars, prompt_text
 from .edit import EditError
 from .endpoint import Line, Result, metered, over_budget, request_body, tried
-from .quoting import Make, Notes, go_through
+from .quoting import Make, Notes, note_requests
 from .store import ReplyStore
 from .trouble import KEPT, Transient, completion, place, refusal
 
 logger = logging.getLogger(__name__)
-URL = "/v1/chat/completions"
+URL: Final = "/v1/chat/completions"
 MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000  # of a file; OpenAI takes 50,000 and 200 MB
 ROUNDS = 3  # in which a request may fail
 FIRST_POLL, LONGEST_POLL = 1.0, 60.0  # seconds between two looks
@@ -46,11 +46,12 @@ class Batches:
         Faults: There is no key.
     """
 
-    def __init__(self, settings: AskingArguments, meter: Meter, spent: float = 0.0) -> None:
+    def __init__(self, settings: BridgeConfig, meter: Meter, spent: float = 0.0) -> None:
         self.settings, self.meter, self.before = settings, meter, spent
         self.line = Line(settings)
         self.failed: dict[str, str] = {}  # request → why it has no answer
         self.failures = Counter[str]()
+        self.outcomes = 0  # requests of which something was told
 
     async def answer(self, messages: Messages, key: str) -> dict[str, Any]:
         """There is none beyond those in the store."""
@@ -77,7 +78,10 @@ class Batches:
         assert isinstance(store, ReplyStore)
         await self._collect(store)
         while await self._submit(rows, making, asker, store):
+            before = self.outcomes
             await self._collect(store)
+            if self.outcomes == before:
+                raise fail(self.line.where, f"its Batch API told nothing of what it was asked; {KEPT}")
 
     async def _submit(
         self, rows: Iterable[Row], making: Callable[[StoredAsker], Make], asker: StoredAsker, store: ReplyStore
@@ -103,10 +107,11 @@ class Batches:
             body = request_body(self.settings, messages)
             batch.add({"custom_id": key, "method": "POST", "url": URL, "body": body})
 
-        make = making(StoredAsker(Notes(note), self.settings, asker.version, store, Meter(None)))
+        noting = StoredAsker(Notes(note), self.settings, asker.version, store, Meter(None))
+        make = making(noting)
         try:
             for row in rows:
-                await go_through([row], make)
+                await note_requests(row, make, noting, self.settings.mode)
                 if batch.full:
                     await self._send(batch, store)
             if batch.count:
@@ -140,7 +145,7 @@ class Batches:
 
     async def _upload(self, path: Path) -> Any:
         with path.open("rb") as file:
-            return await self.line.send(self.line.client.files.create(file=file, purpose="batch"))
+            return await self.line.send(self.line.client.files.create(file=file, purpose="batch"), timed=False)
 
     async def _begun(self, file_id: str, again: bool) -> str:
         """The batch of an uploaded file, which is begun unless it is there: a kill or a lost reply may have left it
@@ -150,15 +155,20 @@ class Batches:
 
         async def once() -> str:
             nonlocal again
-            if again:
-                async for batch in client.batches.list(limit=100):
-                    if batch.input_file_id == file_id:
-                        return batch.id
+            known = await self.line.send(self._found(file_id)) if again else None
+            if known:
+                return known
             again = True
             begun = client.batches.create(input_file_id=file_id, endpoint=URL, completion_window="24h")
             return (await self.line.send(begun)).id
 
         return await self._tried(once)
+
+    async def _found(self, file_id: str) -> str | None:
+        async for batch in self.line.client.batches.list(limit=100):
+            if batch.input_file_id == file_id:
+                return batch.id
+        return None
 
     async def _collect(self, store: ReplyStore) -> None:
         """Waits for the batches under way, and keeps their answers."""
@@ -198,10 +208,11 @@ class Batches:
         """Keeps the answers of a file of results, and notes the failures."""
         path, stop = store.path.with_name(f"{store.path.name}.results"), None
         try:
-            await self._tried(lambda: self._download(file_id, path))
+            await self._tried(lambda: self.line.send(self._download(file_id, path), timed=False))
             answers: dict[str, dict[str, Any]] = {}
             for line in _lines(path):
                 outcome, key = self._outcome(line), str(line.get("custom_id"))
+                self.outcomes += 1
                 if isinstance(outcome, Faults):
                     stop = outcome
                 elif isinstance(outcome, Transient):
@@ -224,10 +235,10 @@ class Batches:
             raise stop
 
     async def _download(self, file_id: str, path: Path) -> None:
-        content = await self.line.send(self.line.client.files.content(file_id))
-        with path.open("wb") as file:
-            for piece in content.iter_bytes():
-                file.write(piece)
+        async with self.line.client.files.with_streaming_response.content(file_id) as content:
+            with path.open("wb") as file:
+                async for piece in content.iter_bytes():
+                    file.write(piece)
 
     def _outcome(self, line: dict[str, Any]) -> dict[str, Any] | Exception:
         """What became of a request."""

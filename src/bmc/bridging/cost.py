@@ -198,7 +198,8 @@ class Meter:
         money = "no price in the recipe" if self.price is None else f"${spent['dollars']:,.4f}"
         return (
             f"spent in this run: {money}; {self.requests:,} requests ({retries:,} of them retries), "
-            f"{spent['replies']:,} answers, {spent['prompt_tokens']:,} tokens read, {spent['completion_tokens']:,} written"
+            f"{spent['replies']:,} answers, {spent['prompt_tokens']:,} tokens read and "
+            f"{spent['completion_tokens']:,} written"
         )
 
     def _add(self, sums: dict[str, float], reply: dict[str, Any]) -> None:

@@ -30,11 +30,11 @@ def make_model(config: BridgeConfig, meter: Meter, spent: float = 0.0) -> Model:
     Raises:
         Faults: It needs a key and there is none.
     """
-    if config.editor == "openai":
-        return (Batches if config.batch_api else Endpoint)(config, meter, spent)
-    from .local import Local
+    if config.editor == "vllm" or config.editor == "transformers":
+        from .local import Local
 
-    return Local(config, config.editor)
+        return Local(config, config.editor)
+    return (Batches if config.batch_api else Endpoint)(config, meter, spent)
 
 
 def make_editor(config: BridgeConfig, meter: Meter | None = None, spent: float = 0.0) -> Editor | Asker:

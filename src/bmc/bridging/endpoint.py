@@ -50,7 +50,7 @@ class Endpoint:
         """As `asking.Model.answer`."""
         read = approximate_tokens(prompt_text(messages))
         written = self.written / self.answers if self.answers else min(read, self.settings.max_tokens)
-        guess = dollars(self.meter.price, read, written)
+        guess = dollars(self.meter.price, read, min(read, self.settings.max_tokens))  # `Budget` learns how far it is off
         reserved, cost = await self._reserve(guess), None
         try:
             answer = await self._tried(messages, read, read + written)
@@ -144,8 +144,12 @@ class Line:
             api_key=self.key, base_url=settings.base_url, max_retries=0, timeout=settings.timeout
         )
 
-    async def send(self, request: Awaitable[Result]) -> Result:
+    async def send(self, request: Awaitable[Result], timed: bool = True) -> Result:
         """What the endpoint says to a request of the client's.
+
+        Args:
+            request: The call.
+            timed: Whether `timeout` is for all of it, and not just for each of the waits in it (files).
 
         Raises:
             Transient, EditError, Faults: It failed.
@@ -153,7 +157,7 @@ class Line:
         import openai
 
         try:
-            async with asyncio.timeout(self.settings.timeout):
+            async with asyncio.timeout(self.settings.timeout if timed else None):
                 reply = await request
         except (TimeoutError, openai.APITimeoutError):
             raise Transient(f"no answer in {self.settings.timeout:g} s") from None

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -80,7 +80,7 @@ def load(config: BridgeConfig) -> tuple[Rows, Any]:
     tokenizer = _tokenizer(config, pairs, where) if config.mode == "token_scores" else None
 
     def making(editor: Editor | Asker) -> Make:
-        if tokenizer is None:
+        if isinstance(editor, Editor) or tokenizer is None:
             return partial(edited_pair, editor=editor, settings=config)
         return partial(scored_pair, asker=editor, tokenizer=tokenizer, settings=config)
 
@@ -126,7 +126,7 @@ async def _run(config: BridgeConfig, pairs: Rows, making: Any, folder: Path, spe
     try:
         if isinstance(editor, StoredAsker) and isinstance(editor.model, Batches):
             await editor.model.fill(pairs, making, editor)
-        await _write(pairs, making(editor), config, folder, statistics, editor)
+        await _write(pairs, making(editor), config, folder, statistics)
     finally:
         if isinstance(editor, StoredAsker):
             await editor.aclose()
@@ -156,27 +156,24 @@ def _this_run(meter: Meter, rows: int) -> dict[str, Any]:
 
 
 async def _write(
-    pairs: Rows, make: Make, config: BridgeConfig, folder: Path, statistics: Statistics, editor: Editor | Asker
+    pairs: Rows, make: Make, config: BridgeConfig, folder: Path, statistics: Statistics
 ) -> None:
     """Streams the results into both files, which appear only when they are whole."""
     from tqdm import tqdm
 
     width = WINDOW * config.max_concurrency
-    with files(folder, "train.jsonl", "dropped.jsonl") as (train, dropped):
-        with tqdm(total=len(pairs), unit="pair", desc="Bridging") as bar:
-            outcomes = made(pairs, make, width)
-            try:
-                async for row, outcome in outcomes:
-                    bar.update()
-                    if isinstance(outcome, EditError) and _keeps(config, outcome):
-                        outcome = kept_original(row, outcome, config.mode)
-                    statistics.add(row, outcome)
-                    if isinstance(outcome, EditError):
-                        print(json.dumps({**row, "reason": str(outcome)}, ensure_ascii=False), file=dropped)
-                    else:
-                        print(json.dumps(outcome, ensure_ascii=False), file=train)
-            finally:
-                await outcomes.aclose()
+    bar = tqdm(total=len(pairs), unit="pair", desc="Bridging")
+    with files(folder, "train.jsonl", "dropped.jsonl") as (train, dropped), bar:
+        async with contextlib.aclosing(made(pairs, make, width)) as outcomes:
+            async for row, outcome in outcomes:
+                bar.update()
+                if isinstance(outcome, EditError) and _keeps(config, outcome):
+                    outcome = kept_original(row, outcome, config.mode)
+                statistics.add(row, outcome)
+                if isinstance(outcome, EditError):
+                    print(json.dumps({**row, "reason": str(outcome)}, ensure_ascii=False), file=dropped)
+                else:
+                    print(json.dumps(outcome, ensure_ascii=False), file=train)
 
 
 def _keeps(config: BridgeConfig, failure: EditError) -> bool:
@@ -208,7 +205,7 @@ def _opened(path: Path) -> IO[str]:
     return path.open("w", encoding="utf-8", errors="backslashreplace")
 
 
-async def made(rows: Iterable[Row], make: Make, width: int) -> AsyncIterator[tuple[Row, Row | EditError]]:
+async def made(rows: Iterable[Row], make: Make, width: int) -> AsyncGenerator[tuple[Row, Row | EditError]]:
     """Each row with the pair made of it, in their order, with at most `width` of them in memory.
 
     Instead of a pair there may be the reason why there is none.

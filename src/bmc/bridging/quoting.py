@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from ..config import BridgeConfig
+from ..config import BridgeConfig, BridgeMode
+from ..data.pairs import SIDES
 from ..data.schema import Row, content
 from .asking import StoredAsker
 from .cost import Messages, Meter, Quote, TokenCounter, prompt_text
 from .edit import EditError
-from .prompts import VERSION
+from .prompts import VERSION, score_request
 from .store import KeptReplies
 
 Make = Callable[[Row], Awaitable[Row]]  # raises EditError where a pair is to be dropped
@@ -37,13 +39,15 @@ class Notes:
         pass
 
 
-async def go_through(rows: Iterable[Row], make: Make) -> None:
-    """Makes of every row what can be made of it without new answers."""
-    for row in rows:
-        try:
-            await make(row)
-        except (EditError, Unanswered):
-            pass
+async def note_requests(row: Row, make: Make, asker: StoredAsker, mode: BridgeMode) -> None:
+    """Has an asker of `Notes` note what a row asks beyond what is kept, some of it perhaps twice."""
+    if mode == "token_scores":  # the second response's scores don't wait for the first's
+        for side in SIDES:
+            messages, _ = score_request(content(row["prompt"]), content(row[side]))
+            with contextlib.suppress(Unanswered):
+                await asker.look(messages)
+    with contextlib.suppress(EditError, Unanswered):
+        await make(row)
 
 
 async def quote(
@@ -59,19 +63,24 @@ async def quote(
     """
     count = TokenCounter(config.model)
     found = Quote(config, count.how)
-    expected = 0.0
+    expected, noted = 0.0, set[str]()
 
     def note(messages: Messages, key: str) -> None:
+        if key in noted:
+            return
+        noted.add(key)
         found.asked += 1
         found.prompt_tokens += count(prompt_text(messages))
         found.completion_tokens += min(expected, config.max_tokens)
 
     meter = Meter(found.price)
-    make = making(StoredAsker(Notes(note), config, VERSION, store, meter))
+    asker = StoredAsker(Notes(note), config, VERSION, store, meter)
+    make = making(asker)
     for row in rows:
         found.rows += 1
         expected = count(content(row[_subject(config)]))
-        await go_through([row], make)
+        noted.clear()
+        await note_requests(row, make, asker, config.mode)
     found.kept, found.kept_dollars = int(meter.used["replies"]), meter.used["dollars"]
     return found
 

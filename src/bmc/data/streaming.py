@@ -1,8 +1,7 @@
-"""The rows of a mixture, read from their files anew each time they are gone through: what is held doesn't grow with
-them.
+"""The rows of a mixture, read from their files anew each time they are gone through; little of them is ever held.
 
-JSON Lines and local Parquet are read so. A part from the Hub is memory-mapped by `datasets`; a .json file, a generator's
-rows and a part with an `edit_split` are held.
+JSON Lines and local Parquet are read so. A part from the Hub is memory-mapped by `datasets`; a .json file, what a
+generator makes, and a part with an `edit_split` are held.
 """
 
 from __future__ import annotations
