@@ -325,7 +325,7 @@ def test_no_key_is_a_fault_and_leaves_no_file(
     monkeypatch.delenv("EDITOR_KEY")
     if value is not None:
         monkeypatch.setenv("EDITOR_KEY", value)
-    with pytest.raises(Faults, match="^environment variable EDITOR_KEY: (is not set; export|holds characters)"):
+    with pytest.raises(Faults, match=r"^environment variable EDITOR_KEY: (is not set; export|holds characters)"):
         make_editor(recipe("http://127.0.0.1:9/v1", output_dir=str(tmp_path / "out" / "run")))
     assert list(tmp_path.iterdir()) == []
 

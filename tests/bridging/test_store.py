@@ -46,7 +46,8 @@ def test_many_at_once_are_all_kept(tmp_path: Path) -> None:
 
 
 def run(code: str, path: Path) -> subprocess.Popen[str]:
-    head = f"import asyncio, os, sys, time\nfrom pathlib import Path\nfrom bmc.bridging.store import ReplyStore\npath = Path({str(path)!r})\n"
+    head = "import asyncio, os, sys, time\nfrom pathlib import Path\nfrom bmc.bridging.store import ReplyStore\n"
+    head += f"path = Path({str(path)!r})\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -160,5 +161,7 @@ def test_an_older_store_gets_what_it_lacks(tmp_path: Path) -> None:
 
 def test_a_key_names_all_of_a_request_in_any_order() -> None:
     assert request_key(model="m", messages=[{"a": "é"}]) == request_key(messages=[{"a": "é"}], model="m")
-    keys = {request_key(model=m, temperature=t, text=x) for m in "mn" for t in (0.0, 1.0) for x in ("a", "a ", "\ud83d")}
+    keys = {
+        request_key(model=m, temperature=t, text=x) for m in "mn" for t in (0.0, 1.0) for x in ("a", "a ", "\ud83d")
+    }
     assert len(keys) == 12

@@ -18,7 +18,7 @@ from ..config import BridgeConfig
 from ..data.schema import Row
 from ..errors import Faults, fail
 from .asking import StoredAsker
-from .cost import Messages, Meter, approximate_tokens, dollars, prompt_text
+from .cost import NONE_PAID, Messages, Meter, Paid, approximate_tokens, dollars, prompt_text
 from .edit import EditError
 from .endpoint import Line, Result, metered, over_budget, request_body, tried
 from .quoting import Make, Notes, note_requests
@@ -40,14 +40,14 @@ class Batches:
     Args:
         settings: The recipe's.
         meter: Counts tokens and dollars.
-        spent: Dollars that answers of earlier runs have cost, which count towards `max_cost_usd`.
+        paid: For answers of earlier runs, which counts towards `max_cost_usd`.
 
     Raises:
         Faults: There is no key.
     """
 
-    def __init__(self, settings: BridgeConfig, meter: Meter, spent: float = 0.0) -> None:
-        self.settings, self.meter, self.before = settings, meter, spent
+    def __init__(self, settings: BridgeConfig, meter: Meter, paid: Paid = NONE_PAID) -> None:
+        self.settings, self.meter, self.paid = settings, meter, paid
         self.line = Line(settings)
         self.failed: dict[str, str] = {}  # request → why it has no answer
         self.failures = Counter[str]()
@@ -129,7 +129,7 @@ class Batches:
         return dollars(self.meter.price, read, max(mean, min(read, self.settings.max_tokens)), batch=True)
 
     def _spent(self) -> float:
-        return self.before + self.meter.spent["dollars"]
+        return self.paid.dollars + self.meter.spent["dollars"]
 
     def _left(self) -> float:
         return float("inf") if self.settings.max_cost_usd is None else self.settings.max_cost_usd - self._spent()

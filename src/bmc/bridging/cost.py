@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config import AskingArguments, Price
 
@@ -81,6 +81,16 @@ def _local_tokenizer(model: str) -> Callable[[str], Any] | None:
     return lambda text: encoding.encode(text, disallowed_special=())
 
 
+class Paid(NamedTuple):
+    """What answers of earlier runs, on which this one rests, have cost."""
+
+    dollars: float = 0.0
+    answers: int = 0
+
+
+NONE_PAID = Paid()
+
+
 @dataclass
 class Quote:
     """What is to be asked.
@@ -108,6 +118,10 @@ class Quote:
     @property
     def price(self) -> Price | None:
         return self.settings.prices.get(self.settings.model)
+
+    @property
+    def paid(self) -> Paid:
+        return Paid(self.kept_dollars, self.kept)
 
     @property
     def dollars(self) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..config import BridgeConfig
 from .asking import Model, StoredAsker
 from .batch import Batches
-from .cost import Meter
+from .cost import NONE_PAID, Meter, Paid
 from .edit import Asker, Editor
 from .endpoint import Endpoint
 from .prompts import VERSION
@@ -19,13 +19,13 @@ def replies_path(config: BridgeConfig) -> Path:
     return Path(config.replies or Path(config.output_dir).parent / "replies.sqlite")
 
 
-def make_model(config: BridgeConfig, meter: Meter, spent: float = 0.0) -> Model:
+def make_model(config: BridgeConfig, meter: Meter, paid: Paid = NONE_PAID) -> Model:
     """The model that a recipe asks.
 
     Args:
         config: The recipe; its editor is none of rules.
         meter: Counts requests.
-        spent: Dollars that answers of earlier runs have cost.
+        paid: For answers of earlier runs.
 
     Raises:
         Faults: It needs a key and there is none.
@@ -34,16 +34,16 @@ def make_model(config: BridgeConfig, meter: Meter, spent: float = 0.0) -> Model:
         from .local import Local
 
         return Local(config, config.editor)
-    return (Batches if config.batch_api else Endpoint)(config, meter, spent)
+    return (Batches if config.batch_api else Endpoint)(config, meter, paid)
 
 
-def make_editor(config: BridgeConfig, meter: Meter | None = None, spent: float = 0.0) -> Editor | Asker:
+def make_editor(config: BridgeConfig, meter: Meter | None = None, paid: Paid = NONE_PAID) -> Editor | Asker:
     """The recipe's editor. Whoever asks it must be in one event loop throughout.
 
     Args:
         config: The recipe.
         meter: Counts tokens and dollars.
-        spent: Dollars that answers of earlier runs have cost.
+        paid: For answers of earlier runs.
 
     Raises:
         Faults: It needs a key and there is none, or the store of answers can't be used.
@@ -53,5 +53,5 @@ def make_editor(config: BridgeConfig, meter: Meter | None = None, spent: float =
 
         return RulesEditor()
     meter = meter or Meter(config.prices.get(config.model))
-    model = make_model(config, meter, spent)
+    model = make_model(config, meter, paid)
     return StoredAsker(model, config, VERSION, ReplyStore(replies_path(config)), meter)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from ..config import AskingArguments
 from ..errors import Faults, fail
 from .asking import Stopped
-from .cost import Messages, Meter, approximate_tokens, dollars, prompt_text
+from .cost import NONE_PAID, Messages, Meter, Paid, approximate_tokens, dollars, prompt_text
 from .edit import EditError
 from .limits import Budget, OverBudget, TokenBucket
 from .trouble import KEPT, Transient, not_the_protocol, place, read_completion, refusal, wait_before
@@ -27,13 +27,13 @@ class Endpoint:
     Args:
         settings: The recipe's.
         meter: Counts requests and retries.
-        spent: Dollars that answers of earlier runs have cost, which count towards `max_cost_usd`.
+        paid: For answers of earlier runs, which counts towards `max_cost_usd`.
 
     Raises:
         Faults: There is no key.
     """
 
-    def __init__(self, settings: AskingArguments, meter: Meter, spent: float = 0.0) -> None:
+    def __init__(self, settings: AskingArguments, meter: Meter, paid: Paid = NONE_PAID) -> None:
         self.settings, self.meter = settings, meter
         self.line = Line(settings)
         self.failures = 0  # requests that failed for good since the last answer
@@ -43,14 +43,16 @@ class Endpoint:
             self.requests = TokenBucket(settings.requests_per_minute, 1)
         if settings.tokens_per_minute:
             self.tokens = TokenBucket(settings.tokens_per_minute, settings.tokens_per_minute / 60)
-        self.budget = None if settings.max_cost_usd is None else Budget(settings.max_cost_usd, spent)
+        self.budget = None if settings.max_cost_usd is None else Budget(settings.max_cost_usd, *paid)
         self.answers = self.written = 0  # and tokens that they had, to guess what the next one will have
 
     async def answer(self, messages: Messages, key: str) -> dict[str, Any]:
         """As `asking.Model.answer`."""
         read = approximate_tokens(prompt_text(messages))
         written = self.written / self.answers if self.answers else min(read, self.settings.max_tokens)
-        guess = dollars(self.meter.price, read, min(read, self.settings.max_tokens))  # `Budget` learns how far it is off
+        guess = dollars(
+            self.meter.price, read, min(read, self.settings.max_tokens)
+        )  # what it is off, `Budget` learns
         reserved, cost = await self._reserve(guess), None
         try:
             answer = await self._tried(messages, read, read + written)

@@ -51,10 +51,16 @@ class Budget:
 
     The likely cost is the guess of whoever asks, times the most by which a guess has fallen short so far; until the
     first cost is known one request goes alone. So a stop comes with nothing under way, and nothing paid for is lost.
+
+    Args:
+        most: Dollars.
+        spent: Dollars that were spent before.
+        answers: Answers that were given for those; as much as one of them cost, the first must fit too.
     """
 
-    def __init__(self, most: float, spent: float) -> None:
+    def __init__(self, most: float, spent: float = 0.0, answers: int = 0) -> None:
         self.most, self.spent = most, spent
+        self.typical = spent / answers if answers else 0.0
         self.reserved, self.under_way = 0.0, 0
         self.factor: float | None = None
         self.changed = asyncio.Condition()
@@ -72,7 +78,7 @@ class Budget:
             while True:
                 likely = guess * (self.factor or 1.0)
                 fits = self.spent + self.reserved + likely <= self.most and self.factor is not None
-                first = self.factor is None and self.spent < self.most
+                first = self.factor is None and self.spent < self.most and self.spent + self.typical <= self.most
                 if fits or (first and not self.under_way):
                     self.reserved += likely
                     self.under_way += 1

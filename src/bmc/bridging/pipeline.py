@@ -28,7 +28,7 @@ from ..runtime import claim, elapsed, may_claim, recipe_of, write_json, writing
 from . import page
 from .asking import StoredAsker
 from .batch import Batches
-from .cost import Meter, Quote
+from .cost import NONE_PAID, Meter, Paid, Quote
 from .edit import Asker, EditError, Editor, GoodEnough
 from .editors import make_editor, replies_path
 from .endpoint import api_key
@@ -50,17 +50,17 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     """
     pairs, making = load(config)
     may_claim(config.output_dir, recipe_of(config))
-    spent = 0.0
+    paid = NONE_PAID
     if config.editor != "rules":
         found = quote_for(config, pairs, making)
         if found.asked and config.editor == "openai":
             api_key(config.api_key_env)
         show(f"ask {config.model} about {found.rows:,} pairs", found.facts())
         _confirm(config, found)
-        spent = found.kept_dollars
+        paid = found.paid
     with writing(config.output_dir):
         folder = claim(config.output_dir, recipe_of(config))
-        stats = asyncio.run(_run(config, pairs, making, folder, spent))
+        stats = asyncio.run(_run(config, pairs, making, folder, paid))
     if not stats["kept"]:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in stats["reasons"].items())
         raise fail(str(folder / "dropped.jsonl"), f"all {stats['rows']} pairs were dropped: {reasons}")
@@ -118,11 +118,11 @@ def _tokenizer(config: BridgeConfig, rows: Iterable[Row], where: str) -> Any:
     return tokenizer
 
 
-async def _run(config: BridgeConfig, pairs: Rows, making: Any, folder: Path, spent: float) -> dict[str, Any]:
+async def _run(config: BridgeConfig, pairs: Rows, making: Any, folder: Path, paid: Paid) -> dict[str, Any]:
     """Asks, and writes all files."""
     meter = Meter(config.prices.get(config.model))
     statistics = Statistics(config.mode)
-    editor = make_editor(config, meter, spent)
+    editor = make_editor(config, meter, paid)
     try:
         if isinstance(editor, StoredAsker) and isinstance(editor.model, Batches):
             await editor.model.fill(pairs, making, editor)
@@ -155,9 +155,7 @@ def _this_run(meter: Meter, rows: int) -> dict[str, Any]:
     }
 
 
-async def _write(
-    pairs: Rows, make: Make, config: BridgeConfig, folder: Path, statistics: Statistics
-) -> None:
+async def _write(pairs: Rows, make: Make, config: BridgeConfig, folder: Path, statistics: Statistics) -> None:
     """Streams the results into both files, which appear only when they are whole."""
     from tqdm import tqdm
 
