@@ -97,14 +97,14 @@ class StoredAsker:
                 raise self.stopped
             try:
                 reply = await self.model.answer(messages, key)
+                self.meter.pay(reply)
+                if isinstance(self.store, ReplyStore):
+                    await self.store.put(key, reply)
             except Stopped:
                 raise (self.stopped or fail("the run", "was stopped")) from None
             except Faults as error:
                 self.stop(error)  # before the next request takes the slot
                 raise
-            self.meter.pay(reply)
-            if isinstance(self.store, ReplyStore):
-                await self.store.put(key, reply)
             return reply
 
     def _finished(self, key: str, task: asyncio.Task[dict[str, Any]]) -> None:
