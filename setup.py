@@ -32,6 +32,8 @@ EXTRAS = {
         "mypy>=1.11",
         "types-PyYAML",
         "gguf>=0.17",  # `make` unpacks SmolLM2-135M from a GGUF file
+        "fastapi>=0.115",  # for a test against `transformers serve`, as is
+        "uvicorn>=0.30",
     ],
 }
 

@@ -50,9 +50,7 @@ class Endpoint:
         """As `asking.Model.answer`."""
         read = approximate_tokens(prompt_text(messages))
         written = self.written / self.answers if self.answers else min(read, self.settings.max_tokens)
-        guess = dollars(
-            self.meter.price, read, min(read, self.settings.max_tokens)
-        )  # what it is off, `Budget` learns
+        guess = dollars(self.meter.price, read, min(read, self.settings.max_tokens))
         reserved, cost = await self._reserve(guess), None
         try:
             answer = await self._tried(messages, read, read + written)

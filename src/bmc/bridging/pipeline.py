@@ -25,7 +25,7 @@ from ..errors import fail
 from ..models import load_tokenizer
 from ..plan import show
 from ..runtime import claim, elapsed, may_claim, recipe_of, write_json, writing
-from . import page
+from . import page, similarity
 from .asking import StoredAsker
 from .batch import Batches
 from .cost import NONE_PAID, Meter, Paid, Quote
@@ -49,6 +49,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
             that the editor has given are kept in any case.
     """
     pairs, making = load(config)
+    embedder = similarity.load(config.similarity_model) if config.similarity_model else None
     may_claim(config.output_dir, recipe_of(config))
     paid = NONE_PAID
     if config.editor != "rules":
@@ -60,7 +61,13 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
         paid = found.paid
     with writing(config.output_dir):
         folder = claim(config.output_dir, recipe_of(config))
-        stats = asyncio.run(_run(config, pairs, making, folder, paid))
+        stats, statistics = asyncio.run(_run(config, pairs, making, folder, paid))
+        if embedder is not None:
+            with (folder / "train.jsonl").open(encoding="utf-8") as lines:
+                stats["similarity"]["cosine"] = similarity.cosine(embedder, map(json.loads, lines), config.mode)
+        stats["seconds"] = elapsed()
+        page.write(folder, stats, statistics.examples)
+        write_json(folder / "stats.json", stats)  # the last one: it says that the run is done
     if not stats["kept"]:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in stats["reasons"].items())
         raise fail(str(folder / "dropped.jsonl"), f"all {stats['rows']} pairs were dropped: {reasons}")
@@ -118,8 +125,10 @@ def _tokenizer(config: BridgeConfig, rows: Iterable[Row], where: str) -> Any:
     return tokenizer
 
 
-async def _run(config: BridgeConfig, pairs: Rows, making: Any, folder: Path, paid: Paid) -> dict[str, Any]:
-    """Asks, and writes all files."""
+async def _run(
+    config: BridgeConfig, pairs: Rows, making: Any, folder: Path, paid: Paid
+) -> tuple[dict[str, Any], Statistics]:
+    """Asks, writes the pairs, and tells what came of it."""
     meter = Meter(config.prices.get(config.model))
     statistics = Statistics(config.mode)
     editor = make_editor(config, meter, paid)
@@ -135,10 +144,7 @@ async def _run(config: BridgeConfig, pairs: Rows, making: Any, folder: Path, pai
     stats = statistics.summary()
     if isinstance(editor, StoredAsker):
         stats |= {"answers": meter.summary(meter.used), "this_run": _this_run(meter, len(pairs))}
-    stats["seconds"] = elapsed()
-    write_json(folder / "stats.json", stats)
-    page.write(folder, stats, statistics.examples)
-    return stats
+    return stats, statistics
 
 
 def _this_run(meter: Meter, rows: int) -> dict[str, Any]:

@@ -334,7 +334,7 @@ def parsed_lines(lines: Iterable[str], path: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.rstrip("\n"))
         except json.JSONDecodeError as error:
             what = f"is not JSON ({error.msg} at column {error.colno}); write one object a line"
             raise fail(f"{path}: row {number}", what) from error

@@ -200,7 +200,7 @@ def _kept_columns(columns: list[str] | None, there: list[str], where: str) -> li
     """`columns` and the id, or None for all."""
     if columns is None:
         return None
-    there = [*there, *([] if "id" in there else ["id"])]
+    there = [*(column for column in there if column != "id"), "id"]
     for column in columns:
         if column not in there:
             raise fail(where, f"has no column '{column}'{did_you_mean(column, there)}; there are {', '.join(there)}")
