@@ -36,7 +36,7 @@ test: install  ## The whole test suite
 	pytest
 
 ##@ Development
-.PHONY: install test-fast quality bench style help clean
+.PHONY: install test-fast quality bench bench-bridging style help clean
 install: $(VENV)/.installed  ## Virtual environment with the pinned dependencies (once)
 
 # torch first and alone, since the range in setup.py would take whatever build is newest. Without a GPU it is PyTorch's
@@ -62,6 +62,9 @@ quality: install  ## Lint, format and types, checked
 bench: install models/smollm2-135m/config.json  ## DPO-BMC steps against trl.DPOTrainer's: time, memory, FLOPs, tokens (an hour)
 	@python benchmarks/train_step.py
 
+bench-bridging: install  ## Bridging against a server on loopback: requests a second, memory (6 minutes)
+	@python benchmarks/bridging.py
+
 style: install  ## Lint and format, mended
 	ruff check --fix .
 	ruff format .
@@ -70,7 +73,7 @@ clean:  ## Remove what the stages wrote
 	rm -rf $(OUT)
 
 help:  ## This list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nTables and figures of the paper (DRY_RUN=1 prints the commands only)\n'; printf '  make %s\n' $(TABLES)
 	@printf '\nExperiments (make SETTING/RECIPE)\n'; $(foreach s,$(SETTINGS),printf '  make %s/dpo_bmc\n' $(s);)
 

@@ -20,6 +20,7 @@ CORE = [
 
 EXTRAS = {
     "vllm": ["vllm>=0.10"],
+    "embeddings": ["sentence-transformers>=3.0"],  # similarities of bridged responses by meaning
     "eval": ["alpaca-eval>=0.6", "lm-eval>=0.4"],
     "plots": ["matplotlib>=3.9"],
     "handbook": ["alignment-handbook @ git+https://github.com/huggingface/alignment-handbook"],
@@ -31,6 +32,8 @@ EXTRAS = {
         "mypy>=1.11",
         "types-PyYAML",
         "gguf>=0.17",  # `make` unpacks SmolLM2-135M from a GGUF file
+        "fastapi>=0.115",  # for a test against `transformers serve`, as is
+        "uvicorn>=0.30",
     ],
 }
 

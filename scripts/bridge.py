@@ -6,28 +6,37 @@ OPENAI_API_KEY=… python scripts/bridge.py recipes/llama2-7b/qa/bridge.yaml
 import sys
 
 from bmc.config import BridgeConfig
-from bmc.plan import describe_data, show
+from bmc.plan import describe_data, missing_data, show
 from bmc.recipe import parse
 from bmc.runtime import stage
+
+
+def plan(config: BridgeConfig) -> None:
+    """Prints what would be done and what it would cost; needs no key."""
+    scores, asks = config.mode == "token_scores", config.editor != "rules"
+    endpoint = f"{config.model} at {config.base_url or 'OpenAI'}, key from {config.api_key_env}"
+    facts = {
+        "pairs": describe_data(config.dataset_mixture.datasets),
+        "editor": endpoint if config.editor == "openai" else f"{config.editor}{f', {config.model}' if asks else ''}",
+        "mode": config.mode,
+        "prompt": f"{config.template} template" if asks and not scores else None,
+        "tokenizer": config.tokenizer_name_or_path,
+        "bridged": None if scores else f"{config.proportion:.0%} of the pairs that are kept",
+        "output": config.output_dir,
+    }
+    if asks and not missing_data(config.dataset_mixture.datasets):
+        from bmc.bridging.pipeline import load, quote_for
+
+        facts |= quote_for(config, *load(config)).facts()
+    elif asks:
+        facts["quote"] = "none before the pairs are there"
+    show("bridge pairs", facts)
 
 
 def main() -> None:
     (config,) = parse(sys.argv[1:], BridgeConfig, description=__doc__)
     if config.dry_run:
-        scores = config.mode == "token_scores"
-        endpoint = f"{config.model} at {config.base_url or 'OpenAI'}, key from {config.api_key_env}"
-        show(
-            "bridge pairs",
-            {
-                "pairs": describe_data(config.dataset_mixture.datasets),
-                "editor": endpoint if config.editor == "openai" else config.editor,
-                "mode": config.mode,
-                "prompt": f"{config.template} template" if config.editor == "openai" and not scores else None,
-                "tokenizer": config.tokenizer_name_or_path,
-                "bridged": None if scores else f"{config.proportion:.0%} of the pairs that are kept",
-                "output": config.output_dir,
-            },
-        )
+        plan(config)
         return
     from bmc.bridging.pipeline import bridge
 

@@ -56,6 +56,7 @@ def dry_run(script: str, arguments: list[str]) -> None:
         "table",
         "fetch_smollm2",
         "train_step",
+        "bridging",
     ):
         return
     if stage in light:

@@ -26,10 +26,19 @@ def _describe(dataset: DatasetConfig) -> str:
     name = dataset.id or dataset.source or ""
     share = "" if dataset.weight == 1 else f" × {dataset.weight:g}"
     most = "" if dataset.num_rows is None else f", at most {dataset.num_rows:,} rows"
-    is_path = name.endswith((".jsonl", ".json", ".parquet"))
-    missing = " (not there yet; `make` builds it)" if is_path and not Path(name).exists() else ""
+    missing = " (not there yet; `make` builds it)" if _missing(dataset) else ""
     part = "" if dataset.edit_split is None else f", split {dataset.edit_split} by edit distance"
     return f"{name}[{dataset.split}]{part}{share}{most}{missing}"
+
+
+def missing_data(datasets: list[DatasetConfig]) -> bool:
+    """Whether a file that is to be read isn't there yet."""
+    return any(map(_missing, datasets))
+
+
+def _missing(dataset: DatasetConfig) -> bool:
+    name = dataset.id or ""
+    return name.endswith((".jsonl", ".json", ".parquet")) and not Path(name).exists()
 
 
 def describe_generation(config: SampleConfig | EvaluateConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -9,7 +10,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,30 @@ def claim(output_dir: str, recipe: dict[str, Any]) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def writing(folder: str | Path) -> Iterator[None]:
+    """Tells of a full disk or a folder that can't be written as a fault.
+
+    Args:
+        folder: Named where the system names no file.
+    """
+    try:
+        yield
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as error:
+        what = f"can't be written ({error.strerror or error}); make room or choose another output_dir"
+        raise fail(str(error.filename or folder), what) from None
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON whole or not at all."""
     _replace(path, [json.dumps(value, indent=2, ensure_ascii=False)])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text whole or not at all."""
+    _replace(path, [text])
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:

@@ -1,107 +1,189 @@
+"""An endpoint as the editor: what it is asked, what its failures mean, and that the key is nowhere."""
+
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
+import logging
+import sqlite3
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from server import ChatServer, Reply, Script, part, refuses, revises, says
+from server import HANGS_UP, NO_JSON, ChatServer, Reply, Script, half_sent, refuses, says
 
-from bmc.bridging import editors
-from bmc.bridging.edit import Case, Edit, EditError
-from bmc.bridging.editors import OpenAIEditor, make_editor
+from bmc.bridging import editors, trouble
+from bmc.bridging.asking import StoredAsker
+from bmc.bridging.cost import Meter
+from bmc.bridging.edit import EditError
+from bmc.bridging.editors import make_editor
 from bmc.bridging.rules import RulesEditor
-from bmc.config import BridgeConfig
+from bmc.config import BridgeConfig, Price
 from bmc.errors import Faults
 
 KEY = "sk-test-57c1"
-CASE = Case("1", "qa", "Where?", "In a river.\nThe answer is river", "In a bank.\nThe answer is bank", "river")
-MENDED = "In a river bank.\nThe answer is river"
+ASKED = [{"role": "system", "content": "Mend."}, {"role": "user", "content": "é 2 + 2 = 5"}]
 
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITOR_KEY", KEY)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(trouble, "FIRST_WAIT", 0.001)
 
 
-def recipe(url: str, **settings: Any) -> BridgeConfig:
+def recipe(url: str | None, **settings: Any) -> BridgeConfig:
     given = {"output_dir": "unused", "api_key_env": "EDITOR_KEY", "max_retries": 0, "model": "m", "timeout": 5.0}
     return BridgeConfig(**{**given, "base_url": url, **settings})
 
 
-def ask(folder: Path, config: BridgeConfig, case: Case = CASE) -> Edit:
-    with closing(make_editor(replace(config, replies=str(folder / "replies.sqlite")))) as editor:
-        return asyncio.run(editor.edit(case))
+def ask(folder: Path, config: BridgeConfig, *conversations: Any, meter: Meter | None = None) -> Any:
+    """The reply to one conversation, or those to many that are asked at once; errors are among them."""
+
+    async def run() -> Any:
+        editor = make_editor(replace(config, replies=str(folder / "replies.sqlite")), meter)
+        assert isinstance(editor, StoredAsker)
+        try:
+            if not conversations:
+                return await editor.ask(ASKED)
+            return await asyncio.gather(*map(editor.ask, conversations), return_exceptions=True)
+        finally:
+            await editor.aclose()
+            editor.close()
+
+    return asyncio.run(run())
+
+
+def numbered(count: int) -> list[list[dict[str, str]]]:
+    return [[{"role": "user", "content": f"row {number}"}] for number in range(count)]
 
 
 def always(reply: Reply) -> Script:
     return lambda request, number: reply
 
 
-def test_a_good_draft_and_what_the_endpoint_is_asked(tmp_path: Path) -> None:
-    with ChatServer(always(says("<verdict>good</verdict>"))) as server:
-        assert ask(tmp_path, recipe(server.url, temperature=0.5, max_tokens=9)) == Edit(None)
-    (request,) = server.requests
-    assert {name: request[name] for name in ("model", "temperature", "max_tokens")} == {
-        "model": "m",
-        "temperature": 0.5,
-        "max_tokens": 9,
-    }
-    assert [part(request, name) for name in ("question", "reference", "draft")] == [
-        CASE.prompt,
-        CASE.chosen,
-        CASE.rejected,
-    ]
+def test_what_the_endpoint_is_asked_and_says(tmp_path: Path) -> None:
+    with ChatServer(always(says("4", "stop"))) as server:
+        reply = ask(tmp_path, recipe(server.url, temperature=0.5, max_tokens=9))
+    assert (reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("4", "stop", 7, 5)
+    assert server.requests == [{"model": "m", "messages": ASKED, "temperature": 0.5, "max_tokens": 9}]
     assert server.keys == [f"Bearer {KEY}"]
 
 
-@pytest.mark.parametrize("template", ["closed", "instruction"])
-def test_a_revised_draft(tmp_path: Path, template: str) -> None:
-    with ChatServer(lambda request, number: revises(request, MENDED)) as server:
-        assert ask(tmp_path, recipe(server.url, template=template)) == Edit(MENDED)
-
-
 @pytest.mark.parametrize(
-    ("reply", "reason"),
+    ("said", "heard"),
     [
-        (says("<verdict>edit</verdict>\n<revised", "length"), "cut off: the reply reached max_tokens"),
-        (says("<verdict>good</verdict>", "length"), "cut off: the reply reached max_tokens"),
-        (says(""), "empty reply"),
-        (says(None, "content_filter"), "empty reply"),
-        (says("I can't help with that."), "unreadable reply: no revised draft between the tags"),
-        ({"body": {"error": {"message": "overloaded"}}}, "endpoint failed: no choices in its reply"),
-        ({"body": {"choices": []}}, "endpoint failed: no choices in its reply"),
-        ({"body": {"choices": [{"finish_reason": "stop"}]}}, "endpoint failed: no choices in its reply"),
-        ({"body": "{"}, "endpoint failed: "),
-        ({"hangs up": True}, "endpoint failed: APIConnectionError"),
-        (refuses(500), "endpoint failed: InternalServerError"),
-        (refuses(429), "endpoint failed: RateLimitError"),
-        (refuses(400, "maximum context length is 8"), "endpoint refuses the pair: too long, or filtered"),
-        (refuses(400, "no", "content_filter"), "endpoint refuses the pair: too long, or filtered"),
+        (says(""), ("", "stop")),
+        (says(None, "content_filter"), ("", "content_filter")),
+        (says("half", "length"), ("half", "length")),
+        (says("a\ud83db"), ("a\ufffdb", "stop")),
+        (says(f"Your key is {KEY}."), ("Your key is ….", "stop")),
     ],
 )
-def test_a_reply_that_is_of_no_use_drops_the_pair(tmp_path: Path, reply: Reply, reason: str) -> None:
-    with ChatServer(always(reply)) as server, pytest.raises(EditError) as raised:
-        ask(tmp_path, recipe(server.url))
-    assert str(raised.value).startswith(reason)
+def test_replies_of_any_kind(tmp_path: Path, said: Reply, heard: tuple[str, str]) -> None:
+    with ChatServer(always(said)) as server:
+        for _ in range(2):  # asked, and kept
+            reply = ask(tmp_path, recipe(server.url))
+            assert (reply.text, reply.finish_reason) == heard
+    assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize(
-    ("reply", "words"),
-    [
-        (refuses(401, f"bad key {KEY}"), "refuses the key in EDITOR_KEY; set a valid one"),
-        (refuses(403, f"{KEY} may not"), "refuses the request (403: … may not); mend the recipe"),
-        (refuses(404, "no model m"), "refuses the request (404: no model m); mend the recipe"),
-        (refuses(400, "no such\nsetting"), "refuses the request (400: no such setting); mend the recipe"),
-        (
-            {"body": "<html>", "headers": {"Content-Type": "text/html"}},
-            "answers with something else than a chat completion; does base_url lack its /v1?",
-        ),
-    ],
-)
+def test_an_endpoint_that_tells_no_usage(tmp_path: Path) -> None:
+    said = says("12345")
+    del said["body"]["usage"]
+    meter = Meter(Price(input=1.0, output=1.0))
+    with ChatServer(always(said)) as server:
+        reply = ask(tmp_path, recipe(server.url), meter=meter)
+    # four bytes a token, rounded up: 5 bytes; "Mend.\né 2 + 2 = 5" is 5 + 1 + 12 bytes
+    assert (reply.prompt_tokens, reply.completion_tokens, meter.guessed) == (5, 2, 1)
+
+
+TRANSIENT = {
+    "HTTP 408": refuses(408),
+    "HTTP 409": refuses(409),
+    "HTTP 429": refuses(429),
+    "HTTP 500": refuses(500),
+    "HTTP 503": refuses(503, headers={}),
+    "HTTP 529": {"status": 529, "body": "<html>overloaded"},
+    "lost connection": HANGS_UP,
+    "invalid JSON": NO_JSON,
+    "a reply without choices": {"body": {"error": {"message": "overloaded"}}},
+    "a reply that is no text": {"body": {"choices": [{"message": {"content": [1]}}]}},
+}
+
+
+@pytest.mark.parametrize("kind", TRANSIENT)
+def test_transient_failures_are_tried_again_and_counted(tmp_path: Path, kind: str) -> None:
+    meter = Meter(None)
+    with ChatServer(lambda request, number: TRANSIENT[kind] if number < 2 else says("4")) as server:
+        assert ask(tmp_path, recipe(server.url, max_retries=2), meter=meter).text == "4"
+    assert len(server.requests) == 3
+    assert (meter.requests, meter.retries) == (3, {kind: 2})
+
+
+@pytest.mark.parametrize("kind", TRANSIENT)
+def test_tries_run_out(tmp_path: Path, kind: str) -> None:
+    with ChatServer(always(TRANSIENT[kind])) as server, pytest.raises(EditError, match=f"^endpoint failed: {kind}$"):
+        ask(tmp_path, recipe(server.url, max_retries=3))
+    assert len(server.requests) == 4  # the first, and three more
+
+
+def test_a_half_sent_body_is_tried_again(tmp_path: Path) -> None:
+    with ChatServer(lambda request, number: half_sent(says("4")) if number < 2 else says("4")) as server:
+        assert ask(tmp_path, recipe(server.url, max_retries=2)).text == "4"
+    assert len(server.requests) == 3
+
+
+def test_a_slow_endpoint(tmp_path: Path) -> None:
+    slow = {**says("late"), "delay": 0.5}
+    with ChatServer(lambda request, number: slow if number == 0 else says("4")) as server:
+        assert ask(tmp_path, recipe(server.url, timeout=0.2, max_retries=1)).text == "4"
+    with ChatServer(always(slow)) as server, pytest.raises(EditError, match=r"no answer in 0\.1 s"):
+        ask(tmp_path / "b", recipe(server.url, timeout=0.1))
+
+
+def test_a_wait_that_the_endpoint_asks_for_is_waited(tmp_path: Path) -> None:
+    waits = refuses(429, headers={"Retry-After": "1"})
+    with ChatServer(lambda request, number: waits if number == 0 else says("4")) as server:
+        ask(tmp_path, recipe(server.url, max_retries=1))
+    assert server.times[1] - server.times[0] >= 1.0
+
+
+ROW_FAULTS = [
+    refuses(400, "This model's maximum context length is 8 tokens."),
+    refuses(400, "no", "content_filter"),
+    refuses(413, "too large"),
+    refuses(422, "prompt is too long"),
+]
+
+
+@pytest.mark.parametrize("reply", ROW_FAULTS)
+def test_a_refusal_of_one_row(tmp_path: Path, reply: Reply) -> None:
+    with ChatServer(always(reply)) as server, pytest.raises(EditError, match="refuses the pair: too long, or filtered"):
+        ask(tmp_path, recipe(server.url, max_retries=3))
+    assert len(server.requests) == 1
+
+
+STOPS = [
+    (refuses(401, f"bad key {KEY}"), "refuses the key in EDITOR_KEY; set a valid one"),
+    (refuses(403, f"{KEY} may not"), "refuses the request (403: … may not); mend the recipe"),
+    (refuses(404, "no model m"), "refuses the request (404: no model m); mend the recipe"),
+    (refuses(400, "no such\nsetting"), "refuses the request (400: no such setting); mend the recipe"),
+    ({"status": 405, "body": ""}, "refuses the request (405: no reason given); mend the recipe"),
+    (
+        refuses(429, "You exceeded your current quota", "insufficient_quota"),
+        "the account has no credit left (429: You exceeded your current quota); add some: every answer so far is kept; "
+        "run the same command again to go on",
+    ),
+    (
+        {"body": "<html>", "headers": {"Content-Type": "text/html"}},
+        "answers with something else than a chat completion; does base_url lack its /v1?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("reply", "words"), STOPS)
 def test_a_request_that_can_never_do_stops_the_run(tmp_path: Path, reply: Reply, words: str) -> None:
     with ChatServer(always(reply)) as server, pytest.raises(Faults) as raised:
         ask(tmp_path, recipe(server.url, max_retries=3))
@@ -110,85 +192,165 @@ def test_a_request_that_can_never_do_stops_the_run(tmp_path: Path, reply: Reply,
     assert KEY not in str(raised.value)
 
 
-@pytest.mark.parametrize("trouble", [refuses(429), refuses(500), refuses(503)])
-def test_passing_trouble_is_waited_out(tmp_path: Path, trouble: Reply) -> None:
-    with ChatServer(lambda request, number: trouble if number < 2 else says("<verdict>good</verdict>")) as server:
-        assert ask(tmp_path, recipe(server.url, max_retries=2)) == Edit(None)
-    assert len(server.requests) == 3
+def test_what_is_under_way_is_kept_when_the_run_stops(tmp_path: Path) -> None:
+    """One of four is refused; the three beside it are answered after that, and those behind them are never sent."""
+
+    def script(request: dict[str, Any], number: int) -> Reply:
+        return refuses(401) if request["messages"][0]["content"] == "row 1" else {**says("4"), "delay": 0.3}
+
+    config = None
+    with ChatServer(script) as server:
+        config = recipe(server.url, max_concurrency=4)
+        results = ask(tmp_path, config, *numbered(12))
+        assert [isinstance(result, Faults) for result in results] == [number not in (0, 2, 3) for number in range(12)]
+        assert len(server.requests) == 4
+    connection = sqlite3.connect(tmp_path / "replies.sqlite")
+    assert connection.execute("SELECT count(*) FROM replies").fetchone() == (3,)
 
 
-def test_tries_run_out(tmp_path: Path) -> None:
-    with ChatServer(always(refuses(500))) as server, pytest.raises(EditError):
-        ask(tmp_path, recipe(server.url, max_retries=3))
-    assert len(server.requests) == 4  # the first, and three more
+def test_a_server_that_is_down_stops_the_run(tmp_path: Path) -> None:
+    with ChatServer(always(says("4"))) as server:
+        url = server.url
+    with pytest.raises(Faults, match="can't be reached; check base_url and that the server is up"):
+        ask(tmp_path, recipe(url))
 
 
-def test_a_slow_endpoint(tmp_path: Path) -> None:
-    with ChatServer(always(says("late")), delay=0.5) as server, pytest.raises(EditError, match="APITimeoutError"):
-        ask(tmp_path, recipe(server.url, timeout=0.1))
+def test_a_server_that_fails_and_fails_stops_the_run(tmp_path: Path) -> None:
+    with ChatServer(lambda request, number: says("4") if number < 9 else refuses(500)) as server:
+        config = recipe(server.url, max_concurrency=1)
+        results = ask(tmp_path, config, *numbered(99))
+    assert len(server.requests) == 9 + 50
+    assert sum(isinstance(result, EditError) for result in results) == 49
+    assert "has failed 50 requests one after another, each for good (now: HTTP 500)" in str(results[-1])
+
+
+def test_no_more_requests_than_allowed_are_under_way(tmp_path: Path) -> None:
+    with ChatServer(always(says("4")), delay=0.03) as server:
+        ask(tmp_path, recipe(server.url, max_concurrency=3), *numbered(12))
+    assert (len(server.requests), server.most) == (12, 3)
+
+
+def test_requests_are_begun_at_the_rate_of_the_recipe(tmp_path: Path) -> None:
+    with ChatServer(always(says("4"))) as server:
+        ask(tmp_path, recipe(server.url, requests_per_minute=600), *numbered(6))
+    assert server.times[5] - server.times[0] >= 0.48  # five times 0.1 s, less the time of the first on its way
+
+
+def test_tokens_are_used_at_the_rate_of_the_recipe(tmp_path: Path) -> None:
+    """12 tokens each, by the usage, whatever was guessed: 6,000 a minute are 100 a second."""
+    with ChatServer(always(says("4"))) as server:
+        ask(tmp_path, recipe(server.url, tokens_per_minute=6000, max_concurrency=1), *numbered(17))
+    assert server.times[-1] - server.times[0] >= 0.8  # 16 · 12 tokens, 100 of them at once
+
+
+def test_the_budget_stops_before_it_is_exceeded_and_keeps_all(tmp_path: Path) -> None:
+    """An answer costs 7 · 1,000 + 5 · 1,000 dollars a million tokens: 1.2 cents; 10 cents pay eight."""
+    prices = {"m": Price(input=1000.0, output=1000.0)}
+    meter = Meter(prices["m"])
+    with ChatServer(always(says("4")), delay=0.01) as server:
+        config = recipe(server.url, prices=prices, max_cost_usd=0.1, max_concurrency=4)
+        results = ask(tmp_path, config, *numbered(20), meter=meter)
+        assert len(server.requests) == 8
+    assert meter.spent["dollars"] == pytest.approx(8 * 0.012)
+    assert sum(isinstance(result, Faults) for result in results) == 12
+    told = "max_cost_usd: is reached: $0.0960 of $0.10 spent, and the next answer may not fit; raise it and run"
+    assert str(results[-1]).startswith(told)
 
 
 def test_what_was_answered_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with ChatServer(lambda request, number: revises(request, MENDED)) as server:
+    with ChatServer(always(says("4"))) as server, ChatServer(always(says("4"))) as other:
         config = recipe(server.url)
-        for _ in range(2):
-            assert ask(tmp_path, config) == Edit(MENDED)
-            assert ask(tmp_path, replace(config, proportion=0.5, max_retries=1, output_dir="b")) == Edit(MENDED)
-        assert len(server.requests) == 1
-        for anew in (
-            replace(config, model="other"),
-            replace(config, template="instruction"),
-            replace(config, temperature=1.0),
-            replace(config, max_tokens=7),
-        ):
-            before = len(server.requests)
+        same = (
+            config,
+            replace(config, proportion=0.5, max_retries=1, output_dir="b", mode="fresh", template="instruction"),
+            replace(config, base_url=other.url, max_concurrency=2, timeout=9.0, api_key_env="EDITOR_KEY"),
+        )
+        for unchanged in same:
+            ask(tmp_path, unchanged)
+        assert (len(server.requests), len(other.requests)) == (1, 0)
+        changed = (replace(config, model="n"), replace(config, temperature=1.0), replace(config, max_tokens=7))
+        for count, anew in enumerate(changed, start=2):
             ask(tmp_path, anew)
             ask(tmp_path, anew)
-            assert len(server.requests) == before + 1
-        before = len(server.requests)
-        ask(tmp_path, config, replace(CASE, rejected="Other."))
-        monkeypatch.setattr(editors, "VERSION", 2)
+            assert len(server.requests) == count
+        ask(tmp_path, config, ASKED[1:])
+        monkeypatch.setattr(editors, "VERSION", -1)
         ask(tmp_path, config)
-        assert len(server.requests) == before + 2
+        assert len(server.requests) == 6
+
+
+def test_what_is_asked_twice_at_once_is_sent_once(tmp_path: Path) -> None:
+    with ChatServer(always(says("4")), delay=0.05) as server:
+        replies = ask(tmp_path, recipe(server.url), ASKED, ASKED, ASKED)
+    assert [reply.text for reply in replies] == ["4"] * 3
+    assert len(server.requests) == 1
 
 
 def test_a_useless_reply_is_kept_and_trouble_is_not(tmp_path: Path) -> None:
     with ChatServer(lambda request, number: refuses(500) if number == 0 else says("")) as server:
-        for _ in range(3):
-            with pytest.raises(EditError):
-                ask(tmp_path, recipe(server.url))
+        with pytest.raises(EditError):
+            ask(tmp_path, recipe(server.url))
+        for _ in range(2):
+            assert ask(tmp_path, recipe(server.url)).text == ""
     assert len(server.requests) == 2
 
 
-def test_the_key_is_in_no_file(tmp_path: Path) -> None:
-    with ChatServer(lambda request, number: revises(request, MENDED)) as server:
-        ask(tmp_path, recipe(server.url))
+def test_half_a_surrogate_pair_can_not_be_sent(tmp_path: Path) -> None:
+    (failure,) = ask(tmp_path, recipe("http://127.0.0.1:9/v1"), [{"role": "user", "content": "\ud83d"}])
+    assert isinstance(failure, EditError)
+    assert "surrogate" in str(failure)
+
+
+def test_the_key_is_in_no_file_and_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2", "asyncio"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    replies = [refuses(500, KEY), HANGS_UP, {"body": f"{KEY}{{"}, refuses(429, KEY), says(f"… {KEY}")]
+    with ChatServer(lambda request, number: replies[number]) as server:
+        ask(tmp_path, recipe(server.url, max_retries=9))
+    with ChatServer(always(refuses(401, KEY, KEY))) as server, pytest.raises(Faults) as raised:
+        ask(tmp_path, recipe(server.url, model="n"))
+    assert any(record.name.startswith("httpcore") for record in caplog.records)
+    assert KEY not in caplog.text
+    assert KEY not in str(raised.value)
     files = list(tmp_path.iterdir())
     assert files
     assert not any(KEY.encode() in file.read_bytes() for file in files)
 
 
-@pytest.mark.parametrize("value", [None, ""])
+@pytest.mark.parametrize("value", [None, "", " ", "sk\u00e9", "sk\n1"])
 def test_no_key_is_a_fault_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
     monkeypatch.delenv("EDITOR_KEY")
     if value is not None:
         monkeypatch.setenv("EDITOR_KEY", value)
-    with pytest.raises(Faults, match="environment variable EDITOR_KEY: is not set; export"):
-        make_editor(recipe("http://127.0.0.1:9/v1", output_dir=str(tmp_path / "out")))
-    assert not (tmp_path / "out").exists()
+    with pytest.raises(Faults, match=r"^environment variable EDITOR_KEY: (is not set; export|holds characters)"):
+        make_editor(recipe("http://127.0.0.1:9/v1", output_dir=str(tmp_path / "out" / "run")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_may_end_in_a_newline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITOR_KEY", f"{KEY}\n")
+    with ChatServer(always(says("4"))) as server:
+        ask(tmp_path, recipe(server.url))
+    assert server.keys == [f"Bearer {KEY}"]
 
 
 def test_rules_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDITOR_KEY")
-    assert isinstance(make_editor(recipe("", editor="rules")), RulesEditor)
-    assert not isinstance(RulesEditor(), OpenAIEditor)
+    assert isinstance(make_editor(recipe(None, editor="rules")), RulesEditor)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_is_down_stops_the_run(tmp_path: Path) -> None:
-    with ChatServer(always(says("<verdict>good</verdict>"))) as server:
-        url = server.url
-    with pytest.raises(Faults, match="can't be reached; check base_url and that the server is up"):
-        ask(tmp_path, recipe(url))
+def test_a_stop_does_not_wait_for_a_long_back_off(tmp_path: Path) -> None:
+    def script(request: dict[str, Any], number: int) -> Reply:
+        if request["messages"][0]["content"] == "row 0":
+            return refuses(429, headers={"Retry-After": "60"})
+        return {**refuses(401), "delay": 0.2}
+
+    begun = time.monotonic()
+    with ChatServer(script) as server:
+        results = ask(tmp_path, recipe(server.url, max_retries=3, max_concurrency=2), *numbered(2))
+    assert all("refuses the key" in str(result) for result in results)
+    assert time.monotonic() - begun < 30

@@ -17,7 +17,6 @@ from server import ChatServer, Reply, part, refuses, revises, says
 from bmc.bridging.edit import Case, Edit, EditError
 from bmc.bridging.making import bridged_pair, edited_pair
 from bmc.bridging.pipeline import bridge, made
-from bmc.bridging.validate import objection
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.data.schema import share
 from bmc.errors import Faults
@@ -101,7 +100,7 @@ def test_rules_end_to_end(tmp_path: Path) -> None:
     ]
     assert stats == json.loads((out / "stats.json").read_text())
     assert stats.pop("seconds") >= 0
-    assert stats == {
+    expected = {
         "rows": 4,
         "kept": 2,
         "bridged": 2,
@@ -111,7 +110,9 @@ def test_rules_end_to_end(tmp_path: Path) -> None:
         "edit_ratio": 0.08,
         "original_edit_ratio": 0.12,  # (2/25 + 4/25) / 2: y_w and y_l of d differ in 1, 2, 3 and 3
     }
-    assert {file.name for file in out.iterdir()} == {"train.jsonl", "dropped.jsonl", "stats.json", "recipe.json"}
+    assert {name: stats[name] for name in expected} == expected
+    names = {"train.jsonl", "dropped.jsonl", "stats.json", "stats.html", "recipe.json"}
+    assert {file.name for file in out.iterdir()} == names
 
 
 def scripted(request: dict[str, Any], number: int) -> Reply:
@@ -143,7 +144,7 @@ REASONS = {
     "cut": "cut off: the reply reached max_tokens",
     "silent": "empty reply",
     "odd": "unreadable reply: no revised draft between the tags",
-    "broken": "endpoint failed: InternalServerError",
+    "broken": "endpoint failed: HTTP 500",
     "long": "endpoint refuses the pair: too long, or filtered",
     "same": "edit equals y_l",
     "void": "empty edit",
@@ -267,6 +268,9 @@ def test_rows_come_in_their_order_and_few_are_held() -> None:
     read: list[str] = []
 
     class Slow:
+        def close(self) -> None:
+            pass
+
         async def edit(self, case: Case) -> Edit:
             await asyncio.sleep(0.001 * (int(case.id) % 5))
             if case.id == "7":
@@ -280,8 +284,8 @@ def test_rows_come_in_their_order_and_few_are_held() -> None:
 
     async def run() -> list[str]:
         seen = []
-        make = partial(edited_pair, editor=Slow(), mode="targeted", proportion=1.0)
-        async for row, outcome in made(rows(), make, 2):
+        make = partial(edited_pair, editor=Slow(), settings=BridgeConfig(output_dir="o"))
+        async for row, outcome in made(rows(), make, 8):
             assert isinstance(outcome, EditError) == (row["id"] == "7")
             seen.append(row["id"])
             assert len(read) - len(seen) <= 8
@@ -321,23 +325,6 @@ def test_what_a_folder_of_another_recipe_holds_stays(tmp_path: Path) -> None:
         bridge(recipe(tmp_path, SUMS, editor="openai", base_url=server.url))
     assert server.requests == []
     assert not (tmp_path / "replies.sqlite").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "task", "answer", "reason"),
-    [
-        (" \n", "math", "3", "empty edit"),
-        ("y_l\n", "math", "3", "edit equals y_l"),
-        ("The answer is 4", "math", "3", "edit doesn't state the gold answer"),
-        ("It is a river", "qa", "river", "edit doesn't state the gold answer"),
-        ("The answer is 6/2", "math", "3", None),
-        ("The answer is River.", "qa", "river", None),
-        ("Anything", "chat", None, None),
-        ("Anything", "qa", None, None),
-    ],
-)
-def test_what_an_edit_must_be(text: str, task: str, answer: str | None, reason: str | None) -> None:
-    assert objection("targeted", text, Case("1", task, "x", "y_w", "y_l", answer)) == reason
 
 
 def test_the_script_with_rules(tmp_path: Path) -> None:

@@ -156,3 +156,10 @@ def test_a_mark_that_is_taken_is_changed(monkeypatch: pytest.MonkeyPatch) -> Non
     names = iter(["aaaaaa", "bbbbbb", "cccccc"])
     monkeypatch.setattr("bmc.bridging.prompts.digest", lambda _: next(names))
     assert _mark("aaaaaa bbbbbb") == "cccccc"
+
+
+@pytest.mark.parametrize("alike", ["ａａａａａａ", "AAAAAA", "aaa\u200b\u2060aaa", "аааааа", "𝐚𝐚𝐚𝐚𝐚𝐚"])
+def test_a_mark_that_the_text_only_looks_like_is_changed_too(alike: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = iter(["aaaaaa", "bbbbbb"])
+    monkeypatch.setattr("bmc.bridging.prompts.digest", lambda _: next(names))
+    assert _mark(f"</draft {alike}>") == "bbbbbb"

@@ -15,6 +15,7 @@ from server import ChatServer, Reply, part, says
 
 from bmc.bridging.edit import EditError
 from bmc.bridging.pipeline import bridge
+from bmc.bridging.prompts import SCORING
 from bmc.bridging.scores import number_words, read_scores, token_weights, words
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.data.schema import assistant, user
@@ -55,7 +56,7 @@ def test_words_are_all_but_whitespace(text: str) -> None:
     ],
 )
 def test_scores(listed: str, scores: dict[int, int]) -> None:
-    assert read_scores(f"Well: <scores 1a>{listed}</scores 1a> Done.", "1a", 4) == scores
+    assert read_scores(SCORING.between_tags(f"Well: <scores 1a>{listed}</scores 1a> Done.", "1a"), 4) == scores
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_scores(listed: str, scores: dict[int, int]) -> None:
 )
 def test_scores_of_no_use(reply: str, reason: str) -> None:
     with pytest.raises(EditError) as raised:
-        read_scores(reply, "1a", 4)
+        read_scores(SCORING.between_tags(reply, "1a"), 4)
     assert str(raised.value) == reason
 
 
@@ -189,7 +190,7 @@ def test_replies_are_kept_and_rows_dropped_with_their_reason(folder: Path) -> No
         config = recipe(folder, server.url, rows, max_concurrency=1)
         stats = bridge(config)
         asked = len(server.requests)
-        assert asked == 4  # two; the first of n, which is enough; Two words is known, large
+        assert asked == 6  # two; the first of n twice, which is enough; Two words is known; large twice
         bridge(config)
         assert len(server.requests) == asked
     assert stats["reasons"] == {"wrong scores: a word that isn't there": 1, "wrong scores: beyond ±3": 1}

@@ -615,7 +615,7 @@ def test_ids_are_unique(tmp_path: Path) -> None:
 
 @given(st.lists(st.sampled_from(["a", "a-2", "a-3", "b", "a-2-2"]), max_size=8))
 def test_unique(ids: list[str]) -> None:
-    unique = mixture._unique(ids)
+    unique = mixture.unique(ids)
     assert len(set(unique)) == len(ids)
     assert set(ids) <= set(unique)
     assert all(new == old or new.startswith(f"{old}-") for new, old in zip(unique, ids, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,84 @@ class Edit:
 
 
 class EditError(Exception):
-    """The editor has nothing usable for this pair; the message is the `reason` in `dropped.jsonl`."""
+    """The editor has nothing usable for this pair; the message is the `reason` in `dropped.jsonl`.
+
+    Attributes:
+        turned_down: Why the reply before the last was turned down, where there was one.
+    """
+
+    turned_down: str | None = None
 
 
+class GoodEnough(EditError):
+    """The editor finds nothing to mend in y_l. Not a failure: the pair is dropped whatever `on_failure` says (§4)."""
+
+    def __init__(self) -> None:
+        super().__init__("y_l is good enough")
+
+
+@dataclass(frozen=True)
+class Objection:
+    """What is wrong with a reply.
+
+    Attributes:
+        reason: The `reason` in `dropped.jsonl`.
+        advice: What the editor is told of it, in the terms of its prompt. It says nothing that the prompt doesn't show,
+            and quotes no data.
+    """
+
+    reason: str
+    advice: str
+
+
+class TurnedDown(EditError):
+    """A reply that can't be used, where another try may help."""
+
+    def __init__(self, objection: Objection) -> None:
+        super().__init__(objection.reason)
+        self.advice = objection.advice
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said.
+
+    Attributes:
+        text: Its words; empty where it said nothing.
+        finish_reason: Why it stopped, in the words of the chat-completions protocol: `stop`, `length`, …
+        prompt_tokens: Tokens that it read.
+        completion_tokens: Tokens that it wrote.
+    """
+
+    text: str
+    finish_reason: str | None
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Asker(Protocol):
+    """A model that answers messages, from what was kept or by being asked now."""
+
+    async def ask(self, messages: list[dict[str, str]]) -> Reply:
+        """The reply to a conversation.
+
+        Args:
+            messages: `role` and `content` of each turn, the last one the user's.
+
+        Raises:
+            EditError: The endpoint has no reply for this row (too long, filtered, failed for good).
+            Faults: The run can't go on (no such model, a refused key).
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of what it holds."""
+        ...
+
+
+@runtime_checkable
 class Editor(Protocol):
-    """Anything that edits pairs; `rules.RulesEditor` and `editors.OpenAIEditor` do."""
+    """Anything that edits pairs without being asked in words; `rules.RulesEditor` does."""
 
     async def edit(self, case: Case) -> Edit:
         """Mends one pair.

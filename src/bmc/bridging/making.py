@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from rapidfuzz.distance import Levenshtein
-
-from ..config import BridgeMode
+from ..config import BridgeConfig, BridgeMode, ValidatorSettings
 from ..data.pairs import SIDES, WEIGHTS
 from ..data.schema import Row, content, share, with_content
 from ..data.tokens import Untraceable, response_start, tokenise
-from .edit import Case, EditError, Editor
-from .scores import Scores, token_weights
-from .validate import objection
+from .edit import Asker, Case, Edit, EditError, Editor, GoodEnough, Reply, TurnedDown
+from .prompts import PROMPTS, SCORING, Messages, Prompt, read_reply, request, score_request
+from .scores import Scores, read_scores, token_weights, words
+from .validate import Candidate, edit_ratio, objection, refused_reply, unfinished
+
+Result = TypeVar("Result")
 
 
-class Scorer(Protocol):
-    """Anything that scores words; `editors.OpenAIEditor` does."""
+class Made(Row):
+    """A pair, and what the statistics want to know of it that its columns don't tell.
 
-    async def score(self, prompt: str, response: str) -> Scores:
-        """What each word does to the quality of the response.
+    Attributes:
+        turned_down: Why the first reply was turned down, where it took a second; of both, for scores.
+        failure: Why there is no edit, where the pair is kept as it was all the same.
+    """
 
-        Raises:
-            EditError, Faults: As `Editor.edit`.
-        """
-        ...
+    turned_down: str | None = None
+    failure: str | None = None
 
 
-async def edited_pair(row: Row, editor: Editor, mode: BridgeMode, proportion: float) -> Row:
+async def edited_pair(row: Row, editor: Editor | Asker, settings: BridgeConfig) -> Row:
     """The pair with the editor's ỹ_w (for `degrade` ỹ_l), or as it is if it lies outside the proportion.
+
+    Args:
+        row: With y_w and y_l.
+        editor: An editor by rule, or a model that is asked, once more if its first reply is of no use.
+        settings: `mode`, `template`, `proportion` and `validators` are read.
 
     Raises:
         EditError: There is none that may be trained on; the message says why.
@@ -42,14 +49,82 @@ async def edited_pair(row: Row, editor: Editor, mode: BridgeMode, proportion: fl
         rejected=content(row["rejected"]),
         answer=None if row.get("answer") is None else str(row["answer"]),
     )
-    text = (await editor.edit(case)).text
-    reason = "y_l is good enough" if text is None else objection(mode, text, case)
-    if text is None or reason:
-        raise EditError(reason)
-    return bridged_pair(row, text if share(row["id"]) < proportion else None, mode)
+    if isinstance(editor, Editor):
+        edit, turned_down = _validated(await editor.edit(case), case, settings, None), None
+    else:
+        edit, turned_down = await _asked_for_edit(editor, case, settings)
+    if edit.text is None:
+        good = GoodEnough()
+        good.turned_down = turned_down
+        raise good
+    pair = bridged_pair(row, edit.text if share(row["id"]) < settings.proportion else None, settings.mode)
+    pair.turned_down = turned_down
+    return pair
 
 
-def bridged_pair(row: Row, text: str | None, mode: BridgeMode) -> Row:
+async def _asked_for_edit(asker: Asker, case: Case, settings: BridgeConfig) -> tuple[Edit, str | None]:
+    messages, mark = request(settings.mode, settings.template, case)
+
+    def read(reply: Reply) -> Edit:
+        try:
+            edit = read_reply(settings.mode, settings.template, _whole(reply, settings.validators), mark)
+        except TurnedDown as error:
+            found = refused_reply(reply, case, settings.validators)
+            raise TurnedDown(found) if found else error from None
+        return _validated(edit, case, settings, mark)
+
+    return await asked_twice(asker, PROMPTS[settings.mode, settings.template], messages, mark, read)
+
+
+def _validated(edit: Edit, case: Case, settings: BridgeConfig, mark: str | None) -> Edit:
+    """The edit, if nothing speaks against it."""
+    if edit.text is not None:
+        found = objection(Candidate(edit.text, case, settings.mode, mark), settings.validators)
+        if found:
+            raise TurnedDown(found)
+    return edit
+
+
+def _whole(reply: Reply, limits: ValidatorSettings) -> str:
+    """The words of a reply that is whole."""
+    found = unfinished(reply, limits)
+    if found:
+        raise TurnedDown(found)
+    return reply.text
+
+
+async def asked_twice(
+    asker: Asker, prompt: Prompt, messages: Messages, mark: str, read: Callable[[Reply], Result]
+) -> tuple[Result, str | None]:
+    """What a model's reply says; where it is turned down the model is told why and asked once more.
+
+    Args:
+        asker: The model.
+        prompt: What the messages were made of.
+        messages: What is asked.
+        mark: That of their tags.
+        read: A reply → what it says; raises `TurnedDown`.
+
+    Returns:
+        What the last reply says, and why the first was turned down, if it was.
+
+    Raises:
+        EditError: The last reply is of no use either, or there is none.
+        Faults: The run can't go on.
+    """
+    reply = await asker.ask(messages)
+    try:
+        return read(reply), None
+    except TurnedDown as error:
+        first = error
+    try:
+        return read(await asker.ask([*messages, *prompt.again(reply.text, first.advice, mark)])), str(first)
+    except EditError as error:
+        error.turned_down = str(first)
+        raise
+
+
+def bridged_pair(row: Row, text: str | None, mode: BridgeMode) -> Made:
     """The row with ỹ_w as `chosen` (for `degrade` ỹ_l as `rejected`), or with both responses as they were where it is
     to stay unbridged (Figure 3).
 
@@ -58,14 +133,26 @@ def bridged_pair(row: Row, text: str | None, mode: BridgeMode) -> Row:
         text: The edit, None for none.
         mode: What kind of edit it is.
     """
-    side = "rejected" if mode == "degrade" else "chosen"
+    side = edited_side(mode)
     # `degrade` edits y_w, so that ỹ_l has y_w's form; and so do the winners, which stand for it
     made = {} if text is None else {side: with_content(row["chosen"], text)}
     originals = {f"original_{name}": row[name] for name in dict.fromkeys(["chosen", side])}
     return _finished({**row, **made}, bridged=text is not None, **originals)
 
 
-async def scored_pair(row: Row, scorer: Scorer, tokenizer: Any) -> Row:
+def kept_original(row: Row, failure: EditError, mode: BridgeMode) -> Made:
+    """The row as it was, in spite of a failure (`on_failure: keep_original`)."""
+    pair = bridged_pair(row, None, mode)
+    pair.turned_down, pair.failure = failure.turned_down, str(failure)
+    return pair
+
+
+def edited_side(mode: BridgeMode) -> str:
+    """The column that holds the edit."""
+    return "rejected" if mode == "degrade" else "chosen"
+
+
+async def scored_pair(row: Row, asker: Asker, tokenizer: Any, settings: BridgeConfig) -> Row:
     """The pair with `chosen_weights` and `rejected_weights`: λ of each response token as `trl.DPOTrainer` has them.
 
     Raises:
@@ -78,19 +165,34 @@ async def scored_pair(row: Row, scorer: Scorer, tokenizer: Any) -> Row:
         raise EditError(str(error)) from None
     start = response_start(tokenizer, row, *(sequence.ids for sequence in tokens.values()))
     weights: Row = {}
+    turned_down = None
     for side, column, sign in zip(SIDES, WEIGHTS, (1, -1), strict=True):
         text = content(row[side])
-        scores = await scorer.score(content(row["prompt"]), text)
+        try:
+            scores, first = await _asked_for_scores(asker, content(row["prompt"]), text, settings.validators)
+        except EditError as error:
+            error.turned_down = error.turned_down or turned_down
+            raise
+        turned_down = turned_down or first
         weights[column] = token_weights(text, scores, tokens[side].spans[start:], sign)
-    return _finished(row, bridged=False, original_chosen=row["chosen"], **weights)
+    pair = _finished(row, bridged=False, original_chosen=row["chosen"], **weights)
+    pair.turned_down = turned_down
+    return pair
 
 
-def _finished(pair: Row, **added: Any) -> Row:
+async def _asked_for_scores(
+    asker: Asker, prompt: str, response: str, limits: ValidatorSettings
+) -> tuple[Scores, str | None]:
+    messages, mark = score_request(prompt, response)
+
+    def read(reply: Reply) -> Scores:
+        return read_scores(SCORING.between_tags(_whole(reply, limits), mark), len(words(response)))
+
+    return await asked_twice(asker, SCORING, messages, mark, read)
+
+
+def _finished(pair: Row, **added: Any) -> Made:
     """A pair without empty columns, with what bridging adds."""
     ratio = edit_ratio(content(pair["chosen"]), content(pair["rejected"]))
-    return {key: value for key, value in pair.items() if value is not None} | {"edit_ratio": round(ratio, 4), **added}
-
-
-def edit_ratio(a: str, b: str) -> float:
-    """Levenshtein distance over the longer length, in characters."""
-    return Levenshtein.normalized_distance(a, b)
+    kept = {key: value for key, value in pair.items() if value is not None}
+    return Made(kept | {"edit_ratio": round(ratio, 4), **added})

@@ -1,62 +1,111 @@
-"""Pairs in, bridged or weighted pairs out: `train.jsonl`, `dropped.jsonl`, `stats.json`; every input row is in one of
-the first two."""
+"""Pairs in, bridged or weighted pairs out: `train.jsonl`, `dropped.jsonl`, `stats.json` and its page; every input row
+is in one of the first two."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import closing
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..config import BridgeConfig, names
-from ..data.mixture import load_mixture
 from ..data.pairs import unbridged
-from ..data.schema import PAIR, Row, check, content, split_prompt
+from ..data.schema import PAIR, Row, check, split_prompt
+from ..data.streaming import Rows, stream_mixture
 from ..data.templates import check_template
 from ..data.tokens import check_offsets
 from ..errors import fail
 from ..models import load_tokenizer
-from ..runtime import claim, elapsed, recipe_of, write_json
-from .edit import EditError
-from .editors import OpenAIEditor, make_editor
-from .making import edit_ratio, edited_pair, scored_pair
+from ..plan import show
+from ..runtime import claim, elapsed, may_claim, recipe_of, write_json, writing
+from . import page, similarity
+from .asking import StoredAsker
+from .batch import Batches
+from .cost import NONE_PAID, Meter, Paid, Quote
+from .edit import Asker, EditError, Editor, GoodEnough
+from .editors import make_editor, replies_path
+from .endpoint import api_key
+from .making import edited_pair, kept_original, scored_pair
+from .quoting import Make, quote
+from .statistics import Statistics
+from .store import KeptReplies
 
 logger = logging.getLogger(__name__)
-Make = Callable[[Row], Awaitable[Row]]  # raises EditError where a pair is to be dropped
+WINDOW = 8  # rows in memory for each that may be under way: one that is slow doesn't hold up the rest
 
 
 def bridge(config: BridgeConfig) -> dict[str, Any]:
     """Runs the stage and returns what it writes to `stats.json`.
 
     Raises:
-        Faults: The data, the folder or the editor can't be used, or no pair is kept. Answers that the editor has given
-            are kept in any case.
+        Faults: The data, the folder or the editor can't be used, the quote is declined, or no pair is kept. Answers
+            that the editor has given are kept in any case.
     """
-    rows = load_mixture(config.dataset_mixture.datasets, config.dataset_mixture.seed)
-    if config.limit:
-        rows = rows.select(range(min(config.limit, len(rows))))
-    where = names(config.dataset_mixture.datasets)
-    check(map(_pair, rows), PAIR, where)
-    tokenizer = _tokenizer(config, map(_pair, rows), where) if config.mode == "token_scores" else None
-    editor = make_editor(config)
-    make: Make = partial(edited_pair, editor=editor, mode=config.mode, proportion=config.proportion)
-    if isinstance(editor, OpenAIEditor) and tokenizer is not None:
-        make = partial(scored_pair, scorer=editor, tokenizer=tokenizer)
-    folder = claim(config.output_dir, recipe_of(config))
-    with closing(editor):
-        stats = asyncio.run(_write(map(_pair, rows), len(rows), make, config.max_concurrency, folder))
-    stats["seconds"] = elapsed()
-    write_json(folder / "stats.json", stats)
+    pairs, making = load(config)
+    embedder = similarity.load(config.similarity_model) if config.similarity_model else None
+    may_claim(config.output_dir, recipe_of(config))
+    paid = NONE_PAID
+    if config.editor != "rules":
+        found = quote_for(config, pairs, making)
+        if found.asked and config.editor == "openai":
+            api_key(config.api_key_env)
+        show(f"ask {config.model} about {found.rows:,} pairs", found.facts())
+        _confirm(config, found)
+        paid = found.paid
+    with writing(config.output_dir):
+        folder = claim(config.output_dir, recipe_of(config))
+        stats, statistics = asyncio.run(_run(config, pairs, making, folder, paid))
+        if embedder is not None:
+            with (folder / "train.jsonl").open(encoding="utf-8") as lines:
+                stats["similarity"]["cosine"] = similarity.cosine(embedder, map(json.loads, lines), config.mode)
+        stats["seconds"] = elapsed()
+        page.write(folder, stats, statistics.examples)
+        write_json(folder / "stats.json", stats)  # the last one: it says that the run is done
     if not stats["kept"]:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in stats["reasons"].items())
         raise fail(str(folder / "dropped.jsonl"), f"all {stats['rows']} pairs were dropped: {reasons}")
     return stats
+
+
+def load(config: BridgeConfig) -> tuple[Rows, Any]:
+    """A recipe's pairs, checked, and what makes of an editor that which makes a pair with it.
+
+    Raises:
+        Faults: The pairs can't be used; or the tokenizer that `token_scores` needs.
+    """
+    mixture = config.dataset_mixture
+    rows, where = stream_mixture(mixture.datasets, mixture.seed).first(config.limit), names(mixture.datasets)
+    pairs = Rows(lambda: map(_pair, rows), len(rows))
+    check(pairs, PAIR, where)
+    tokenizer = _tokenizer(config, pairs, where) if config.mode == "token_scores" else None
+
+    def making(editor: Editor | Asker) -> Make:
+        if isinstance(editor, Editor) or tokenizer is None:
+            return partial(edited_pair, editor=editor, settings=config)
+        return partial(scored_pair, asker=editor, tokenizer=tokenizer, settings=config)
+
+    return pairs, making
+
+
+def quote_for(config: BridgeConfig, pairs: Rows, making: Any) -> Quote:
+    """What the run would ask beyond what is kept."""
+    with contextlib.closing(KeptReplies(replies_path(config))) as store:
+        return asyncio.run(quote(pairs, config, making, store))
+
+
+def _confirm(config: BridgeConfig, found: Quote) -> None:
+    """Asks on a terminal before anything is paid for."""
+    if config.yes or not found.asked or config.editor != "openai" or not sys.stdin.isatty():
+        return
+    if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise fail("the quote", "was declined, and nothing was asked; --yes goes on without a question")
 
 
 def _pair(row: Row) -> Row:
@@ -76,68 +125,107 @@ def _tokenizer(config: BridgeConfig, rows: Iterable[Row], where: str) -> Any:
     return tokenizer
 
 
-async def _write(rows: Iterable[Row], total: int, make: Make, width: int, folder: Path) -> dict[str, Any]:
-    """Streams the results into both files, which appear only when they are whole."""
-    from tqdm import tqdm
-
-    names = ("train.jsonl", "dropped.jsonl")
-    reasons: Counter[str] = Counter()
-    ratios: dict[str, float] = {"edit_ratio": 0.0, "original_edit_ratio": 0.0}
-    counts = Counter(rows=total)
-    files = {name: (folder / f"{name}.tmp").open("w", encoding="utf-8") for name in names}
+async def _run(
+    config: BridgeConfig, pairs: Rows, making: Any, folder: Path, paid: Paid
+) -> tuple[dict[str, Any], Statistics]:
+    """Asks, writes the pairs, and tells what came of it."""
+    meter = Meter(config.prices.get(config.model))
+    statistics = Statistics(config.mode)
+    editor = make_editor(config, meter, paid)
     try:
-        with tqdm(total=total, unit="pair", desc="Bridging") as bar:
-            async for row, pair in made(rows, make, width):
-                bar.update()
-                if isinstance(pair, EditError):
-                    reasons[str(pair)] += 1
-                    print(json.dumps({**row, "reason": str(pair)}, ensure_ascii=False), file=files["dropped.jsonl"])
-                    continue
-                counts["kept"] += 1
-                counts["bridged"] += pair["bridged"]
-                ratios["edit_ratio"] += pair["edit_ratio"]
-                ratios["original_edit_ratio"] += edit_ratio(content(row["chosen"]), content(row["rejected"]))
-                print(json.dumps(pair, ensure_ascii=False), file=files["train.jsonl"])
-    except BaseException:
-        for name in names:
-            (folder / f"{name}.tmp").unlink()
-        raise
+        if isinstance(editor, StoredAsker) and isinstance(editor.model, Batches):
+            await editor.model.fill(pairs, making, editor)
+        await _write(pairs, making(editor), config, folder, statistics)
     finally:
-        for file in files.values():
-            file.close()
-    for name in names:
-        os.replace(folder / f"{name}.tmp", folder / name)
-    kept = max(counts["kept"], 1)
+        if isinstance(editor, StoredAsker):
+            await editor.aclose()
+            print(meter)
+        editor.close()
+    stats = statistics.summary()
+    if isinstance(editor, StoredAsker):
+        stats |= {"answers": meter.summary(meter.used), "this_run": _this_run(meter, len(pairs))}
+    return stats, statistics
+
+
+def _this_run(meter: Meter, rows: int) -> dict[str, Any]:
+    """What depends on when and how often a run was resumed."""
+    seconds = max(elapsed(), 0.1)
+    told = {"answers_without_usage": meter.guessed} if meter.guessed else {}
     return {
-        "rows": total,
-        "kept": counts["kept"],
-        "bridged": counts["bridged"],
-        "dropped": sum(reasons.values()),
-        "reasons": dict(reasons.most_common()),
-        "edit_ratio_unit": "characters",
-        **{name: round(ratio / kept, 4) for name, ratio in ratios.items()},
+        "requests": meter.requests,
+        "retries": dict(sorted(meter.retries.items())),
+        **meter.summary(meter.spent),
+        **told,
+        "rows_per_second": round(rows / seconds, 2),
+        "answers_per_second": round(meter.spent["replies"] / seconds, 2),
     }
 
 
-async def made(rows: Iterable[Row], make: Make, width: int) -> AsyncIterator[tuple[Row, Row | EditError]]:
-    """Each row with the pair made of it, in their order, at most `width` under way at once and little more in memory.
+async def _write(pairs: Rows, make: Make, config: BridgeConfig, folder: Path, statistics: Statistics) -> None:
+    """Streams the results into both files, which appear only when they are whole."""
+    from tqdm import tqdm
+
+    width = WINDOW * config.max_concurrency
+    bar = tqdm(total=len(pairs), unit="pair", desc="Bridging")
+    with files(folder, "train.jsonl", "dropped.jsonl") as (train, dropped), bar:
+        async with contextlib.aclosing(made(pairs, make, width)) as outcomes:
+            async for row, outcome in outcomes:
+                bar.update()
+                if isinstance(outcome, EditError) and _keeps(config, outcome):
+                    outcome = kept_original(row, outcome, config.mode)
+                statistics.add(row, outcome)
+                if isinstance(outcome, EditError):
+                    print(json.dumps({**row, "reason": str(outcome)}, ensure_ascii=False), file=dropped)
+                else:
+                    print(json.dumps(outcome, ensure_ascii=False), file=train)
+
+
+def _keeps(config: BridgeConfig, failure: EditError) -> bool:
+    return config.on_failure == "keep_original" and not isinstance(failure, GoodEnough)
+
+
+@contextlib.contextmanager
+def files(folder: Path, *names: str) -> Iterator[list[IO[str]]]:
+    """Files that appear together when they are whole, or not at all."""
+    temporary = [folder / f"{name}.tmp" for name in names]
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = [stack.enter_context(_opened(path)) for path in temporary]
+            yield opened
+            for file in opened:
+                file.close()  # what is left in a buffer may not fit on the disk
+        except BaseException:
+            with contextlib.suppress(OSError):
+                stack.close()
+            for path in temporary:
+                path.unlink(missing_ok=True)
+            raise
+    for path, name in zip(temporary, names, strict=True):
+        os.replace(path, folder / name)
+
+
+def _opened(path: Path) -> IO[str]:
+    # half a surrogate pair, which JSON allows and UTF-8 doesn't, is written as JSON's escape
+    return path.open("w", encoding="utf-8", errors="backslashreplace")
+
+
+async def made(rows: Iterable[Row], make: Make, width: int) -> AsyncGenerator[tuple[Row, Row | EditError]]:
+    """Each row with the pair made of it, in their order, with at most `width` of them in memory.
 
     Instead of a pair there may be the reason why there is none.
     """
-    gate = asyncio.Semaphore(width)
     under_way: deque[tuple[Row, asyncio.Task[Row | EditError]]] = deque()
 
     async def one(row: Row) -> Row | EditError:
-        async with gate:
-            try:
-                return await make(row)
-            except EditError as error:
-                return error
+        try:
+            return await make(row)
+        except EditError as error:
+            return error
 
     try:
         for row in rows:
             under_way.append((row, asyncio.create_task(one(row))))
-            if len(under_way) >= 4 * width:
+            if len(under_way) >= width:
                 first, task = under_way.popleft()
                 yield first, await task
         while under_way:
@@ -145,4 +233,5 @@ async def made(rows: Iterable[Row], make: Make, width: int) -> AsyncIterator[tup
             yield first, await task
     finally:
         for _, task in under_way:
-            task.cancel()  # which keeps asyncio from reporting their faults too
+            task.cancel()
+        await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)

@@ -2,18 +2,23 @@
 parser.
 
 Every part stands between tags that carry a mark, and the mark is chosen so that no part contains it: whatever a
-response says, it can't close its own tag.
+response says, it can't close its own tag. Special tokens of chat templates are defused, so that it can't end its
+message either.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from ..config import BridgeMode
 from ..data.schema import digest
-from .edit import Case, Edit, EditError
+from .delimiters import defuse, restore
+from .edit import Case, Edit, Objection, TurnedDown
 from .scores import LIMIT, number_words
+
+Messages = list[dict[str, str]]
 
 VERSION = 1  # part of a request's key: raise it when a template changes, and everything is asked anew
 
@@ -43,19 +48,44 @@ class Prompt:
             it shows.
         judges: Whether the reply may be that y_l is good enough.
         tag: What the reply stands between.
+        wanted: What that is.
     """
 
     system: str
     text: str
     judges: bool = False
     tag: str = "revised"
+    wanted: str = "the whole revised text"
 
-    def fill(self, **texts: str) -> tuple[list[dict[str, str]], str]:
+    def fill(self, **texts: str) -> tuple[Messages, str]:
         """`(messages, mark)`, with those of the texts that the prompt shows."""
-        shown = {name: text for name, text in texts.items() if f"{{{name}}}" in self.text}
+        shown = {name: defuse(text) for name, text in texts.items() if f"{{{name}}}" in self.text}
         mark = _mark("\n".join(shown.values()))
         user = self.text.format(mark=mark, **shown)
         return [{"role": "system", "content": self.system}, {"role": "user", "content": user}], mark
+
+    def between_tags(self, reply: str, mark: str) -> str:
+        """What stands between the tags of a reply.
+
+        Raises:
+            TurnedDown: It has none.
+        """
+        tag = self.tag
+        found = re.search(rf"<{tag} {mark}>[ \t]*\n?(.*?)\n?[ \t]*</{tag} {mark}>", _said(reply), re.DOTALL)
+        if found:
+            return restore(found[1])
+        what = "revised draft" if tag == "revised" else tag
+        missing = f"there is no text between <{tag} {mark}> and </{tag} {mark}>"
+        raise TurnedDown(Objection(f"unreadable reply: no {what} between the tags", missing))
+
+    def again(self, reply: str, advice: str, mark: str) -> Messages:
+        """The turns that follow a reply that was turned down: itself, and why, without a word of the data."""
+        turned_down = defuse(reply) if reply.strip() else "(nothing)"  # templates refuse empty or missing turns
+        user = (
+            f"This can't be used: {advice}. Do the task once more under the same rules, and write {self.wanted} "
+            f"between <{self.tag} {mark}> and </{self.tag} {mark}>."
+        )
+        return [{"role": "assistant", "content": turned_down}, {"role": "user", "content": user}]
 
 
 def _parts(**shown: str) -> str:
@@ -157,11 +187,13 @@ PROMPTS: dict[tuple[str, str], Prompt] = {
         + _ANSWER
         + _LAST_LINE.format("the final answer"),
         tag="answer",
+        wanted="the whole answer",
     ),
     ("fresh", "instruction"): Prompt(
         AUTHOR,
         "Below is a request.\n\n" + _parts(request="prompt") + "\nAnswer it, under this rule:\n" + _ANSWER,
         tag="answer",
+        wanted="the whole answer",
     ),
     ("polish", "closed"): Prompt(
         EDITOR,
@@ -195,10 +227,11 @@ Between <scores {{mark}}> and </scores {{mark}}> list the words whose score isn'
 by spaces, and no comment. If every word is neutral, put nothing between the tags.
 """,
     tag="scores",
+    wanted="the list of number:score",
 )
 
 
-def request(mode: BridgeMode, template: str, case: Case) -> tuple[list[dict[str, str]], str]:
+def request(mode: BridgeMode, template: str, case: Case) -> tuple[Messages, str]:
     """The messages that ask for an edit.
 
     Args:
@@ -212,31 +245,37 @@ def request(mode: BridgeMode, template: str, case: Case) -> tuple[list[dict[str,
     return PROMPTS[mode, template].fill(prompt=case.prompt, chosen=case.chosen, rejected=case.rejected)
 
 
-def score_request(prompt: str, response: str) -> tuple[list[dict[str, str]], str]:
-    """`(messages, mark)` that ask for the scores of a response's words; `scores.read_scores` reads the reply."""
+def score_request(prompt: str, response: str) -> tuple[Messages, str]:
+    """`(messages, mark)` that ask for the scores of a response's words."""
     return SCORING.fill(prompt=prompt, response=number_words(response))
 
 
+# Letters that look like those of a mark.
+_LOOK_ALIKES = str.maketrans("аαсϲԁеḟ", "aaccdef")
+
+
 def _mark(text: str) -> str:
-    """A short word that doesn't occur in the text, the same for the same text."""
+    """A short word that doesn't occur in the text, nor in what the text looks like; the same for the same text."""
+    visible = "".join(char for char in text if unicodedata.category(char) != "Cf")  # no joiners, no direction marks
+    looks = unicodedata.normalize("NFKC", visible).casefold().translate(_LOOK_ALIKES)
     mark = digest(text)[:6]
-    while mark in text:
+    while mark in text or mark in looks:
         mark = digest(mark)[:6]
     return mark
+
+
+def _said(reply: str) -> str:
+    """A reply without the thoughts that some servers leave before it."""
+    return re.sub(r"\A\s*<think>.*?</think>", "", reply, count=1, flags=re.DOTALL)
 
 
 def read_reply(mode: BridgeMode, template: str, reply: str, mark: str) -> Edit:
     """What an editor's reply says.
 
     Raises:
-        EditError: The reply has neither the text that was asked for nor, where it may, a verdict "good".
+        TurnedDown: The reply has neither the text that was asked for nor, where it may, a verdict "good".
     """
     prompt = PROMPTS[mode, template]
-    if prompt.judges and re.match(r"\s*<verdict>\s*good\s*</verdict>", reply, re.IGNORECASE):
+    if prompt.judges and re.match(r"\s*<verdict>\s*good\s*</verdict>", _said(reply), re.IGNORECASE):
         return Edit(None)
-    tag = prompt.tag
-    found = re.search(rf"<{tag} {mark}>[ \t]*\n?(.*?)\n?[ \t]*</{tag} {mark}>", reply, re.DOTALL)
-    if not found:
-        what = "revised draft" if tag == "revised" else tag
-        raise EditError(f"unreadable reply: no {what} between the tags")
-    return Edit(found.group(1))
+    return Edit(prompt.between_tags(reply, mark))

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import count
 
-from .edit import EditError
+from .edit import Objection, TurnedDown
 
 Span = tuple[int, int]
 Scores = Mapping[int, int]  # number of the word, from 1 → score; 0 where there is none
@@ -37,34 +37,34 @@ def number_words(text: str) -> str:
     return re.sub(r"\S+", lambda word: f"[{next(numbers)}]{word[0]}", text)
 
 
-def read_scores(reply: str, mark: str, count: int) -> Scores:
-    """The scores in a reply: `number:score`, apart by whitespace or commas.
+def read_scores(listed: str, count: int) -> Scores:
+    """The scores in a list of `number:score`, apart by whitespace or commas.
 
     Args:
-        reply: The editor's.
-        mark: That of the request's tags.
+        listed: What stands between the tags of a reply.
         count: Words of the response.
 
     Raises:
-        EditError: The reply has no such list, or it scores a word that isn't there, a word twice or beyond ±3.
+        TurnedDown: It is no such list, or it scores a word that isn't there, a word twice or beyond ±3.
     """
-    found = re.search(rf"<scores {mark}>(.*?)</scores {mark}>", reply, re.DOTALL)
-    if not found:
-        raise EditError("unreadable reply: no scores between the tags")
     scores: dict[int, int] = {}
-    for entry in filter(None, re.split(r"[\s,]+", found[1])):
+    for entry in filter(None, re.split(r"[\s,]+", listed)):
         pair = re.fullmatch(r"([0-9]{1,9}):([-+−]?[0-9]{1,9})", entry)
         if not pair:
-            raise EditError("unreadable reply: a score that isn't number:score")
+            raise _turned_down("unreadable reply: a score that isn't number:score", "an entry isn't number:score")
         number, score = int(pair[1]), int(pair[2].replace("−", "-"))
         if not 1 <= number <= count:
-            raise EditError("wrong scores: a word that isn't there")
+            raise _turned_down("wrong scores: a word that isn't there", f"the words are numbered from 1 to {count}")
         if number in scores:
-            raise EditError("wrong scores: a word is scored twice")
+            raise _turned_down("wrong scores: a word is scored twice", "a word is scored twice")
         if abs(score) > LIMIT:
-            raise EditError(f"wrong scores: beyond ±{LIMIT}")
+            raise _turned_down(f"wrong scores: beyond ±{LIMIT}", f"scores go from -{LIMIT} to {LIMIT}")
         scores[number] = score
     return scores
+
+
+def _turned_down(reason: str, advice: str) -> TurnedDown:
+    return TurnedDown(Objection(reason, advice))
 
 
 def token_weights(text: str, scores: Scores, spans: Sequence[Span], sign: int) -> list[float]:

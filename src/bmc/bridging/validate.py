@@ -1,57 +1,198 @@
-"""What an edit must be before it is trained on; each check is a pure function → the reason against it, or None."""
+"""What an edit must be before it is trained on; each check is a pure function → the objection, or None.
+
+What a check is about depends on the mode (`Candidate`). What y_w or y_l says already is never held against an edit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 
-from ..config import BridgeMode
+from rapidfuzz.distance import Levenshtein
+
+from ..config import BridgeMode, ValidatorSettings
 from ..evaluation import math, qa
-from .edit import Case
+from .delimiters import delimiters
+from .edit import Case, Objection, Reply
+from .phrases import asks_for_edit, meta_phrases, own_words, plain, refusal
 
 _SCORERS: dict[str, ModuleType] = {"qa": qa, "math": math}
 
 
-def empty(text: str, case: Case) -> str | None:
-    return None if text.strip() else "empty edit"
+@dataclass(frozen=True)
+class Candidate:
+    """An edit and what it was made for.
+
+    Attributes:
+        text: ỹ_w (for `degrade` ỹ_l).
+        case: The pair.
+        mode: What kind of edit it is.
+        mark: That of the request's tags; None of an editor by rule, which copies nothing.
+    """
+
+    text: str
+    case: Case
+    mode: BridgeMode
+    mark: str | None = None
+
+    @property
+    def base(self) -> tuple[str, str] | None:
+        """What it was made of, and the prompt's word for that; a fresh answer is made of nothing."""
+        winner, loser = (self.case.chosen, "draft"), (self.case.rejected, "draft")
+        made_of = {"degrade": (self.case.chosen, "reference"), "polish": winner, "fresh": None}
+        return made_of.get(self.mode, loser)
+
+    @property
+    def model(self) -> tuple[str, str] | None:
+        """What it was to learn from, and the prompt's word for that, if the editor saw any such thing."""
+        shown = {"targeted": (self.case.chosen, "reference"), "degrade": (self.case.rejected, "draft")}
+        return shown.get(self.mode)
+
+    @property
+    def rivals(self) -> dict[str, str]:
+        """What it must differ from: the response that it stands against, and for `polish` y_w too."""
+        names = {"degrade": ("y_w",), "polish": ("y_w", "y_l")}.get(self.mode, ("y_l",))
+        return {name: {"y_w": self.case.chosen, "y_l": self.case.rejected}[name] for name in names}
 
 
-def equals_loser(text: str, case: Case) -> str | None:
-    return "edit equals y_l" if text.strip() == case.rejected.strip() else None
+Check = Callable[[Candidate, ValidatorSettings], Objection | None]
 
 
-def equals_winner(text: str, case: Case) -> str | None:
-    return "edit equals y_w" if text.strip() == case.chosen.strip() else None
+def edit_ratio(a: str, b: str) -> float:
+    """Levenshtein distance over the longer length, in characters."""
+    return Levenshtein.normalized_distance(a, b)
 
 
-def lost_answer(text: str, case: Case) -> str | None:
-    """A closed task's winner must state the gold answer."""
-    return "edit doesn't state the gold answer" if _states_gold(text, case) is False else None
+def unfinished(reply: Reply, limits: ValidatorSettings) -> Objection | None:
+    """A reply that isn't whole, whatever it holds."""
+    if reply.finish_reason == "length" and limits.cut_off:
+        return Objection("cut off: the reply reached max_tokens", "it was cut off before its end; be brief")
+    if reply.finish_reason == "content_filter":
+        return Objection("cut off: by the endpoint's content filter", "it was cut off by a content filter")
+    if not reply.text.strip():
+        return Objection("empty reply", "it is empty")
+    return None
 
 
-def kept_answer(text: str, case: Case) -> str | None:
-    """A closed task's loser must not."""
-    return "edit still states the gold answer" if _states_gold(text, case) else None
+def refused_reply(reply: Reply, case: Case, limits: ValidatorSettings) -> Objection | None:
+    """A refusal in place of the tags."""
+    return _refusal(reply.text, case, limits)
 
 
-def _states_gold(text: str, case: Case) -> bool | None:
-    """None where no gold answer is known, or the task has none."""
-    scorer = _SCORERS.get(case.task)
-    if scorer is None or case.answer is None:
+def empty(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+    if len(edit.text.strip()) >= limits.min_chars:
         return None
-    return scorer.correct(scorer.extract(text), case.answer)
+    return Objection("empty edit", "there is nothing, or next to nothing, between the tags")
 
 
-# An edit must differ from what it was made of, and, as a winner, from the loser that it stands against.
-VALIDATORS: dict[str, tuple[Callable[[str, Case], str | None], ...]] = {
-    "targeted": (empty, equals_loser, lost_answer),
-    "without_reference": (empty, equals_loser, lost_answer),
-    "degrade": (empty, equals_winner, kept_answer),
-    "fresh": (empty, equals_loser, lost_answer),
-    "polish": (empty, equals_winner, equals_loser, lost_answer),
-}
+def refuses(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+    return _refusal(edit.text, edit.case, limits)
 
 
-def objection(mode: BridgeMode, text: str, case: Case) -> str | None:
-    """The first reason against an edit."""
-    return next((reason for check in VALIDATORS[mode] if (reason := check(text, case))), None)
+def _refusal(text: str, case: Case, limits: ValidatorSettings) -> Objection | None:
+    phrase = refusal(text, limits.refusal_window)
+    originals = (case.chosen, case.rejected)
+    if not phrase or any(refusal(known, limits.refusal_window) or phrase in plain(known) for known in originals):
+        return None
+    return Objection("refusal", "it refuses; the texts are material, and only their wording is to be worked on")
+
+
+def tells_of_edit(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+    """Talk about the edit; where x asks for an edit, only words for the prompt's parts that x doesn't use count."""
+    known, asked = plain(f"{edit.case.chosen}\n{edit.case.rejected}"), plain(edit.case.prompt)
+    open_task = edit.case.task not in _SCORERS and asks_for_edit(edit.case.prompt)
+    for phrase in meta_phrases(edit.text, limits.meta_window):
+        if phrase not in known and (not open_task or any(word not in asked for word in own_words(phrase))):
+            return Objection("talks about the edit", "the text between the tags must not speak of the edit")
+    return None
+
+
+def holds_delimiters(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+    known = "\n".join((edit.case.prompt, edit.case.chosen, edit.case.rejected))
+    leaked = any(found not in known for found in delimiters(edit.text)) or (edit.mark and edit.mark in edit.text)
+    if not leaked or not limits.delimiters:
+        return None
+    return Objection("template delimiters in the edit", "there are tags or special tokens within the text")
+
+
+def same(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+    for name, rival in edit.rivals.items():
+        if edit_ratio(edit.text.strip(), rival.strip()) <= limits.min_edit_ratio:
+            unchanged = edit.base and edit.base[0] == rival
+            advice = (
+                f"it leaves the {edit.base[1]} as it is"
+                if edit.base and unchanged
+                else "it is no better than a weak answer"
+            )
+            return Objection(f"edit equals {name}", advice)
+    return None
+
+
+def final_answer(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+    """A closed task's winner must state the gold answer, its loser must not."""
+    scorer = _SCORERS.get(edit.case.task)
+    if not limits.final_answer or scorer is None or edit.case.answer is None:
+        return None
+    gold = scorer.correct(scorer.extract(edit.text), edit.case.answer)
+    if gold and edit.mode == "degrade":
+        return Objection("edit still states the gold answer", "its final answer is right and must be wrong")
+    if gold or edit.mode == "degrade":
+        return None
+    return Objection("edit doesn't state the gold answer", "its last line doesn't state the right final answer")
+
+
+def copies(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+    """A copy of what it was to learn from, where mending what it was made of can't have led there."""
+    if edit.mark is None or edit.base is None or edit.model is None or _is_short(edit.base[0], limits):
+        return None
+    original = edit_ratio(edit.base[0], edit.model[0])
+    if original <= limits.copy_min_original_ratio:
+        return None
+    if edit_ratio(edit.text.strip(), edit.model[0].strip()) > limits.copy_edit_ratio:
+        return None
+    name = "y_l" if edit.mode == "degrade" else "y_w"
+    return Objection(f"copy of {name}", f"it copies the {edit.model[1]}; keep what is usable of the {edit.base[1]}")
+
+
+def rewrites(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+    if edit.base is None or _is_short(edit.base[0], limits):
+        return None
+    if edit_ratio(edit.text, edit.base[0]) <= limits.max_edit_ratio:
+        return None
+    name = edit.base[1]
+    return Objection(
+        f"a rewrite, not an edit: edit ratio above {limits.max_edit_ratio:g}",
+        f"it changes too much of the {name}; keep every word of the {name} that may stay",
+    )
+
+
+def drifts(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+    """Much shorter or longer than both responses that it lies between; a polished one has y_w alone to go by."""
+    if edit.base is None:
+        return None
+    known = [edit.case.chosen] if edit.mode == "polish" else [edit.case.chosen, edit.case.rejected]
+    lengths = [len(text.strip()) for text in known]
+    length, (shortest, longest) = len(edit.text.strip()), (min(lengths), max(lengths))
+    if all(_is_short(text, limits) for text in known):
+        return None
+    if length < limits.min_length_ratio * shortest:
+        return Objection(f"length drift: below {limits.min_length_ratio:g} times", "it is much too short")
+    if limits.max_length_ratio is not None and length > limits.max_length_ratio * longest:
+        return Objection(f"length drift: above {limits.max_length_ratio:g} times", "it is much too long")
+    return None
+
+
+def _is_short(text: str, limits: ValidatorSettings) -> bool:
+    return len(text.split()) <= limits.short_words
+
+
+# The mode decides what each is about; a fresh answer is no edit, so nothing is a copy, a rewrite or a drift there.
+VALIDATORS: tuple[Check, ...] = (
+    empty, refuses, tells_of_edit, holds_delimiters, same, final_answer, copies, rewrites, drifts,
+)  # fmt: skip
+
+
+def objection(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+    """The first objection to an edit."""
+    return next((found for check in VALIDATORS if (found := check(edit, limits))), None)

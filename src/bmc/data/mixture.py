@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ def read(
     name = id or (known.hub_id if known else None)
     if name is None:
         raise fail(f"{source}", "has no home on the Hub; give the path of its file as `id`")
-    path = _local(name, split)
+    path = local_file(name, split)
     if path is None:
         return _converted(_from_hub(name, config, split, known), known, source, name)
     if path.suffix == ".parquet":
@@ -83,19 +83,19 @@ def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> Dataset:
     faults: list[Fault] = []
     for config in datasets:
         try:
-            parts.append(_part(config, seed))
+            parts.append(read_part(config, seed))
         except Faults as error:
             faults += error.faults
     if faults:
         raise Faults(*faults)
-    names = [_name(config) for config in datasets]
+    names = [part_name(config) for config in datasets]
     filled = [(name, part) for name, part in zip(names, parts, strict=True) if len(part)]
     if not filled:
         raise fail(", ".join(names), "no rows are left; look at the files, `edit_split`, `weight` and `num_rows`")
     _check_types(filled)
     whole = concatenate_datasets([part for _, part in filled])
     ids = whole["id"][:]
-    return whole if len(set(ids)) == len(ids) else _with_ids(whole, _unique(ids))
+    return whole if len(set(ids)) == len(ids) else _with_ids(whole, unique(ids))
 
 
 def load_split(mixture: DatasetMixture) -> tuple[Dataset, Dataset | None]:
@@ -116,11 +116,11 @@ def load_split(mixture: DatasetMixture) -> tuple[Dataset, Dataset | None]:
     if mixture.test_datasets:
         evaluation = load_mixture([replace(config, weight=1.0) for config in mixture.test_datasets], mixture.seed)
     elif mixture.test_split_size is not None:
-        order = _permutation(len(train), mixture.seed)
+        order = permutation(len(train), mixture.seed)
         cut = _cut(mixture.test_split_size, len(train))
         train, evaluation = train.select(sorted(order[cut:])), train.select(sorted(order[:cut]))
     if len(mixture.datasets) > 1 or any(config.weight < 1 for config in mixture.datasets):
-        train = train.select(_permutation(len(train), mixture.seed))
+        train = train.select(permutation(len(train), mixture.seed))
     return train, evaluation
 
 
@@ -135,32 +135,32 @@ def _cut(size: float, rows: int) -> int:
     return cut
 
 
-def _part(config: DatasetConfig, seed: int) -> Dataset:
+def read_part(config: DatasetConfig, seed: int) -> Dataset:
     """One part of a mixture: read, named, cut, and with the chosen columns."""
     rows = read(source=config.source, id=config.id, config=config.config, split=config.split, num_rows=config.num_rows)
     # Ids come first: they depend neither on the columns that are kept nor on the rows that are drawn.
-    rows = _with_ids(rows, _ids(rows, _name(config)))
+    rows = _with_ids(rows, _ids(rows, part_name(config)))
     if config.edit_split is not None:
-        rows = rows.select(edit_split(rows, config.edit_split, config.id or _name(config)))
+        rows = rows.select(edit_split(rows, config.edit_split, config.id or part_name(config)))
     count = min(round(config.weight * len(rows)), config.num_rows or len(rows))
     if count < len(rows):
-        rows = rows.select(sorted(_permutation(len(rows), seed)[:count]))
+        rows = rows.select(sorted(permutation(len(rows), seed)[:count]))
     if config.columns is None:
         return rows
     for column in config.columns:
         if column not in rows.column_names:
             hint = did_you_mean(column, rows.column_names)
             there = ", ".join(rows.column_names)
-            raise fail(config.id or _name(config), f"has no column '{column}'{hint}; there are {there}")
+            raise fail(config.id or part_name(config), f"has no column '{column}'{hint}; there are {there}")
     return rows.select_columns(list(dict.fromkeys([*config.columns, "id"])))
 
 
-def _name(config: DatasetConfig) -> str:
+def part_name(config: DatasetConfig) -> str:
     name = Path(config.id or "").name
     return config.source or (Path(name).stem if name.endswith(SUFFIXES) else name)
 
 
-def _permutation(length: int, seed: int) -> list[int]:
+def permutation(length: int, seed: int) -> list[int]:
     order = list(range(length))
     random.Random(seed).shuffle(order)
     return order
@@ -174,10 +174,10 @@ def _ids(rows: Dataset, name: str) -> list[str]:
     ]
     said = (json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) for row in rows.select_columns(texts))
     pairs = zip(given, said, strict=True) if texts else ((own, "") for own in given)
-    return _unique(f"{name}-{digest(text)}" if own in (None, "") else str(own) for own, text in pairs)
+    return unique(f"{name}-{digest(text)}" if own in (None, "") else str(own) for own, text in pairs)
 
 
-def _unique(ids: Iterable[str]) -> list[str]:
+def unique(ids: Iterable[str]) -> list[str]:
     """The ids, with -2, -3, … after repeats."""
     ids = list(ids)
     taken, counts, unique = set(ids), dict.fromkeys(ids, 0), []
@@ -213,10 +213,10 @@ def _check_types(parts: list[tuple[str, Dataset]]) -> None:
 
 def _rows(raw: Iterable[Row], known: Source | None, source: str | None, where: str) -> list[Row]:
     """Raw rows as ours."""
-    return [_row(row, known, source, f"{where}: row {number}") for number, row in enumerate(raw, start=1)]
+    return [our_row(row, known, source, f"{where}: row {number}") for number, row in enumerate(raw, start=1)]
 
 
-def _row(raw: Row, known: Source | None, source: str | None, where: str) -> Row:
+def our_row(raw: Row, known: Source | None, source: str | None, where: str) -> Row:
     if known is None:
         return raw
     try:
@@ -233,7 +233,7 @@ def _converted(rows: Dataset, known: Source | None, source: str | None, where: s
     # `map` would write a column under the schema of the raw column of that name, dropped message keys and all.
     aside = {column: f"raw {column}" for column in rows.column_names}
     return rows.rename_columns(aside).map(
-        lambda raw, index: _row(
+        lambda raw, index: our_row(
             {column: raw[name] for column, name in aside.items()}, known, source, f"{where}: row {index + 1}"
         ),
         with_indices=True,
@@ -266,7 +266,7 @@ def _mixed(rows: list[Row], columns: list[str]) -> str:
     return ""
 
 
-def _local(name: str, split: str) -> Path | None:
+def local_file(name: str, split: str) -> Path | None:
     """The file that an id means, or None for one on the Hub (or at a URL).
 
     Raises:
@@ -309,7 +309,7 @@ def _parsed(path: Path) -> list[Row]:
         except json.JSONDecodeError as error:
             if not text.lstrip().startswith("{"):
                 raise fail(f"{path}: line {error.lineno}", f"is not JSON ({error.msg})") from error
-    return _lines(text, path)
+    return list(parsed_lines(text.split("\n"), path))  # not splitlines(): it cuts at U+2028 and others, too
 
 
 def _objects(value: Any, path: Path) -> list[Row]:
@@ -324,21 +324,23 @@ def _objects(value: Any, path: Path) -> list[Row]:
     return value
 
 
-def _lines(text: str, path: Path) -> list[Row]:
-    rows = []
-    # Not splitlines(): it cuts at U+2028 and others, which JSON allows inside a string.
-    for number, line in enumerate(text.split("\n"), start=1):
+def parsed_lines(lines: Iterable[str], path: Path) -> Iterator[Row]:
+    """The objects of JSON Lines, one at a time.
+
+    Raises:
+        Faults: A line is no JSON object.
+    """
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.rstrip("\n"))
         except json.JSONDecodeError as error:
             what = f"is not JSON ({error.msg} at column {error.colno}); write one object a line"
             raise fail(f"{path}: row {number}", what) from error
         if not isinstance(row, dict):
             raise fail(f"{path}: row {number}", 'is not an object; write {"column": value, …}')
-        rows.append(row)
-    return rows
+        yield row
 
 
 def _from_parquet(path: Path) -> Dataset:

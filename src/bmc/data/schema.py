@@ -45,12 +45,12 @@ def with_content(text: Text, words: str) -> Text:
 
 def digest(text: str) -> str:
     """A name for a text that doesn't change with its place, file or process."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def share(text: str) -> float:
     """A number in [0, 1) that belongs to a text: choosing those below p takes p of all texts, nested in p."""
-    return int(hashlib.sha256(text.encode()).hexdigest()[:13], 16) / 16**13
+    return int(hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:13], 16) / 16**13
 
 
 def split_prompt(row: Row) -> Row:

@@ -1,0 +1,246 @@
+"""`stats.html`: what a bridging run made of its rows, to be read; one file, no scripts, nothing fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ..runtime import write_text
+from .diffing import diff, escape
+from .statistics import Example
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --quiet: #57606a; --line: #d0d7de; --page: #fff; --panel: #f6f8fa;
+  --ins: #0b4f8a; --ins-back: #dcebfa; --del: #9a3b00; --del-back: #fdeadb; --bar: #3d6ea8; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --quiet: #9da7b1; --line: #3d444d; --page: #0d1117;
+  --panel: #161b22; --ins: #8fc7ff; --ins-back: #10304f; --del: #ffb280; --del-back: #4a2509; --bar: #79aee6; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1rem; max-width: 70rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink);
+  background: var(--page); }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; } h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
+p, figcaption, small, caption { color: var(--quiet); } p { margin: .25rem 0 .75rem; max-width: 45rem; }
+table { border-collapse: collapse; margin: .5rem 0 1rem; } caption { text-align: left; }
+th, td { text-align: left; font-weight: normal; padding: .25rem 1.5rem .25rem 0; border-bottom: 1px solid var(--line);
+  overflow-wrap: anywhere; vertical-align: top; }
+td { text-align: right; padding-right: 0; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.charts, .sides { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
+.charts { align-items: start; }
+figure { margin: 0; }
+svg { width: 100%; height: auto; display: block; }
+svg text { font-size: 11px; fill: var(--quiet); }
+svg rect { fill: var(--bar); } svg line { stroke: var(--line); }
+details { border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; padding: 0 .75rem; }
+details[open] { padding-bottom: .75rem; }
+summary { cursor: pointer; padding: .5rem 0; overflow-wrap: anywhere; }
+:focus-visible { outline: 3px solid var(--bar); outline-offset: 2px; }
+.text { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--panel); border-radius: 6px;
+  padding: .5rem .75rem; max-height: 30rem; overflow: auto; unicode-bidi: isolate; }
+ins, del { border-radius: 3px; padding: 0 .1em; unicode-bidi: isolate; }
+ins { color: var(--ins); background: var(--ins-back); text-decoration: underline; text-decoration-thickness: 2px; }
+del { color: var(--del); background: var(--del-back); text-decoration: line-through; }
+"""
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>Bridging: {title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>"""
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 360, 200, 44, 40, 12
+
+
+def write(folder: Path, summary: Mapping[str, Any], examples: Sequence[Example]) -> Path:
+    """Writes the page and returns its path.
+
+    Args:
+        folder: Where `stats.html` goes.
+        summary: The content of `stats.json`.
+        examples: Bridged pairs to show.
+    """
+    mode = summary.get("mode", "")
+    degrades = mode == "degrade"
+    body = [
+        f"<h1>{summary['kept']:,} of {summary['rows']:,} pairs kept</h1>",
+        f"<p>{escape(str(folder))}</p>",
+        _counts(summary),
+        _reasons("Dropped, by reason", summary["reasons"]),
+        _reasons("Kept as they were, the edit having failed, by reason", summary["kept_original"]),
+        _reasons("First replies turned down and asked for again, by reason", summary["second_tries"]["reasons"]),
+        _charts(summary, degrades),
+        _similarity(summary, degrades),
+        _spent(summary),
+        _examples(examples, degrades, mode == "polish"),
+    ]
+    path = folder / "stats.html"
+    write_text(path, _PAGE.format(title=escape(folder.name), style=_STYLE, body="\n".join(filter(None, body))))
+    return path
+
+
+def _counts(summary: Mapping[str, Any]) -> str:
+    tries = summary["second_tries"]
+    rows = {
+        "Rows": summary["rows"],
+        "Kept and bridged": summary["bridged"],
+        "Kept as they were": summary["kept"] - summary["bridged"],
+        "Dropped": summary["dropped"],
+        "Asked for a second time": tries["rows"],
+        "Kept on the second try": tries["kept"],
+    }
+    return _table("", {name: f"{count:,}" for name, count in rows.items()})
+
+
+def _reasons(title: str, reasons: Mapping[str, int]) -> str:
+    if not reasons:
+        return ""
+    return f"<h2>{title}</h2>\n" + _table("", {reason: f"{count:,}" for reason, count in reasons.items()})
+
+
+def _charts(summary: Mapping[str, Any], degrades: bool) -> str:
+    histograms, base, edit = summary["histograms"], _name(summary["length"]["compared_to"]), _edit(degrades)
+    pair = f"y_w and {edit}" if degrades else f"{edit} and y_l"
+    ratios = [
+        ("original_edit_ratio", f"Before: y_w and y_l, mean {summary['original_edit_ratio']:.2f}"),
+        ("edit_ratio", f"After: {pair}, mean {summary['edit_ratio']:.2f}"),
+    ]
+    top = max(max(histograms[name]["counts"]) for name, _ in ratios)
+    charts = [_histogram(title, "edit ratio", histograms[name], top) for name, title in ratios]
+    shape = histograms["length_ratio"]
+    length = _histogram(f"Length of {edit} over that of {base}", "times as long", shape, max(shape["counts"]))
+    lengths = {_name(name, degrades): _number(summary["length"][name], 0) for name in ("y_w", "y_l", "edit")}
+    return (
+        "<h2>Edit ratio</h2>\n<p>Levenshtein distance over the longer length, in characters, of the kept pairs: 0 "
+        "where the responses are equal, 1 where they have nothing in common.</p>\n"
+        f'<div class="charts">{"".join(charts)}</div>\n'
+        f'<h2>Length</h2>\n<div class="charts">{length}{_table("Mean characters, bridged pairs", lengths)}</div>'
+    )
+
+
+def _histogram(title: str, unit: str, histogram: Mapping[str, Any], top: int) -> str:
+    """Bars of equal width, a bin each; the edges stand below, the counts in the table behind."""
+    edges, counts = histogram["edges"], histogram["counts"]
+    step = (_WIDTH - _LEFT - 4) / len(counts)
+    floor = _HEIGHT - _BOTTOM
+    scale = (floor - _TOP) / max(top, 1)
+    names = ["and more" if edge is None else f"{edge:g}" for edge in edges]
+    bins = [f"{low} to {high}" if high != "and more" else f"{low} and more" for low, high in pairwise(names)]
+    bars = "".join(
+        f'<rect x="{_LEFT + place * step + 1:.1f}" y="{floor - count * scale:.1f}" width="{step - 2:.1f}" '
+        f'height="{count * scale:.1f}"><title>{name}: {count:,}</title></rect>'
+        for place, (name, count) in enumerate(zip(bins, counts, strict=True))
+        if count
+    )
+    every = 4 if len(counts) > 15 else 2
+    ticks = "".join(
+        f'<text x="{_LEFT + place * step:.1f}" y="{floor + 15}" text-anchor="middle">{name}</text>'
+        for place, name in enumerate(names)
+        if place % every == 0 and name != "and more"
+    )
+    axes = (
+        f'<line x1="{_LEFT}" y1="{floor}" x2="{_WIDTH - 4}" y2="{floor}"/>'
+        f'<line x1="{_LEFT}" y1="{_TOP}" x2="{_WIDTH - 4}" y2="{_TOP}"/>'
+        f'<text x="{_LEFT - 6}" y="{_TOP + 4}" text-anchor="end">{top:,}</text>'
+        f'<text x="{_LEFT - 6}" y="{floor + 4}" text-anchor="end">0</text>'
+        f'<text x="12" y="{(floor + _TOP) / 2}" text-anchor="middle" '
+        f'transform="rotate(-90 12 {(floor + _TOP) / 2})">pairs</text>'
+        f'<text x="{(_WIDTH + _LEFT) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{unit}</text>'
+    )
+    table = _table("", {name: f"{count:,}" for name, count in zip(bins, counts, strict=True)})
+    return (
+        f'<figure><figcaption>{title}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{title}: histogram of {sum(counts):,} pairs">{axes}{bars}{ticks}</svg>'
+        f"<details><summary>Counts</summary>{table}</details></figure>"
+    )
+
+
+def _similarity(summary: Mapping[str, Any], degrades: bool) -> str:
+    kinds = {"levenshtein": "Levenshtein (1 − edit ratio)", "cosine": "cosine of sentence embeddings"}
+    pairs = {"y_w_edit": f"(y_w, {_edit(degrades)})", "edit_y_l": f"({_edit(degrades)}, y_l)"}
+    rows = {
+        f"{pairs[pair]}, {kinds[kind]}": _number(value, 3)
+        for kind, values in summary["similarity"].items()
+        for pair, value in values.items()
+    }
+    return "<h2>Similarity</h2>\n" + _table("Means of the bridged pairs", rows)
+
+
+def _spent(summary: Mapping[str, Any]) -> str:
+    """What the answers in use cost, whenever they were given, and what this run asked for."""
+    run = dict(summary.get("this_run") or {})
+    run["retries"] = sum((run.get("retries") or {}).values())
+    tables = [
+        _costs("All answers in use", summary.get("answers") or {}),
+        _costs("This run", run) if len(run) > 1 else "",
+    ]
+    seconds = f"<p>{summary['seconds']:,.1f} seconds</p>" if summary.get("seconds") is not None else ""
+    return f'<h2>Spent</h2>\n<div class="charts">{"".join(tables)}</div>\n{seconds}' if any(tables) else ""
+
+
+def _costs(caption: str, costs: Mapping[str, Any]) -> str:
+    names = {
+        "requests": "Requests",
+        "retries": "Requests repeated after a failure",
+        "replies": "Answers",
+        "prompt_tokens": "Prompt tokens",
+        "completion_tokens": "Completion tokens",
+    }
+    rows = {words: f"{costs[name]:,}" for name, words in names.items() if costs.get(name) is not None}
+    if "dollars" in costs:
+        rows["Dollars"] = _number(costs["dollars"], 2 if (costs["dollars"] or 0) >= 0.1 else 4)
+    speeds = {"rows_per_second": "Rows a second", "answers_per_second": "Answers a second"}
+    rows |= {words: f"{costs[name]:,.1f}" for name, words in speeds.items() if costs.get(name) is not None}
+    return _table(caption, rows) if rows else ""
+
+
+def _examples(examples: Sequence[Example], degrades: bool, polishes: bool) -> str:
+    if not examples:
+        return "<h2>Examples</h2>\n<p>No pair was bridged.</p>"
+    base = "y_w" if degrades or polishes else "y_l"
+    other = "y_l" if degrades or polishes else "y_w"
+    shown = []
+    for example in examples:
+        texts = {"y_w": example.chosen, "y_l": example.rejected}
+        shown.append(
+            f"<details open><summary>{escape(example.id)}</summary>\n"
+            f"<h3>x</h3>{_text(escape(example.prompt), 'x')}\n"
+            f'<div class="sides"><div><h3>{base} → {_edit(degrades)}</h3>'
+            f"{_text(diff(texts[base], example.edit), 'edit')}</div>\n"
+            f"<div><h3>{other}</h3>{_text(escape(texts[other]), other)}</div></div></details>"
+        )
+    return (
+        f"<h2>Examples</h2>\n<p>{len(examples)} bridged pairs drawn at random, by the hashes of their ids. "
+        f"<del>Struck through</del>: in {base} only. <ins>Underlined</ins>: in {_edit(degrades)} only. "
+        "↵ is a line break.</p>\n" + "\n".join(shown)
+    )
+
+
+def _text(markup: str, label: str) -> str:
+    """A text in a box, which scrolls by keyboard too."""
+    return f'<div class="text" dir="auto" tabindex="0" role="region" aria-label="{label}">{markup}</div>'
+
+
+def _table(caption: str, rows: Mapping[str, str]) -> str:
+    head = f"<caption>{caption}</caption>" if caption else ""
+    cells = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{value}</td></tr>' for name, value in rows.items())
+    return f"<table>{head}{cells}</table>"
+
+
+def _edit(degrades: bool) -> str:
+    return "ỹ_l" if degrades else "ỹ_w"
+
+
+def _name(name: str, degrades: bool = False) -> str:
+    return _edit(degrades) if name == "edit" else name
+
+
+def _number(value: float | None, places: int) -> str:
+    return "–" if value is None else f"{value:,.{places}f}"

@@ -1,0 +1,181 @@
+"""What a bridging run made of its rows, gathered one row at a time: `stats.json` and the examples of its page.
+
+Nothing here grows with the rows: counts, sums, bins, and as many examples as are shown.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import BridgeMode
+from ..data.schema import Row, content, digest
+from .edit import EditError
+from .making import Made, edited_side
+from .validate import edit_ratio
+
+EXAMPLES = 20
+RATIO_EDGES = [round(0.05 * step, 2) for step in range(21)]
+LENGTH_EDGES = [0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2, 1.4, 2.0, 4.0]
+_MOST_REASONS = 100  # distinct ones; what comes after them is counted together
+_OTHER = "other reasons"
+
+
+class Histogram:
+    """Counts of values by bins [edge, next edge); the last bin is closed, or open to infinity.
+
+    Args:
+        edges: Ascending.
+        unbounded: Whether a bin follows the last edge.
+    """
+
+    def __init__(self, edges: Sequence[float], unbounded: bool = False) -> None:
+        self.edges, self.unbounded = list(edges), unbounded
+        self.counts = [0] * (len(self.edges) - (not unbounded))
+
+    def add(self, value: float) -> None:
+        self.counts[min(bisect_right(self.edges, value), len(self.counts)) - 1] += 1
+
+    def summary(self) -> dict[str, Any]:
+        """`counts[i]` is of the values from `edges[i]` to `edges[i + 1]`; null stands for no bound."""
+        return {"edges": [*self.edges, *([None] if self.unbounded else [])], "counts": self.counts}
+
+
+class Mean:
+    """The mean of what was added."""
+
+    def __init__(self) -> None:
+        self.count, self.total = 0, 0.0
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        self.total += value
+
+    def rounded(self) -> float | None:
+        """To four places; None of nothing."""
+        return round(self.total / self.count, 4) if self.count else None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A bridged pair to look at."""
+
+    id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    edit: str
+
+
+class Statistics:
+    """Gathers a run's rows. What comes out depends on the rows alone, not on when or how often the run was resumed.
+
+    Args:
+        mode: What kind of edits they are. The edit is ỹ_w, or ỹ_l for `degrade`.
+    """
+
+    def __init__(self, mode: BridgeMode) -> None:
+        self.mode = mode
+        self.counts = Counter[str]()
+        self.reasons, self.failures, self.turned_down = Counter[str](), Counter[str](), Counter[str]()
+        self.ratios = {name: Mean() for name in ("edit_ratio", "original_edit_ratio")}
+        self.histograms = {name: Histogram(RATIO_EDGES) for name in self.ratios}
+        self.lengths = {name: Mean() for name in ("y_w", "y_l", "edit")}
+        self.growth = Histogram(LENGTH_EDGES, unbounded=True)
+        self.similarity = {name: Mean() for name in ("y_w_edit", "edit_y_l")}
+        self._drawn: list[tuple[int, int, Example]] = []  # a heap; the largest number on top, negated
+
+    def add(self, row: Row, outcome: Row | EditError) -> None:
+        """Counts one row.
+
+        Args:
+            row: (x, y_w, y_l).
+            outcome: What `making` made of it, or why it made nothing.
+        """
+        self.counts["rows"] += 1
+        first = getattr(outcome, "turned_down", None)
+        if first:
+            _count(self.turned_down, first)
+            self.counts["kept on second try"] += not isinstance(outcome, EditError) and not _failure(outcome)
+        if isinstance(outcome, EditError):
+            _count(self.reasons, str(outcome))
+            return
+        self.counts["kept"] += 1
+        self.counts["bridged"] += outcome["bridged"]
+        if failure := _failure(outcome):
+            _count(self.failures, failure)
+        original = edit_ratio(content(row["chosen"]), content(row["rejected"]))
+        for name, ratio in (("edit_ratio", outcome["edit_ratio"]), ("original_edit_ratio", original)):
+            self.ratios[name].add(ratio)
+            self.histograms[name].add(ratio)
+        if outcome["bridged"]:
+            self._add_edit(row, content(outcome[edited_side(self.mode)]))
+
+    def _add_edit(self, row: Row, edit: str) -> None:
+        chosen, rejected = content(row["chosen"]), content(row["rejected"])
+        for name, text in (("y_w", chosen), ("y_l", rejected), ("edit", edit)):
+            self.lengths[name].add(len(text))
+        self.growth.add(len(edit) / max(len(chosen if self.base == "y_w" else rejected), 1))
+        self.similarity["y_w_edit"].add(1 - edit_ratio(chosen, edit))
+        self.similarity["edit_y_l"].add(1 - edit_ratio(edit, rejected))
+        # The rows whose ids have the smallest hashes: a random choice that is the same however the rows arrive.
+        place = (-int(digest(f"example {row['id']}"), 16), -self.counts["rows"])
+        if len(self._drawn) < EXAMPLES or place > self._drawn[0][:2]:
+            drawn = (*place, Example(str(row["id"]), content(row["prompt"]), chosen, rejected, edit))
+            (heapq.heappush if len(self._drawn) < EXAMPLES else heapq.heappushpop)(self._drawn, drawn)
+
+    @property
+    def base(self) -> str:
+        """The response that an edit takes the place of or was made of, to which its length is compared."""
+        return "y_w" if self.mode in ("degrade", "polish") else "y_l"
+
+    @property
+    def examples(self) -> list[Example]:
+        """Bridged pairs drawn at random."""
+        return [example for *_, example in sorted(self._drawn, reverse=True, key=lambda drawn: drawn[:2])]
+
+    def summary(self) -> dict[str, Any]:
+        """The content of `stats.json`, as far as it depends on the rows.
+
+        Ratios are of the kept rows, lengths and similarities (1 − edit ratio) of the bridged ones; means are null, and
+        those of ratios 0, where there are none.
+        """
+        counts = self.counts
+        return {
+            "mode": self.mode,
+            "rows": counts["rows"],
+            "kept": counts["kept"],
+            "bridged": counts["bridged"],
+            "dropped": sum(self.reasons.values()),
+            "reasons": dict(self.reasons.most_common()),
+            "kept_original": dict(self.failures.most_common()),
+            "second_tries": {
+                "rows": sum(self.turned_down.values()),
+                "kept": counts["kept on second try"],
+                "reasons": dict(self.turned_down.most_common()),
+            },
+            "edit_ratio_unit": "characters",
+            **{name: mean.rounded() or 0.0 for name, mean in self.ratios.items()},
+            "length": {
+                "unit": "characters",
+                **{name: mean.rounded() for name, mean in self.lengths.items()},
+                "compared_to": self.base,
+            },
+            "similarity": {"levenshtein": {name: mean.rounded() for name, mean in self.similarity.items()}},
+            "histograms": {
+                **{name: histogram.summary() for name, histogram in self.histograms.items()},
+                "length_ratio": self.growth.summary(),
+            },
+        }
+
+
+def _failure(outcome: Row) -> str | None:
+    return outcome.failure if isinstance(outcome, Made) else None
+
+
+def _count(counts: Counter[str], reason: str) -> None:
+    counts[reason if reason in counts or len(counts) < _MOST_REASONS else _OTHER] += 1

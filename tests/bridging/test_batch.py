@@ -1,0 +1,197 @@
+"""The Batch API: submitted once, resumed by later processes, at half the price."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_server import BatchServer
+from server import HANGS_UP, Reply, part, refuses, revises, says
+
+from bmc.bridging import batch, trouble
+from bmc.bridging.pipeline import bridge
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
+from bmc.errors import Faults
+
+KEY = "sk-test-22"
+CHAT = "A river runs to the sea, and it never comes back to its spring."
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITOR_KEY", KEY)
+    monkeypatch.setattr(trouble, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(batch, "FIRST_POLL", 0.001)
+
+
+def recipe(folder: Path, url: str, rows: int = 6, **settings: Any) -> BridgeConfig:
+    path = folder / "pairs.jsonl"
+    pair = {"prompt": "Rivers?", "chosen": CHAT}
+    texts = [pair | {"id": f"r{i}", "rejected": f"{i} {CHAT[:-8]} \u2028 hill."} for i in range(rows)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in texts))
+    given = {"output_dir": str(folder / "out"), "api_key_env": "EDITOR_KEY", "model": "m", "template": "instruction"}
+    mixture = DatasetMixture(datasets=[DatasetConfig(id=str(path))])
+    more = {"base_url": url, "batch_api": True, "prices": {"m": Price(input=1000.0, output=1000.0)}, "max_retries": 3}
+    return BridgeConfig(dataset_mixture=mixture, **{**given, **more, **settings})
+
+
+def mends(request: dict[str, Any], number: int = 0) -> Reply:
+    return revises(request, part(request, "draft").replace("hill", "lake"))
+
+
+def ids(folder: Path, name: str = "train") -> list[str]:
+    with (folder / "out" / f"{name}.jsonl").open() as lines:  # not splitlines(): it cuts at U+2028, too
+        return [json.loads(line)["id"] for line in lines]
+
+
+def asked(server: BatchServer) -> Counter[str]:
+    """How often each request was submitted."""
+    return Counter(line["custom_id"] for line in server.requests)
+
+
+def test_a_batch_gives_what_chat_completions_give_at_half_the_price(tmp_path: Path) -> None:
+    with BatchServer(mends, looks=3) as server:
+        stats = bridge(recipe(tmp_path, server.url))
+    assert ids(tmp_path) == [f"r{i}" for i in range(6)]
+    first = json.loads((tmp_path / "out" / "train.jsonl").read_text().split("\n")[0])
+    assert first["chosen"] == f"0 {CHAT[:-8]} \u2028 lake."
+    assert stats["answers"]["dollars"] == pytest.approx(6 * 0.012 / 2)
+    (line, *_) = server.requests
+    assert (line["method"], line["url"]) == ("POST", "/v1/chat/completions")
+    assert set(line["body"]) == {"model", "messages", "temperature", "max_tokens"}
+    kinds = Counter((method, path.split("/")[1]) for method, path in server.calls)
+    assert kinds == {("POST", "files"): 1, ("POST", "batches"): 1, ("GET", "batches"): 4, ("GET", "files"): 1}
+    assert set(server.keys) == {f"Bearer {KEY}"}
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"pairs.jsonl", "out", "replies.sqlite", "replies.sqlite.lock"}
+    assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_second_tries_and_failures_go_into_later_batches(tmp_path: Path) -> None:
+    """r0 is silent first, r1 fails at first, r2 always, r3 is refused, r4 is too long for the model."""
+    seen = Counter[str]()
+
+    def script(request: dict[str, Any], number: int) -> Reply:
+        draft = part(request, "draft")
+        seen[draft[0]] += 1
+        if draft[0] == "0" and len(request["messages"]) == 2:
+            return says("")
+        if draft[0] == "2" or (draft[0] == "1" and seen["1"] == 1):
+            return refuses(500)
+        if draft[0] == "3":
+            return refuses(400, "", "content_filter")
+        return mends(request)
+
+    with BatchServer(script) as server:
+        stats = bridge(recipe(tmp_path, server.url))
+    assert ids(tmp_path) == ["r0", "r1", "r4", "r5"]
+    assert stats["reasons"] == {
+        "endpoint failed: HTTP 500": 1,
+        "endpoint refuses the pair: too long, or filtered": 1,
+    }
+    assert seen == {"0": 2, "1": 2, "2": 3, "3": 1, "4": 1, "5": 1}
+    assert len(server.batches) == 3
+
+
+def test_files_are_cut_where_they_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "MOST_REQUESTS", 4)
+    with BatchServer(mends) as server:
+        bridge(recipe(tmp_path, server.url, rows=10))
+    assert [one["request_counts"]["total"] for one in server.batches.values()] == [4, 4, 2]
+    assert max(asked(server).values()) == 1
+    assert len(ids(tmp_path)) == 10
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import test_batch
+from bmc.bridging import batch
+from bmc.bridging.pipeline import bridge
+batch.FIRST_POLL = 0.01
+bridge(test_batch.recipe(Path({folder!r}), {url!r}))
+"""
+
+
+@pytest.mark.parametrize("moment", ["batches", "files", "batch-0", "content"])
+def test_a_later_process_goes_on_with_what_was_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Killed when the file is uploaded, the batch is begun, is looked at, or its results are fetched."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def kills(method: str, path: str, before: int) -> Reply | None:
+        if running and path.endswith(moment) and (moment != "files" or method == "POST"):
+            running.pop().kill()
+            return {**HANGS_UP, "after": True}  # the server has done it, and nobody heard
+        return None
+
+    with BatchServer(mends, breaks=kills) as server:
+        code = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path), url=server.url)
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        running.append(process)
+        assert process.wait(60) == -9
+        assert not (tmp_path / "out" / "train.jsonl").exists()
+        stats = bridge(recipe(tmp_path, server.url))
+    assert stats["kept"] == 6
+    assert len(server.batches) == 1
+    assert set(asked(server).values()) == {1}
+
+
+def test_a_lost_reply_begins_no_second_batch(tmp_path: Path) -> None:
+    lost = {"status": 500, "body": {}, "after": True}
+    with BatchServer(
+        mends, breaks=lambda m, path, n: dict(lost) if (m, path, n) == ("POST", "/batches", 0) else None
+    ) as s:
+        bridge(recipe(tmp_path, s.url))
+    assert len(s.batches) == 1
+    assert len(ids(tmp_path)) == 6
+
+
+def test_what_an_expired_batch_left_is_submitted_again(tmp_path: Path) -> None:
+    with BatchServer(mends, ends=["expired"]) as server:
+        bridge(recipe(tmp_path, server.url))
+    assert sorted(asked(server).values()) == [1, 1, 1, 2, 2, 2]
+    assert len(ids(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_a_batch_that_fails_stops_the_run(tmp_path: Path, end: str) -> None:
+    with BatchServer(mends, ends=[end]) as server:
+        with pytest.raises(Faults, match=f"batch batch-0 was {end}"):
+            bridge(recipe(tmp_path, server.url))
+        bridge(recipe(tmp_path, server.url))
+    assert len(ids(tmp_path)) == 6
+
+
+def test_passing_trouble_of_the_endpoints_is_waited_out(tmp_path: Path) -> None:
+    def breaks(method: str, path: str, before: int) -> Reply | None:
+        return refuses(503) if before == 0 and not path.endswith("content") else None
+
+    with BatchServer(mends, breaks=breaks) as server:
+        bridge(recipe(tmp_path, server.url))
+    assert len(server.batches) == 1
+
+
+def test_a_key_that_is_refused_stops_the_run(tmp_path: Path) -> None:
+    refused = pytest.raises(Faults, match="refuses the key in EDITOR_KEY; set a valid one")
+    with BatchServer(mends, breaks=lambda *_: refuses(401, KEY)) as server, refused:
+        bridge(recipe(tmp_path, server.url))
+
+
+def test_the_budget_bounds_what_is_submitted(tmp_path: Path) -> None:
+    """An answer costs 0.6 cents, and is guessed to cost as many tokens as its request has, and those: some 26 cents."""
+    with BatchServer(mends) as server:
+        with pytest.raises(Faults, match="max_cost_usd: is reached"):
+            bridge(recipe(tmp_path, server.url, max_cost_usd=0.26))
+        assert len(server.requests) == 1
+        bridge(recipe(tmp_path, server.url, max_cost_usd=0.7))
+        assert [one["request_counts"]["total"] for one in server.batches.values()] == [1, 2, 2, 1]
+    assert max(asked(server).values()) == 1
+    assert len(ids(tmp_path)) == 6

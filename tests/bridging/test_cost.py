@@ -1,0 +1,221 @@
+"""What a run will cost and has cost, and that it stops where it was told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server import ChatServer, Reply, part, revises, says
+
+from bmc.bridging import pipeline
+from bmc.bridging.cost import Quote, TokenCounter, approximate_tokens, dollars
+from bmc.bridging.pipeline import bridge, load, quote_for
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
+from bmc.errors import Faults
+from bmc.recipe import parse
+
+ROOT = Path(__file__).parents[2]
+CHAT = "A river runs to the sea, and it never comes back to its spring."
+PRICES = {"m": Price(input=1000.0, output=2000.0)}
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITOR_KEY", "sk-test-11")
+
+
+def recipe(folder: Path, url: str = "http://127.0.0.1:9/v1", rows: int = 4, **settings: Any) -> BridgeConfig:
+    path = folder / "pairs.jsonl"
+    texts = (
+        {"id": f"r{i}", "prompt": "Rivers?", "chosen": CHAT, "rejected": f"{i} {CHAT[:-8]} hill."} for i in range(rows)
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in texts))
+    given = {"output_dir": str(folder / "out"), "api_key_env": "EDITOR_KEY", "model": "m", "template": "instruction"}
+    mixture = DatasetMixture(datasets=[DatasetConfig(id=str(path))])
+    return BridgeConfig(dataset_mixture=mixture, **{**given, "base_url": url, "prices": PRICES, **settings})
+
+
+def mends(request: dict[str, Any], number: int) -> Reply:
+    return revises(request, part(request, "draft").replace("hill", "lake"))
+
+
+def quote(config: BridgeConfig) -> Quote:
+    return quote_for(config, *load(config))
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("", 0), ("abcd", 1), ("abcde", 2), ("é", 1), ("水水水", 3), ("\ud83d", 1)]
+)
+def test_four_bytes_a_token(text: str, tokens: int) -> None:
+    assert approximate_tokens(text) == tokens
+
+
+def test_dollars() -> None:
+    assert dollars(Price(input=10, output=30), 1_000_000, 500_000) == 25.0
+    assert dollars(Price(input=10, output=30), 1_000_000, 500_000, batch=True) == 12.5
+    assert dollars(None, 5, 5) == 0.0
+
+
+def test_the_papers_own_sum() -> None:
+    """§4's prices; 61,135 pairs of 1,000 tokens to read and 300 to write: $611.35 + $550.215."""
+    found = Quote(BridgeConfig(output_dir="o", model="g", prices={"g": Price(input=10, output=30)}))
+    found.prompt_tokens, found.completion_tokens = 61_135 * 1000, 61_135 * 300
+    assert found.dollars == pytest.approx(1161.565)
+    found.settings.batch_api = True
+    assert found.dollars == pytest.approx(580.7825)
+
+
+@pytest.mark.parametrize(
+    ("requests", "tokens", "minutes"), [(None, None, None), (50, None, 2.0), (None, 3000, 4.0), (50, 3000, 4.0)]
+)
+def test_minutes_at_the_limits(requests: float | None, tokens: float | None, minutes: float | None) -> None:
+    found = Quote(BridgeConfig(output_dir="o", requests_per_minute=requests, tokens_per_minute=tokens))
+    found.asked, found.prompt_tokens, found.completion_tokens = 100, 9000, 3000
+    assert found.minutes == minutes
+
+
+def test_a_tokenizer_on_this_machine_counts(model_dir: Path) -> None:
+    count = TokenCounter(str(model_dir))
+    assert count("abcdé") == 6  # a token a byte
+    assert count.how == f"the tokenizer of {model_dir}"
+    for _ in range(300):
+        count("ab")
+    assert count("abc") == pytest.approx(3)  # by the ratio of those before
+    assert TokenCounter("gpt-4").how == TokenCounter("no/such-model").how == "four bytes a token"
+
+
+def test_a_quote_is_what_is_then_asked_and_paid(tmp_path: Path) -> None:
+    with ChatServer(mends) as server:
+        config = recipe(tmp_path, server.url)
+        before = quote(config)
+        assert (before.rows, before.asked, before.kept, before.kept_dollars) == (4, 4, 0, 0.0)
+        stats = bridge(config)
+        assert len(server.requests) == 4
+        said = "\n".join(message["content"] for request in server.requests for message in request["messages"])
+        assert before.prompt_tokens == pytest.approx(len(said.encode()) / 4, rel=0.01)
+        losers = sum(len(f"{i} {CHAT[:-8]} hill.") for i in range(4))
+        assert before.completion_tokens == pytest.approx(losers / 4)
+        after = quote(config)
+        assert (after.rows, after.asked, after.kept) == (4, 0, 4)
+        assert after.kept_dollars == pytest.approx(4 * 0.017)  # 7 · $1,000 and 5 · $2,000 a million tokens
+    used = {"replies": 4, "prompt_tokens": 28, "completion_tokens": 20, "dollars": 0.068}
+    assert stats["answers"] == used
+    assert {name: stats["this_run"][name] for name in used} == used
+    assert (stats["this_run"]["requests"], stats["this_run"]["retries"]) == (4, {})
+    again = bridge(config)
+    assert again["answers"] == used
+    assert (again["this_run"]["requests"], again["this_run"]["dollars"]) == (0, 0.0)
+
+
+def test_a_quote_knows_of_second_tries_that_wait(tmp_path: Path) -> None:
+    """r0's first answer is turned down and kept; the run is stopped at its second: one kept, two more to ask."""
+
+    def script(request: dict[str, Any], number: int) -> Reply:
+        return says("") if number == 0 else {"status": 401, "body": {}}
+
+    with ChatServer(script) as server:
+        config = recipe(tmp_path, server.url, rows=2, max_concurrency=1)
+        with pytest.raises(Faults, match="refuses the key"):
+            bridge(config)
+    found = quote(config)
+    assert (found.kept, found.asked) == (1, 2)
+
+
+def test_scores_are_quoted_for_both_responses(tmp_path: Path, model_dir: Path) -> None:
+    config = recipe(tmp_path, mode="token_scores", tokenizer_name_or_path=str(model_dir))
+    assert quote(config).asked == 8
+
+
+def test_a_quote_without_a_price(tmp_path: Path) -> None:
+    facts = quote(recipe(tmp_path, prices={}, requests_per_minute=2)).facts()
+    assert facts["dollars"] == "unknown: the recipe's `prices` has none for m"
+    assert facts["minutes"] == "at least 2.0 (2 requests a minute)"
+
+
+def test_the_budget_holds_over_runs_and_keeps_everything(tmp_path: Path) -> None:
+    with ChatServer(mends) as server:
+        config = recipe(tmp_path, server.url, rows=9, max_cost_usd=0.06, max_concurrency=2)
+        for _ in range(2):  # 1.7 cents each: three
+            with pytest.raises(Faults, match="max_cost_usd: is reached"):
+                bridge(config)
+            assert len(server.requests) == 3
+        config.max_cost_usd = 1.0
+        stats = bridge(config)
+        assert len(server.requests) == 9
+    assert stats["kept"] == 9
+    assert max(server.asked.values()) == 1
+
+
+@pytest.mark.parametrize(("said", "asked"), [("n", 0), ("", 0), ("y", 4), ("YES", 4)])
+def test_a_terminal_is_asked_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: str, asked: int
+) -> None:
+    monkeypatch.setattr(pipeline.sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda prompt: said)
+    with ChatServer(mends) as server:
+        config = recipe(tmp_path, server.url)
+        if asked:
+            bridge(config)
+        else:
+            with pytest.raises(Faults, match="was declined, and nothing was asked; --yes"):
+                bridge(config)
+            assert not (tmp_path / "out").exists()
+            assert not (tmp_path / "replies.sqlite").exists()
+        assert len(server.requests) == asked
+    assert "dollars  about $" in capsys.readouterr().out
+
+
+def test_yes_skips_the_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda prompt: pytest.fail("asked"))
+    with ChatServer(mends) as server:
+        bridge(recipe(tmp_path, server.url, yes=True))
+    assert len(server.requests) == 4
+
+
+def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("EDITOR_KEY", "OPENAI_API_KEY")}
+    return subprocess.run(
+        [sys.executable, "scripts/bridge.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+def test_a_dry_run_quotes_without_a_key_and_leaves_nothing(tmp_path: Path) -> None:
+    config = recipe(tmp_path)
+    path = config.dataset_mixture.datasets[0].id
+    (tmp_path / "bridge.yaml").write_text(
+        f"dataset_mixture: {{datasets: [{{id: {path}}}]}}\nmodel: m\nprices: {{m: {{input: 1000, output: 2000}}}}\n"
+        f"template: instruction\noutput_dir: {tmp_path / 'out'}\n"
+    )
+    before = set(tmp_path.iterdir())
+    done = script(str(tmp_path / "bridge.yaml"), "--dry_run")
+    assert done.returncode == 0, done.stderr
+    assert "4; 4 requests to send, 0 answered already" in done.stdout
+    assert "($1000 and $2000 per million tokens)" in done.stdout
+    assert set(tmp_path.iterdir()) == before
+    done = script(str(tmp_path / "bridge.yaml"), "--dry_run", "--dataset_mixture.datasets.0.id", "none.jsonl")
+    assert done.returncode == 0
+    assert "none before the pairs are there" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["--max_cost_usd", "5"], "prices: has no price for gpt-4-0125-preview, which max_cost_usd needs"),
+        (["--prices.m.input", "-1", "--prices.m.output", "2"], "prices.m.input: must be greater than or equal to 0"),
+        (["--base_url", "localhost:8000/v1"], "base_url: is no address of a server; write it like http://"),
+        (["--batch_api", "--editor", "rules"], "batch_api: editor: rules has no Batch API"),
+        (["--requests_per_minute", "0"], "requests_per_minute: must be greater than 0"),
+        (["--on_failure", "keep"], "on_failure: must be 'drop' or 'keep_original'"),
+    ],
+)
+def test_faults_of_a_recipe(settings: list[str], words: str) -> None:
+    data = ["--dataset_mixture.datasets", "[{id: pairs.jsonl}]", "--output_dir", "out"]
+    with pytest.raises(Faults) as raised:
+        parse([*data, *settings], BridgeConfig)
+    assert words in str(raised.value)

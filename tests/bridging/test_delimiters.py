@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bmc.bridging.delimiters import SPECIAL, defuse, delimiters, restore
+
+TOKENS = [
+    "<|im_end|>",
+    "<｜User｜>",
+    "[INST]",
+    "[/INST]",
+    "<<SYS>>",
+    "<</SYS>>",
+    "<s>",
+    "</s>",
+    "<bos>",
+    "<end_of_turn>",
+]
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_a_special_token_is_none_once_it_is_defused(token: str) -> None:
+    assert defuse(f"a{token}b") == f"a{token[0]}\u2060{token[1:]}b"
+    assert restore(f"a{token[0]}\u2060{token[1:]}b") == f"a{token}b"
+    assert restore(f"a{token}b") == f"a{token}b"  # an editor may leave the joiner out
+    assert delimiters(f"a{token}b") == {token}
+
+
+@pytest.mark.parametrize("text", ["<b>x</b>", "a[i]", "x < y | z > w", "[1] <|> <||>", "<script>", "[INSTALL]", "<S>"])
+def test_other_texts_are_left_alone(text: str) -> None:
+    assert defuse(text) == restore(text) == text
+    assert delimiters(text) == set()
+
+
+@given(
+    st.lists(st.sampled_from([*TOKENS, "<", ">", "[", "]", "|", "\u2060", "a", " ", "SYS", "s"]), max_size=12).map(
+        "".join
+    )
+)
+def test_no_special_token_is_left_and_none_is_lost(text: str) -> None:
+    assert not SPECIAL.search(defuse(text))
+    assert restore(defuse(text)) == text
+
+
+def test_tags_of_the_prompts_and_headings_of_turns() -> None:
+    text = "</draft> <revised 1a2b3c>\n### Response: x ### Input: y\n<verdict>"
+    assert delimiters(text) == {"</draft>", "<revised 1a2b3c>", "### Response:", "<verdict>"}

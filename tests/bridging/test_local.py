@@ -1,0 +1,174 @@
+"""Editors in this process: transformers on a tiny model, and a double of vLLM's interface."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from bmc.bridging.asking import StoredAsker
+from bmc.bridging.cost import Meter
+from bmc.bridging.edit import EditError, Reply
+from bmc.bridging.editors import make_editor
+from bmc.bridging.pipeline import bridge, load, quote_for
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
+from bmc.errors import Faults
+
+MESSAGES = [[{"role": "user", "content": f"{'more ' * n}of {n}?"}] for n in range(7)]
+
+
+def recipe(folder: Path, model: Path, **settings: Any) -> BridgeConfig:
+    given = {"output_dir": str(folder / "out"), "editor": "transformers", "model": str(model), "max_tokens": 12}
+    return BridgeConfig(**{**given, "max_concurrency": 4, **settings})
+
+
+def ask(config: BridgeConfig, conversations: Any, meter: Meter | None = None) -> list[Any]:
+    async def run() -> list[Any]:
+        editor = make_editor(config, meter)
+        assert isinstance(editor, StoredAsker)
+        try:
+            return await asyncio.gather(*map(editor.ask, conversations), return_exceptions=True)
+        finally:
+            await editor.aclose()
+            editor.close()
+
+    return asyncio.run(run())
+
+
+def alone(model_dir: Path, messages: list[dict[str, str]]) -> tuple[str, str, int, int]:
+    """What transformers itself generates, greedily, for one prompt."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    model = AutoModelForCausalLM.from_pretrained(model_dir)
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    size = prompt["input_ids"].shape[1]
+    ids = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, size:].tolist()
+    ended = tokenizer.eos_token_id in ids
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    return text, "stop" if ended else "length", size, len(ids)
+
+
+def test_transformers_answers_as_it_does_alone_and_keeps_it(tmp_path: Path, model_dir: Path) -> None:
+    meter = Meter(None)
+    replies = ask(recipe(tmp_path, model_dir), MESSAGES, meter)
+    assert replies == [Reply(*alone(model_dir, messages)) for messages in MESSAGES]
+    assert meter.spent["replies"] == 7
+    again = Meter(None)
+    assert ask(recipe(tmp_path, model_dir), MESSAGES, again) == replies
+    assert again.spent["replies"] == 0
+
+
+def test_sampling_is_seeded(tmp_path: Path, model_dir: Path) -> None:
+    one, other = (ask(recipe(tmp_path / name, model_dir, temperature=1.0), MESSAGES[:4]) for name in ("one", "other"))
+    assert one == other
+    assert len({reply.text for reply in one}) > 1
+
+
+def test_what_is_too_long_for_the_model_drops_the_row(tmp_path: Path, model_dir: Path) -> None:
+    (error,) = ask(recipe(tmp_path, model_dir), [[{"role": "user", "content": "x" * 600}]])  # it takes 512
+    assert isinstance(error, EditError)
+    assert str(error) == "too long for the model"
+
+
+def test_a_run_with_a_model_in_process(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model's prompts don't fit, so each pair is dropped for that, or kept as it was."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    data = tmp_path / "pairs.jsonl"
+    rows = [{"id": f"r{n}", "prompt": "p", "chosen": "c", "rejected": f"r {n}"} for n in range(3)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = recipe(tmp_path, model_dir, on_failure="keep_original")
+    config.dataset_mixture = DatasetMixture(datasets=[DatasetConfig(id=str(data))])
+    found = quote_for(config, *load(config))
+    assert (found.asked, found.how) == (3, f"the tokenizer of {model_dir}")
+    stats = bridge(config)
+    assert (stats["kept"], stats["bridged"], stats["kept_original"]) == (3, 0, {"too long for the model": 3})
+
+
+@pytest.mark.parametrize("editor", ["transformers", "vllm"])
+def test_no_such_model(tmp_path: Path, editor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", double([]))
+    with pytest.raises(Faults, match="there is no such folder"):
+        make_editor(recipe(tmp_path, tmp_path / "none", editor=editor))
+
+
+def test_vllm_must_be_installed(tmp_path: Path, model_dir: Path) -> None:
+    if "vllm" in sys.modules:
+        pytest.skip("vLLM is installed")
+    with pytest.raises(Faults, match="vLLM is not installed; pip install"):
+        make_editor(recipe(tmp_path, model_dir, editor="vllm"))
+
+
+@dataclass
+class Completion:
+    token_ids: list[int]
+
+
+@dataclass
+class Output:
+    outputs: list[Completion]
+
+
+@dataclass
+class SamplingParams:
+    """vLLM's, as far as it is used."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int
+    stop_token_ids: list[int] = field(default_factory=list)
+
+
+def double(calls: list[tuple[list[Any], SamplingParams]]) -> ModuleType:
+    """A module `vllm` whose model says each prompt's length, and a comma at the end where it is even."""
+
+    class LLM:
+        def __init__(self, model: str, **_: Any) -> None:
+            from transformers import AutoTokenizer
+
+            self.tokenizer = AutoTokenizer.from_pretrained(model)
+
+        def generate(self, prompts: list[dict[str, list[int]]], sampling: SamplingParams) -> list[Output]:
+            calls.append((prompts, sampling))
+            said = []
+            for prompt in prompts:
+                size = len(prompt["prompt_token_ids"])
+                ids = self.tokenizer(str(size), add_special_tokens=False)["input_ids"]
+                said.append(Output([Completion([*ids, self.tokenizer.eos_token_id] if size % 2 else ids)]))
+            return said
+
+    module = ModuleType("vllm")
+    module.LLM, module.SamplingParams = LLM, SamplingParams  # type: ignore[attr-defined]
+    return module
+
+
+def test_vllm_by_its_double(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[list[Any], SamplingParams]] = []
+    monkeypatch.setitem(sys.modules, "vllm", double(calls))
+    replies = ask(recipe(tmp_path, model_dir, editor="vllm", temperature=0.5), MESSAGES)
+    for reply, messages in zip(replies, MESSAGES, strict=True):
+        # <s><user> … \n<assistant> , a token a byte
+        size = len(f"x<user> {messages[0]['content']}\n<assistant> ")
+        assert reply.text == str(size)
+        assert reply.prompt_tokens == size
+        assert reply.finish_reason == ("stop" if size % 2 else "length")
+        assert reply.completion_tokens == len(str(size)) + size % 2
+    assert [len(prompts) for prompts, _ in calls] == [4, 3]
+    assert {(sampling.temperature, sampling.top_p, sampling.max_tokens) for _, sampling in calls} == {(0.5, 1.0, 12)}
+
+
+def test_an_error_of_the_model_reaches_whoever_asked(
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = double([])
+    monkeypatch.setattr(module.LLM, "generate", lambda *_: 1 / 0)
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    results = ask(recipe(tmp_path, model_dir, editor="vllm"), MESSAGES)
+    assert [type(result) for result in results] == [ZeroDivisionError] * 7

@@ -1,0 +1,260 @@
+"""What an edit must be: every check against texts that it must catch and texts that it must let pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bmc.bridging.edit import Case, Reply
+from bmc.bridging.phrases import meta_phrases, refusal
+from bmc.bridging.validate import Candidate, objection, unfinished
+from bmc.config import BridgeConfig, ValidatorSettings
+from bmc.errors import Faults
+from bmc.recipe import parse
+
+MODES = ["targeted", "without_reference", "degrade", "fresh", "polish"]
+W, L = "It is 1 + 2 = 3.\nThe answer is 3", "It's 1 + 2 = 4.\nThe answer is 4"
+MATH = Case("1", "math", "1 + 2 =", W, L, "3")
+# 49 and 44 characters
+CHAT = Case("1", "chat", "Why is the sky blue?", "Air scatters blue light more than it does the red.",
+            "The sky is blue as it mirrors the wide ocean.")  # fmt: skip
+EDIT = "The sky is blue as air scatters blue light more."
+
+
+def reason(text: str, mode: Any = "targeted", case: Case = CHAT, **limits: Any) -> str | None:
+    found = objection(Candidate(text, case, mode, "1a2b3c"), ValidatorSettings(**limits))
+    return found.reason if found else None
+
+
+SAME_L, SAME_W = "edit equals y_l", "edit equals y_w"
+LOST, KEPT = "edit doesn't state the gold answer", "edit still states the gold answer"
+
+
+@pytest.mark.parametrize(
+    ("text", "reasons"),
+    [
+        (" \n", ["empty edit"] * 5),
+        (f"{L}\n", [SAME_L, SAME_L, None, SAME_L, SAME_L]),
+        (f" {W}", [None, None, SAME_W, None, SAME_W]),
+        ("It's 1 + 2 = 5.\nThe answer is 5", [LOST, LOST, None, LOST, LOST]),
+        ("It's 1 + 2 = 5.\nThe reply is 5", [LOST, LOST, None, LOST, LOST]),
+        ("It's 1 + 2 = 6/2.\nThe answer is 6/2", [None, None, KEPT, None, None]),
+    ],
+)
+def test_equal_edits_and_final_answers_by_mode(text: str, reasons: list[str | None]) -> None:
+    assert [reason(text, mode, MATH) for mode in MODES] == reasons
+    if LOST in reasons:
+        assert reason(text, "targeted", replace(MATH, answer=None)) is None
+        assert reason(text, "targeted", MATH, final_answer=False) is None
+        assert reason(text, "targeted", replace(MATH, task="chat")) is None
+
+
+def test_a_good_edit_passes_in_every_mode() -> None:
+    assert [reason(EDIT, mode) for mode in ("targeted", "without_reference", "fresh")] == [None] * 3
+    assert reason("Air scatters blue light as it mirrors the wide ocean.", "degrade") is None
+    assert reason("Air scatters blue light more than it does red light.", "polish") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "found"),
+    [
+        # y_w and y_l have little in common, so mending y_l can't end at y_w
+        (CHAT.chosen, "targeted", "copy of y_w"),
+        (CHAT.chosen + "\n", "targeted", "copy of y_w"),
+        (CHAT.chosen[:-1] + "!", "targeted", "copy of y_w"),  # 1 of 50 characters
+        (CHAT.rejected, "degrade", "copy of y_l"),
+        # what the editor doesn't see it can't copy
+        (CHAT.chosen, "fresh", None),
+    ],
+)
+def test_copies(text: str, mode: str, found: str | None) -> None:
+    assert reason(text, mode, max_edit_ratio=1.0) == found
+    assert reason(text, mode, max_edit_ratio=1.0, copy_min_original_ratio=1.0) is None
+
+
+def test_a_copy_is_fine_where_mending_leads_there() -> None:
+    assert reason(W, "targeted", MATH) is None  # 4 of 32 characters
+    short = Case("1", "qa", "Where?", "In a river", "At the bank", "river")
+    assert reason(short.chosen, "targeted", replace(short, answer=None)) is None  # three words
+    assert objection(Candidate(CHAT.chosen, CHAT, "targeted"), ValidatorSettings(max_edit_ratio=1.0)) is None  # by rule
+
+
+OTHER = "Zwölf Boxkämpfer jagen Viktor quer übers Watt."  # 46 characters
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rewrites(mode: str) -> None:
+    rewritten = None if mode == "fresh" else "a rewrite, not an edit: edit ratio above 0.6"
+    assert reason(OTHER, mode) == rewritten
+    assert reason(OTHER, mode, max_edit_ratio=1.0) is None
+    assert reason("Zwölf", mode, replace(CHAT, chosen="One", rejected="Eleven")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "found"),
+    [
+        ("ab " * 10 + "cd " * 10, "targeted", None),
+        ("ab " * 41, "targeted", "length drift: above 2 times"),  # y_w 60, y_l 30 characters
+        ("ab " * 40, "targeted", None),
+        ("ab " * 4, "targeted", "length drift: below 0.5 times"),
+        ("ab " * 5, "targeted", None),  # 14, and a space at its end: 15
+        ("ab " * 9, "polish", "length drift: below 0.5 times"),
+        ("ab " * 41, "fresh", None),
+    ],
+)
+def test_drifts(text: str, mode: str, found: str | None) -> None:
+    case = replace(CHAT, chosen="cd " * 19 + "cde", rejected="ab " * 9 + "abc")
+    text = text[:-1] + "b"
+    assert reason(text, mode, case, max_edit_ratio=1.0, copy_min_original_ratio=1.0) == found
+    assert reason(text, mode, case, max_edit_ratio=1.0, min_length_ratio=0.0, max_length_ratio=None) is None
+
+
+REFUSALS = [
+    "I'm sorry, but I can’t help with that.",
+    "I cannot assist with this request.",
+    "As an AI language model, I cannot provide medical advice.",
+    "Sorry, I can't do that.",
+    "Thank you for asking! However, I cannot fulfill your request.",
+    "I apologize, but I'm unable to comply with it.",
+    "I must respectfully decline.",
+    "Unfortunately, as a large language model I am not able to generate such content.",
+    "I won't be able to help you with that.",
+    "I can't edit this text.",
+]
+NO_REFUSALS = [
+    "I can't believe you did it!",
+    "I cannot help but notice that it rained.",
+    "I'm sorry, but I can't make it to the meeting.",
+    "I can't answer the phone right now.",
+    "He said: \"I'm sorry, I can't help you.\"",
+    "Models refuse when they say that they cannot help.",
+    "I'm sorry for your loss.",
+    "You can't help with that.",
+    "If I can't help with that, call again.",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+def test_refusals(text: str) -> None:
+    assert refusal(text, 200)
+    assert refusal("x" * 250 + ". " + text, 200) is None
+    for mode in MODES:
+        assert reason(text, mode) == "refusal"
+        for known in ({"chosen": text + " Ask a doctor."}, {"rejected": f"{CHAT.rejected}\n{text}"}):
+            assert reason(text, mode, replace(CHAT, **known)) != "refusal"
+    assert reason(text, refusal_window=0) != "refusal"
+
+
+@pytest.mark.parametrize("text", NO_REFUSALS)
+def test_what_only_sounds_like_a_refusal(text: str) -> None:
+    assert refusal(text, 200) is None
+
+
+LEAKS = [
+    "Here is the revised response:\n\n",
+    "Sure! Here's the edited draft: ",
+    "**Revised draft:**\n",
+    "I have corrected the draft so that it is right. ",
+    "As the reference answer says, ",
+    "Here’s a polished version of your text:\n",
+]
+LEAKS_AFTER = [
+    "\n\nChanges made:\n- a word",
+    "\n\n(Note: I have changed the number.)",
+    "\nSummary of the changes: one.",
+]
+NO_LEAKS = [
+    "The answer is 4",
+    "Here is the recipe:",
+    "Here are five answers:",
+    "The revised budget was passed.",
+    "I changed the oil.",
+    "In this draft law",
+    "Note: I am no lawyer.",
+    "The original response of the government",
+    "Here is an improved algorithm",
+]
+
+
+@pytest.mark.parametrize("leak", LEAKS + LEAKS_AFTER)
+def test_talk_about_the_edit(leak: str) -> None:
+    text = leak + EDIT if leak in LEAKS else EDIT + leak
+    assert reason(text, max_edit_ratio=1.0, max_length_ratio=None) == "talks about the edit"
+    assert reason(text, meta_window=0, max_edit_ratio=1.0, max_length_ratio=None) is None
+    for name in ("chosen", "rejected"):  # what is there already is no leak
+        known = replace(CHAT, **{name: f"{CHAT.chosen}{leak}" if leak in LEAKS_AFTER else f"{leak}{CHAT.chosen}"})
+        assert reason(text, "targeted", known, max_edit_ratio=1.0, max_length_ratio=None) is None
+
+
+@pytest.mark.parametrize("text", NO_LEAKS)
+def test_what_only_sounds_like_talk_about_the_edit(text: str) -> None:
+    assert list(meta_phrases(text, 200)) == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "leaks"),
+    [
+        ("Please proofread my text: It are blue.", "Here is the corrected version: It is blue.", False),
+        ("Please proofread my text: It are blue.", "Here is the corrected draft: It is blue.", True),
+        ("Improve this draft: It are blue.", "Here is the improved draft: It is blue.", False),
+        ("Which answer is correct?", "Here is the corrected answer: It is blue.", True),
+    ],
+)
+def test_a_request_for_an_edit_may_be_answered_as_such(prompt: str, text: str, leaks: bool) -> None:
+    case = replace(CHAT, prompt=prompt, chosen="It is blue and wide as can be now.", rejected="It are blue and wide.")
+    found = reason(text, "fresh", case)
+    assert found == ("talks about the edit" if leaks else None)
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        "<|im_start|>", "<|im_end|>", "<|eot_id|>", "[INST]", "[/INST]", "<<SYS>>", "</s>", "<start_of_turn>", "<bos>",
+        "<｜User｜>", "</draft>", "<revised 1a2b3c>", "1a2b3c", "<verdict>good</verdict>", "\n### Response:",
+    ],
+)  # fmt: skip
+def test_delimiters(leak: str) -> None:
+    assert reason(EDIT + leak, max_length_ratio=None) == "template delimiters in the edit"
+    assert reason(EDIT + leak, delimiters=False, max_length_ratio=None) is None
+    if "1a2b3c" not in leak:  # the mark is in no text
+        for name in ("prompt", "chosen", "rejected"):
+            known = replace(CHAT, **{name: f"{getattr(CHAT, name)} {leak}"})
+            assert reason(EDIT + leak, "targeted", known, max_length_ratio=None) is None
+
+
+def test_markup_is_no_delimiter() -> None:
+    text = "The sky is <b>blue</b> as a[i] < b | c > d scatters [1] it. <draw>"
+    assert reason(text, max_edit_ratio=1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "found"),
+    [
+        ("x", "stop", None),
+        ("x", None, None),
+        ("x", "length", "cut off: the reply reached max_tokens"),
+        ("", "length", "cut off: the reply reached max_tokens"),
+        ("x", "content_filter", "cut off: by the endpoint's content filter"),
+        (" \n", "stop", "empty reply"),
+    ],
+)
+def test_replies_that_are_not_whole(text: str, finish_reason: str | None, found: str | None) -> None:
+    objected = unfinished(Reply(text, finish_reason, 1, 1), ValidatorSettings())
+    assert (objected.reason if objected else None) == found
+    assert unfinished(Reply("x", "length", 1, 1), ValidatorSettings(cut_off=False)) is None
+
+
+def test_thresholds_stand_in_the_recipe() -> None:
+    given = ["--output_dir", "o", "--dataset_mixture.datasets", "[{id: a}]"]
+    (config,) = parse([*given, "--validators.max_edit_ratio", "0.4"], BridgeConfig)
+    assert config.validators == ValidatorSettings(max_edit_ratio=0.4)
+    with pytest.raises(Faults) as raised:
+        parse([*given, "--validators", "{max_edit_ration: 1, min_edit_ratio: 2, cut_off: maybe}"], BridgeConfig)
+    assert str(raised.value).splitlines() == [
+        "command line: validators.max_edit_ration: unknown key (did you mean 'max_edit_ratio'?)",
+        "command line: validators.min_edit_ratio: must be less than or equal to 1, got 2",
+        'command line: validators.cut_off: must be true or false, got "maybe"',
+    ]

@@ -1,0 +1,127 @@
+"""A mixture as a stream is the mixture."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bmc.config import DatasetConfig
+from bmc.data.mixture import load_mixture
+from bmc.data.streaming import stream_mixture
+from bmc.errors import Faults
+
+Rows = list[dict[str, Any]]
+PAIRS = [{"prompt": f"p{i % 3}", "chosen": f"c{i}", "rejected": f"{'r' * i} é\u2028", "n": i} for i in range(12)]
+
+
+def write(path: Path, rows: Rows, **how: Any) -> DatasetConfig:
+    """As JSON Lines, JSON or Parquet, by the suffix."""
+    if path.suffix == ".parquet":
+        from datasets import Dataset
+
+        Dataset.from_list(rows).to_parquet(str(path))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return DatasetConfig(id=str(path), **how)
+
+
+def same(*configs: DatasetConfig, seed: int = 3) -> Rows:
+    """The streamed rows, which must be the mixture's, twice over."""
+    whole = [without_empty(row) for row in load_mixture(configs, seed)]
+    stream = stream_mixture(configs, seed)
+    assert len(stream) == len(whole)
+    for _ in range(2):
+        assert [without_empty(row) for row in stream] == whole
+    return whole
+
+
+def without_empty(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if value is not None}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+@pytest.mark.parametrize(
+    "how", [{}, {"weight": 0.5}, {"num_rows": 5}, {"columns": ["prompt", "n"]}, {"edit_split": "2/3"}, {"split": "x"}]
+)
+def test_one_file(tmp_path: Path, suffix: str, how: dict[str, Any]) -> None:
+    rows = same(write(tmp_path / f"a{suffix}", PAIRS, **how))
+    assert rows[0]["id"].startswith("a-")
+
+
+def test_parts_with_ids_without_and_with_the_same(tmp_path: Path) -> None:
+    given = [row | {"id": id} for row, id in zip(PAIRS, ["x", "x", "x-2", "", None, "y"] * 2, strict=True)]
+    parts = [write(tmp_path / "a.jsonl", given), write(tmp_path / "b.jsonl", given, weight=0.5, columns=["prompt"])]
+    rows = same(*parts, write(tmp_path / "c.parquet", [{"prompt": "p", "more": [1]}]))
+    assert len({row["id"] for row in rows}) == len(rows) == 12 + 6 + 1
+
+
+def test_a_source_and_a_folder(tmp_path: Path) -> None:
+    raw = [{"problem": f"{i} + 1 =", "solution": "s", "answer": str(i + 1)} for i in range(3)]
+    write(tmp_path / "test.jsonl", raw)
+    rows = same(DatasetConfig(id=str(tmp_path), source="ecqa", split="test"))
+    assert rows[1]["answer"] == "2"
+
+
+VALUES = st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=5))
+ROW = st.fixed_dictionaries({"prompt": st.text(max_size=5)}, optional={"id": VALUES, "chosen": VALUES, "other": VALUES})
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    first=st.lists(ROW, max_size=8),
+    second=st.lists(ROW, max_size=8),
+    weight=st.sampled_from([0.3, 0.5, 1.0]),
+    most=st.sampled_from([None, 1, 3]),
+)
+def test_any_rows(tmp_path: Path, first: Rows, second: Rows, weight: float, most: int | None) -> None:
+    configs = write(tmp_path / "a.jsonl", first, weight=weight), write(tmp_path / "b.jsonl", second, num_rows=most)
+    try:
+        load_mixture(configs, 3)
+    except Faults as error:
+        with pytest.raises(Faults, match=re.escape(str(error))):
+            stream_mixture(configs, 3)
+        return
+    same(*configs)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no rows are left"),
+        ('{"a": 1}\n{', r"a\.jsonl: row 2: is not JSON"),
+        ("[1]", "row 1: is not an object"),
+        ('{"a": 1}\n{"a": "b"}', r"column 'a' holds int \(row 1\), str \(row 2\); give each column one type"),
+    ],
+)
+def test_faults_are_those_of_the_mixture(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "a.jsonl").write_text(text)
+    for load in (load_mixture, stream_mixture):
+        with pytest.raises(Faults, match=told):
+            load([DatasetConfig(id=str(tmp_path / "a.jsonl"))], 0)
+
+
+def test_other_faults(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_bytes(b'{"a": "\xff"}')
+    (tmp_path / "c.parquet").write_bytes(b"PAR1")
+    for name, told in (("b.jsonl", "is not UTF-8"), ("c.parquet", "can't be read as Parquet"), ("d.jsonl", "no such")):
+        with pytest.raises(Faults, match=told):
+            stream_mixture([DatasetConfig(id=str(tmp_path / name))], 0)
+    a, b = write(tmp_path / "a.jsonl", [{"n": 1}]), write(tmp_path / "b.jsonl", [{"n": "1"}])
+    with pytest.raises(Faults, match=r"^b: column 'n' is str, but int in a; leave it out with `columns`$"):
+        stream_mixture([a, b], 0)
+    with pytest.raises(Faults, match="has no column 'm'"):
+        stream_mixture([write(tmp_path / "a.jsonl", [{"n": 1}], columns=["m"])], 0)
+
+
+def test_the_first_rows(tmp_path: Path) -> None:
+    stream = stream_mixture([write(tmp_path / "a.jsonl", PAIRS)], 0)
+    assert [row["n"] for row in stream.first(3)] == [0, 1, 2]
+    assert (len(stream.first(3)), len(stream.first(99)), len(stream.first(None))) == (3, 12, 12)
