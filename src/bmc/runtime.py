@@ -28,13 +28,24 @@ def stage(main: Callable[[], None]) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' notes to one another
     for chatty in ("httpx", "httpx2", "datasets", "filelock", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    status: Any = 0
     try:
         main()
     except Faults as error:
         print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+        status = 2
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        status = 130
+    except SystemExit as end:
+        status = end.code
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and isinstance(status, int):
+        # a library's thread that still runs when the interpreter ends aborts the process, now and then, and the launcher
+        # would call a run failed that has written all it had to
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    if status:
+        raise SystemExit(status)
 
 
 def is_main_process() -> bool:
