@@ -39,7 +39,7 @@ def stage(main: Callable[[], None]) -> None:
     except SystemExit as end:
         status = end.code
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and isinstance(status, int):
-        # a library's thread that still runs when the interpreter ends aborts the process, now and then, and the launcher
+        # a library's thread that still runs when the interpreter ends aborts the process now and then, and the launcher
         # would call a run failed that has written all it had to
         sys.stdout.flush()
         sys.stderr.flush()
