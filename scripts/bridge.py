@@ -7,6 +7,7 @@ import sys
 
 from bmc.config import BridgeConfig
 from bmc.plan import describe_data, show
+from bmc.planning.facts import bridging_facts
 from bmc.recipe import parse
 from bmc.runtime import stage
 
@@ -25,6 +26,7 @@ def main() -> None:
                 "prompt": f"{config.template} template" if config.editor == "openai" and not scores else None,
                 "tokenizer": config.tokenizer_name_or_path,
                 "bridged": None if scores else f"{config.proportion:.0%} of the pairs that are kept",
+                **bridging_facts(config),
                 "output": config.output_dir,
             },
         )

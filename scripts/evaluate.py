@@ -7,6 +7,7 @@ import sys
 
 from bmc.config import EvaluateConfig
 from bmc.plan import describe_data, describe_generation, show
+from bmc.planning.facts import generation_facts
 from bmc.recipe import parse
 from bmc.runtime import elapsed, stage, write_json, write_jsonl
 
@@ -15,7 +16,7 @@ def main() -> None:
     (config,) = parse(sys.argv[1:], EvaluateConfig, description=__doc__)
     if config.dry_run:
         data = describe_data(config.dataset_mixture.datasets)
-        show("evaluate", {"benchmarks": data} | describe_generation(config))
+        show("evaluate", {"benchmarks": data} | describe_generation(config) | generation_facts(config))
         return
     from bmc.evaluation.scoring import describe, predict, summarise
     from bmc.stages import KEEP, respond

@@ -67,15 +67,8 @@ def parse(argv: list[str], *classes: type, description: str = "") -> tuple[Any, 
         raise SystemExit(0)
     if not argv:
         raise fail(COMMAND_LINE, "names no recipe; give its path, or --help for the keys")
-    path, overrides = _split(argv, _switches(classes))
-    values, origin = load(path) if path else ({}, {})
-    where = str(path) if path else COMMAND_LINE
     faults: list[Fault] = []
-    for key, value in overrides:
-        try:
-            _override(values, origin, key, value)
-        except (KeyError, IndexError, ValueError, TypeError, AttributeError):
-            faults.append(Fault(COMMAND_LINE, f"--{key}: there is no such place in the recipe"))
+    values, origin, where = _given(argv, _switches(classes), faults)
     broken = mixture(values, origin, faults)
 
     known = sorted({field.name for cls in classes for field in dataclasses.fields(cls) if field.init})
@@ -85,6 +78,27 @@ def parse(argv: list[str], *classes: type, description: str = "") -> tuple[Any, 
     if faults:
         raise Faults(*dict.fromkeys(faults))
     return tuple(instances)
+
+
+def given(argv: list[str]) -> dict[str, Any]:
+    """The values of a recipe and its command line, as they were given.
+
+    Raises:
+        Faults: The recipe can't be read.
+    """
+    return _given(argv, {"dry_run", "use_cpu"}, [])[0]
+
+
+def _given(argv: list[str], switches: set[str], faults: list[Fault]) -> tuple[dict[str, Any], dict[str, str], str]:
+    """Values, where each comes from, and what to call the recipe."""
+    path, overrides = _split(argv, switches)
+    values, origin = load(path) if path else ({}, {})
+    for key, value in overrides:
+        try:
+            _override(values, origin, key, value)
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError):
+            faults.append(Fault(COMMAND_LINE, f"--{key}: there is no such place in the recipe"))
+    return values, origin, str(path) if path else COMMAND_LINE
 
 
 def load(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -98,9 +112,9 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _load(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
     values = _read(path, children)
-    template = values.get("chat_template")
-    if isinstance(template, str) and template.endswith(".jinja"):
-        values["chat_template"] = str(path.parent / template)
+    for key, suffix in (("chat_template", ".jinja"), ("accelerate_config", ".yaml")):  # relative to this recipe
+        if isinstance(values.get(key), str) and values[key].endswith(suffix):
+            values[key] = str(path.parent / values[key])
     parent = values.pop("extends", None)
     values, sources = today(values, str(path))
     origin: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ from .data.schema import Row, check, split_prompt
 from .data.templates import check_template
 from .errors import fail
 from .models import check_model, load_tokenizer
-from .plan import describe_batch, describe_data, show
-from .recipe import parse
+from .plan import describe_data, show
+from .planning.facts import batch_warning, training_facts
+from .planning.hardware import read_launch
+from .recipe import given, parse
 from .runtime import claim, elapsed, is_main_process, may_claim, recipe_of, set_fields, write_json
 from .training_config import ModelArguments, TrainingArguments
+
+logger = logging.getLogger(__name__)
 
 # columns that go to the trainer if they are there: TRL hands two to the chat template, two are token weights
 ALSO = ("tools", "chat_template_kwargs", *WEIGHTS)
@@ -34,7 +39,12 @@ def parse_training(argv: list[str], arguments: type, config: type, description: 
     """
     dry_run = re.search(r"(^| )--dry[_-]run\b(?![ =]*false)", " ".join(argv))
     if dry_run and not torch.cuda.is_available():
-        argv = [*argv, "--use_cpu", "--tf32=null"]
+        on_cpu = given(argv).get("use_cpu") is True
+        arguments, model_args, config = parse(
+            [*argv, "--use_cpu", "--tf32=null"], arguments, ModelArguments, config, description=description
+        )
+        config.use_cpu = on_cpu
+        return arguments, model_args, config
     return parse(argv, arguments, ModelArguments, config, description=description)
 
 
@@ -48,7 +58,7 @@ def describe_run(title: str, arguments: TrainingArguments, model_args: ModelArgu
             "training data": describe_data(mixture.datasets),
             "evaluation data": describe_data(mixture.test_datasets) or None,
             **facts,
-            "batch": describe_batch(config),
+            **training_facts(arguments, model_args, config, read_launch(arguments.accelerate_config), config.use_cpu),
             "epochs": config.num_train_epochs if config.max_steps < 1 else f"{config.max_steps} steps",
             "learning rate": f"{config.learning_rate:g}, {config.lr_scheduler_type.value}",
             "warm-up": f"{config.warmup_steps:g} (a share of the steps if below 1)",
@@ -77,13 +87,28 @@ def open_run(
     recipe = recipe_of(arguments, model_args) | _decisive(config)
     may_claim(config.output_dir, recipe)
     name, revision = model_args.model_name_or_path, model_args.model_revision
-    check_model(name, revision, config.trust_remote_code)
+    check_model(name, revision, config.trust_remote_code, model_args.allow_pickle)
     tokenizer = load_tokenizer(
         arguments.tokenizer_name_or_path or name, revision, config.trust_remote_code, arguments.chat_template
     )
     train, evaluation = load_rows(arguments, tokenizer, columns, chosen_column)
+    _check_batches(arguments, config, len(train))
     claim(config.output_dir, recipe)
     return tokenizer, train, evaluation
+
+
+def _check_batches(arguments: TrainingArguments, config: Any, rows: int) -> None:
+    """Whether the processes can share the rows and batches; warns of a batch that isn't the paper's."""
+    processes, micro_batch = config.world_size, config.per_device_train_batch_size
+    if rows < processes:
+        what = f"{processes} processes can't share {rows} rows"
+        raise fail("accelerate launch", f"{what}; start at most {rows} (--num_processes), or give more data")
+    if config.accelerator_config.split_batches and micro_batch % processes:
+        what = f"{micro_batch} rows can't be split over {processes} processes (split_batches); make it a multiple"
+        raise fail("per_device_train_batch_size", what)
+    batch = micro_batch * config.gradient_accumulation_steps * processes
+    if (warning := batch_warning(batch, arguments.paper_batch_size)) and is_main_process():
+        logger.warning("%s", warning)
 
 
 def load_rows(
@@ -134,6 +159,7 @@ def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]
         "revision": model_args.model_revision,
         "attn_implementation": model_args.attn_implementation,
         "dtype": model_args.dtype,
+        **({} if model_args.allow_pickle else {"use_safetensors": True}),
     }
     return {
         "model": model_args.model_name_or_path,

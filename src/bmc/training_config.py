@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import trl
 from pydantic import Field, TypeAdapter, ValidationError
 
-from .config import DataArguments
+from .config import DataArguments, GpuName
 from .errors import did_you_mean
 from .preference.losses import LOSSES, hyperparameters
 
@@ -21,15 +21,35 @@ class TrainingArguments(DataArguments):
     Attributes:
         tokenizer_name_or_path: Tokenizer, if not the model's own.
         dry_run: Check everything that can be checked without weights or money, print the plan and stop.
+        accelerate_config: Accelerate config that the plan of a dry run is for, relative to the recipe that names it;
+            one process by default. It launches nothing.
+        gpu: Card that the plan is for.
+        paper_batch_size: The batch of all processes that a result is to be compared at; another one gets a warning.
     """
+
+    PASSING: ClassVar = {"accelerate_config", "gpu", "paper_batch_size"}
 
     tokenizer_name_or_path: str | None = None
     dry_run: bool = False
+    accelerate_config: str | None = None
+    gpu: GpuName = "A800-80GB"
+    paper_batch_size: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass
 class ModelArguments(trl.ModelConfig):
-    """`trl.ModelConfig`; the model must be named."""
+    """`trl.ModelConfig`; the model must be named.
+
+    Attributes:
+        allow_pickle: Load weights that are pickled (`pytorch_model.bin`), which may run any code; safetensors alone by
+            default.
+        license: Of the base model, for the model card; by default what its own card says.
+    """
+
+    PASSING: ClassVar = {"allow_pickle", "license"}
+
+    allow_pickle: bool = False
+    license: str | None = None
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not self.model_name_or_path:
