@@ -4,7 +4,9 @@ python scripts/evaluate.py recipes/smollm2-135m/math/eval.yaml --model_name_or_p
 """
 
 import sys
+from pathlib import Path
 
+from bmc import card
 from bmc.config import EvaluateConfig
 from bmc.plan import describe_data, describe_generation, show
 from bmc.planning.facts import generation_facts
@@ -32,6 +34,8 @@ def main() -> None:
     }
     write_json(folder / "metrics.json", metrics)
     (folder / KEEP).unlink()
+    if folder.parent == Path(config.model_name_or_path):  # results of a model of ours, beside it
+        card.write(folder.parent)
     print(describe(metrics))
 
 

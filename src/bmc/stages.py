@@ -54,7 +54,7 @@ def respond(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], list[Resp
         Faults: The rows, the template or the model can't be used, or the folder is another recipe's.
     """
     rows, tokenizer = load_prompts(config)
-    folder = claim(config.output_dir, recipe_of(config))
+    folder = claim(config.output_dir, recipe_of(config), config, rows=rows)
     if _continues(config):
         return rows, _continuations(config, rows, tokenizer, folder), folder
     prompts = [encode_prompt(tokenizer, row["prompt"]) for row in rows]

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 ALSO = ("tools", "chat_template_kwargs", *WEIGHTS)
 
 
-def parse_training(argv: list[str], arguments: type, config: type, description: str) -> tuple[Any, Any, Any]:
+def parse_training(argv: list[str], arguments: type, config: type, description: str) -> tuple[Any, ...]:
     """A training recipe as `(arguments, model arguments, trainer's config)`.
 
     A dry run on a machine without a GPU judges the recipe as if it were run on one.
@@ -40,17 +40,16 @@ def parse_training(argv: list[str], arguments: type, config: type, description: 
     dry_run = re.search(r"(^| )--dry[_-]run\b(?![ =]*false)", " ".join(argv))
     if dry_run and not torch.cuda.is_available():
         on_cpu = given(argv).get("use_cpu") is True
-        arguments, model_args, config = parse(
-            [*argv, "--use_cpu", "--tf32=null"], arguments, ModelArguments, config, description=description
-        )
-        config.use_cpu = on_cpu
-        return arguments, model_args, config
+        argv = [*argv, "--use_cpu", "--tf32=null"]
+        parsed = parse(argv, arguments, ModelArguments, config, description=description)
+        parsed[2].use_cpu = on_cpu
+        return parsed
     return parse(argv, arguments, ModelArguments, config, description=description)
 
 
 def describe_run(title: str, arguments: TrainingArguments, model_args: ModelArguments, config: Any, facts: Row) -> None:
     """Prints what a training recipe would do."""
-    mixture = arguments.dataset_mixture
+    mixture, launch = arguments.dataset_mixture, read_launch(arguments.accelerate_config, arguments.num_processes)
     show(
         title,
         {
@@ -58,7 +57,7 @@ def describe_run(title: str, arguments: TrainingArguments, model_args: ModelArgu
             "training data": describe_data(mixture.datasets),
             "evaluation data": describe_data(mixture.test_datasets) or None,
             **facts,
-            **training_facts(arguments, model_args, config, read_launch(arguments.accelerate_config), config.use_cpu),
+            **training_facts(arguments, model_args, config, launch, config.use_cpu),
             "epochs": config.num_train_epochs if config.max_steps < 1 else f"{config.max_steps} steps",
             "learning rate": f"{config.learning_rate:g}, {config.lr_scheduler_type.value}",
             "warm-up": f"{config.warmup_steps:g} (a share of the steps if below 1)",
@@ -93,7 +92,7 @@ def open_run(
     )
     train, evaluation = load_rows(arguments, tokenizer, columns, chosen_column)
     _check_batches(arguments, config, len(train))
-    claim(config.output_dir, recipe)
+    claim(config.output_dir, recipe, arguments, model_args, config, rows=train)
     return tokenizer, train, evaluation
 
 

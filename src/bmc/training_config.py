@@ -23,15 +23,17 @@ class TrainingArguments(DataArguments):
         dry_run: Check everything that can be checked without weights or money, print the plan and stop.
         accelerate_config: Accelerate config that the plan of a dry run is for, relative to the recipe that names it;
             one process by default. It launches nothing.
+        num_processes: How many processes the plan is for; by default accelerate_config's.
         gpu: Card that the plan is for.
         paper_batch_size: The batch of all processes that a result is to be compared at; another one gets a warning.
     """
 
-    PASSING: ClassVar = {"accelerate_config", "gpu", "paper_batch_size"}
+    PASSING: ClassVar = {"accelerate_config", "num_processes", "gpu", "paper_batch_size"}
 
     tokenizer_name_or_path: str | None = None
     dry_run: bool = False
     accelerate_config: str | None = None
+    num_processes: Annotated[int, Field(ge=1)] | None = None
     gpu: GpuName = "A800-80GB"
     paper_batch_size: Annotated[int, Field(ge=1)] | None = None
 

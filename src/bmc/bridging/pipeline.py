@@ -48,7 +48,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     make: Make = partial(edited_pair, editor=editor, mode=config.mode, proportion=config.proportion)
     if isinstance(editor, OpenAIEditor) and tokenizer is not None:
         make = partial(scored_pair, scorer=editor, tokenizer=tokenizer)
-    folder = claim(config.output_dir, recipe_of(config))
+    folder = claim(config.output_dir, recipe_of(config), config, rows=rows)
     with closing(editor):
         stats = asyncio.run(_write(map(_pair, rows), len(rows), make, config.max_concurrency, folder))
     stats["seconds"] = elapsed()

@@ -16,6 +16,7 @@ from .memory import GIB, Adapter, Memory
 from .workload import Workload, workload
 
 UNKNOWN = "unknown: neither the model's config nor a table has it"
+MENDS = "lower per_device_train_batch_size, take more cards, or offload the optimizer (offload_optimizer_device: cpu)"
 Facts = dict[str, Any]
 
 
@@ -62,7 +63,7 @@ def gibibytes(count: float) -> str:
     return f"{count / GIB:.1f} GiB"
 
 
-def fit_facts(need: Memory, card: Gpu | None, gpu: str, processes: int) -> Facts:
+def fit_facts(need: Memory, card: Gpu | None, gpu: str, processes: int, pairs: bool) -> Facts:
     """What is needed, of what it is made up, and whether it fits. Without a card the host's memory counts, whole."""
     parts = {
         "weights, gradients, optimizer": need.states,
@@ -71,7 +72,9 @@ def fit_facts(need: Memory, card: Gpu | None, gpu: str, processes: int) -> Facts
         "reference": need.reference,
         "CUDA and fragmentation": need.overhead,
     }
-    made_of = " + ".join(f"{count / GIB:.1f} {name}" for name, count in parts.items() if count or name == "reference")
+    made_of = " + ".join(
+        f"{count / GIB:.1f} {name}" for name, count in parts.items() if count or (pairs and name == "reference")
+    )
     if card is None:
         there, wanted = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), processes * need.total
         where = f"this machine's {gibibytes(there)}"
@@ -79,12 +82,16 @@ def fit_facts(need: Memory, card: Gpu | None, gpu: str, processes: int) -> Facts
         there, wanted = int(card.memory_gib * GIB), need.total
         where = f"{processes} × {gpu}" if processes > 1 else f"one {gpu}"
     spare = there - wanted
-    answer = f"yes, {gibibytes(spare)} to spare" if spare >= 0 else f"NO, {gibibytes(-spare)} too much"
-    each = "a card" if card else "in all"
+    each = " a card" if card and processes > 1 else ""
+    answer = f"yes, {gibibytes(spare)}{each} to spare" if spare >= 0 else f"NO, {gibibytes(-spare)}{each} too much"
+    if spare < 0:
+        answer += f"; {MENDS}"
+    elif spare < there / 10:
+        answer += "; that is tight, and a smaller per_device_train_batch_size is the first remedy"
     return {
         "memory a process": f"{gibibytes(need.total)} = {made_of}",
         "host memory": f"{gibibytes(need.host)} a machine, DeepSpeed's estimate" if need.host else None,
-        f"fits {where}": f"{answer} {each}" if card or processes > 1 else answer,
+        f"fits {where}": answer,
     }
 
 
@@ -149,7 +156,7 @@ def training_facts(arguments: Any, model_args: Any, config: Any, launch: Launch,
     }
     size = config.per_device_train_batch_size, config.gradient_accumulation_steps
     batch = size[0] * size[1] * launch.processes
-    facts["batch"] = f"{batch} = {size[0]} × {size[1]} accumulation × {launch.processes} processes"
+    facts["batch"] = f"{batch} = {size[0]} × {size[1]} accumulation × {_processes(launch.processes)}"
     if warning := batch_warning(batch, arguments.paper_batch_size):
         facts["WARNING"] = warning
     run = work.steps(load.rows, *size, launch.processes, config.num_train_epochs, config.max_steps) if load else None
@@ -176,7 +183,7 @@ def training_facts(arguments: Any, model_args: Any, config: Any, launch: Launch,
         adapter=adapter,
     )
     card = None if on_cpu else GPUS[arguments.gpu]
-    facts |= fit_facts(need, card, arguments.gpu, launch.processes)
+    facts |= fit_facts(need, card, arguments.gpu, launch.processes, pairs)
     facts["memory assumes"] = _assumptions(pairs, size[0], length, checkpointing, loads_reference, reference)
     if run and load:
         each = load.tokens(pairs, shared, config.max_length)
@@ -186,6 +193,10 @@ def training_facts(arguments: Any, model_args: Any, config: Any, launch: Launch,
         flops = work.training_flops(model, run.rows * each, checkpointing, seen, bool(adapter))
         facts["time"] = _time(flops, card, arguments.gpu, launch.processes)
     return facts | {"disk": _disk(model, adapter, config, run, launch)}
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def adapter_of(model_args: Any) -> Adapter | None:
@@ -249,21 +260,22 @@ def _assumptions(pairs: bool, size: int, length: int, checkpointing: bool, loads
 
 def _time(flops: float, card: Gpu | None, gpu: str, processes: int) -> str:
     peak = card.teraflops if card else _measured_teraflops()
-    took = work.duration(work.training_seconds(flops, peak, processes if card else 1))
+    share = work.EFFICIENCY if card else work.CPU_EFFICIENCY
+    took = work.duration(flops / (share * peak * 1e12 * (processes if card else 1)))
     where = f"{processes} × {gpu}" if card else "this CPU"
     how = f"{peak:g} TFLOP/s peak each" if card else f"{1000 * peak:,.0f} GFLOP/s in a matrix product"
-    return f"{took} on {where} at {work.EFFICIENCY:.0%} of {how} ({flops:.2g} FLOP)"
+    return f"{took} on {where} at {share:.0%} of {how} ({flops:.2g} FLOP)"
 
 
 def _measured_teraflops() -> float:
-    """What this CPU reaches in a matrix product, the best of three."""
+    """What this CPU reaches in a matrix product, the best of five."""
     import time
 
     import torch
 
-    size, best = 768, float("inf")
+    size, best = 1024, float("inf")
     a = torch.rand(size, size)
-    for _ in range(3):
+    for _ in range(5):
         start = time.perf_counter()
         a @ a
         best = min(best, time.perf_counter() - start)

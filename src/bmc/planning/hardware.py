@@ -83,11 +83,12 @@ class Launch:
         )
 
 
-def read_launch(path: str | None) -> Launch:
+def read_launch(path: str | None, processes: int | None = None) -> Launch:
     """The launcher that an accelerate config describes; without one, that of this process.
 
     Args:
         path: An accelerate config, as for `accelerate launch --config_file`.
+        processes: How many there are instead, as many on each machine.
 
     Raises:
         Faults: The file can't be read, or is of a kind that no recipe is launched with.
@@ -96,7 +97,10 @@ def read_launch(path: str | None) -> Launch:
         return _of_environment(os.environ)
     try:
         config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        return _of_config(config, Path(path))
+        if processes is not None:
+            each = -(-int(config.get("num_processes", 1)) // int(config.get("num_machines", 1)))
+            config |= {"num_processes": processes, "num_machines": -(-processes // each)}
+        return _of_config(config)
     except OSError as error:
         raise fail("accelerate_config", f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -106,7 +110,7 @@ def read_launch(path: str | None) -> Launch:
         ) from None
 
 
-def _of_config(config: dict[str, Any], path: Path) -> Launch:
+def _of_config(config: dict[str, Any]) -> Launch:
     engines: dict[str, Engine] = {
         "NO": "none", "MULTI_GPU": "ddp", "MULTI_CPU": "ddp", "FSDP": "fsdp", "DEEPSPEED": "deepspeed"
     }  # fmt: skip

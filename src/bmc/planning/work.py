@@ -9,6 +9,7 @@ from .architecture import Architecture
 from .hardware import Gpu
 
 EFFICIENCY = 0.4  # share of a card's peak that training reaches (MFU); assumed
+CPU_EFFICIENCY = 0.6  # share of a large matrix product's speed that training reaches on a CPU; assumed
 PRICES = {  # dollars for 1,000 tokens read and written
     "gpt-4-0125-preview": (0.01, 0.03),  # §4
     "gpt-4.1": (0.002, 0.008),
@@ -57,11 +58,6 @@ def training_flops(
     """
     policy = 6 + (2 if checkpointing else 0) - (2 if frozen else 0)
     return (policy * tokens + 2 * reference) * model.multiplied
-
-
-def training_seconds(flops: float, teraflops: float, processes: int) -> float:
-    """At `EFFICIENCY` of the peak of all cards."""
-    return flops / (EFFICIENCY * teraflops * 1e12 * processes)
 
 
 def generating_seconds(model: Architecture, rows: int, prompt: float, new: float, batch: int, gpu: Gpu) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config import DatasetConfig
 from ..data.schema import Row, content, split_prompt
-from ..data.sources import GENERATOR, SOURCES
+from ..data.sources import GENERATOR, SOURCES, generate
 from .chain import OUTPUTS, upstream
 
 # Rows of each split: Table 6 of arXiv 2408.07471, and the Hub's pages where it has none
@@ -92,7 +92,7 @@ def workload(datasets: Iterable[DatasetConfig], tokenizer: Any = None) -> Worklo
 
 def _part(dataset: DatasetConfig, tokenizer: Any) -> Workload | None:
     path = _file(dataset)
-    whole = _measured(path, tokenizer) if path else _expected(dataset)
+    whole = _measured(path, tokenizer) if path else _expected(dataset, tokenizer)
     if whole is None:
         return None
     rows = whole.rows
@@ -124,6 +124,11 @@ def _measured(path: Path, tokenizer: Any) -> Workload | None:
     else:
         rows = json.loads(path.read_text(encoding="utf-8"))
         rows, count = rows[:SAMPLE], len(rows)
+    return _mean(rows, count, tokenizer)
+
+
+def _mean(rows: list[Row], count: int, tokenizer: Any) -> Workload | None:
+    """A workload of so many rows that are as long as these."""
     lengths = [length for row in rows if (length := _lengths(row, tokenizer))]
     if not lengths:
         return None
@@ -159,28 +164,29 @@ def _length(text: str, tokenizer: Any) -> float:
     return len(text) / CHARACTERS if tokenizer is None else len(tokenizer.encode(text))
 
 
-def _expected(dataset: DatasetConfig) -> Workload | None:
+def _expected(dataset: DatasetConfig, tokenizer: Any) -> Workload | None:
     """What a data set that isn't at hand will hold, by the recipes that lead to it."""
     source = dataset.source or next((name for name, known in SOURCES.items() if known.hub_id == dataset.id), None)
-    if source == GENERATOR:
-        return _assumed(dataset.num_rows, SOURCES[GENERATOR].task)
+    if source == GENERATOR and dataset.num_rows:
+        made = [SOURCES[GENERATOR].to_row(raw) for raw in generate(dataset.config, min(dataset.num_rows, SAMPLE))]
+        return _mean(made, dataset.num_rows, tokenizer)
     if source is not None:
         return _assumed(ROWS.get((source, dataset.split.partition("_")[0])), SOURCES[source].task)
     name = Path(dataset.id or "")
     folder, split = (str(name.parent), name.stem) if name.suffix else (str(name), dataset.split)
-    made = upstream(folder) if folder.startswith(OUTPUTS) else None
-    return _made(made, split) if made else None
+    recipe = upstream(folder) if folder.startswith(OUTPUTS) else None
+    return _made(recipe, split, tokenizer) if recipe else None
 
 
 def _assumed(rows: int | None, task: str) -> Workload | None:
     return Workload(rows, *TOKENS[task], task=task) if rows else None
 
 
-def _made(recipe: dict[str, Any], split: str) -> Workload | None:
+def _made(recipe: dict[str, Any], split: str, tokenizer: Any) -> Workload | None:
     """What a data stage's recipe will write."""
     mixture = recipe.get("dataset_mixture", {})
     name = "test_datasets" if split == "test" else "datasets"
-    whole = workload(list(_configs(mixture.get(name, []))))
+    whole = workload(_configs(mixture.get(name, [])), tokenizer)
     if whole is None:
         return None
     rows = float(whole.rows)
