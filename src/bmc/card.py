@@ -191,10 +191,10 @@ def _data(record: dict[str, Any]) -> str:
 
 def _results(results: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Accuracies with their intervals, and what training ended with."""
-    lines = [
-        f"| {name} | {100 * r['accuracy']:.1f} | [{', '.join(f'{100 * end:.1f}' for end in r['interval'])}] | {r['n']:,} |"
-        for name, r in results.get("results", {}).items()
-    ]
+    lines = []
+    for name, r in results.get("results", {}).items():
+        low, high = (f"{100 * end:.1f}" for end in r["interval"])
+        lines.append(f"| {name} | {100 * r['accuracy']:.1f} | [{low}, {high}] | {r['n']:,} |")
     table = ["| benchmark | accuracy, % | 95 % interval | n |\n| --- | ---: | ---: | ---: |", *lines] if lines else []
     last = [
         f"{name} {metrics[name]:.4g}"

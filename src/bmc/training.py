@@ -90,10 +90,26 @@ def open_run(
     tokenizer = load_tokenizer(
         arguments.tokenizer_name_or_path or name, revision, config.trust_remote_code, arguments.chat_template
     )
+    _check_reporting(config.report_to)
     train, evaluation = load_rows(arguments, tokenizer, columns, chosen_column)
     _check_batches(arguments, config, len(train))
     claim(config.output_dir, recipe, arguments, model_args, config, rows=train)
     return tokenizer, train, evaluation
+
+
+def _check_reporting(report_to: list[str]) -> None:
+    """Whether the packages that training is to report to are there."""
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    for name in report_to:
+        try:
+            for callback in get_reporting_integration_callbacks([name]):
+                callback()
+        except (ImportError, RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise fail(
+                "report_to", f"{name} can't be used here ({reason}); install it, or set report_to: none"
+            ) from None
 
 
 def _check_batches(arguments: TrainingArguments, config: Any, rows: int) -> None:
