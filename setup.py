@@ -21,6 +21,7 @@ CORE = [
 EXTRAS = {
     "vllm": ["vllm>=0.10"],
     "eval": ["alpaca-eval>=0.6", "lm-eval>=0.4"],
+    "qlora": ["bitsandbytes>=0.46"],
     "plots": ["matplotlib>=3.9"],
     "handbook": ["alignment-handbook @ git+https://github.com/huggingface/alignment-handbook"],
     "dev": [

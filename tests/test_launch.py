@@ -51,7 +51,10 @@ def launch(calls: Path, *arguments: str, **environment: str) -> tuple[int, list[
 JOB = {
     "SLURM_JOB_ID": "123456", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_NODELIST": "node[07-08]"
 }  # fmt: skip
-PLAN = f"python|scripts/preference.py|{RECIPE}|--beta|0.1|--accelerate_config|recipes/accelerate_configs/zero3.yaml|--num_processes|%d|--dry_run|"
+PLAN = (
+    f"python|scripts/preference.py|{RECIPE}|--beta|0.1|--accelerate_config|recipes/accelerate_configs/zero3.yaml|"
+    "--num_processes|%d|--dry_run|"
+)
 RUN = (
     "python|-m|bmc.launch|--machine_rank|%d|--config_file|recipes/accelerate_configs/zero3.yaml|--num_machines|2|"
     f"--num_processes|8|--main_process_ip|node07|--main_process_port|23456|scripts/preference.py|{RECIPE}|--beta|0.1|"

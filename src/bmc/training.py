@@ -90,17 +90,21 @@ def open_run(
     tokenizer = load_tokenizer(
         arguments.tokenizer_name_or_path or name, revision, config.trust_remote_code, arguments.chat_template
     )
-    _check_reporting(config.report_to)
+    _check_packages(model_args, config.report_to)
     train, evaluation = load_rows(arguments, tokenizer, columns, chosen_column)
     _check_batches(arguments, config, len(train))
     claim(config.output_dir, recipe, arguments, model_args, config, rows=train)
     return tokenizer, train, evaluation
 
 
-def _check_reporting(report_to: list[str]) -> None:
-    """Whether the packages that training is to report to are there."""
+def _check_packages(model_args: ModelArguments, report_to: list[str]) -> None:
+    """Whether the packages are there that quantise weights, and that training is to report to."""
     from transformers.integrations import get_reporting_integration_callbacks
+    from transformers.utils import is_bitsandbytes_available
 
+    if (model_args.load_in_4bit or model_args.load_in_8bit) and not is_bitsandbytes_available():
+        key = "load_in_4bit" if model_args.load_in_4bit else "load_in_8bit"
+        raise fail(key, "needs bitsandbytes, which isn't there; pip install '.[qlora]', or leave it out")
     for name in report_to:
         try:
             for callback in get_reporting_integration_callbacks([name]):

@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from .config import DataArguments, GpuName
 from .errors import did_you_mean
-from .preference.losses import LOSSES, hyperparameters
+from .preference.losses import LOSSES, REFERENCE_FREE, hyperparameters
 
 
 @dataclass(kw_only=True)
@@ -46,12 +46,14 @@ class ModelArguments(trl.ModelConfig):
         allow_pickle: Load weights that are pickled (`pytorch_model.bin`), which may run any code; safetensors alone by
             default.
         license: Of the base model, for the model card; by default what its own card says.
+        lora_target_modules: Names of the modules that get an adapter, or all-linear; by default PEFT's for the model.
     """
 
     PASSING: ClassVar = {"allow_pickle", "license"}
 
     allow_pickle: bool = False
     license: str | None = None
+    lora_target_modules: list[str] | str | None = None
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not self.model_name_or_path:
@@ -143,6 +145,11 @@ class BMCConfig(trl.DPOConfig):
         for key, what in self.objections({key: value for key, value in values.items() if value != defaults.get(key)}):
             raise ValueError(f"{key}: {what}")
         super().__post_init__()
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether an objective reads the reference's log-probs."""
+        return not REFERENCE_FREE.issuperset([self.loss_type] if isinstance(self.loss_type, str) else self.loss_type)
 
     @staticmethod
     def objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -66,7 +66,8 @@ def test_head_by_hand() -> None:
 
 def plan(launch: Launch = Launch(), **changes: object) -> memory.Memory:  # noqa: B008 - frozen
     settings: dict[str, object] = {
-        "tokens": 10, "width": 2, "weight_width": 2, "checkpointing": True, "packed": True, "reference": False, "on_gpu": True
+        "tokens": 10, "width": 2, "weight_width": 2, "checkpointing": True, "packed": True, "reference": False,
+        "on_gpu": True,
     }  # fmt: skip
     return memory.training(SMALL, launch, **(settings | changes))  # type: ignore[arg-type]
 

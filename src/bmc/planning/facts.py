@@ -228,13 +228,10 @@ def _layout(config: Any, model_args: Any, pairs: bool) -> tuple[bool, bool, bool
     """Whether prefixes are shared, whether attention goes by trees, and whether the objective reads a reference."""
     if not pairs:
         return False, False, False
-    from ..preference.losses import REFERENCE_FREE
-
     takes_trees = model_args.attn_implementation in (None, "sdpa", "flex_attention")
     shared = takes_trees and config.prefix_sharing is not False
-    names = [config.loss_type] if isinstance(config.loss_type, str) else config.loss_type
     packed = takes_trees and (shared or config.packing is not False)
-    return shared, packed, not REFERENCE_FREE.issuperset(names)
+    return shared, packed, config.reads_reference
 
 
 def _precomputes(config: Any, run: work.Steps | None, load: Workload | None) -> bool:

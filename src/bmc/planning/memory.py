@@ -40,7 +40,8 @@ class Adapter:
         """Parameters that are trained: r · (inputs + outputs) for each target, and whole modules."""
         linear = model.linear()
         targets = ("q_proj", "v_proj") if self.targets is None else self.targets
-        chosen = linear if targets in ("all-linear", ["all-linear"]) else [name for name in linear if name in targets]
+        targets = [targets] if isinstance(targets, str) else targets
+        chosen = linear if "all-linear" in targets else [name for name in linear if name in targets]
         whole = sum(model.embedding for name in self.saved if name in ("lm_head", "embed_tokens"))
         return model.layers * sum(self.rank * sum(linear[name]) for name in chosen) + whole
 
