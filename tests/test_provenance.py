@@ -37,7 +37,7 @@ def test_a_run_is_recorded(config: PrepareConfig, tmp_path: Path) -> None:
     claim("out", recipe_of(config), config)
     found = record(tmp_path / "out")
     assert list(found) == KEYS
-    assert found["command"] == "./scripts/prepare.py prepare.yaml --hub_token ***"
+    assert found["command"] == "scripts/prepare.py prepare.yaml --hub_token ***"
     assert found["recipe"] == {
         "output_dir": "out", "dataset_mixture": {"datasets": [{"id": "a.jsonl"}], "seed": 3}
     }  # fmt: skip
@@ -123,8 +123,8 @@ def test_paths_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         }
     )  # fmt: skip
     assert said == {
-        "a": "./x.jsonl", "b": ["~/data", "~/data", "~/c"], "hub_token": "***",
-        "c": ".", "d": "~/work-other", "e": 3, "f": None, "api_key_env": "KEY", "g": "--out=./y",
+        "a": "x.jsonl", "b": ["~/data", "~/data", "~/c"], "hub_token": "***",
+        "c": ".", "d": "~/work-other", "e": 3, "f": None, "api_key_env": "KEY", "g": "--out=y",
     }  # fmt: skip
 
 

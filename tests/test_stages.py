@@ -126,7 +126,8 @@ def test_every_folder_says_what_made_it(chain: dict[str, Path]) -> None:
     for name, folder in chain.items():
         record = json.loads((folder / "provenance.json").read_text())
         script = {"sft": "sft", "dpo": "preference", "dpo_bmc": "preference"}.get(name, name.partition("/")[0])
-        assert record["command"].startswith("evaluate " if name.endswith("eval") else f"{script} "), name
+        script = "evaluate" if name.endswith("eval") else script
+        assert record["command"].startswith(f"scripts/{script}.py "), name
         assert record["recipe"]["dataset_mixture"]["datasets"]
         assert record["data"][0]["sha256"]
         assert record["processes"] == 1

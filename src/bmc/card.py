@@ -172,10 +172,11 @@ def _method(record: dict[str, Any]) -> str:
     weighting = recipe.get("token_weighting", "none")
     weights = WEIGHTS[weighting]
     weights = weights % f"{recipe.get('bmc_delta', 3.0):g}" if weighting == "bmc" else weights
-    bridged = recipe.get("chosen_column", "chosen") == "chosen"
-    names = {(True, True): "DPO-BMC", (False, True): "DPO-MC"}
-    title = names.get((bridged, weighting == "bmc")) if shown == [f"$$ {EQUATIONS['sigmoid']} $$"] else None
-    head = f"{title or 'The objective'} ([arXiv 2408.07471]({PAPER})), averaged over pairs (x, y_w, y_l):"
+    title = "The objective"
+    if weighting == "bmc" and shown == [f"$$ {EQUATIONS['sigmoid']} $$"]:
+        winner = recipe.get("chosen_column", "chosen")
+        title = "DPO-BMC (Eq. 4, on bridged pairs)" if winner == "chosen" else "DPO-MC (Eq. 4, on pairs as they were)"
+    head = f"{title} of [arXiv 2408.07471]({PAPER}), averaged over pairs (x, y_w, y_l):"
     return "\n\n".join([head, *shown, f"with\n\n$$ {weights} $$"])
 
 

@@ -103,9 +103,10 @@ def clean(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     value = _USER_IN_URL.sub("", _SECRET_VALUE.sub(MASK, value))
-    for folder, short in ((Path.cwd(), "."), (Path.home(), "~")):
+    for folder, below, itself in ((Path.cwd(), "", "."), (Path.home(), "~/", "~")):
         if str(folder) != "/":
-            value = re.sub(rf"{re.escape(str(folder))}(?![\w.-])", short, value)
+            value = value.replace(f"{folder}/", below)
+            value = re.sub(rf"{re.escape(str(folder))}(?![\w.-])", itself, value)
     return _HOME.sub("~", value)
 
 
