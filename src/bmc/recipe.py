@@ -49,7 +49,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse(argv: list[str], *classes: type, description: str = "") -> tuple[Any, ...]:
+def parse(
+    argv: list[str],
+    *classes: type,
+    description: str = "",
+    adjust: Callable[[dict[str, Any]], None] = lambda values: None,
+) -> tuple[Any, ...]:
     """Reads a recipe and the command line into one instance of each class.
 
     Args:
@@ -57,6 +62,7 @@ def parse(argv: list[str], *classes: type, description: str = "") -> tuple[Any, 
             as YAML; `--key` alone means true; `--a.b.0.c` reaches into mappings and lists.
         classes: Dataclasses whose fields are the recipe's keys. A key that several have goes to each.
         description: What `--help` says first.
+        adjust: May change the values before they are judged.
 
     Raises:
         Faults: One fault for each thing that is wrong.
@@ -67,8 +73,16 @@ def parse(argv: list[str], *classes: type, description: str = "") -> tuple[Any, 
         raise SystemExit(0)
     if not argv:
         raise fail(COMMAND_LINE, "names no recipe; give its path, or --help for the keys")
+    path, overrides = _split(argv, _switches(classes))
+    values, origin = load(path) if path else ({}, {})
+    where = str(path) if path else COMMAND_LINE
     faults: list[Fault] = []
-    values, origin, where = _given(argv, _switches(classes), faults)
+    for key, value in overrides:
+        try:
+            _override(values, origin, key, value)
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError):
+            faults.append(Fault(COMMAND_LINE, f"--{key}: there is no such place in the recipe"))
+    adjust(values)
     broken = mixture(values, origin, faults)
 
     known = sorted({field.name for cls in classes for field in dataclasses.fields(cls) if field.init})
@@ -78,27 +92,6 @@ def parse(argv: list[str], *classes: type, description: str = "") -> tuple[Any, 
     if faults:
         raise Faults(*dict.fromkeys(faults))
     return tuple(instances)
-
-
-def given(argv: list[str]) -> dict[str, Any]:
-    """The values of a recipe and its command line, as they were given.
-
-    Raises:
-        Faults: The recipe can't be read.
-    """
-    return _given(argv, {"dry_run", "use_cpu"}, [])[0]
-
-
-def _given(argv: list[str], switches: set[str], faults: list[Fault]) -> tuple[dict[str, Any], dict[str, str], str]:
-    """Values, where each comes from, and what to call the recipe."""
-    path, overrides = _split(argv, switches)
-    values, origin = load(path) if path else ({}, {})
-    for key, value in overrides:
-        try:
-            _override(values, origin, key, value)
-        except (KeyError, IndexError, ValueError, TypeError, AttributeError):
-            faults.append(Fault(COMMAND_LINE, f"--{key}: there is no such place in the recipe"))
-    return values, origin, str(path) if path else COMMAND_LINE
 
 
 def load(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from .models import check_model, load_tokenizer
 from .plan import describe_data, show
 from .planning.facts import batch_warning, training_facts
 from .planning.hardware import read_launch
-from .recipe import given, parse
+from .recipe import parse
 from .runtime import claim, elapsed, is_main_process, may_claim, recipe_of, set_fields, write_json
 from .training_config import ModelArguments, TrainingArguments
 
@@ -37,14 +36,17 @@ def parse_training(argv: list[str], arguments: type, config: type, description: 
 
     A dry run on a machine without a GPU judges the recipe as if it were run on one.
     """
-    dry_run = re.search(r"(^| )--dry[_-]run\b(?![ =]*false)", " ".join(argv))
-    if dry_run and not torch.cuda.is_available():
-        on_cpu = given(argv).get("use_cpu") is True
-        argv = [*argv, "--use_cpu", "--tf32=null"]
-        parsed = parse(argv, arguments, ModelArguments, config, description=description)
-        parsed[2].use_cpu = on_cpu
-        return parsed
-    return parse(argv, arguments, ModelArguments, config, description=description)
+    asked: list[Any] = []
+
+    def as_on_a_gpu(values: dict[str, Any]) -> None:
+        if values.get("dry_run") is True and not torch.cuda.is_available():
+            asked.append(values.get("use_cpu"))
+            values.update(use_cpu=True, tf32=None)
+
+    parsed = parse(argv, arguments, ModelArguments, config, description=description, adjust=as_on_a_gpu)
+    if asked:
+        parsed[2].use_cpu = asked[0] is True
+    return parsed
 
 
 def describe_run(title: str, arguments: TrainingArguments, model_args: ModelArguments, config: Any, facts: Row) -> None:
