@@ -27,6 +27,7 @@ SETTINGS = [
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)  # not under `accelerate launch`
     upstream.cache_clear()
 
 
@@ -52,6 +53,16 @@ def test_will_it_fit_on_four_cards_of_80_gb(setting: str) -> None:
     parts = re.findall(r"([\d.]+) ", found["memory a process"].partition("=")[2])
     assert sum(map(float, parts)) == pytest.approx(amount(found["memory a process"]), abs=0.3)
     assert "0.0 reference" in found["memory a process"]
+
+
+def test_the_readme_says_what_the_plan_says() -> None:
+    rows = re.findall(
+        r"^\| ((?:`[\w./-]+`(?:, )?)+) \| ([\d.]+) GiB \| yes", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    said = {setting: float(need) for settings, need in rows for setting in re.findall(r"`([\w./-]+)`", settings)}
+    assert sorted(said) == sorted(SETTINGS)
+    for setting, need in said.items():
+        assert amount(plan(f"recipes/{setting}/dpo_bmc.yaml")["memory a process"]) == need
 
 
 def test_llama2_by_hand() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from ..config import BridgeConfig, DatasetConfig, EvaluateConfig, SampleConfig
 from . import memory, work
 from .architecture import Architecture, find, origin
-from .hardware import GPUS, Gpu, Launch
+from .hardware import GPUS, Gpu, Launch, is_launched
 from .memory import GIB, Adapter, Memory
 from .workload import Workload, workload
 
@@ -152,7 +152,7 @@ def training_facts(arguments: Any, model_args: Any, config: Any, launch: Launch,
     facts: Facts = {
         "parameters": parameters_fact(found, adapter),
         "rows": rows_fact(load, pairs),
-        "launched with": f"{launch} ({os.path.normpath(arguments.accelerate_config or 'this process')})",
+        "launched with": f"{launch} ({_launcher(arguments.accelerate_config)})",
     }
     size = config.per_device_train_batch_size, config.gradient_accumulation_steps
     batch = size[0] * size[1] * launch.processes
@@ -193,6 +193,13 @@ def training_facts(arguments: Any, model_args: Any, config: Any, launch: Launch,
         flops = work.training_flops(model, run.rows * each, checkpointing, seen, bool(adapter))
         facts["time"] = _time(flops, card, arguments.gpu, launch.processes)
     return facts | {"disk": _disk(model, adapter, config, run, launch)}
+
+
+def _launcher(config: str | None) -> str:
+    """Where the launcher is known from, as `read_launch` finds it."""
+    if is_launched():
+        return "this accelerate launch"
+    return os.path.normpath(config) if config else "this process"
 
 
 def _processes(count: int) -> str:

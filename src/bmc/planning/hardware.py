@@ -83,6 +83,11 @@ class Launch:
         )
 
 
+def is_launched() -> bool:
+    """Whether this process was started by `accelerate launch`."""
+    return "ACCELERATE_MIXED_PRECISION" in os.environ
+
+
 def read_launch(path: str | None, processes: int | None = None) -> Launch:
     """The launcher that an accelerate config describes; without one, that of this process.
 
@@ -93,7 +98,7 @@ def read_launch(path: str | None, processes: int | None = None) -> Launch:
     Raises:
         Faults: The file can't be read, or is of a kind that no recipe is launched with.
     """
-    if path is None or "ACCELERATE_MIXED_PRECISION" in os.environ:  # under `accelerate launch`
+    if path is None or is_launched():
         return _of_environment(os.environ)
     try:
         config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
