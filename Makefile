@@ -35,6 +35,15 @@ demo: install  ## From nothing to DPO and DPO-BMC models and a table: 10 minutes
 test: install  ## The whole test suite
 	pytest
 
+##@ Plan
+# The script that a recipe is for, by its name.
+stage_of = $(or $(patsubst bridge%,bridge,$(filter bridge%,$(notdir $(1)))),$(patsubst sample%,sample,$(filter sample%,$(notdir $(1)))),$(patsubst eval,evaluate,$(filter prepare sft eval,$(notdir $(1)))),preference)
+PAPERS   := $(patsubst %,%/dpo_bmc,$(filter-out smollm2%,$(SETTINGS)))
+
+.PHONY: plan
+plan: install  ## What RECIPE=llama2-7b/qa/dpo_bmc would cost; without one, each of the paper's settings
+	@$(foreach r,$(or $(patsubst recipes/%,%,$(RECIPE:.yaml=)),$(PAPERS)),python scripts/$(call stage_of,$(r)).py recipes/$(r).yaml --dry_run &&) true
+
 ##@ Development
 .PHONY: install test-fast quality bench bench-bridging style help clean
 install: $(VENV)/.installed  ## Virtual environment with the pinned dependencies (once)

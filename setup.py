@@ -22,6 +22,7 @@ EXTRAS = {
     "vllm": ["vllm>=0.10"],
     "embeddings": ["sentence-transformers>=3.0"],  # similarities of bridged responses by meaning
     "eval": ["alpaca-eval>=0.6", "lm-eval>=0.4"],
+    "qlora": ["bitsandbytes>=0.46"],
     "plots": ["matplotlib>=3.9"],
     "handbook": ["alignment-handbook @ git+https://github.com/huggingface/alignment-handbook"],
     "dev": [

@@ -7,6 +7,7 @@ import sys
 
 from bmc.config import BridgeConfig
 from bmc.plan import describe_data, missing_data, show
+from bmc.planning.facts import bridging_facts
 from bmc.recipe import parse
 from bmc.runtime import stage
 
@@ -29,7 +30,7 @@ def plan(config: BridgeConfig) -> None:
 
         facts |= quote_for(config, *load(config)).facts()
     elif asks:
-        facts["quote"] = "none before the pairs are there"
+        facts |= {"quote": "none before the pairs are there; roughly:"} | bridging_facts(config)
     show("bridge pairs", facts)
 
 

@@ -4,9 +4,12 @@ python scripts/evaluate.py recipes/smollm2-135m/math/eval.yaml --model_name_or_p
 """
 
 import sys
+from pathlib import Path
 
+from bmc import card
 from bmc.config import EvaluateConfig
 from bmc.plan import describe_data, describe_generation, show
+from bmc.planning.facts import generation_facts
 from bmc.recipe import parse
 from bmc.runtime import elapsed, stage, write_json, write_jsonl
 
@@ -15,7 +18,7 @@ def main() -> None:
     (config,) = parse(sys.argv[1:], EvaluateConfig, description=__doc__)
     if config.dry_run:
         data = describe_data(config.dataset_mixture.datasets)
-        show("evaluate", {"benchmarks": data} | describe_generation(config))
+        show("evaluate", {"benchmarks": data} | describe_generation(config) | generation_facts(config))
         return
     from bmc.evaluation.scoring import describe, predict, summarise
     from bmc.stages import KEEP, respond
@@ -31,6 +34,8 @@ def main() -> None:
     }
     write_json(folder / "metrics.json", metrics)
     (folder / KEEP).unlink()
+    if folder.parent == Path(config.model_name_or_path):  # results of a model of ours, beside it
+        card.write(folder.parent)
     print(describe(metrics))
 
 

@@ -7,9 +7,11 @@
 """
 
 import sys
+from pathlib import Path
 
+from bmc import card
 from bmc.preference.losses import hyperparameters
-from bmc.runtime import stage
+from bmc.runtime import is_main_process, stage
 from bmc.training import describe_run, open_run, parse_training, run, trainer_arguments
 from bmc.training_config import BMCConfig, PreferenceArguments
 from bmc.trials.seeds import seeds
@@ -38,7 +40,7 @@ def main() -> None:
 
     columns = ("prompt", "chosen", "rejected")
     tokenizer, train, evaluation = open_run(arguments, model_args, config, columns, arguments.chosen_column)
-    trainer = BMCTrainer(
+    trainer = card.with_card(BMCTrainer)(
         args=config,
         train_dataset=train,
         eval_dataset=evaluation,
@@ -46,6 +48,8 @@ def main() -> None:
         **trainer_arguments(model_args, config),
     )
     metrics = run(trainer, tokenizer)
+    if is_main_process():
+        card.write(Path(config.output_dir))
     print(f"trained on {metrics['rows']:,} pairs in {metrics['seconds']:.0f} s: {config.output_dir}")
 
 

@@ -7,6 +7,7 @@ import sys
 
 from bmc.config import PrepareConfig
 from bmc.plan import describe_data, show
+from bmc.planning.facts import data_facts
 from bmc.recipe import parse
 from bmc.runtime import stage
 
@@ -21,6 +22,7 @@ def main() -> None:
                 "training data": describe_data(mixture.datasets),
                 "benchmarks": describe_data(mixture.test_datasets) or "none",
                 "validation": f"{config.validation_fraction:.1%} of the training prompts",
+                **data_facts(mixture.datasets, mixture.test_datasets),
                 "output": config.output_dir,
             },
         )

@@ -7,6 +7,7 @@ import sys
 
 from bmc.config import SampleConfig
 from bmc.plan import describe_data, describe_generation, show
+from bmc.planning.facts import generation_facts
 from bmc.recipe import parse
 from bmc.runtime import elapsed, stage, write_json, write_jsonl
 
@@ -17,7 +18,8 @@ def main() -> None:
         data = describe_data(config.dataset_mixture.datasets)
         share = f"the first {config.prefix_fraction:.0%} of y_w's tokens, continued"
         losers = {"losers": share if config.mode == "continue_prefix" else None}
-        show("sample losing responses", {"prompts": data} | losers | describe_generation(config))
+        facts = {"prompts": data} | losers | describe_generation(config) | generation_facts(config)
+        show("sample losing responses", facts)
         return
     from bmc.sampling import pair_up
     from bmc.stages import KEEP, respond

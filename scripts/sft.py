@@ -4,8 +4,10 @@ accelerate launch --config_file recipes/accelerate_configs/zero3.yaml scripts/sf
 """
 
 import sys
+from pathlib import Path
 
-from bmc.runtime import stage
+from bmc import card
+from bmc.runtime import is_main_process, stage
 from bmc.training import describe_run, open_run, parse_training, run, trainer_arguments
 from bmc.training_config import SFTConfig, TrainingArguments
 
@@ -19,7 +21,7 @@ def main() -> None:
 
     tokenizer, train, evaluation = open_run(arguments, model_args, config, ("prompt", "completion"))
     config.assistant_only_loss = "messages" in train.column_names  # whole conversations
-    trainer = SFTTrainer(
+    trainer = card.with_card(SFTTrainer)(
         args=config,
         train_dataset=train,
         eval_dataset=evaluation,
@@ -27,6 +29,8 @@ def main() -> None:
         **trainer_arguments(model_args, config),
     )
     metrics = run(trainer, tokenizer)
+    if is_main_process():
+        card.write(Path(config.output_dir))
     print(f"trained on {metrics['rows']:,} rows in {metrics['seconds']:.0f} s: {config.output_dir}")
 
 

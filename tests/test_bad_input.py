@@ -178,12 +178,12 @@ def test_good_input_claims_the_folder_once_all_is_checked(model_dir: Path) -> No
     path = recipe(output_dir="out", model_name_or_path=model_dir)
     _, arguments = start(path)
     assert arguments["model"] == str(model_dir)
-    assert [file.name for file in Path("out").iterdir()] == ["recipe.json"]
+    assert {file.name for file in Path("out").iterdir()} == {"recipe.json", "provenance.json"}
     assert json.loads(Path("out/recipe.json").read_text())["model_name_or_path"] == str(model_dir)
     start(path, "--logging_steps", "7", "--save_strategy", "'no'")  # decide no result
     with pytest.raises(Faults, match=r"^out: holds a run of another recipe \(it differs in beta\); choose another"):
         start(path, "--beta", "0.3")
-    assert [file.name for file in Path("out").iterdir()] == ["recipe.json"]
+    assert {file.name for file in Path("out").iterdir()} == {"recipe.json", "provenance.json"}
     manifest = json.loads(Path("out/recipe.json").read_text())
     assert manifest["dataset_mixture"]["datasets"][0]["id"] == "pairs.jsonl"
 

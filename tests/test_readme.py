@@ -40,6 +40,10 @@ def test_command(document: str, command: str, monkeypatch: pytest.MonkeyPatch) -
         script = next(word for word in words if word.startswith(("scripts/", "benchmarks/")))
         assert all((ROOT / word).exists() for word in words if word.startswith(("scripts/", "recipes/", "benchmarks/")))
         dry_run(script, words[words.index(script) + 1 :])
+    elif words[0] == "bash":
+        script, stage, recipe, *arguments = words[1:]
+        assert (ROOT / script).exists()
+        dry_run(stage, [recipe, *arguments])
     else:
         assert words[0] in ("export", "git", "cd")
 
@@ -57,6 +61,7 @@ def dry_run(script: str, arguments: list[str]) -> None:
         "fetch_smollm2",
         "train_step",
         "bridging",
+        "memory_plan",
     ):
         return
     if stage in light:

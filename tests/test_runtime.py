@@ -29,7 +29,7 @@ def test_recipe_of_holds_what_was_set_so_that_a_key_of_a_later_version_changes_n
 
 def test_claim_makes_the_folder_and_the_same_recipe_may_come_again(tmp_path: Path) -> None:
     folder = claim(str(tmp_path / "a/b"), recipe())
-    assert [path.name for path in folder.iterdir()] == ["recipe.json"]
+    assert {path.name for path in folder.iterdir()} == {"recipe.json", "provenance.json"}
     assert json.loads((folder / "recipe.json").read_text()) == recipe()
     before = (folder / "recipe.json").stat().st_mtime_ns
     claim(str(folder), recipe())

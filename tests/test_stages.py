@@ -67,7 +67,7 @@ def chain(run: Any) -> dict[str, Path]:
     made["dpo"] = run("preference", "dpo", **common, chosen_column="original_chosen")
     for name in ("sft", "dpo_bmc"):
         made[f"{name}/eval"] = run(
-            "evaluate", f"{name}_eval", model_name_or_path=str(made[name]),
+            "evaluate", f"{name}/eval", model_name_or_path=str(made[name]),
             dataset_mixture=data(made["prepare"] / "validation.jsonl"), **generation,
         )  # fmt: skip
     return made
@@ -122,14 +122,39 @@ def test_metrics_have_n_and_an_interval(chain: dict[str, Path]) -> None:
 
 
 @pytest.mark.slow
+def test_every_folder_says_what_made_it(chain: dict[str, Path]) -> None:
+    for name, folder in chain.items():
+        record = json.loads((folder / "provenance.json").read_text())
+        script = {"sft": "sft", "dpo": "preference", "dpo_bmc": "preference"}.get(name, name.partition("/")[0])
+        script = "evaluate" if name.endswith("eval") else script
+        assert record["command"].startswith(f"scripts/{script}.py "), name
+        assert record["recipe"]["dataset_mixture"]["datasets"]
+        assert record["data"][0]["sha256"]
+        assert record["processes"] == 1
+
+
+@pytest.mark.slow
+def test_models_have_a_card_with_their_results(chain: dict[str, Path]) -> None:
+    from huggingface_hub import ModelCard
+
+    for name, tags in (("sft", ["trl", "sft"]), ("dpo_bmc", ["trl", "dpo", "bmc"])):
+        card = ModelCard.load(chain[name] / "README.md")
+        metrics = json.loads((chain[f"{name}/eval"] / "metrics.json").read_text())["results"]["ecqa"]
+        assert card.data.tags == tags
+        assert [result.metric_value for result in card.data.eval_results] == [round(metrics["accuracy"], 4)]
+        assert f"| ecqa | {100 * metrics['accuracy']:.1f} |" in card.text
+        assert str(chain[name].parent) not in (chain[name] / "README.md").read_text()
+
+
+@pytest.mark.slow
 def test_report_has_a_line_for_each_run(chain: dict[str, Path], run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["report", str(run.folder)])
         runpy.run_path(str(ROOT / "scripts/report.py"), run_name="__main__")
     printed = capsys.readouterr().out
     assert "| run | ecqa |" in printed
-    assert "| dpo_bmc_eval |" in printed
-    assert "| sft_eval |" in printed
+    assert "| dpo_bmc |" in printed
+    assert "| sft |" in printed
     page = (run.folder / "report.html").read_text()
     assert page.count("<table>") == 3
     assert "http" not in page.replace("http-equiv", "")

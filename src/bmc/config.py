@@ -15,6 +15,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+GpuName = Literal[
+    "A800-80GB", "A100-80GB", "A100-40GB", "H100-80GB", "H200-141GB", "L40S-48GB", "RTX4090-24GB", "RTX3090-24GB"
+]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 BridgeMode = Literal["targeted", "without_reference", "degrade", "fresh", "polish", "token_scores"]
@@ -109,7 +112,16 @@ class DataArguments:
 
 @dataclass(kw_only=True)
 class ModelArguments:
-    """Which model a stage runs; names as in `trl.ModelConfig`."""
+    """Which model a stage runs; names as in `trl.ModelConfig`.
+
+    Attributes:
+        trust_remote_code: Let code from the model's repository run; a model that wants it is refused otherwise.
+        allow_pickle: Load weights that are pickled (`pytorch_model.bin`), which may run any code; safetensors alone by
+            default.
+        gpu: Card that the plan of a dry run is for.
+    """
+
+    PASSING: ClassVar = {"allow_pickle", "gpu"}
 
     model_name_or_path: str
     model_revision: str = "main"
@@ -117,6 +129,8 @@ class ModelArguments:
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     attn_implementation: str | None = None
     trust_remote_code: bool = False
+    allow_pickle: bool = False
+    gpu: GpuName = "A800-80GB"
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from .data.templates import read_template
 from .errors import fail
+from .weight_files import check_weights
 
 
 def load_tokenizer(name: str, revision: str, trust_remote_code: bool, chat_template: str | None) -> Any:
@@ -36,20 +37,33 @@ def load_tokenizer(name: str, revision: str, trust_remote_code: bool, chat_templ
     return tokenizer
 
 
-def check_model(name: str, revision: str, trust_remote_code: bool) -> None:
-    """Looks for a model, or an adapter, without loading its weights.
+def check_model(name: str, revision: str, trust_remote_code: bool, allow_pickle: bool = False) -> None:
+    """Looks for a model, or an adapter, and whether its files are whole, without loading its weights.
 
     Raises:
-        Faults: There is no such model.
+        Faults: There is no such model, it wants to run code of its own, its weights are pickled and that isn't allowed,
+            or a file of a local one is damaged.
     """
     from transformers import AutoConfig
     from transformers.utils.peft_utils import find_adapter_config_file
 
     try:
         if find_adapter_config_file(name, revision=revision) is None:
+            if not trust_remote_code and _wants_code(name, revision):
+                what = f"'{name}' wants to run code of its own; read it, then set trust_remote_code: true, or choose"
+                raise fail("trust_remote_code", f"{what} a model that transformers has")
             AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from None
+    check_weights(name, revision, allow_pickle)
+
+
+def _wants_code(name: str, revision: str) -> bool:
+    """Whether a model's configuration names a class of its own, and transformers has none for it."""
+    from transformers import CONFIG_MAPPING, PretrainedConfig
+
+    config, _ = PretrainedConfig.get_config_dict(name, revision=revision)
+    return "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
 
 
 def load_model(args: Any) -> Any:
@@ -68,6 +82,7 @@ def load_model(args: Any) -> Any:
             trust_remote_code=args.trust_remote_code,
             attn_implementation=args.attn_implementation,
             dtype=args.dtype,
+            use_safetensors=None if args.allow_pickle else True,
         )
     except (OSError, ValueError) as error:
         raise _unreadable(args.model_name_or_path, error) from None

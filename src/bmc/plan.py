@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from .config import DatasetConfig, EvaluateConfig, SampleConfig
+from .runtime import is_main_process
 
 
 def show(title: str, facts: dict[str, Any]) -> None:
-    """Prints a plan, a fact a line; what is None is left out."""
+    """Prints a plan, a fact a line, in one process; what is None is left out."""
+    if not is_main_process():
+        return
     facts = {name: value for name, value in facts.items() if value is not None}
     width = max(map(len, facts))
     print(f"Plan: {title}")
@@ -50,9 +53,3 @@ def describe_generation(config: SampleConfig | EvaluateConfig) -> dict[str, Any]
         "backend": f"{config.backend}, batches of {config.batch_size}",
         "output": config.output_dir,
     }
-
-
-def describe_batch(config: Any) -> str:
-    """The pairs or examples of one optimiser step, for this process count and for the paper's 4 GPUs."""
-    size, steps = config.per_device_train_batch_size, config.gradient_accumulation_steps
-    return f"{size} × {steps} accumulation steps a process; {4 * size * steps} on 4 processes"

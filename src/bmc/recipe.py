@@ -49,7 +49,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse(argv: list[str], *classes: type, description: str = "") -> tuple[Any, ...]:
+def parse(
+    argv: list[str],
+    *classes: type,
+    description: str = "",
+    adjust: Callable[[dict[str, Any]], None] = lambda values: None,
+) -> tuple[Any, ...]:
     """Reads a recipe and the command line into one instance of each class.
 
     Args:
@@ -57,6 +62,7 @@ def parse(argv: list[str], *classes: type, description: str = "") -> tuple[Any, 
             as YAML; `--key` alone means true; `--a.b.0.c` reaches into mappings and lists.
         classes: Dataclasses whose fields are the recipe's keys. A key that several have goes to each.
         description: What `--help` says first.
+        adjust: May change the values before they are judged.
 
     Raises:
         Faults: One fault for each thing that is wrong.
@@ -69,6 +75,7 @@ def parse(argv: list[str], *classes: type, description: str = "") -> tuple[Any, 
         raise fail(COMMAND_LINE, "names no recipe; give its path, or --help for the keys")
     path, values, origin, faults = resolve(argv, *classes)
     where = str(path) if path else COMMAND_LINE
+    adjust(values)
     broken = mixture(values, origin, faults)
 
     known = sorted({field.name for cls in classes for field in dataclasses.fields(cls) if field.init})
@@ -111,9 +118,9 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _load(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
     values = _read(path, children)
-    template = values.get("chat_template")
-    if isinstance(template, str) and template.endswith(".jinja"):
-        values["chat_template"] = str(path.parent / template)
+    for key, suffix in (("chat_template", ".jinja"), ("accelerate_config", ".yaml")):  # relative to this recipe
+        if isinstance(values.get(key), str) and values[key].endswith(suffix):
+            values[key] = str(path.parent / values[key])
     parent = values.pop("extends", None)
     values, sources = today(values, str(path))
     origin: dict[str, str] = {}

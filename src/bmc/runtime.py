@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from . import provenance
 from .errors import Faults, fail
 from .recipe import default_of
 
@@ -104,8 +105,8 @@ def differing_keys(earlier: dict[str, Any], recipe: dict[str, Any]) -> list[str]
     return sorted(key for key in earlier | recipe if earlier.get(key) != recipe.get(key))
 
 
-def claim(output_dir: str, recipe: dict[str, Any]) -> Path:
-    """Makes the output folder this recipe's.
+def claim(output_dir: str, recipe: dict[str, Any], *parts: Any, rows: Iterable[dict[str, Any]] | None = None) -> Path:
+    """Makes the output folder this recipe's, and notes in it what made it (`bmc.provenance`).
 
     A folder that the same recipe wrote may be written again (that is how a run resumes); one of another recipe may
     not.
@@ -113,14 +114,21 @@ def claim(output_dir: str, recipe: dict[str, Any]) -> Path:
     Args:
         output_dir: The folder.
         recipe: What decides the results, as JSON-able values.
+        parts: The dataclasses of the recipe, for the record.
+        rows: What the stage reads, for the record; looked at where no file holds it.
 
     Raises:
         Faults: The folder holds a run of another recipe, or is a file.
     """
     may_claim(output_dir, recipe)
     folder = Path(output_dir)
-    if is_main_process() and not (folder / MANIFEST).exists():
-        write_json(folder / MANIFEST, json.loads(json.dumps(recipe, default=str)))
+    if is_main_process():
+        if not (folder / MANIFEST).exists():
+            write_json(folder / MANIFEST, json.loads(json.dumps(recipe, default=str)))
+        resolved = {key: value for part in parts for key, value in set_fields(part).items()} or recipe
+        seed = next((part.seed for part in parts if hasattr(part, "seed")), None)
+        now = provenance.describe(json.loads(json.dumps(resolved, default=str)), seed, rows)
+        write_json(folder / provenance.PROVENANCE, provenance.merge(provenance.read(folder), now))
     return folder
 
 

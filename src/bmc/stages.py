@@ -30,7 +30,7 @@ def load_prompts(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], Any]
     where = names(mixture.datasets)
     pairs = [row | ({"chosen": chosen} if (chosen := winner(row)) else {}) for row in rows]
     check(pairs, ("prompt", "chosen") if isinstance(config, SampleConfig) else ("prompt",), where)
-    check_model(config.model_name_or_path, config.model_revision, config.trust_remote_code)
+    check_model(config.model_name_or_path, config.model_revision, config.trust_remote_code, config.allow_pickle)
     name = config.tokenizer_name_or_path or config.model_name_or_path
     tokenizer = load_tokenizer(name, config.model_revision, config.trust_remote_code, config.chat_template)
     check_template(tokenizer, pairs, ("chosen",) if _continues(config) else (), where)
@@ -54,7 +54,7 @@ def respond(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], list[Resp
         Faults: The rows, the template or the model can't be used, or the folder is another recipe's.
     """
     rows, tokenizer = load_prompts(config)
-    folder = claim(config.output_dir, recipe_of(config))
+    folder = claim(config.output_dir, recipe_of(config), config, rows=rows)
     if _continues(config):
         return rows, _continuations(config, rows, tokenizer, folder), folder
     prompts = [encode_prompt(tokenizer, row["prompt"]) for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +20,41 @@ from .data.schema import Row, check, split_prompt
 from .data.templates import check_template
 from .errors import fail
 from .models import check_model, load_tokenizer
-from .plan import describe_batch, describe_data, show
+from .plan import describe_data, show
+from .planning.facts import batch_warning, training_facts
+from .planning.hardware import read_launch
 from .recipe import parse
 from .runtime import MANIFEST, PREEMPTED, claim, elapsed, is_main_process, may_claim, recipe_of, set_fields, write_json
 from .training_config import ModelArguments, TrainingArguments
+
+logger = logging.getLogger(__name__)
 
 # columns that go to the trainer if they are there: TRL hands two to the chat template, two are token weights, and ids
 # name rows in messages
 ALSO = ("tools", "chat_template_kwargs", *WEIGHTS, "id")
 
 
-def parse_training(argv: list[str], arguments: type, config: type, description: str) -> tuple[Any, Any, Any]:
+def parse_training(argv: list[str], arguments: type, config: type, description: str) -> tuple[Any, ...]:
     """A training recipe as `(arguments, model arguments, trainer's config)`.
 
     A dry run on a machine without a GPU judges the recipe as if it were run on one.
     """
-    dry_run = re.search(r"(^| )--dry[_-]run\b(?![ =]*false)", " ".join(argv))
-    if dry_run and not torch.cuda.is_available():
-        argv = [*argv, "--use_cpu", "--tf32=null"]
-    return parse(argv, arguments, ModelArguments, config, description=description)
+    asked: list[Any] = []
+
+    def as_on_a_gpu(values: dict[str, Any]) -> None:
+        if values.get("dry_run") is True and not torch.cuda.is_available():
+            asked.append(values.get("use_cpu"))
+            values.update(use_cpu=True, tf32=None)
+
+    parsed = parse(argv, arguments, ModelArguments, config, description=description, adjust=as_on_a_gpu)
+    if asked:
+        parsed[2].use_cpu = asked[0] is True
+    return parsed
 
 
 def describe_run(title: str, arguments: TrainingArguments, model_args: ModelArguments, config: Any, facts: Row) -> None:
     """Prints what a training recipe would do."""
-    mixture = arguments.dataset_mixture
+    mixture, launch = arguments.dataset_mixture, read_launch(arguments.accelerate_config, arguments.num_processes)
     show(
         title,
         {
@@ -51,7 +62,7 @@ def describe_run(title: str, arguments: TrainingArguments, model_args: ModelArgu
             "training data": describe_data(mixture.datasets),
             "evaluation data": describe_data(mixture.test_datasets) or None,
             **facts,
-            "batch": describe_batch(config),
+            **training_facts(arguments, model_args, config, launch, config.use_cpu),
             "epochs": config.num_train_epochs if config.max_steps < 1 else f"{config.max_steps} steps",
             "learning rate": f"{config.learning_rate:g}, {config.lr_scheduler_type.value}",
             "warm-up": f"{config.warmup_steps:g} (a share of the steps if below 1)",
@@ -80,13 +91,48 @@ def open_run(
     recipe = identity(arguments, model_args, config)
     may_claim(config.output_dir, recipe)
     name, revision = model_args.model_name_or_path, model_args.model_revision
-    check_model(name, revision, config.trust_remote_code)
+    check_model(name, revision, config.trust_remote_code, model_args.allow_pickle)
     tokenizer = load_tokenizer(
         arguments.tokenizer_name_or_path or name, revision, config.trust_remote_code, arguments.chat_template
     )
+    _check_packages(model_args, config.report_to)
     train, evaluation = load_rows(arguments, tokenizer, columns, chosen_column)
-    claim(config.output_dir, recipe)
+    _check_batches(arguments, config, len(train))
+    claim(config.output_dir, recipe, arguments, model_args, config, rows=train)
     return tokenizer, train, evaluation
+
+
+def _check_packages(model_args: ModelArguments, report_to: list[str]) -> None:
+    """Whether the packages are there that quantise weights, and that training is to report to."""
+    from transformers.integrations import get_reporting_integration_callbacks
+    from transformers.utils import is_bitsandbytes_available
+
+    if (model_args.load_in_4bit or model_args.load_in_8bit) and not is_bitsandbytes_available():
+        key = "load_in_4bit" if model_args.load_in_4bit else "load_in_8bit"
+        raise fail(key, "needs bitsandbytes, which isn't there; pip install '.[qlora]', or leave it out")
+    for name in report_to:
+        try:
+            for callback in get_reporting_integration_callbacks([name]):
+                callback()
+        except (ImportError, RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise fail(
+                "report_to", f"{name} can't be used here ({reason}); install it, or set report_to: none"
+            ) from None
+
+
+def _check_batches(arguments: TrainingArguments, config: Any, rows: int) -> None:
+    """Whether the processes can share the rows and batches; warns of a batch that isn't the paper's."""
+    processes, micro_batch = config.world_size, config.per_device_train_batch_size
+    if rows < processes:
+        what = f"{processes} processes can't share {rows} rows"
+        raise fail("accelerate launch", f"{what}; start at most {rows} (--num_processes), or give more data")
+    if config.accelerator_config.split_batches and micro_batch % processes:
+        what = f"{micro_batch} rows can't be split over {processes} processes (split_batches); make it a multiple"
+        raise fail("per_device_train_batch_size", what)
+    batch = micro_batch * config.gradient_accumulation_steps * processes
+    if (warning := batch_warning(batch, arguments.paper_batch_size)) and is_main_process():
+        logger.warning("%s", warning)
 
 
 def load_rows(
@@ -137,6 +183,7 @@ def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]
         "revision": model_args.model_revision,
         "attn_implementation": model_args.attn_implementation,
         "dtype": model_args.dtype,
+        **({} if model_args.allow_pickle else {"use_safetensors": True}),
     }
     return {
         "model": model_args.model_name_or_path,

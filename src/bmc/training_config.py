@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 import trl
 from pydantic import Field, TypeAdapter, ValidationError
 
-from .config import DataArguments
+from .config import DataArguments, GpuName
 from .errors import did_you_mean
-from .preference.losses import LOSSES, hyperparameters
+from .preference.losses import LOSSES, REFERENCE_FREE, hyperparameters
 
 
 @dataclass(kw_only=True)
@@ -21,15 +21,39 @@ class TrainingArguments(DataArguments):
     Attributes:
         tokenizer_name_or_path: Tokenizer, if not the model's own.
         dry_run: Check everything that can be checked without weights or money, print the plan and stop.
+        accelerate_config: Accelerate config that the plan of a dry run is for, relative to the recipe that names it;
+            one process by default. It launches nothing.
+        num_processes: How many processes the plan is for; by default accelerate_config's.
+        gpu: Card that the plan is for.
+        paper_batch_size: The batch of all processes that a result is to be compared at; another one gets a warning.
     """
+
+    PASSING: ClassVar = {"accelerate_config", "num_processes", "gpu", "paper_batch_size"}
 
     tokenizer_name_or_path: str | None = None
     dry_run: bool = False
+    accelerate_config: str | None = None
+    num_processes: Annotated[int, Field(ge=1)] | None = None
+    gpu: GpuName = "A800-80GB"
+    paper_batch_size: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass
 class ModelArguments(trl.ModelConfig):
-    """`trl.ModelConfig`; the model must be named."""
+    """`trl.ModelConfig`; the model must be named.
+
+    Attributes:
+        allow_pickle: Load weights that are pickled (`pytorch_model.bin`), which may run any code; safetensors alone by
+            default.
+        license: Of the base model, for the model card; by default what its own card says.
+        lora_target_modules: Names of the modules that get an adapter, or all-linear; by default PEFT's for the model.
+    """
+
+    PASSING: ClassVar = {"allow_pickle", "license"}
+
+    allow_pickle: bool = False
+    license: str | None = None
+    lora_target_modules: list[str] | str | None = None
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not self.model_name_or_path:
@@ -163,6 +187,11 @@ class BMCConfig(trl.DPOConfig):
         for key, what in self.objections({key: value for key, value in values.items() if value != defaults.get(key)}):
             raise ValueError(f"{key}: {what}")
         super().__post_init__()
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether an objective reads the reference's log-probs."""
+        return not REFERENCE_FREE.issuperset([self.loss_type] if isinstance(self.loss_type, str) else self.loss_type)
 
     @staticmethod
     def objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

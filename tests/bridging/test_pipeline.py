@@ -111,7 +111,7 @@ def test_rules_end_to_end(tmp_path: Path) -> None:
         "original_edit_ratio": 0.12,  # (2/25 + 4/25) / 2: y_w and y_l of d differ in 1, 2, 3 and 3
     }
     assert {name: stats[name] for name in expected} == expected
-    names = {"train.jsonl", "dropped.jsonl", "stats.json", "stats.html", "recipe.json"}
+    names = {"train.jsonl", "dropped.jsonl", "stats.json", "stats.html", "recipe.json", "provenance.json"}
     assert {file.name for file in out.iterdir()} == names
 
 
@@ -300,7 +300,7 @@ def test_a_fault_on_the_way_leaves_no_files_but_what_was_answered(tmp_path: Path
         config = recipe(tmp_path, rows, editor="openai", base_url=server.url, max_concurrency=1)
         with pytest.raises(Faults, match="refuses the key in EDITOR_KEY"):
             bridge(config)
-        assert {file.name for file in (tmp_path / "out").iterdir()} == {"recipe.json"}
+        assert {file.name for file in (tmp_path / "out").iterdir()} == {"recipe.json", "provenance.json"}
         assert (tmp_path / "replies.sqlite").exists()
         asked = len(server.requests)
         assert asked < 9
@@ -316,7 +316,7 @@ def test_any_other_error_leaves_no_half_a_file(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("bmc.bridging.rules.RulesEditor.edit", fails)
     with pytest.raises(ZeroDivisionError):
         bridge(recipe(tmp_path, SUMS))
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["recipe.json"]
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"recipe.json", "provenance.json"}
 
 
 def test_what_a_folder_of_another_recipe_holds_stays(tmp_path: Path) -> None:

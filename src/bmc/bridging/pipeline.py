@@ -60,7 +60,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
         _confirm(config, found)
         paid = found.paid
     with writing(config.output_dir):
-        folder = claim(config.output_dir, recipe_of(config))
+        folder = claim(config.output_dir, recipe_of(config), config, rows=pairs)
         stats, statistics = asyncio.run(_run(config, pairs, making, folder, paid))
         if embedder is not None:
             with (folder / "train.jsonl").open(encoding="utf-8") as lines:

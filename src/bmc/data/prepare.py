@@ -35,7 +35,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     for row in kept:
         parts["validation" if share(_key(row)) < config.validation_fraction else "train"].append(row)
 
-    folder = claim(config.output_dir, recipe_of(config))
+    folder = claim(config.output_dir, recipe_of(config), config, rows=[*train, *test])
     stats: dict[str, Any] = {"leaked": len(train) - len(kept)}
     for name, rows in parts.items():
         stats[name] = write_jsonl(folder / f"{name}.jsonl", map(_tidy, rows))

@@ -1,0 +1,300 @@
+"""The plan of a stage, in the words that `--dry_run` prints."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config import BridgeConfig, DatasetConfig, EvaluateConfig, SampleConfig
+from . import memory, work
+from .architecture import Architecture, find, origin
+from .hardware import GPUS, Gpu, Launch, is_launched
+from .memory import GIB, Adapter, Memory
+from .workload import Workload, workload
+
+UNKNOWN = "unknown: neither the model's config nor a table has it"
+MENDS = "lower per_device_train_batch_size, take more cards, or offload the optimizer (offload_optimizer_device: cpu)"
+Facts = dict[str, Any]
+
+
+def tokenizer_of(name: str) -> Any:
+    """The tokenizer of a model that is at hand as a folder, or of the one that it is trained from; None without one."""
+    from tokenizers import Tokenizer
+
+    for place in (name, origin(name)):
+        if (path := Path(place, "tokenizer.json")).is_file():
+            return _Counting(Tokenizer.from_file(str(path)))
+    return None
+
+
+class _Counting:
+    """A tokenizer of 🤗 tokenizers whose `encode` gives ids alone."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.inner.encode(text, add_special_tokens=False).ids)
+
+
+def rows_fact(load: Workload | None, pairs: bool = False) -> str:
+    """How many rows there are, how long, and how that is known."""
+    if load is None:
+        return "unknown: the data aren't at hand and no recipe or table says how many"
+    kind = "pairs" if pairs else "rows"
+    lengths = f"{load.prompt:,.0f} + {'2 × ' if pairs else ''}{load.response:,.0f} tokens each"
+    how = "counted" if load.counted else "rows by the paper's counts, tokens assumed"
+    return f"{load.rows:,} {kind} of about {lengths} ({how})"
+
+
+def parameters_fact(found: tuple[Architecture, str] | None, adapter: Adapter | None = None) -> str:
+    """How large the model is."""
+    if found is None:
+        return UNKNOWN
+    model, where = found
+    trained = f", of which {adapter.trained(model) / 1e6:,.1f} M are trained" if adapter else ""
+    return f"{model.parameters / 1e9:.2f} B{trained} ({where})"
+
+
+def gibibytes(count: float) -> str:
+    return f"{count / GIB:.1f} GiB"
+
+
+def fit_facts(need: Memory, card: Gpu | None, gpu: str, processes: int, pairs: bool) -> Facts:
+    """What is needed, of what it is made up, and whether it fits. Without a card the host's memory counts, whole."""
+    parts = {
+        "weights, gradients, optimizer": need.states,
+        "activations": need.activations,
+        "head": need.head,
+        "reference": need.reference,
+        "CUDA and fragmentation": need.overhead,
+    }
+    made_of = " + ".join(
+        f"{count / GIB:.1f} {name}" for name, count in parts.items() if count or (pairs and name == "reference")
+    )
+    if card is None:
+        there, wanted = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), processes * need.total
+        where = f"this machine's {gibibytes(there)}"
+    else:
+        there, wanted = int(card.memory_gib * GIB), need.total
+        where = f"{processes} × {gpu}" if processes > 1 else f"one {gpu}"
+    spare = there - wanted
+    each = " a card" if card and processes > 1 else ""
+    answer = f"yes, {gibibytes(spare)}{each} to spare" if spare >= 0 else f"NO, {gibibytes(-spare)}{each} too much"
+    if spare < 0:
+        answer += f"; {MENDS}"
+    elif spare < there / 10:
+        answer += "; that is tight, and a smaller per_device_train_batch_size is the first remedy"
+    return {
+        "memory a process": f"{gibibytes(need.total)} = {made_of}",
+        "host memory": f"{gibibytes(need.host)} a machine, DeepSpeed's estimate" if need.host else None,
+        f"fits {where}": answer,
+    }
+
+
+def generation_facts(config: SampleConfig | EvaluateConfig) -> Facts:
+    """Parameters, rows, memory and time of a stage that generates."""
+    found = find(config.model_name_or_path, config.model_revision)
+    load = workload(config.dataset_mixture.datasets, tokenizer_of(config.model_name_or_path))
+    facts: Facts = {"parameters": parameters_fact(found), "rows": rows_fact(load)}
+    if found is None or load is None:
+        return facts
+    model, card = found[0], GPUS[config.gpu]
+    width = 4 if config.dtype == "float32" else 2
+    longest = int(load.prompt) + config.max_new_tokens
+    if config.backend == "transformers":
+        need = memory.generating(model, config.batch_size, longest, width, on_gpu=True)
+        facts |= {"memory": f"{gibibytes(need.total)}, {gibibytes(need.activations)} of it keys and values"}
+        facts |= {f"fits one {config.gpu}": "yes" if need.total <= card.memory_gib * GIB else "NO; lower batch_size"}
+    new = min(load.response or config.max_new_tokens, config.max_new_tokens)
+    seconds = work.generating_seconds(model, load.rows, load.prompt, new, config.batch_size, card)
+    assumed = f"{work.EFFICIENCY:.0%} of its peak and bandwidth"
+    return facts | {"time": f"{work.duration(seconds)} on one {config.gpu} at {assumed}, {new:.0f} new tokens a row"}
+
+
+def bridging_facts(config: BridgeConfig) -> Facts:
+    """Rows, tokens and dollars of a bridging run, roughly."""
+    load = workload(config.dataset_mixture.datasets)
+    facts: Facts = {"rows": rows_fact(load, pairs=True)}
+    if load is None or config.editor != "openai":
+        return facts | ({"cost": "none: the rules run here"} if config.editor == "rules" else {})
+    price = config.prices.get(config.model)
+    if price is None:
+        return facts | {"cost": f"the recipe's `prices` has none for {config.model}"}
+    rows = round(min(load.rows, config.limit or load.rows) * config.proportion)
+    dollars = work.bridging_dollars(price, rows, load.prompt, load.response, config.template)
+    return facts | {"cost": f"about ${dollars * (0.5 if config.batch_api else 1):,.0f} for {rows:,} requests"}
+
+
+def data_facts(datasets: list[DatasetConfig], tests: list[DatasetConfig]) -> Facts:
+    """Rows of a preparing stage."""
+    return {"rows": rows_fact(workload(datasets)), "test rows": rows_fact(workload(tests)) if tests else None}
+
+
+def training_facts(arguments: Any, model_args: Any, config: Any, launch: Launch, on_cpu: bool) -> Facts:
+    """Parameters, steps, tokens, batch, memory, time and disk of a training stage.
+
+    Args:
+        arguments: The recipe's `TrainingArguments`.
+        model_args: Its `ModelArguments`.
+        config: The trainer's config, TRL's or ours.
+        launch: How it is launched.
+        on_cpu: Whether the recipe runs on a CPU.
+    """
+    name = model_args.model_name_or_path
+    adapter, pairs = adapter_of(model_args), hasattr(config, "token_weighting")
+    found, load = find(name, model_args.model_revision), _load(arguments, name)
+    facts: Facts = {
+        "parameters": parameters_fact(found, adapter),
+        "rows": rows_fact(load, pairs),
+        "launched with": f"{launch} ({_launcher(arguments.accelerate_config)})",
+    }
+    size = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    batch = size[0] * size[1] * launch.processes
+    facts["batch"] = f"{batch} = {size[0]} × {size[1]} accumulation × {_processes(launch.processes)}"
+    if warning := batch_warning(batch, arguments.paper_batch_size):
+        facts["WARNING"] = warning
+    run = work.steps(load.rows, *size, launch.processes, config.num_train_epochs, config.max_steps) if load else None
+    if run:
+        facts["steps"] = f"{run.steps:,}"
+    if found is None:
+        return facts
+    model, checkpointing = found[0], bool(config.gradient_checkpointing)
+    shared, packed, reference = _layout(config, model_args, pairs)
+    loads_reference = reference and not adapter and not _precomputes(config, run, load)
+    width, weight_width = _widths(config, model_args)
+    length = config.max_length or model.positions
+    need = memory.training(
+        model,
+        launch,
+        tokens=size[0] * (2 if pairs else 1) * length,
+        width=width,
+        weight_width=weight_width,
+        checkpointing=checkpointing,
+        packed=packed,
+        reference=loads_reference,
+        on_gpu=not on_cpu,
+        lean=pairs,
+        adapter=adapter,
+    )
+    card = None if on_cpu else GPUS[arguments.gpu]
+    facts |= fit_facts(need, card, arguments.gpu, launch.processes, pairs)
+    facts["memory assumes"] = _assumptions(pairs, size[0], length, checkpointing, loads_reference, reference)
+    if run and load:
+        each = load.tokens(pairs, shared, config.max_length)
+        seen = load.tokens(pairs, False, config.max_length) * load.rows if reference else 0.0
+        seen = seen * config.num_train_epochs if loads_reference else seen
+        facts["tokens"] = f"{run.rows * each:,.0f}" + (f", and {seen:,.0f} by the reference" if reference else "")
+        flops = work.training_flops(model, run.rows * each, checkpointing, seen, bool(adapter))
+        facts["time"] = _time(flops, card, arguments.gpu, launch.processes)
+    return facts | {"disk": _disk(model, adapter, config, run, launch)}
+
+
+def _launcher(config: str | None) -> str:
+    """Where the launcher is known from, as `read_launch` finds it."""
+    if is_launched():
+        return "this accelerate launch"
+    return os.path.normpath(config) if config else "this process"
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
+
+
+def adapter_of(model_args: Any) -> Adapter | None:
+    """LoRA by the recipe's keys."""
+    if not model_args.use_peft:
+        return None
+    bits = 4 if model_args.load_in_4bit else 8 if model_args.load_in_8bit else None
+    saved = model_args.lora_modules_to_save or ()
+    return Adapter(model_args.lora_r, model_args.lora_target_modules, saved, bits)
+
+
+def batch_warning(batch: int, wanted: int | None) -> str | None:
+    """What to say of a batch that isn't the paper's."""
+    if wanted is None or batch == wanted:
+        return None
+    mend = "change gradient_accumulation_steps so that micro-batch × accumulation × processes is the paper's"
+    return f"the batch is {batch}, the paper's {wanted}; {mend}"
+
+
+def _load(arguments: Any, name: str) -> Workload | None:
+    load = workload(arguments.dataset_mixture.datasets, tokenizer_of(arguments.tokenizer_name_or_path or name))
+    held_out = arguments.dataset_mixture.test_split_size
+    if load is None or held_out is None:
+        return load
+    return replace(load, rows=load.rows - round(held_out if held_out >= 1 else held_out * load.rows))
+
+
+def _layout(config: Any, model_args: Any, pairs: bool) -> tuple[bool, bool, bool]:
+    """Whether prefixes are shared, whether attention goes by trees, and whether the objective reads a reference."""
+    if not pairs:
+        return False, False, False
+    takes_trees = model_args.attn_implementation in (None, "sdpa", "flex_attention")
+    shared = takes_trees and config.prefix_sharing is not False
+    packed = takes_trees and (shared or config.packing is not False)
+    return shared, packed, config.reads_reference
+
+
+def _precomputes(config: Any, run: work.Steps | None, load: Workload | None) -> bool:
+    """Whether the reference goes through all pairs beforehand, as BMCTrainer decides it."""
+    if config.precompute_ref_log_probs is not None:
+        return bool(config.precompute_ref_log_probs)
+    return config.max_steps < 1 or not (run and load) or run.rows >= load.rows
+
+
+def _widths(config: Any, model_args: Any) -> tuple[int, int]:
+    """Bytes of a number in the forward pass, and of a weight as it is loaded."""
+    half = config.bf16 or config.fp16
+    weights = 2 if model_args.dtype in ("bfloat16", "float16") or (model_args.dtype in (None, "auto") and half) else 4
+    return (2 if half or weights == 2 else 4), weights
+
+
+def _assumptions(pairs: bool, size: int, length: int, checkpointing: bool, loads: bool, reads: bool) -> str:
+    kind = "pairs of two sequences" if pairs else "sequences"
+    reference = "in memory" if loads else "computed beforehand" if reads else None
+    said = [f"{size} {kind} of {length:,} tokens", f"gradient checkpointing {'on' if checkpointing else 'off'}"]
+    return ", ".join(said + ([f"the reference's log-probs {reference}"] if reference and pairs else []))
+
+
+def _time(flops: float, card: Gpu | None, gpu: str, processes: int) -> str:
+    peak = card.teraflops if card else _measured_teraflops()
+    share = work.EFFICIENCY if card else work.CPU_EFFICIENCY
+    took = work.duration(flops / (share * peak * 1e12 * (processes if card else 1)))
+    where = f"{processes} × {gpu}" if card else "this CPU"
+    how = f"{peak:g} TFLOP/s peak each" if card else f"{1000 * peak:,.0f} GFLOP/s in a matrix product"
+    return f"{took} on {where} at {share:.0%} of {how} ({flops:.2g} FLOP)"
+
+
+def _measured_teraflops() -> float:
+    """What this CPU reaches in a matrix product, the best of five."""
+    import time
+
+    import torch
+
+    size, best = 1024, float("inf")
+    a = torch.rand(size, size)
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e12
+
+
+def _disk(model: Architecture, adapter: Adapter | None, config: Any, run: work.Steps | None, launch: Launch) -> str:
+    """The model, and the checkpoints that are kept."""
+    trained = adapter.trained(model) if adapter else model.parameters
+    width = 4 if adapter or (launch.engine == "fsdp") else 2 if config.bf16 else 4
+    saved = width * trained
+    if config.save_strategy == "no":
+        return f"{gibibytes(saved)}, the model"
+    every = config.save_steps if config.save_strategy == "steps" else None
+    made = math.ceil(run.steps / every) if run and every and every >= 1 else math.ceil(config.num_train_epochs)
+    kept = min(made, config.save_total_limit or made)
+    each = work.checkpoint_bytes(trained, saved, config.save_only_model)
+    # one more while the next is written and the oldest not yet removed
+    most = saved + each * (kept + (1 if made > kept else 0))
+    return f"{gibibytes(most)} at the most: the model and {kept} of {made} checkpoints of {gibibytes(each)}"

@@ -1,0 +1,211 @@
+"""`provenance.json`: what made an output folder. It decides nothing; whether a run may go on is `recipe.json`'s."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PROVENANCE = "provenance.json"
+PACKAGES = ("bmc", "torch", "transformers", "trl", "datasets", "accelerate", "deepspeed", "peft", "vllm")
+MASK = "***"
+_SECRET_KEY = re.compile(r"(?:^|[_.-])(?:token|key|secret|password|passwd|credentials?)$", re.IGNORECASE)
+_NO_SECRET = {"eos_token", "pad_token", "bos_token"}
+_SECRET_VALUE = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|gh[pousr]_[A-Za-z0-9]{16,})")
+_USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
+_HOME = re.compile(r"/(?:home|Users)/[^/\s\"']+|/root(?=/|\b)")
+_FLAG = re.compile(r"--?([\w.-]+)(=.*)?", re.DOTALL)
+
+
+def describe(
+    recipe: dict[str, Any], seed: int | None = None, rows: Iterable[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """What is known of a run as it starts: command, recipe, versions, commit, model, data and host.
+
+    Secrets are masked, and paths are relative to the working directory or the home directory; no user's or machine's
+    name is in it.
+
+    Args:
+        recipe: The resolved recipe.
+        seed: Of the stage; the mixture's where it has none of its own.
+        rows: The rows that the stage reads, where no file holds them as they are.
+    """
+    return clean(
+        {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command(sys.argv),
+            "recipe": recipe,
+            "seed": (recipe.get("dataset_mixture") or {}).get("seed", 0) if seed is None else seed,
+            "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+            "git": git(),
+            "model": _model(recipe),
+            "data": list(_data(recipe, rows)),
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            "host": host(),
+        }
+    )
+
+
+def merge(earlier: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run that goes on: the first start whole, of later ones their time and what was different."""
+    if not earlier or "started" not in earlier:
+        return now
+    changed = {key: value for key, value in now.items() if key in ("started", "command") or earlier.get(key) != value}
+    return earlier | {"resumed": [*earlier.get("resumed", []), changed]}
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The record of a folder; None if it has none that can be read."""
+    try:
+        return dict(json.loads((folder / PROVENANCE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def command(argv: list[str]) -> str:
+    """A command line, with the values of keys that hold secrets masked."""
+    words, mask = [], False
+    for word in argv:
+        flag = _FLAG.fullmatch(word)
+        if mask and not word.startswith("--"):
+            words.append(MASK)
+        elif flag and is_secret(flag[1]) and flag[2]:
+            words.append(f"--{flag[1]}={MASK}")
+        else:
+            words.append(word)
+        mask = bool(flag and is_secret(flag[1]) and not flag[2])
+    return clean(" ".join(f'"{word}"' if " " in word else word for word in words))
+
+
+def is_secret(key: str) -> bool:
+    """Whether a key's value is to stay unsaid: hub_token, api_key, …, but not the name of a variable (api_key_env)."""
+    name = key.rpartition(".")[2]
+    return bool(_SECRET_KEY.search(name)) and name not in _NO_SECRET
+
+
+def clean(value: Any) -> Any:
+    """A JSON-able value without secrets, user names and absolute paths of the working or home directory."""
+    if isinstance(value, dict):
+        return {
+            key: MASK if is_secret(str(key)) and isinstance(item, str) else clean(item) for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    value = _USER_IN_URL.sub("", _SECRET_VALUE.sub(MASK, value))
+    for folder, below, itself in ((Path.cwd(), "", "."), (Path.home(), "~/", "~")):
+        if str(folder) != "/":
+            value = value.replace(f"{folder}/", below)
+            value = re.sub(rf"{re.escape(str(folder))}(?![\w.-])", itself, value)
+    return _HOME.sub("~", value)
+
+
+def git() -> dict[str, Any] | None:
+    """Commit of this library's code, and whether it was changed since; None outside a checkout."""
+    here = Path(__file__)
+
+    def ask(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here.parent), *arguments], capture_output=True, text=True, timeout=30
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if ask("ls-files", "--error-unmatch", here.name) is None:  # installed, perhaps in a folder of another checkout
+        return None
+    changes = ask("status", "--porcelain", "--untracked-files=no")
+    return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(changes)}
+
+
+def host() -> dict[str, Any]:
+    """What kind of machine this is; neither its name nor its users'."""
+    facts: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cpus": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+    }
+    torch = sys.modules.get("torch")  # a stage that has no use for it hasn't imported it
+    if torch is not None and torch.cuda.is_available():
+        gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        facts["gpus"] = [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in gpus]
+    return facts
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _model(recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """Name and commit of a model of the Hub, or the digest of a local one's configuration and sizes."""
+    name = recipe.get("model_name_or_path")
+    if not name:
+        return None
+    folder = Path(name)
+    if folder.is_dir():
+        digest = hashlib.sha256()
+        for path in sorted(folder.iterdir()):
+            if path.suffix == ".json" and "config" in path.name:
+                digest.update(path.read_bytes())
+            elif path.suffix == ".safetensors":
+                digest.update(f"{path.name} {path.stat().st_size}".encode())
+        return {"name": name, "sha256": digest.hexdigest()}
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json", revision=recipe.get("model_revision", "main"))
+    except ValueError:  # no name of the Hub's
+        cached = None
+    return {"name": name, "commit": Path(cached).parent.name if isinstance(cached, str) else None}
+
+
+def _data(recipe: dict[str, Any], rows: Iterable[dict[str, Any]] | None) -> Iterable[dict[str, Any]]:
+    """Digests of the files that a mixture names; of the rows as read where there are no such files."""
+    mixture, whole = recipe.get("dataset_mixture") or {}, True
+    for dataset in [*mixture.get("datasets", []), *mixture.get("test_datasets", [])]:
+        name = str(dataset.get("id") or dataset.get("source"))
+        files = _files(Path(name), dataset.get("split", "train"))
+        whole &= bool(files)
+        for path in files:
+            yield {"file": str(path), "bytes": path.stat().st_size, "sha256": file_digest(path)}
+    if not whole and rows is not None:
+        digest, count = hashlib.sha256(), 0
+        for row in rows:
+            digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
+            count += 1
+        yield {"rows": count, "sha256": digest.hexdigest()}
+
+
+def _files(path: Path, split: str) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(path.glob(f"{split}.*")) if path.is_dir() else []
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

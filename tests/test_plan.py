@@ -1,0 +1,197 @@
+"""What a dry run says, of each stage."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price, SampleConfig
+from bmc.planning import facts
+from bmc.planning.chain import upstream
+from bmc.planning.hardware import read_launch
+from bmc.training import parse_training
+from bmc.training_config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = [
+    "llama2-7b/qa", "llama2-7b/math", "llama3-8b/ultrafeedback", "mistral-7b/ultrafeedback", "qwen2.5-14b/ultrafeedback"
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)  # not under `accelerate launch`
+    upstream.cache_clear()
+
+
+def plan(recipe: str, *argv: str) -> dict[str, Any]:
+    kinds = (TrainingArguments, SFTConfig) if recipe.endswith("sft.yaml") else (PreferenceArguments, BMCConfig)
+    arguments, model_args, config = parse_training([recipe, *argv, "--dry_run"], *kinds, "")
+    launch = read_launch(arguments.accelerate_config, arguments.num_processes)
+    return facts.training_facts(arguments, model_args, config, launch, config.use_cpu)
+
+
+def amount(fact: str) -> float:
+    return float(re.match(r"[\d.,]+", fact)[0].replace(",", ""))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_will_it_fit_on_four_cards_of_80_gb(setting: str) -> None:
+    found = plan(f"recipes/{setting}/dpo_bmc.yaml")
+    assert found["fits 4 × A800-80GB"].startswith("yes, ")
+    assert found["batch"] == "128 = 2 × 16 accumulation × 4 processes"
+    assert "WARNING" not in found
+    assert found["launched with"] == "ZeRO-3, 4 processes (recipes/accelerate_configs/zero3.yaml)"
+    assert amount(found["steps"]) > 50
+    parts = re.findall(r"([\d.]+) ", found["memory a process"].partition("=")[2])
+    assert sum(map(float, parts)) == pytest.approx(amount(found["memory a process"]), abs=0.3)
+    assert "0.0 reference" in found["memory a process"]
+
+
+def test_the_readme_says_what_the_plan_says() -> None:
+    rows = re.findall(
+        r"^\| ((?:`[\w./-]+`(?:, )?)+) \| ([\d.]+) GiB \| yes", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    said = {setting: float(need) for settings, need in rows for setting in re.findall(r"`([\w./-]+)`", settings)}
+    assert sorted(said) == sorted(SETTINGS)
+    for setting, need in said.items():
+        assert amount(plan(f"recipes/{setting}/dpo_bmc.yaml")["memory a process"]) == need
+
+
+def test_llama2_by_hand() -> None:
+    """DeepSpeed: 18 bytes × 6.738 B / 4 + 4 × 131 M. 10,638 pairs (Table 6, 2 % held out, 31 % dropped) in 128s: 84."""
+    if (ROOT / "outputs/llama2-7b/qa").exists():
+        pytest.skip("the data are there")
+    found = plan("recipes/llama2-7b/qa/dpo_bmc.yaml")
+    states = (18 * 6_738_415_616 / 4 + 4 * 32_000 * 4096) / 2**30
+    assert f"= {states:.1f} weights, gradients, optimizer" in found["memory a process"]
+    assert found["steps"] == "84"
+    # a prompt of 60 once, two responses of 60; the reference sees them apart
+    assert found["tokens"] == f"{10_638 * 180:,}, and {10_638 * 240:,} by the reference"
+    flops = (8 * 10_638 * 180 + 2 * 10_638 * 240) * (6_738_415_616 - 32_000 * 4096)
+    assert f"({flops:.2g} FLOP)" in found["time"]
+    assert found["time"].startswith(f"{flops / (4 * 312e12 * 0.4) / 60:.0f} min on 4 × A800-80GB at 40% of 312 TFLOP/s")
+
+
+def test_another_batch_than_the_papers_is_warned_of() -> None:
+    found = plan("recipes/llama2-7b/qa/dpo_bmc.yaml", "--num_processes", "8")
+    assert found["batch"].startswith("256 = ")
+    assert found["WARNING"].startswith("the batch is 256, the paper's 128; change gradient_accumulation_steps")
+    assert "WARNING" not in plan(
+        "recipes/llama2-7b/qa/dpo_bmc.yaml", "--num_processes", "8", "--gradient_accumulation_steps", "8"
+    )
+    assert "WARNING" not in plan("recipes/smollm2-135m/math/dpo_bmc.yaml")
+
+
+def test_what_does_not_fit_says_by_how_much_and_what_helps() -> None:
+    found = plan("recipes/qwen2.5-14b/ultrafeedback/dpo_bmc.yaml", "--gpu", "A100-40GB")
+    said = found["fits 4 × A100-40GB"]
+    need = amount(found["memory a process"])
+    assert said.startswith("NO, ")
+    assert amount(said[4:]) == pytest.approx(need - 40, abs=0.15)
+    assert said.endswith("or offload the optimizer (offload_optimizer_device: cpu)")
+    alone = plan("recipes/llama2-7b/qa/dpo_bmc.yaml", "--accelerate_config", "recipes/accelerate_configs/zero2.yaml")
+    assert "ZeRO-2" in alone["launched with"]
+    assert amount(alone["memory a process"]) > amount(plan("recipes/llama2-7b/qa/dpo_bmc.yaml")["memory a process"])
+
+
+def test_the_reference_is_in_memory_only_where_it_is_not_computed_beforehand() -> None:
+    recipe = "recipes/llama2-7b/qa/dpo_bmc.yaml"
+    found = plan(recipe, "--precompute_ref_log_probs", "false")
+    assert f"+ {2 * 6_738_415_616 / 4 / 2**30:.1f} reference" in found["memory a process"]
+    assert found["memory assumes"].endswith("the reference's log-probs in memory")
+    found = plan(recipe, "--max_steps", "5")  # not all pairs
+    assert "0.0 reference" not in found["memory a process"]
+    found = plan("recipes/llama2-7b/qa/simpo.yaml")
+    assert "0.0 reference" in found["memory a process"]
+    assert "by the reference" not in found["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "trained"),
+    [
+        (["--use_peft", "--lora_r", "16"], "8.4 M"),  # 32 layers × 2 × 16 × (4096 + 4096)
+        (["--use_peft", "--lora_r", "8", "--lora_target_modules", "all-linear"], "20.0 M"),
+    ],
+)
+def test_lora_by_the_handbooks_keys(keys: list[str], trained: str) -> None:
+    found = plan("recipes/llama2-7b/qa/dpo_bmc.yaml", *keys, "--precompute_ref_log_probs", "false")
+    assert f"of which {trained} are trained" in found["parameters"]
+    assert "0.0 reference" in found["memory a process"]  # the policy without its adapter
+
+
+def test_qlora_fits_a_small_card() -> None:
+    keys = [
+        "--use_peft",
+        "--load_in_4bit",
+        "--gpu",
+        "RTX4090-24GB",
+        "--accelerate_config",
+        "recipes/accelerate_configs/ddp.yaml",
+    ]
+    found = plan("recipes/llama2-7b/qa/dpo_bmc.yaml", *keys, "--per_device_train_batch_size", "1")
+    assert found["fits 4 × RTX4090-24GB"].startswith("yes")
+
+
+def test_sft_has_no_reference() -> None:
+    found = plan("recipes/llama2-7b/qa/sft.yaml")
+    assert "reference" not in found["memory a process"] + found["tokens"] + found["memory assumes"]
+    assert found["memory assumes"].startswith("8 sequences of 2,048 tokens")
+
+
+def test_a_recipe_for_a_cpu_is_held_against_this_machine() -> None:
+    found = plan("recipes/smollm2-135m/math/dpo_bmc.yaml")
+    (fits,) = [key for key in found if key.startswith("fits")]
+    assert re.fullmatch(r"fits this machine's [\d.]+ GiB", fits)
+    assert "this CPU at 60%" in found["time"]
+
+
+def test_generation_and_bridging() -> None:
+    if (ROOT / "outputs/llama2-7b/qa").exists():
+        pytest.skip("the data are there")
+    mixture = DatasetMixture(datasets=[DatasetConfig(id="outputs/llama2-7b/qa/prepare/train.jsonl")])
+    sample = SampleConfig(
+        output_dir="o", model_name_or_path="outputs/llama2-7b/qa/sft", dataset_mixture=mixture, dtype="bfloat16"
+    )
+    found = facts.generation_facts(sample)
+    assert found["parameters"].startswith("6.74 B")
+    assert found["fits one A800-80GB"] == "yes"
+    # 2 × 32 layers × 4096 × 2 bytes × 32 sequences of 60 + 512 tokens
+    assert f"{2 * 32 * 4096 * 2 * 32 * 572 / 2**30:.1f} GiB of it keys and values" in found["memory"]
+    prices = {"gpt-4-0125-preview": Price(input=10, output=30)}
+    found = facts.bridging_facts(BridgeConfig(output_dir="o", dataset_mixture=mixture, prices=prices))
+    dollars = 15_417 * ((600 + 60 + 120) * 0.01 + 60 * 0.03) / 1000
+    assert found["cost"].startswith(f"about ${dollars:,.0f} for 15,417 requests")
+    found = facts.bridging_facts(BridgeConfig(output_dir="o", dataset_mixture=mixture, model="llama3-70b"))
+    assert found["cost"] == "the recipe's `prices` has none for llama3-70b"
+
+
+@pytest.mark.parametrize("stage", ["prepare", "sample", "bridge", "evaluate"])
+def test_plans_of_the_other_stages_import_no_torch(stage: str) -> None:
+    recipe = f"recipes/llama2-7b/qa/{'eval' if stage == 'evaluate' else stage}.yaml"
+    harness = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
+        "print(*{'torch', 'transformers', 'datasets', 'deepspeed'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", harness, f"scripts/{stage}.py", recipe, "--dry_run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == ""
+    assert done.stdout.startswith("Plan: ")
+
+
+def test_what_nothing_is_known_of(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        json.dumps({"model_name_or_path": "nobody/knows", "dataset_mixture": {"datasets": [{"id": "nobody/knows"}]}})
+    )
+    found = plan(str(tmp_path / "a.yaml"), "--output_dir", "o")
+    assert found["parameters"].startswith("unknown")
+    assert found["rows"].startswith("unknown")
+    assert not any(key.startswith("fits") for key in found)
