@@ -9,7 +9,6 @@ line by itself, so that what stands nearest wins under either name.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 import re
 import sys
@@ -23,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from .errors import Fault, Faults, did_you_mean, fail
 from .handbook import DATA, drop_other_data, mixture, today
+from .wording import mismatches, unknown_word
 
 COMMAND_LINE = "command line"
 
@@ -266,10 +266,10 @@ def _build(
             try:
                 arguments[name] = _check(hints[name], values[name])
             except ValidationError as error:
-                for key, what in _messages(name, hints[name], error):
+                for key, what in mismatches(name, hints[name], error):
                     object_to(key, what)
                 continue
-            if unknown := _unknown_word(hints[name], arguments[name]):
+            if unknown := unknown_word(hints[name], arguments[name]):
                 object_to(name, unknown)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             faults.append(Fault(where, f"{name}: is missing; add it to the recipe, or give --{name}"))
@@ -305,69 +305,6 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 def _check(hint: Any, value: Any) -> Any:
     # JSON mode, since pydantic's strictness about Python objects would refuse a mapping for a nested dataclass
     return TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
-
-
-def _unknown_word(hint: Any, value: Any) -> str | None:
-    """What is wrong with a text where transformers wants one of an enumeration's words (`OptimizerNames | str`)."""
-    words = [
-        str(member.value)
-        for kind in typing.get_args(hint)
-        if isinstance(kind, type) and issubclass(kind, enum.Enum)
-        for member in kind
-    ]
-    if not words or not isinstance(value, str) or isinstance(value, enum.Enum) or value in words:
-        return None
-    return f"'{value}' is unknown{did_you_mean(value, words)}; choose from {', '.join(words)}"
-
-
-def _messages(key: str, hint: Any, error: ValidationError) -> Iterator[tuple[str, str]]:
-    """`(place, what is wrong)` for each place that pydantic objects to; what a union might be is told in one line."""
-    wanted: dict[str, list[str]] = {}
-    got: dict[str, Any] = {}
-    for fault in error.errors():
-        unknown = fault["loc"][-1] if fault["type"] == "unexpected_keyword_argument" else None
-        # a union puts the name of the type that it tried into the place
-        tags = r"str|int|float|bool|list|dict|.*\W.*"
-        parts = [part for part in fault["loc"] if part is unknown or not re.fullmatch(tags, str(part))]
-        place = key + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-        if unknown is not None:
-            yield place, f"unknown key{did_you_mean(str(unknown), sorted(_field_names(hint))) or '; remove it'}"
-            continue
-        wanted.setdefault(place, []).append(_wanted(fault["type"], fault["msg"]))
-        got[place] = fault["input"]
-    for place, whats in wanted.items():
-        shown = json.dumps(got[place], ensure_ascii=False, default=str)
-        quotes = "; put it in quotes" if "text" in whats and isinstance(got[place], bool | int | float) else ""
-        shown = shown if len(shown) <= 60 else f"{shown[:57]}…"
-        if any(what.startswith("'") for what in whats):  # the words of an enumeration, which "text" says nothing beside
-            whats = [what for what in whats if what != "text"]
-        yield place, f"must be {' or '.join(dict.fromkeys(whats))}, got {shown}{quotes}"
-
-
-def _wanted(kind: str, message: str) -> str:
-    """What pydantic asks for, in a recipe's words."""
-    words = {
-        "bool_type": "true or false",
-        "dataclass_type": "a mapping",
-        "dict_type": "a mapping",
-        "float_type": "a number",
-        "int_type": "a whole number",
-        "list_type": "a list",
-        "string_type": "text",
-    }
-    return words.get(kind) or re.sub(r"^Input should be (a valid )?", "", message)
-
-
-def _field_names(hint: Any) -> set[str]:
-    """Names of the fields of every dataclass that a type mentions."""
-    names: set[str] = set()
-    if dataclasses.is_dataclass(hint):
-        for field_hint in typing.get_type_hints(hint).values():
-            names |= _field_names(field_hint)
-        names |= {field.name for field in dataclasses.fields(hint)}
-    for argument in typing.get_args(hint):
-        names |= _field_names(argument)
-    return names
 
 
 def _help(description: str, classes: tuple[type, ...]) -> str:

@@ -1,0 +1,78 @@
+"""What is wrong with a recipe's value, in a recipe's words and not in pydantic's."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import re
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from .errors import did_you_mean
+
+
+def mismatches(key: str, hint: Any, error: ValidationError) -> Iterator[tuple[str, str]]:
+    """`(place, what is wrong)` for each place that pydantic objects to; what a union might be is told in one line."""
+    wanted: dict[str, list[str]] = {}
+    got: dict[str, Any] = {}
+    for fault in error.errors():
+        unknown = fault["loc"][-1] if fault["type"] == "unexpected_keyword_argument" else None
+        # a union puts the name of the type that it tried into the place
+        tags = r"str|int|float|bool|list|dict|.*\W.*"
+        parts = [part for part in fault["loc"] if part is unknown or not re.fullmatch(tags, str(part))]
+        place = key + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+        if unknown is not None:
+            yield place, f"unknown key{did_you_mean(str(unknown), sorted(_field_names(hint))) or '; remove it'}"
+            continue
+        wanted.setdefault(place, []).append(_wanted(fault["type"], fault["msg"]))
+        got[place] = fault["input"]
+    for place, whats in wanted.items():
+        shown = json.dumps(got[place], ensure_ascii=False, default=str)
+        quotes = "; put it in quotes" if "text" in whats and isinstance(got[place], bool | int | float) else ""
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}…"
+        if any(what.startswith("'") for what in whats):  # the words of an enumeration, which "text" says nothing beside
+            whats = [what for what in whats if what != "text"]
+        yield place, f"must be {' or '.join(dict.fromkeys(whats))}, got {shown}{quotes}"
+
+
+def _wanted(kind: str, message: str) -> str:
+    """What pydantic asks for, in a recipe's words."""
+    words = {
+        "bool_type": "true or false",
+        "dataclass_type": "a mapping",
+        "dict_type": "a mapping",
+        "float_type": "a number",
+        "int_type": "a whole number",
+        "list_type": "a list",
+        "string_type": "text",
+    }
+    return words.get(kind) or re.sub(r"^Input should be (a valid )?", "", message)
+
+
+def _field_names(hint: Any) -> set[str]:
+    """Names of the fields of every dataclass that a type mentions."""
+    names: set[str] = set()
+    if dataclasses.is_dataclass(hint):
+        for field_hint in typing.get_type_hints(hint).values():
+            names |= _field_names(field_hint)
+        names |= {field.name for field in dataclasses.fields(hint)}
+    for argument in typing.get_args(hint):
+        names |= _field_names(argument)
+    return names
+
+
+def unknown_word(hint: Any, value: Any) -> str | None:
+    """What is wrong with a text where transformers wants one of an enumeration's words (`OptimizerNames | str`)."""
+    words = [
+        str(member.value)
+        for kind in typing.get_args(hint)
+        if isinstance(kind, type) and issubclass(kind, enum.Enum)
+        for member in kind
+    ]
+    if not words or not isinstance(value, str) or isinstance(value, enum.Enum) or value in words:
+        return None
+    return f"'{value}' is unknown{did_you_mean(value, words)}; choose from {', '.join(words)}"
