@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from bmc.checkpoints import SEAL, check_checkpoint, flaw, last_checkpoint, publish, seal
 from bmc.errors import Faults
@@ -129,8 +130,8 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
-def train(path: Path, *, kill_at: int = -1, by: str = "SIGKILL", script: str = "preference") -> Any:
-    command = [sys.executable, "-c", KILL, str(kill_at), by, str(ROOT / f"scripts/{script}.py"), str(path)]
+def train(path: Path, *, kill_at: int = -1, by: str = "SIGKILL", before: str = "") -> Any:
+    command = [sys.executable, "-c", before + KILL, str(kill_at), by, str(ROOT / "scripts/preference.py"), str(path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
 
@@ -185,3 +186,45 @@ def test_sigterm_saves_and_exits_with_75(whole: Path, folder: Path, model_dir: P
     assert train(path).returncode == 0
     assert same_weights(whole, folder / "preempted")
     assert history(whole) == history(folder / "preempted")
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_rows(folder: Path, model_dir: Path) -> None:
+    """The weights of the second process are of the first's checkpoint, with one that is no number."""
+    path = recipe(folder, model_dir, "poisoned")
+    assert train(path, kill_at=4).returncode == -signal.SIGKILL
+    weights = folder / "poisoned/checkpoint-3/model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    run = train(path)
+    assert run.returncode == 2, run.stderr[-3000:]
+    said = run.stderr.splitlines()[-1]
+    assert re.search(r": stopped at step 4: the loss is nan; the batch has the rows r\d+, r\d+; look at them", said)
+    assert said.endswith(f"the last good checkpoint is {folder}/poisoned/checkpoint-3")
+    assert not (folder / "poisoned/metrics.json").exists()
+
+
+# Lets no file grow beyond what a checkpoint of 3 steps needs once that one is there
+FILL = """
+import resource, signal
+from bmc import steady
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+publish = steady.publish
+def then_full(partial, final):
+    publish(partial, final)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+steady.publish = then_full
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_older_checkpoint(folder: Path, model_dir: Path) -> None:
+    path = recipe(folder, model_dir, "full")
+    run = train(path, before=FILL)
+    assert run.returncode == 2, run.stderr[-3000:]
+    said = run.stderr.splitlines()[-1]
+    assert said.startswith(f"{folder}/full/checkpoint-6: can't be written (")
+    assert said.endswith(f"make room and start again, from the newest: {folder}/full/checkpoint-3")
+    assert [entry.name for entry in (folder / "full").iterdir() if "checkpoint" in entry.name] == ["checkpoint-3"]
+    assert flaw(folder / "full/checkpoint-3") is None

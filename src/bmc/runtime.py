@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from . import provenance
 from .errors import Faults, fail
@@ -164,19 +164,38 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 
 
 def _replace(path: Path, lines: Iterable[str]) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
     count = 0
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for line in lines:
-                file.write(line + "\n")
-                count += 1
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_files(path) as (file,):
+        for line in lines:
+            file.write(line + "\n")
+            count += 1
     return count
+
+
+@contextlib.contextmanager
+def whole_files(*paths: Path) -> Iterator[list[IO[str]]]:
+    """Files that appear together when they are whole, or not at all."""
+    temporary = [path.with_name(f"{path.name}.tmp") for path in paths]
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = [stack.enter_context(_opened(path)) for path in temporary]
+            yield opened
+            for file in opened:
+                file.close()  # what is left in a buffer may not fit on the disk
+        except BaseException:
+            with contextlib.suppress(OSError):
+                stack.close()
+            for path in temporary:
+                path.unlink(missing_ok=True)
+            raise
+    for path, name in zip(temporary, paths, strict=True):
+        os.replace(path, name)
+
+
+def _opened(path: Path) -> IO[str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # half a surrogate pair, which JSON allows and UTF-8 doesn't, is written as JSON's escape
+    return path.open("w", encoding="utf-8", errors="backslashreplace")
 
 
 def elapsed() -> float:

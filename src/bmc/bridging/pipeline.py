@@ -7,13 +7,12 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..config import BridgeConfig, names
 from ..data.pairs import unbridged
@@ -24,7 +23,7 @@ from ..data.tokens import check_offsets
 from ..errors import fail
 from ..models import load_tokenizer
 from ..plan import show
-from ..runtime import claim, elapsed, may_claim, recipe_of, write_json, writing
+from ..runtime import claim, elapsed, may_claim, recipe_of, whole_files, write_json, writing
 from . import page, similarity
 from .asking import StoredAsker
 from .batch import Batches
@@ -167,7 +166,7 @@ async def _write(pairs: Rows, make: Make, config: BridgeConfig, folder: Path, st
 
     width = WINDOW * config.max_concurrency
     bar = tqdm(total=len(pairs), unit="pair", desc="Bridging")
-    with files(folder, "train.jsonl", "dropped.jsonl") as (train, dropped), bar:
+    with whole_files(folder / "train.jsonl", folder / "dropped.jsonl") as (train, dropped), bar:
         async with contextlib.aclosing(made(pairs, make, width)) as outcomes:
             async for row, outcome in outcomes:
                 bar.update()
@@ -182,31 +181,6 @@ async def _write(pairs: Rows, make: Make, config: BridgeConfig, folder: Path, st
 
 def _keeps(config: BridgeConfig, failure: EditError) -> bool:
     return config.on_failure == "keep_original" and not isinstance(failure, GoodEnough)
-
-
-@contextlib.contextmanager
-def files(folder: Path, *names: str) -> Iterator[list[IO[str]]]:
-    """Files that appear together when they are whole, or not at all."""
-    temporary = [folder / f"{name}.tmp" for name in names]
-    with contextlib.ExitStack() as stack:
-        try:
-            opened = [stack.enter_context(_opened(path)) for path in temporary]
-            yield opened
-            for file in opened:
-                file.close()  # what is left in a buffer may not fit on the disk
-        except BaseException:
-            with contextlib.suppress(OSError):
-                stack.close()
-            for path in temporary:
-                path.unlink(missing_ok=True)
-            raise
-    for path, name in zip(temporary, names, strict=True):
-        os.replace(path, folder / name)
-
-
-def _opened(path: Path) -> IO[str]:
-    # half a surrogate pair, which JSON allows and UTF-8 doesn't, is written as JSON's escape
-    return path.open("w", encoding="utf-8", errors="backslashreplace")
 
 
 async def made(rows: Iterable[Row], make: Make, width: int) -> AsyncGenerator[tuple[Row, Row | EditError]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import Fault, Faults, did_you_mean, fail
+from .ids import named_by, own_id, unique
 from .pairs import edit_split
-from .schema import Row, digest
+from .schema import Row
 from .sources import GENERATOR, SOURCES, Source, generate
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..config import DatasetConfig, DatasetMixture
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
-TEXTS = ("prompt", "completion", "messages", "chosen", "rejected")
+Part = TypeVar("Part", bound=Sized)
 _WRONG = (KeyError, ValueError, TypeError, AttributeError, IndexError)
 
 
@@ -79,23 +80,32 @@ def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> Dataset:
     """
     from datasets import concatenate_datasets
 
-    parts: list[Dataset] = []
+    parts = filled_parts(datasets, lambda config: read_part(config, seed))
+    _check_types(parts)
+    whole = concatenate_datasets([part for _, part in parts])
+    ids = whole["id"][:]
+    return whole if len(set(ids)) == len(ids) else _with_ids(whole, unique(ids))
+
+
+def filled_parts(datasets: Sequence[DatasetConfig], make: Callable[[DatasetConfig], Part]) -> list[tuple[str, Part]]:
+    """Name and rows of each part that has any; every part's faults at once.
+
+    Raises:
+        Faults: A part can't be made, or none has a row.
+    """
+    parts: list[tuple[str, Part]] = []
     faults: list[Fault] = []
     for config in datasets:
         try:
-            parts.append(read_part(config, seed))
+            parts.append((part_name(config), make(config)))
         except Faults as error:
             faults += error.faults
     if faults:
         raise Faults(*faults)
-    names = [part_name(config) for config in datasets]
-    filled = [(name, part) for name, part in zip(names, parts, strict=True) if len(part)]
-    if not filled:
-        raise fail(", ".join(names), "no rows are left; look at the files, `edit_split`, `weight` and `num_rows`")
-    _check_types(filled)
-    whole = concatenate_datasets([part for _, part in filled])
-    ids = whole["id"][:]
-    return whole if len(set(ids)) == len(ids) else _with_ids(whole, unique(ids))
+    if not any(len(part) for _, part in parts):
+        names = ", ".join(name for name, _ in parts)
+        raise fail(names, "no rows are left; look at the files, `edit_split`, `weight` and `num_rows`")
+    return [(name, part) for name, part in parts if len(part)]
 
 
 def load_split(mixture: DatasetMixture) -> tuple[Dataset, Dataset | None]:
@@ -142,17 +152,30 @@ def read_part(config: DatasetConfig, seed: int) -> Dataset:
     rows = _with_ids(rows, _ids(rows, part_name(config)))
     if config.edit_split is not None:
         rows = rows.select(edit_split(rows, config.edit_split, config.id or part_name(config)))
-    count = min(round(config.weight * len(rows)), config.num_rows or len(rows))
-    if count < len(rows):
-        rows = rows.select(sorted(permutation(len(rows), seed)[:count]))
-    if config.columns is None:
-        return rows
-    for column in config.columns:
-        if column not in rows.column_names:
-            hint = did_you_mean(column, rows.column_names)
-            there = ", ".join(rows.column_names)
-            raise fail(config.id or part_name(config), f"has no column '{column}'{hint}; there are {there}")
-    return rows.select_columns(list(dict.fromkeys([*config.columns, "id"])))
+    if (chosen := chosen_rows(config, len(rows), seed)) is not None:
+        rows = rows.select(chosen)
+    kept = kept_columns(config.columns, rows.column_names, config.id or part_name(config))
+    return rows if kept is None else rows.select_columns(kept)
+
+
+def chosen_rows(config: DatasetConfig, count: int, seed: int) -> list[int] | None:
+    """Which of `count` rows a part takes, ascending; None for all."""
+    taken = min(round(config.weight * count), config.num_rows or count)
+    return sorted(permutation(count, seed)[:taken]) if taken < count else None
+
+
+def kept_columns(columns: list[str] | None, there: list[str], where: str) -> list[str] | None:
+    """`columns` and the id, or None for all.
+
+    Raises:
+        Faults: A column isn't there.
+    """
+    if columns is None:
+        return None
+    for column in columns:
+        if column not in there:
+            raise fail(where, f"has no column '{column}'{did_you_mean(column, there)}; there are {', '.join(there)}")
+    return list(dict.fromkeys([*columns, "id"]))
 
 
 def part_name(config: DatasetConfig) -> str:
@@ -168,28 +191,9 @@ def permutation(length: int, seed: int) -> list[int]:
 
 def _ids(rows: Dataset, name: str) -> list[str]:
     """An id for every row: its own, or one that depends on its texts only."""
-    given = rows["id"] if "id" in rows.column_names else [None] * len(rows)
-    texts = [column for column in TEXTS if column in rows.column_names] or [
-        column for column in rows.column_names if column != "id"
-    ]
-    said = (json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) for row in rows.select_columns(texts))
-    pairs = zip(given, said, strict=True) if texts else ((own, "") for own in given)
-    return unique(f"{name}-{digest(text)}" if own in (None, "") else str(own) for own, text in pairs)
-
-
-def unique(ids: Iterable[str]) -> list[str]:
-    """The ids, with -2, -3, … after repeats."""
-    ids = list(ids)
-    taken, counts, unique = set(ids), dict.fromkeys(ids, 0), []
-    for id in ids:
-        counts[id] += 1
-        name = id if counts[id] == 1 else f"{id}-{counts[id]}"
-        while counts[id] > 1 and name in taken:
-            counts[id] += 1
-            name = f"{id}-{counts[id]}"
-        taken.add(name)
-        unique.append(name)
-    return unique
+    texts = named_by(rows.column_names)
+    columns = [*texts, *(["id"] if "id" in rows.column_names else [])]
+    return unique(own_id(row, texts, name) for row in rows.select_columns(columns))
 
 
 def _with_ids(rows: Dataset, ids: list[str]) -> Dataset:

@@ -7,16 +7,16 @@ generator makes, and a part with an `edit_split` are held.
 from __future__ import annotations
 
 import hashlib
-import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Fault, Faults, did_you_mean, fail
-from .mixture import TEXTS, local_file, our_row, parsed_lines, part_name, permutation, read_part, unique
-from .schema import Row, digest
+from ..errors import fail
+from .ids import named_by, own_id, unique
+from .mixture import chosen_rows, filled_parts, kept_columns, local_file, our_row, parsed_lines, part_name, read_part
+from .schema import Row
 from .sources import SOURCES
 
 if TYPE_CHECKING:
@@ -46,25 +46,14 @@ def stream_mixture(datasets: Sequence[DatasetConfig], seed: int) -> Rows:
     Raises:
         Faults: As `load_mixture`.
     """
-    parts: list[_Part] = []
-    faults: list[Fault] = []
-    for config in datasets:
-        try:
-            parts.append(_part(config, seed))
-        except Faults as error:
-            faults += error.faults
-    if faults:
-        raise Faults(*faults)
-    names = [part_name(config) for config in datasets]
-    if not any(part.hashes for part in parts):
-        raise fail(", ".join(names), "no rows are left; look at the files, `edit_split`, `weight` and `num_rows`")
-    _check_kinds([(name, part.kinds) for name, part in zip(names, parts, strict=True) if part.hashes])
+    parts: list[tuple[str, _Part]] = filled_parts(datasets, lambda config: _part(config, seed))
+    _check_kinds([(name, part.kinds) for name, part in parts])
 
     def rows() -> Iterator[Row]:
-        return chain.from_iterable(part.rows() for part in parts)
+        return chain.from_iterable(part.rows() for _, part in parts)
 
-    count = sum(len(part.hashes) for part in parts)
-    if _repeats(chain.from_iterable(part.hashes for part in parts)):
+    count = sum(len(part) for _, part in parts)
+    if _repeats(chain.from_iterable(part.hashes for _, part in parts)):
         ids = unique(row["id"] for row in rows())
         return Rows(lambda: ({**row, "id": id} for row, id in zip(rows(), ids, strict=True)), count)
     return Rows(rows, count)
@@ -82,6 +71,9 @@ class _Part:
     def __init__(self, rows: Callable[[], Iterator[Row]], hashes: array[int], kinds: dict[str, dict[str, int]]) -> None:
         self.rows, self.hashes, self.kinds = rows, hashes, kinds
 
+    def __len__(self) -> int:
+        return len(self.hashes)
+
 
 def _part(config: DatasetConfig, seed: int) -> _Part:
     raw = _reader(config)
@@ -90,28 +82,21 @@ def _part(config: DatasetConfig, seed: int) -> _Part:
         return _Part(lambda: iter(held), _hashes(held), _kinds(iter(held), part_name(config))[0])
     where, name = config.id or part_name(config), part_name(config)
     kinds, count = _kinds(raw(), where)
-    texts = [column for column in TEXTS if column in kinds] or [column for column in kinds if column != "id"]
+    texts = named_by([*kinds])
 
     def named() -> Iterator[Row]:
-        for row in raw():
-            own = row.get("id")
-            if own in (None, ""):
-                said = {text: row.get(text) for text in texts}
-                words = json.dumps(said, sort_keys=True, ensure_ascii=False, default=str) if texts else ""
-                own = f"{name}-{digest(words)}"
-            yield {**row, "id": str(own)}
+        return ({**row, "id": own_id(row, texts, name)} for row in raw())
 
-    taken = min(round(config.weight * count), config.num_rows or count)
     chosen = bytearray(b"\x01") * count
-    if taken < count:
+    if (taken := chosen_rows(config, count, seed)) is not None:
         chosen = bytearray(count)
-        for index in permutation(count, seed)[:taken]:
+        for index in taken:
             chosen[index] = 1
     every = named
     if _repeats(_hashes(named())):
         ids = unique(row["id"] for row in named())
         every = lambda: ({**row, "id": id} for row, id in zip(named(), ids, strict=True))  # noqa: E731
-    keep = _kept_columns(config.columns, [*kinds], where)
+    keep = kept_columns(config.columns, [*(column for column in kinds if column != "id"), "id"], where)
 
     def rows() -> Iterator[Row]:
         for row in compress(every(), chosen):
@@ -194,17 +179,6 @@ def _check_kinds(parts: list[tuple[str, dict[str, dict[str, int]]]]) -> None:
                 raise fail(name, f"column '{column}' is {now}, but {before} in {first}; leave it out with `columns`")
             if rows and not other:
                 seen[column] = name, set(rows)
-
-
-def _kept_columns(columns: list[str] | None, there: list[str], where: str) -> list[str] | None:
-    """`columns` and the id, or None for all."""
-    if columns is None:
-        return None
-    there = [*(column for column in there if column != "id"), "id"]
-    for column in columns:
-        if column not in there:
-            raise fail(where, f"has no column '{column}'{did_you_mean(column, there)}; there are {', '.join(there)}")
-    return list(dict.fromkeys([*columns, "id"]))
 
 
 def _hashes(rows: Any) -> array[int]:

@@ -10,7 +10,6 @@ from ..analysis.report import accuracy_cell, markdown_table, read_json
 from ..analysis.seeds import FILE, seeds_cell, summary
 from ..analysis.tables import average
 from ..errors import fail
-from ..recipe import resolve
 from ..runtime import write_json
 from ..training_config import BMCConfig, PreferenceArguments
 from .trial import TrialFailed, eval_recipe, refuse_launcher, run, trials
@@ -30,7 +29,7 @@ def seeds(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
     """
     refuse_launcher()
     numbers, folder = arguments.seed_list(), Path(config.output_dir)
-    evaluate = [str(eval_recipe(resolve(argv, PreferenceArguments, BMCConfig)[0], arguments))]
+    evaluate = [str(eval_recipe(argv, arguments))]
     points = [{"seed": number} for number in numbers]
     made = trials(argv, points, [folder / f"seed_{number}" for number in numbers], evaluate, "seeds")
     found: dict[str, list[dict[str, Any]]] = {}

@@ -65,7 +65,7 @@ def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
         Faults: The grid, the folder or the validation rows can't be used, or every point failed.
     """
     refuse_launcher()
-    how = scoring(resolve(argv, PreferenceArguments, BMCConfig)[0], arguments, config)
+    how = scoring(argv, arguments)
     folder = Path(f"{config.output_dir}-sweep")
     made = _points(argv, arguments, config, folder, how.evaluate)
     results: list[dict[str, Any]] = []
@@ -169,13 +169,13 @@ class Scoring:
         return accuracy([True] * hits + [False] * (n - hits))
 
 
-def scoring(recipe: Path | None, arguments: PreferenceArguments, config: BMCConfig) -> Scoring:
+def scoring(argv: list[str], arguments: PreferenceArguments) -> Scoring:
     """By answers to the validation rows where they have answers, else by rewards of held-out pairs.
 
     Raises:
         Faults: There is neither.
     """
-    path = eval_recipe(recipe, arguments)
+    path = eval_recipe(argv, arguments)
     (evaluation,) = parse([str(path)], EvaluateConfig)
     evaluate, files = [str(path)], []
     for number, dataset in enumerate(evaluation.dataset_mixture.datasets):

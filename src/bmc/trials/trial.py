@@ -17,7 +17,7 @@ from typing import Any
 
 from ..config import EvaluateConfig
 from ..errors import Fault, Faults, fail
-from ..recipe import parse
+from ..recipe import parse, resolve
 from ..runtime import may_claim, recipe_of
 from ..training import identity, parse_training
 from ..training_config import BMCConfig, PreferenceArguments
@@ -101,14 +101,15 @@ def trials(
     return made
 
 
-def eval_recipe(recipe: Path | None, arguments: PreferenceArguments) -> Path:
-    """The recipe that scores what a recipe trained.
+def eval_recipe(argv: list[str], arguments: PreferenceArguments) -> Path:
+    """The recipe that scores what the recipe of a command line trained.
 
     Raises:
         Faults: There is none.
     """
     if arguments.eval_recipe:
         return Path(arguments.eval_recipe)
+    recipe = resolve(argv, PreferenceArguments, BMCConfig)[0]
     beside = recipe.with_name("eval.yaml") if recipe else None
     if beside is None or not beside.exists():
         raise fail("eval_recipe", "is missing; no eval.yaml stands beside the recipe")
