@@ -100,6 +100,12 @@ def test_every_point_is_scored_and_the_first_of_the_best_is_left_as_a_recipe(rec
     assert (config.learning_rate, config.beta, config.output_dir, arguments.sweep) == (2e-6, 0.2, "out/dpo", None)
 
 
+def test_a_training_that_scores_itself_is_told_to(recipe: Path) -> None:
+    swept("--sweep.beta=[0.1]")
+    (command,) = commands()
+    assert "--do_eval=true" in command
+
+
 def test_only_the_best_point_keeps_its_weights(recipe: Path) -> None:
     swept("--sweep.learning_rate=[1e-6, 2e-6, 3e-6]")
     folders = sorted(Path("out/dpo-sweep").glob("learning_rate*/"))

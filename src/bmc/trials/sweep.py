@@ -20,7 +20,7 @@ from ..evaluation.stats import accuracy
 from ..recipe import COMMAND_LINE, load, parse, resolve
 from ..runtime import write_json
 from ..training_config import BMCConfig, ModelArguments, PreferenceArguments
-from .trial import Trial, TrialFailed, drop_weights, eval_recipe, label, refuse_launcher, run, trials
+from .trial import Trial, TrialFailed, drop_weights, eval_recipe, label, overrides, refuse_launcher, run, trials
 
 LEARNING_RATES = [3e-7, 5e-7, 6e-7, 1e-6]
 DELTAS = [1.5, 2.0, 2.5, 3.0, 3.5]
@@ -75,9 +75,8 @@ def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
             run(trial, arguments.launcher)
             results.append({"values": trial.values, **how.score(trial), "seconds": _seconds(trial)})
             ahead = best is None or results[number]["accuracy"] > results[best]["accuracy"]
-            for loser in [best if ahead else number]:
-                if loser is not None:
-                    drop_weights(made[loser].folder)
+            if (loser := best if ahead else number) is not None:
+                drop_weights(made[loser].folder)
             best = number if ahead else best
         except TrialFailed as error:
             results.append({"values": trial.values, "failed": str(error)})
@@ -86,7 +85,7 @@ def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
         (folder / "sweep.md").write_text(_table(how, results, best, len(made)) + "\n", encoding="utf-8")
     if best is None:
         raise fail(str(folder), f"no point could be trained; the last said: {results[-1]['failed']}")
-    (folder / "best.yaml").write_text(_best(made[best], results[best], how, config.output_dir), encoding="utf-8")
+    (folder / "best.yaml").write_text(_best(argv, made[best], results[best], how, config.output_dir), encoding="utf-8")
     return f"{_table(how, results, best, len(made))}\n\nbest: {folder / 'best.yaml'}; its weights: {made[best].folder}"
 
 
@@ -109,9 +108,9 @@ def _table(how: Scoring, results: list[dict[str, Any]], best: int | None, total:
     return f"{note}\n\n{markdown_table(([*keys, 'accuracy', 'took'], rows))}"
 
 
-def _best(trial: Trial, result: dict[str, Any], how: Scoring, output_dir: str) -> str:
+def _best(argv: list[str], trial: Trial, result: dict[str, Any], how: Scoring, output_dir: str) -> str:
     """The recipe of the best point."""
-    path, values, origin, _ = resolve(trial.train, PreferenceArguments, ModelArguments, BMCConfig)
+    path, values, origin, _ = resolve([*argv, *overrides(trial.values)], PreferenceArguments, ModelArguments, BMCConfig)
     given = {key.split(".")[0] for key, source in origin.items() if source == COMMAND_LINE or path is None}
     mine = {key: values[key] for key in values if key in given - PreferenceArguments.PASSING}
     if path is not None:

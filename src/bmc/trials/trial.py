@@ -66,6 +66,11 @@ def label(values: dict[str, Any]) -> str:
     return re.sub(r"[^\w.,=+-]+", "_", ",".join(words))
 
 
+def overrides(values: dict[str, Any]) -> list[str]:
+    """A trial's values as arguments of a command line."""
+    return [f"--{name}={json.dumps(value)}" for name, value in values.items()]
+
+
 def trials(
     argv: list[str], points: list[dict[str, Any]], folders: list[Path], evaluate: list[str], key: str
 ) -> list[Trial]:
@@ -83,8 +88,9 @@ def trials(
     """
     made, faults = [], []
     for values, folder in zip(points, folders, strict=True):
-        given = [f"--{name}={json.dumps(value)}" for name, value in values.items()]
-        train = [*argv, *(f"--{name}=null" for name in OWN), *given, f"--output_dir={folder}"]
+        scores_itself = [] if evaluate else ["--do_eval=true"]  # on the pairs that it holds out
+        alone = (f"--{name}=null" for name in OWN)
+        train = [*argv, *alone, *scores_itself, *overrides(values), f"--output_dir={folder}"]
         scored = [*evaluate, f"--model_name_or_path={folder}", f"--output_dir={folder}/eval"] if evaluate else []
         try:
             arguments, model_args, config = parse_training(train, PreferenceArguments, BMCConfig, "")
