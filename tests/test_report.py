@@ -85,6 +85,15 @@ def test_seeds_are_compared_by_the_means_of_rows(tmp_path: Path) -> None:
     assert "| dpo_bmc/seed_2 | 60.0 [" in markdown
 
 
+def test_seeds_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
+    evaluated(tmp_path / "dpo/seed_1/eval", {"r": True})
+    found = {"ecqa": {"mean": 0.5, "sd": 0.02, "accuracies": [0.48, 0.5, 0.52], "n": 100}}
+    write(tmp_path / "dpo/seeds.json", {"seeds": [1, 2, 3], "results": found})
+    markdown = report(ReportConfig(runs=str(tmp_path)))
+    assert "## Seeds" in markdown
+    assert "| dpo | 50.0 ± 2.0 (3 seeds, n = 100) |" in markdown
+
+
 def test_the_points_of_a_sweep_are_no_runs(tmp_path: Path) -> None:
     evaluated(tmp_path / "dpo/eval", {"r": True})
     evaluated(tmp_path / "dpo-sweep/beta=0.1/eval", {"v": True})

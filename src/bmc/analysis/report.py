@@ -11,8 +11,10 @@ from ..config import ReportConfig
 from ..errors import fail
 from .differences import NOTE as DIFFERENCES
 from .differences import differences
+from .seeds import FILE, seeds_cell
 
 NOTE = "Accuracy in %, with its 95 % Wilson interval and the number of rows. Each line is a single run."
+SEEDS = "Mean ± standard deviation of the accuracy in %, over the seeds that a method was trained with."
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -47,11 +49,13 @@ def report(config: ReportConfig) -> str:
     if not runs:
         raise fail(config.runs, "holds no evaluated run (metrics.json with `results`); run scripts/evaluate.py")
     sections = [("Accuracy", NOTE, accuracies(runs)), ("Stages", "What each stage took and made.", stages(folder))]
+    if seeds := over_seeds(folder):
+        sections.insert(1, ("Seeds", SEEDS, seeds))
     compared = differences(folders)
     if compared:
         baseline, rows = compared
         table = (["run", "benchmark", "difference", "p"], rows)
-        sections.insert(1, ("Differences", DIFFERENCES.format(baseline=baseline), table))
+        sections.insert(-1, ("Differences", DIFFERENCES.format(baseline=baseline), table))
     markdown = "\n\n".join(f"## {title}\n\n{note}\n\n{markdown_table(table)}" for title, note, table in sections)
     output = Path(config.output_dir or config.runs)
     output.mkdir(parents=True, exist_ok=True)
@@ -74,6 +78,17 @@ def find_runs(folder: Path) -> dict[str, Path]:
             parts = path.parent.relative_to(folder).parts
             runs["/".join(parts[:-1] if parts[-1:] == ("eval",) else parts) or folder.name] = path.parent
     return runs
+
+
+def over_seeds(folder: Path) -> Table | None:
+    """Header and rows: a line for each method that was trained with several seeds; None where none was."""
+    found = {str(path.parent.relative_to(folder)): read_json(path)["results"] for path in folder.rglob(FILE)}
+    benchmarks = list(dict.fromkeys(name for results in found.values() for name in results))
+    rows = [
+        [method, *(seeds_cell(results[name]) if name in results else "not run" for name in benchmarks)]
+        for method, results in sorted(found.items())
+    ]
+    return (["method", *benchmarks], rows) if rows else None
 
 
 def _of_a_sweep(path: Path) -> bool:
