@@ -33,6 +33,7 @@ def stage(main: Callable[[], None]) -> None:
     try:
         main()
     except Faults as error:
+        _end_progress()
         print(error, file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
@@ -47,6 +48,13 @@ def stage(main: Callable[[], None]) -> None:
         os._exit(status)
     if status:
         raise SystemExit(status)
+
+
+def _end_progress() -> None:
+    """Closes the progress bars that are open, so that a message stands on a line of its own, and is the last."""
+    if "tqdm" in sys.modules:
+        for bar in list(sys.modules["tqdm"].tqdm._instances):
+            bar.close()
 
 
 def is_main_process() -> bool:
