@@ -5,7 +5,7 @@ OPENAI_API_KEY=… python scripts/bridge.py recipes/llama2-7b/qa/bridge.yaml
 
 import sys
 
-from bmc.config import BridgeConfig
+from bmc.bridge_config import BridgeConfig
 from bmc.plan import describe_data, missing_data, show
 from bmc.planning.facts import bridging_facts
 from bmc.recipe import parse

@@ -124,7 +124,7 @@ def test_what_an_ablation_says_on_the_command_line(tmp_path: Path) -> None:
     ],
 )
 def test_recipes_take_what_an_ablation_says(recipe: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from bmc.config import BridgeConfig
+    from bmc.bridge_config import BridgeConfig
     from bmc.recipe import parse
     from bmc.training import parse_training
     from bmc.training_config import BMCConfig, PreferenceArguments

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price, SampleConfig
+from bmc.bridge_config import BridgeConfig
+from bmc.config import DatasetConfig, DatasetMixture, Price, SampleConfig
 from bmc.planning import facts
 from bmc.planning.chain import upstream
 from bmc.planning.hardware import read_launch

@@ -50,7 +50,8 @@ def test_command(document: str, command: str, monkeypatch: pytest.MonkeyPatch) -
 
 def dry_run(script: str, arguments: list[str]) -> None:
     """Judges a stage's arguments as its script would."""
-    from bmc.config import BridgeConfig, EvaluateConfig, PrepareConfig, SampleConfig
+    from bmc.bridge_config import BridgeConfig
+    from bmc.config import EvaluateConfig, PrepareConfig, SampleConfig
     from bmc.recipe import parse
 
     light = {"prepare": PrepareConfig, "sample": SampleConfig, "bridge": BridgeConfig, "evaluate": EvaluateConfig}

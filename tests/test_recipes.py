@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bmc.config import BridgeConfig, EvaluateConfig, PrepareConfig, SampleConfig
+from bmc.bridge_config import BridgeConfig
+from bmc.config import EvaluateConfig, PrepareConfig, SampleConfig
 from bmc.recipe import load, parse
 
 ROOT = Path(__file__).parents[1]

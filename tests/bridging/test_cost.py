@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from server import ChatServer, Reply, part, revises, says
 
+from bmc.bridge_config import BridgeConfig
 from bmc.bridging import pipeline
 from bmc.bridging.cost import Quote, TokenCounter, approximate_tokens, dollars
 from bmc.bridging.pipeline import bridge, load, quote_for
-from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
+from bmc.config import DatasetConfig, DatasetMixture, Price
 from bmc.errors import Faults
 from bmc.recipe import parse
 

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from server import HANGS_UP, NO_JSON, ChatServer, Reply, Script, half_sent, refuses, says
 
+from bmc.bridge_config import BridgeConfig
 from bmc.bridging import editors, trouble
 from bmc.bridging.asking import StoredAsker
 from bmc.bridging.cost import Meter
 from bmc.bridging.edit import EditError
 from bmc.bridging.editors import make_editor
 from bmc.bridging.rules import RulesEditor
-from bmc.config import BridgeConfig, Price
+from bmc.config import Price
 from bmc.errors import Faults
 
 KEY = "sk-test-57c1"

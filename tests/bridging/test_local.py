@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from bmc.bridge_config import BridgeConfig
 from bmc.bridging.asking import StoredAsker
 from bmc.bridging.cost import Meter
 from bmc.bridging.edit import EditError, Reply
 from bmc.bridging.editors import make_editor
 from bmc.bridging.pipeline import bridge, load, quote_for
-from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
+from bmc.config import DatasetConfig, DatasetMixture
 from bmc.errors import Faults
 
 MESSAGES = [[{"role": "user", "content": f"{'more ' * n}of {n}?"}] for n in range(7)]

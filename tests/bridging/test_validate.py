@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from bmc.bridge_config import BridgeConfig, ValidatorSettings
 from bmc.bridging.edit import Case, Reply
 from bmc.bridging.phrases import meta_phrases, refusal
 from bmc.bridging.validate import Candidate, objection, unfinished
-from bmc.config import BridgeConfig, ValidatorSettings
 from bmc.errors import Faults
 from bmc.recipe import parse
 

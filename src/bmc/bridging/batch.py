@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from ..config import BridgeConfig
+from ..bridge_config import BridgeConfig
 from ..data.schema import Row
 from ..errors import Faults, fail
 from .asking import StoredAsker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config import BridgeConfig
+from ..bridge_config import BridgeConfig
 from .asking import Model, StoredAsker
 from .batch import Batches
 from .cost import NONE_PAID, Meter, Paid

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..config import BridgeConfig, BridgeMode, ValidatorSettings
+from ..bridge_config import BridgeConfig, BridgeMode, ValidatorSettings
 from ..data.pairs import SIDES, WEIGHTS
 from ..data.schema import Row, content, share, with_content
 from ..data.tokens import Untraceable, response_start, tokenise

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..config import BridgeConfig, names
+from ..bridge_config import BridgeConfig
+from ..config import names
 from ..data.pairs import unbridged
 from ..data.schema import PAIR, Row, check, split_prompt
 from ..data.streaming import Rows, stream_mixture

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from ..config import BridgeMode
+from ..bridge_config import BridgeMode
 from ..data.schema import digest
 from .delimiters import defuse, restore
 from .edit import Case, Edit, Objection, TurnedDown

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from ..config import BridgeConfig, BridgeMode
+from ..bridge_config import BridgeConfig, BridgeMode
 from ..data.pairs import SIDES
 from ..data.schema import Row, content
 from .asking import StoredAsker

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from ..config import BridgeMode
+from ..bridge_config import BridgeMode
 from ..data.pairs import unbridged
 from ..data.schema import Row, content
 from ..errors import fail

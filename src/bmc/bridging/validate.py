@@ -11,7 +11,7 @@ from types import ModuleType
 
 from rapidfuzz.distance import Levenshtein
 
-from ..config import BridgeMode, ValidatorSettings
+from ..bridge_config import BridgeMode, ValidatorSettings
 from ..evaluation import math, qa
 from .delimiters import delimiters
 from .edit import Case, Objection, Reply

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import BridgeConfig, DatasetConfig, EvaluateConfig, SampleConfig
+from ..bridge_config import BridgeConfig
+from ..config import DatasetConfig, EvaluateConfig, SampleConfig
 from . import memory, work
 from .architecture import Architecture, find, origin
 from .hardware import GPUS, Gpu, Launch, is_launched
