@@ -155,7 +155,7 @@ def test_table1_at_the_scale_of_a_laptop(tmp_path: Path) -> None:
     run = commands("table1", "MODEL=smollm2-135m", out=tmp_path)
     setting = "smollm2-135m/math"
     assert run[0] == f"prepare {setting}/prepare" or run[0].startswith("fetch_smollm2")
-    methods = ["figa", "ipo", "orpo", "rdpo", "simpo", "dpo", "dpo_cw", "dpo_bmc", "dpo_bc", "dpo_mc"]
+    methods = ["figa", "ipo", "orpo", "rdpo", "simpo", "dpo", "dpo_cw", "dpo_ew", "dpo_bmc", "dpo_bc", "dpo_mc"]
     assert [c.split("/")[-1] for c in run if c.startswith("preference")] == methods
     assert run.count(f"evaluate {setting}/eval") == 1 + len(methods)
     assert run[-1] == "table table1"

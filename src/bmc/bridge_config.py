@@ -63,7 +63,7 @@ class BridgeConfig(AskingArguments, StageArguments, DataArguments):
 
     Attributes:
         editor: `openai` (any OpenAI-compatible endpoint), `vllm` (extra `vllm`) or `transformers` (a model in this
-            process), or `rules` (offline, closed tasks, `targeted` only).
+            process), or `rules` (offline, closed tasks; `targeted` and `token_scores` only).
         mode: What the editor does. `targeted`: y_l → ỹ_w with y_w as reference, the method. Table 3:
             `without_reference`, y_l → ỹ_w without y_w; `degrade`, y_w → ỹ_l, where y_l is wrong, for (y_w, ỹ_l).
             Controls: `fresh`, the editor's own answer to x as ỹ_w; `polish`, y_w → ỹ_w. DPO (EW): `token_scores`, no
@@ -98,7 +98,7 @@ class BridgeConfig(AskingArguments, StageArguments, DataArguments):
         yield from super().faults()
         if self.batch_api and self.editor != "openai":
             yield "batch_api", f"editor: {self.editor} has no Batch API; leave it out, or set editor: openai"
-        if self.editor == "rules" and self.mode != "targeted":
+        if self.editor == "rules" and self.mode not in ("targeted", "token_scores"):
             yield "mode", f"editor: rules can't do {self.mode}; choose mode: targeted, or editor: openai"
         scores = self.mode == "token_scores"
         if scores and self.tokenizer_name_or_path is None:

@@ -17,6 +17,7 @@ from bmc.bridging.delimiters import defuse, restore
 from bmc.bridging.edit import Case, Edit, EditError, GoodEnough, Reply
 from bmc.bridging.making import Made, edited_pair, kept_original, scored_pair
 from bmc.bridging.prompts import PROMPTS
+from bmc.bridging.rules import RulesEditor
 from bmc.errors import fail
 
 Messages = list[dict[str, str]]
@@ -160,15 +161,12 @@ def test_what_the_endpoint_fails_at_is_not_asked_again() -> None:
 
 
 def test_an_editor_by_rule_is_not_asked_again() -> None:
-    class Rule:
+    class Rule(RulesEditor):
         edits = 0
 
         async def edit(self, case: Case) -> Edit:
             self.edits += 1
             return Edit(case.rejected)
-
-        def close(self) -> None:
-            pass
 
     rule = Rule()
     with pytest.raises(EditError, match="edit equals y_l"):

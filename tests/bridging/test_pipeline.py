@@ -18,6 +18,7 @@ from bmc.bridge_config import BridgeConfig
 from bmc.bridging.edit import Case, Edit, EditError
 from bmc.bridging.making import bridged_pair, edited_pair
 from bmc.bridging.pipeline import bridge, made
+from bmc.bridging.rules import RulesEditor
 from bmc.config import DatasetConfig, DatasetMixture
 from bmc.data.schema import share
 from bmc.errors import Faults
@@ -268,10 +269,7 @@ def test_no_more_requests_than_allowed_are_under_way(tmp_path: Path, width: int)
 def test_rows_come_in_their_order_and_few_are_held() -> None:
     read: list[str] = []
 
-    class Slow:
-        def close(self) -> None:
-            pass
-
+    class Slow(RulesEditor):
         async def edit(self, case: Case) -> Edit:
             await asyncio.sleep(0.001 * (int(case.id) % 5))
             if case.id == "7":

@@ -265,3 +265,31 @@ def test_any_sum_comes_out_right(drawn: tuple[list[int], str]) -> None:
 def test_any_qa_text_comes_to_state_the_gold_option(text: str, gold: str) -> None:
     assert state(text, gold) == state(state(text, gold), gold)
     assert f"The answer is {gold}".lower() in _mend_options(text, gold, []).lower()
+
+
+# --- scores of words -----------------------------------------------------------------------------------------------
+
+
+def scores(task: str, chosen: str, rejected: str, answer: str, prompt: str = "x") -> tuple[dict[int, int], ...]:
+    of_chosen, of_rejected = asyncio.run(RulesEditor().score(Case("1", task, prompt, chosen, rejected, answer)))
+    return dict(of_chosen), dict(of_rejected)
+
+
+def test_words_that_decide_are_scored() -> None:
+    chosen, rejected = "It flows.\nThe answer is river bank", "A bank holds it.\nThe answer is bank"
+    # It 1, flows. 2, The 3, answer 4, is 5, river 6, bank 7; A 1, bank 2, holds 3, it. 4, The 5, answer 6, is 7, bank 8
+    assert scores("qa", chosen, rejected, "river", BANKS) == ({6: 3, 7: 3}, {2: -3, 8: -3})
+    sum_right, sum_wrong = "1 + 2 = 3\n3 + 4 = 7\nThe answer is 7", "4 + 2 = 7\n7 + 1 = 8\nThe answer is 8"
+    # mended: 4 + 2 = 6, 6 + 1 = 7, The answer is 7
+    assert scores("math", sum_right, sum_wrong, "7") == ({14: 3}, {5: -3, 6: -3, 10: -3, 14: -3})
+
+
+def test_what_needs_no_mending_loses_nothing() -> None:
+    assert scores("qa", "no mark", "Water.\nThe answer is river", "river", BANKS) == ({}, {})
+
+
+def test_a_step_that_is_taken_out_is_what_loses() -> None:
+    long = "1 + 2 = 3\n3 + 4 = 7\n7 + 4 = 11\nThe answer is 11"
+    assert scores("math", "1 + 2 = 3\n3 + 4 = 7\nThe answer is 7", long, "7")[1] == dict.fromkeys(
+        [*range(11, 16), 19], -3
+    )

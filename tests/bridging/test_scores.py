@@ -247,3 +247,13 @@ def test_nothing_is_asked_where_no_token_can_be_weighed(settings: dict[str, Any]
     with ChatServer(scripted) as server, pytest.raises(Faults, match=fault):
         bridge(replace(recipe(folder, server.url, [CHAT]), **settings))
     assert server.requests == []
+
+
+def test_rules_score_without_a_model(folder: Path) -> None:
+    row = {"id": "r", "task": "math", "answer": "3", "prompt": "1 + 2?", "chosen": "The answer is 3",
+           "rejected": "1 + 2 = 4\nThe answer is 4"}  # fmt: skip
+    stats = bridge(recipe(folder, "http://unused", [row], editor="rules"))
+    assert (stats["kept"], stats["bridged"]) == (1, 0)
+    (pair,) = lines(folder, "train")  # a byte a token, then EOS; "4" is the loser's last word on both lines
+    assert pair["chosen_weights"] == [1.0] * 14 + [4.0, 1.0]
+    assert pair["rejected_weights"] == [1.0] * 8 + [4.0] + [1.0] * 15 + [4.0, 1.0]

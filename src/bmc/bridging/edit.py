@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+Scores = Mapping[int, int]  # number of the word, from 1 → score from −3 to 3; 0 where there is none
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,10 @@ class Editor(Protocol):
             EditError: Nothing usable came of it; the pair is dropped with that reason.
             Faults: The run can't go on (no such model, a refused key).
         """
+        ...
+
+    async def score(self, case: Case) -> tuple[Scores, Scores]:
+        """Scores the words of y_w and y_l, for `token_scores`; raises as `edit` does."""
         ...
 
     def close(self) -> None:

@@ -9,9 +9,9 @@ from ..bridge_config import BridgeConfig, BridgeMode, ValidatorSettings
 from ..data.pairs import SIDES, WEIGHTS
 from ..data.schema import Row, content, share, with_content
 from ..data.tokens import Untraceable, response_start, tokenise
-from .edit import Asker, Case, Edit, EditError, Editor, GoodEnough, Reply, TurnedDown
+from .edit import Asker, Case, Edit, EditError, Editor, GoodEnough, Reply, Scores, TurnedDown
 from .prompts import PROMPTS, SCORING, Messages, Prompt, read_reply, request, score_request
-from .scores import Scores, read_scores, token_weights, words
+from .scores import read_scores, token_weights, words
 from .validate import Candidate, edit_ratio, objection, refused_reply, unfinished
 
 Result = TypeVar("Result")
@@ -41,14 +41,7 @@ async def edited_pair(row: Row, editor: Editor | Asker, settings: BridgeConfig) 
         EditError: There is none that may be trained on; the message says why.
         Faults: The run can't go on.
     """
-    case = Case(
-        id=row["id"],
-        task=row.get("task") or "chat",
-        prompt=content(row["prompt"]),
-        chosen=content(row["chosen"]),
-        rejected=content(row["rejected"]),
-        answer=None if row.get("answer") is None else str(row["answer"]),
-    )
+    case = _case(row)
     if isinstance(editor, Editor):
         edit, turned_down = _validated(await editor.edit(case), case, settings, None), None
     else:
@@ -60,6 +53,17 @@ async def edited_pair(row: Row, editor: Editor | Asker, settings: BridgeConfig) 
     pair = bridged_pair(row, edit.text if share(row["id"]) < settings.proportion else None, settings.mode)
     pair.turned_down = turned_down
     return pair
+
+
+def _case(row: Row) -> Case:
+    return Case(
+        id=row["id"],
+        task=row.get("task") or "chat",
+        prompt=content(row["prompt"]),
+        chosen=content(row["chosen"]),
+        rejected=content(row["rejected"]),
+        answer=None if row.get("answer") is None else str(row["answer"]),
+    )
 
 
 async def _asked_for_edit(asker: Asker, case: Case, settings: BridgeConfig) -> tuple[Edit, str | None]:
@@ -152,7 +156,7 @@ def edited_side(mode: BridgeMode) -> str:
     return "rejected" if mode == "degrade" else "chosen"
 
 
-async def scored_pair(row: Row, asker: Asker, tokenizer: Any, settings: BridgeConfig) -> Row:
+async def scored_pair(row: Row, editor: Editor | Asker, tokenizer: Any, settings: BridgeConfig) -> Row:
     """The pair with `chosen_weights` and `rejected_weights`: λ of each response token as `trl.DPOTrainer` has them.
 
     Raises:
@@ -164,31 +168,40 @@ async def scored_pair(row: Row, asker: Asker, tokenizer: Any, settings: BridgeCo
     except Untraceable as error:
         raise EditError(str(error)) from None
     start = response_start(tokenizer, row, *(sequence.ids for sequence in tokens.values()))
-    weights: Row = {}
-    turned_down = None
-    for side, column, sign in zip(SIDES, WEIGHTS, (1, -1), strict=True):
-        text = content(row[side])
-        try:
-            scores, first = await _asked_for_scores(asker, content(row["prompt"]), text, settings.validators)
-        except EditError as error:
-            error.turned_down = error.turned_down or turned_down
-            raise
-        turned_down = turned_down or first
-        weights[column] = token_weights(text, scores, tokens[side].spans[start:], sign)
+    case, turned_down = _case(row), None
+    if isinstance(editor, Editor):
+        scores = await editor.score(case)
+    else:
+        scores, turned_down = await _asked_for_scores(editor, case, settings.validators)
+    weights = {
+        column: token_weights(content(row[side]), of_side, tokens[side].spans[start:], sign)
+        for side, column, of_side, sign in zip(SIDES, WEIGHTS, scores, (1, -1), strict=True)
+    }
     pair = _finished(row, bridged=False, original_chosen=row["chosen"], **weights)
     pair.turned_down = turned_down
     return pair
 
 
 async def _asked_for_scores(
-    asker: Asker, prompt: str, response: str, limits: ValidatorSettings
-) -> tuple[Scores, str | None]:
-    messages, mark = score_request(prompt, response)
+    asker: Asker, case: Case, limits: ValidatorSettings
+) -> tuple[tuple[Scores, Scores], str | None]:
+    """The scores of y_w and of y_l, and why the first reply to one of them was turned down, if it was."""
 
-    def read(reply: Reply) -> Scores:
-        return read_scores(SCORING.between_tags(_whole(reply, limits), mark), len(words(response)))
+    async def of(response: str) -> tuple[Scores, str | None]:
+        messages, mark = score_request(case.prompt, response)
 
-    return await asked_twice(asker, SCORING, messages, mark, read)
+        def read(reply: Reply) -> Scores:
+            return read_scores(SCORING.between_tags(_whole(reply, limits), mark), len(words(response)))
+
+        return await asked_twice(asker, SCORING, messages, mark, read)
+
+    chosen, turned_down = await of(case.chosen)
+    try:
+        rejected, later = await of(case.rejected)
+    except EditError as error:
+        error.turned_down = error.turned_down or turned_down
+        raise
+    return (chosen, rejected), turned_down or later
 
 
 def _finished(pair: Row, **added: Any) -> Made:

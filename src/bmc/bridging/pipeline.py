@@ -87,9 +87,9 @@ def load(config: BridgeConfig) -> tuple[Rows, Any]:
     tokenizer = _tokenizer(config, pairs, where) if config.mode == "token_scores" else None
 
     def making(editor: Editor | Asker) -> Make:
-        if isinstance(editor, Editor) or tokenizer is None:
+        if tokenizer is None:
             return partial(edited_pair, editor=editor, settings=config)
-        return partial(scored_pair, asker=editor, tokenizer=tokenizer, settings=config)
+        return partial(scored_pair, editor=editor, tokenizer=tokenizer, settings=config)
 
     return pairs, making
 

@@ -7,10 +7,13 @@ from collections import Counter
 from dataclasses import dataclass
 from types import ModuleType
 
+from rapidfuzz.distance import Levenshtein
+
 from ..errors import fail
 from ..evaluation import math, qa
 from ..evaluation.answers import MARK, stated_answer
-from .edit import Case, Edit, EditError
+from .edit import Case, Edit, EditError, Scores
+from .scores import LIMIT, words
 
 # A whole equation of integers: no part of a decimal, of a number with commas, or of a longer equation.
 _EQUATION = re.compile(r"(?<![\w.])(?<!\d,)(-?\d+) ?([-+*/×]) ?(-?\d+) ?= ?(-?\d+)(?![\w.,]*\d)(?! ?[-+*/×^=] ?-?\d)")
@@ -50,6 +53,27 @@ class RulesEditor:
         if right and all(step.holds for step in steps(case.rejected)):
             return Edit(None)
         return Edit(_mend_equations(case.rejected, case.chosen, case.answer))
+
+    async def score(self, case: Case) -> tuple[Scores, Scores]:
+        """The words of y_w that state its answer score 3, those of y_l that mending takes out or replaces −3."""
+        mended = (await self.edit(case)).text
+        return _answer_scores(case.chosen), {} if mended is None else _loss_scores(case.rejected, mended)
+
+
+def _answer_scores(text: str) -> Scores:
+    marks = list(re.finditer(rf"{re.escape(MARK)}:?", text, re.IGNORECASE))
+    if not marks:
+        return {}
+    start, line = marks[-1].end(), text[marks[-1].end() :].partition("\n")[0]
+    return {n: LIMIT for n, span in enumerate(words(text), start=1) if start <= span[0] < start + len(line)}
+
+
+def _loss_scores(text: str, mended: str) -> Scores:
+    before, after = ([version[start:end] for start, end in words(version)] for version in (text, mended))
+    changes = Levenshtein.opcodes(before, after)
+    return {
+        n + 1: -LIMIT for change in changes if change.tag != "equal" for n in range(change.src_start, change.src_end)
+    }
 
 
 def _options(prompt: str) -> list[str]:

@@ -12,13 +12,12 @@ nothing counts less than in DPO.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import count
 
-from .edit import Objection, TurnedDown
+from .edit import Objection, Scores, TurnedDown
 
 Span = tuple[int, int]
-Scores = Mapping[int, int]  # number of the word, from 1 → score; 0 where there is none
 LIMIT = 3
 
 
