@@ -234,7 +234,7 @@ def test_no_more_requests_than_allowed_are_under_way(tmp_path: Path) -> None:
 def test_requests_are_begun_at_the_rate_of_the_recipe(tmp_path: Path) -> None:
     with ChatServer(always(says("4"))) as server:
         ask(tmp_path, recipe(server.url, requests_per_minute=600), *numbered(6))
-    assert server.times[5] - server.times[0] >= 0.48  # five times 0.1 s, less the time of the first on its way
+    assert server.times[5] - server.times[0] >= 0.4  # five times 0.1 s, less what the first may take longer on its way
 
 
 def test_tokens_are_used_at_the_rate_of_the_recipe(tmp_path: Path) -> None:
