@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import runpy
@@ -111,9 +112,10 @@ def test_words_stay_apart_where_the_model_goes_on(
 ) -> None:
     """Llama 2's tokenizer, decoding a continuation alone, would drop the space before it."""
 
-    def backend(args: Any, model_args: Any, tokenizer: Any) -> Any:
+    def backend(args: Any, model_args: Any, tokenizer: Any, longest: int) -> Any:
         ids = tokenizer.convert_tokens_to_ids(["▁the", "▁cat"])
-        return lambda prompts, number: [said(tokenizer.decode(ids, skip_special_tokens=True)) for _ in prompts]
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        return lambda prompts, seeds: ((place, said(text)) for place in range(len(prompts)))
 
     monkeypatch.setattr(stages, "backend", backend)
     merging_tokenizer().save_pretrained(tmp_path / "merging")
@@ -128,10 +130,11 @@ def test_a_killed_run_goes_on(tmp_path: Path, model_dir: Path) -> None:
     config = recipe(tmp_path, model_dir, rows)
     whole = respond(config)
     kept = tmp_path / "out" / KEEP
-    first, _ = kept.read_text().splitlines(keepends=True)  # four rows in twos: the short one is in no batch
-    kept.write_text(first)
-    assert respond(config) == whole
-    assert [json.loads(line)[0] for line in kept.read_text().splitlines()] == [0, 1]
+    lines = kept.read_text().splitlines(keepends=True)
+    assert len(lines) == 4  # the short one is never asked for
+    kept.write_text("".join(lines[:2]))
+    assert respond(dataclasses.replace(config, batch_size=3)) == whole
+    assert sorted(kept.read_text().splitlines(keepends=True)) == sorted(lines)
     assert [response.get("reason") for response in whole[1]] == [None] * 4 + [
         "y_w has no tokens between which to cut it"
     ]

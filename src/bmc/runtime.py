@@ -21,6 +21,7 @@ from .recipe import default_of
 MANIFEST = "recipe.json"
 PREEMPTED = 75  # EX_TEMPFAIL, the exit status that says: a checkpoint was saved, start me again
 _STARTED = time.monotonic()
+_GRACE = 5  # seconds in which the first process, where it has found the same fault, says it and the launcher ends us
 
 
 def stage(main: Callable[[], None]) -> None:
@@ -34,6 +35,8 @@ def stage(main: Callable[[], None]) -> None:
         main()
     except Faults as error:
         _end_progress()
+        if not is_main_process():
+            time.sleep(_GRACE)
         print(error, file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
@@ -68,7 +71,7 @@ def recipe_of(*parts: Any) -> dict[str, Any]:
     """
     recipe: dict[str, Any] = {}
     for part in parts:
-        passing = {"dry_run", "output_dir", *getattr(part, "PASSING", ())}
+        passing = {"dry_run", "output_dir"}.union(*(vars(cls).get("PASSING", ()) for cls in type(part).__mro__))
         recipe |= {key: value for key, value in set_fields(part).items() if key not in passing}
     return recipe
 
