@@ -48,7 +48,7 @@ def _transformers(args: GenerationArguments, model_args: Any, tokenizer: Any) ->
         for start in range(0, len(prompts), args.batch_size):
             batch = slice(start, start + args.batch_size)
             for place, ids in decode(model, prompts[batch], seeds[batch], args, eos, tokenizer.pad_token_id):
-                yield start + place, _response(ids, eos, tokenizer)
+                yield start + place, response_of(ids, eos, tokenizer)
 
     return complete
 
@@ -84,7 +84,7 @@ def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: i
         while engine.has_unfinished_requests():
             for output in engine.step():
                 if output.finished:
-                    yield int(output.request_id), _response(list(output.outputs[0].token_ids), eos, tokenizer)
+                    yield int(output.request_id), response_of(list(output.outputs[0].token_ids), eos, tokenizer)
 
     return complete
 
@@ -134,7 +134,7 @@ def stop_ids(*ids: int | list[int] | None) -> list[int]:
     return list(dict.fromkeys(flat))
 
 
-def _response(ids: list[int], eos: list[int], tokenizer: Any) -> Response:
+def response_of(ids: list[int], eos: list[int], tokenizer: Any) -> Response:
     """What stands before the first end-of-sequence token, and whether there was one."""
     end = next((place for place, token in enumerate(ids) if token in eos), None)
     text = tokenizer.decode(ids[:end], skip_special_tokens=True)

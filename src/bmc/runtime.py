@@ -21,7 +21,6 @@ from .recipe import default_of
 MANIFEST = "recipe.json"
 PREEMPTED = 75  # EX_TEMPFAIL, the exit status that says: a checkpoint was saved, start me again
 _STARTED = time.monotonic()
-_GRACE = 5  # seconds in which the first process, where it has found the same fault, says it and the launcher ends us
 
 
 def stage(main: Callable[[], None]) -> None:
@@ -35,8 +34,6 @@ def stage(main: Callable[[], None]) -> None:
         main()
     except Faults as error:
         _end_progress()
-        if not is_main_process():
-            time.sleep(_GRACE)
         print(error, file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
