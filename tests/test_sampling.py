@@ -150,6 +150,20 @@ def test_rows_without_a_winner_are_a_fault_before_anything_is_generated(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_prompt_that_leaves_no_room_is_a_fault_before_anything_is_generated(tmp_path: Path, model_dir: Path) -> None:
+    """The model takes 512 tokens; a prompt has 21 more than its letters."""
+    beyond = "max_new_tokens: 5 more than the 511 tokens of row 2's prompt exceed the model's context of 512; 1 are"
+    for size, fault in (
+        (490, beyond),
+        (600, "rows.jsonl: row 2: the prompt has 621 tokens, the model's context 512; shorten or remove it, or take"),
+    ):
+        rows = [CHAT[0], {"id": "long", "prompt": user("x" * size), "completion": assistant("a")}]
+        with pytest.raises(Faults, match=fault):
+            respond(recipe(tmp_path, model_dir, rows, mode="respond", max_new_tokens=5))
+        assert not (tmp_path / "out").exists()
+    respond(recipe(tmp_path, model_dir, [{**CHAT[0], "prompt": user("x" * 490)}], mode="respond", max_new_tokens=1))
+
+
 def test_the_script(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     rows = [*CHAT, {"id": "short", "prompt": user("q"), "completion": assistant("a")}]
     recipe(tmp_path, model_dir, rows)
