@@ -40,6 +40,7 @@ def decode(
     """
     ids, mask = _left_padded(prompts, pad, model.device)
     width, places, cache = ids.shape[1], list(range(len(prompts))), DynamicCache(config=model.config)
+    ends = torch.tensor(eos, dtype=torch.long, device=model.device)
     noise = [torch.Generator(model.device).manual_seed(seed) for seed in seeds] if args.temperature > 0 else []
     while places:
         ids = model.generate(
@@ -51,10 +52,10 @@ def decode(
             eos_token_id=eos or None,
             pad_token_id=pad,
             logits_processor=_sampler(args, noise),
-            stopping_criteria=StoppingCriteriaList([_Leaving(eos, len(places))]),
+            stopping_criteria=StoppingCriteriaList([_Leaving(ends, len(places))]),
         )
         new = ids[:, width:]
-        ended = torch.isin(new, torch.tensor(eos, device=ids.device)).any(1) | (new.shape[1] == args.max_new_tokens)
+        ended = torch.isin(new, ends).any(1) | (new.shape[1] == args.max_new_tokens)
         for row in ended.nonzero()[:, 0].tolist():
             yield places[row], new[row].tolist()
         stays = (~ended).nonzero()[:, 0]
@@ -104,11 +105,11 @@ class GumbelNoise(LogitsProcessor):
 class _Leaving(StoppingCriteria):
     """Ends `generate` when `LEAVING` of its rows have ended."""
 
-    def __init__(self, eos: list[int], rows: int) -> None:
-        self.eos, self.enough = eos, max(1, int(LEAVING * rows))
+    def __init__(self, ends: torch.Tensor, rows: int) -> None:
+        self.ends, self.enough = ends, max(1, int(LEAVING * rows))
         self.ended: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        ends = torch.isin(input_ids[:, -1], torch.tensor(self.eos, device=input_ids.device))
-        self.ended = ends if self.ended is None else self.ended | ends
+        now = torch.isin(input_ids[:, -1], self.ends)
+        self.ended = now if self.ended is None else self.ended | now
         return (self.ended.sum() >= self.enough).expand(len(input_ids))
