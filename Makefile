@@ -45,7 +45,7 @@ plan: install  ## What RECIPE=llama2-7b/qa/dpo_bmc would cost; without one, each
 	@$(foreach r,$(or $(patsubst recipes/%,%,$(RECIPE:.yaml=)),$(PAPERS)),python scripts/$(call stage_of,$(r)).py recipes/$(r).yaml --dry_run &&) true
 
 ##@ Development
-.PHONY: install test-fast quality bench bench-bridging style help clean
+.PHONY: install test-fast quality bench bench-bridging bench-generation style help clean
 install: $(VENV)/.installed  ## Virtual environment with the pinned dependencies (once)
 
 # torch first and alone, since the range in setup.py would take whatever build is newest. Without a GPU it is PyTorch's
@@ -73,6 +73,9 @@ bench: install models/smollm2-135m/config.json  ## DPO-BMC steps against trl.DPO
 
 bench-bridging: install  ## Bridging against a server on loopback: requests a second, memory (6 minutes)
 	@python benchmarks/bridging.py
+
+bench-generation: install models/smollm2-135m/config.json  ## Responses to ECQA= (a file of its test questions) against plain generate (10 minutes)
+	@python benchmarks/generation.py $(ECQA)
 
 style: install  ## Lint and format, mended
 	ruff check --fix .

@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 CORE = [
     "torch>=2.8",
-    "transformers>=5.0",
+    "transformers>=5.24",  # generate(cache=…)
     "trl>=1.16,<1.17",  # BMCTrainer subclasses its DPOTrainer
     "datasets>=4.0",
     "accelerate>=1.10",

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,13 @@ def test_generation_and_bridging() -> None:
     assert found["parameters"].startswith("6.74 B")
     assert found["fits one A800-80GB"] == "yes"
     # 2 × 32 layers × 4096 × 2 bytes × 32 sequences of 60 + 512 tokens
-    assert f"{2 * 32 * 4096 * 2 * 32 * 572 / 2**30:.1f} GiB of it keys and values" in found["memory"]
+    assert f"{2 * 32 * 4096 * 2 * 32 * 572 / 2**30:.1f} GiB of it keys and values" in found["memory a process"]
+    four = facts.generation_facts(replace(sample, backend="vllm", data_parallel_size=2, tensor_parallel_size=2))
+    assert four["memory a card"] == f"{6.738e9 * 2 / 2 / 2**30:.1f} GiB of weights"
+    assert four["fits 2 × A800-80GB"] == "yes"
+    assert " on 4 × A800-80GB" in four["time"]
+    minutes = [float(plan["time"].split(" min")[0]) for plan in (found, four)]
+    assert minutes[1] == pytest.approx(minutes[0] / 4, abs=1)
     prices = {"gpt-4-0125-preview": Price(input=10, output=30)}
     found = facts.bridging_facts(BridgeConfig(output_dir="o", dataset_mixture=mixture, prices=prices))
     dollars = 15_417 * ((600 + 60 + 120) * 0.01 + 60 * 0.03) / 1000

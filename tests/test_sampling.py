@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import runpy
@@ -111,9 +112,10 @@ def test_words_stay_apart_where_the_model_goes_on(
 ) -> None:
     """Llama 2's tokenizer, decoding a continuation alone, would drop the space before it."""
 
-    def backend(args: Any, model_args: Any, tokenizer: Any) -> Any:
+    def backend(args: Any, model_args: Any, tokenizer: Any, longest: int) -> Any:
         ids = tokenizer.convert_tokens_to_ids(["▁the", "▁cat"])
-        return lambda prompts, number: [said(tokenizer.decode(ids, skip_special_tokens=True)) for _ in prompts]
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        return lambda prompts, seeds: ((place, said(text)) for place in range(len(prompts)))
 
     monkeypatch.setattr(stages, "backend", backend)
     merging_tokenizer().save_pretrained(tmp_path / "merging")
@@ -128,10 +130,11 @@ def test_a_killed_run_goes_on(tmp_path: Path, model_dir: Path) -> None:
     config = recipe(tmp_path, model_dir, rows)
     whole = respond(config)
     kept = tmp_path / "out" / KEEP
-    first, _ = kept.read_text().splitlines(keepends=True)  # four rows in twos: the short one is in no batch
-    kept.write_text(first)
-    assert respond(config) == whole
-    assert [json.loads(line)[0] for line in kept.read_text().splitlines()] == [0, 1]
+    lines = kept.read_text().splitlines(keepends=True)
+    assert len(lines) == 4  # the short one is never asked for
+    kept.write_text("".join(lines[:2]))
+    assert respond(dataclasses.replace(config, batch_size=3)) == whole
+    assert sorted(kept.read_text().splitlines(keepends=True)) == sorted(lines)
     assert [response.get("reason") for response in whole[1]] == [None] * 4 + [
         "y_w has no tokens between which to cut it"
     ]
@@ -145,6 +148,20 @@ def test_rows_without_a_winner_are_a_fault_before_anything_is_generated(
     with pytest.raises(Faults, match=r"row 5: chosen: is missing; there are id, prompt$"):
         respond(recipe(tmp_path, model_dir, rows, mode=mode))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_that_leaves_no_room_is_a_fault_before_anything_is_generated(tmp_path: Path, model_dir: Path) -> None:
+    """The model takes 512 tokens; a prompt has 21 more than its letters."""
+    beyond = "max_new_tokens: 5 more than the 511 tokens of row 2's prompt exceed the model's context of 512; 1 are"
+    for size, fault in (
+        (490, beyond),
+        (600, "rows.jsonl: row 2: the prompt has 621 tokens, the model's context 512; shorten or remove it, or take"),
+    ):
+        rows = [CHAT[0], {"id": "long", "prompt": user("x" * size), "completion": assistant("a")}]
+        with pytest.raises(Faults, match=fault):
+            respond(recipe(tmp_path, model_dir, rows, mode="respond", max_new_tokens=5))
+        assert not (tmp_path / "out").exists()
+    respond(recipe(tmp_path, model_dir, [{**CHAT[0], "prompt": user("x" * 490)}], mode="respond", max_new_tokens=1))
 
 
 def test_the_script(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

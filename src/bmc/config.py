@@ -141,9 +141,14 @@ class GenerationArguments:
         max_new_tokens: Tokens a response may have; one that is cut off there counts as it stands.
         temperature: 0 is greedy.
         top_p: Nucleus sampling's p.
-        batch_size: Prompts a batch; batches hold prompts of similar length.
+        batch_size: Prompts a batch, of similar length; for vLLM, the most that are under way at once.
         seed: Seed of the sampling.
+        data_parallel_size: Processes that share the rows out, each with a model (and GPUs) of its own. The stage starts
+            them, where no launcher has; a launcher's number holds.
+        tensor_parallel_size: GPUs that share one of vLLM's models.
     """
+
+    PASSING: ClassVar = {"batch_size", "data_parallel_size", "tensor_parallel_size"}
 
     backend: Literal["transformers", "vllm"] = "transformers"
     max_new_tokens: Positive = 512
@@ -151,6 +156,12 @@ class GenerationArguments:
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     batch_size: Positive = 32
     seed: int = 42
+    data_parallel_size: Positive = 1
+    tensor_parallel_size: Positive = 1
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.tensor_parallel_size > 1 and self.backend != "vllm":
+            yield "tensor_parallel_size", "only backend: vllm reads it; leave it out, or set that backend"
 
 
 @dataclass(kw_only=True)

@@ -1,154 +1,136 @@
-"""Responses to prompts, by transformers or vLLM; for sampling and evaluation alike.
+"""Responses to prompts, for sampling and evaluation alike: in what order, by which process, and what is kept.
 
-Prompts are batched by length, longest first, so that little is padded and memory is at its peak in the first batch.
-Finished batches are kept in a file beside the results, so that a killed run goes on where it was.
+Prompts go to a backend longest first, so that batches hold prompts of similar length and memory is at its peak in the
+first. A response is kept in a file beside the results as soon as it ends, under a digest of its prompt: a run that was
+killed goes on with what is missing, whatever its batches and however many processes there are then.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from .config import GenerationArguments
+from .ranks import everyones, processes, rank
+from .runtime import is_main_process, write_jsonl, writing
 
 Response = dict[str, Any]  # {"text": str, "tokens": int, "finished": bool}
-Batch = list[int]
+Prompts = list[list[int]]
+Complete = Callable[[Prompts, list[int]], Iterator[tuple[int, Response]]]
+KEEP = "responses.partial.jsonl"
 
 
-def generate(
-    prompts: list[list[int]], complete: Callable[[list[list[int]], int], list[Response]], batch_size: int, keep: Path
-) -> list[Response]:
-    """One response to each prompt, in their order.
+def generate(prompts: Prompts, load: Callable[[], Complete], folder: Path, seed: int = 0) -> list[Response]:
+    """One response to each prompt, in their order, in every process.
 
     Args:
         prompts: Token ids.
-        complete: `(prompts of a batch, number of the batch) → responses`: a backend below.
-        batch_size: Prompts a batch.
-        keep: File of the finished batches; it is removed by whoever has written the results.
+        load: Loads the model and gives a backend, `(prompts, a seed each) → (place of a prompt, its response), …` as
+            they end; called where there is anything to do.
+        folder: Where finished responses are kept, in `KEEP`; it is removed by whoever has written the results.
+        seed: Of the sampling. A response depends on it, the prompt, and how many equal prompts stand before it.
+
+    Raises:
+        Faults: The folder can't be written.
     """
+    keys = keys_of(prompts)
+    kept = {key: response for found in everyones(_read(folder)) for key, response in found.items()}
+    todo = share([len(prompt) for prompt in prompts], [key in kept for key in keys], rank(), processes())
+    new = _complete(prompts, keys, todo, load, folder, seed) if todo else {}
+    for theirs in everyones(new):
+        kept |= theirs
+    if is_main_process():
+        with writing(folder):
+            _fold(folder, kept)
+    return [kept[key] for key in keys]
+
+
+def keys_of(prompts: Prompts) -> list[str]:
+    """A name for each prompt: the digest of its tokens, and the how manieth of its like it is."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for prompt in prompts:
+        digest = hashlib.sha256(json.dumps(prompt).encode()).hexdigest()[:24]
+        seen[digest] += 1
+        keys.append(f"{digest}-{seen[digest]}")
+    return keys
+
+
+def share(lengths: list[int], done: list[bool], rank: int, processes: int) -> list[int]:
+    """The places of the prompts that a process is to answer: those left, longest first, dealt out in turns."""
+    left = [place for place, ended in enumerate(done) if not ended]
+    return sorted(left, key=lambda place: -lengths[place])[rank::processes]
+
+
+def seed_of(seed: int, key: str) -> int:
+    """A seed for one response, below 2⁶³."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {key}".encode()).digest()[:8], "big") >> 1
+
+
+def _complete(
+    prompts: Prompts, keys: list[str], todo: list[int], load: Callable[[], Complete], folder: Path, seed: int
+) -> dict[str, Response]:
+    """This process's part, each response kept as it ends. The bar is the first process's, and of its own part."""
     from tqdm import tqdm
 
-    batches = batches_by_length([len(prompt) for prompt in prompts], batch_size)
-    finished = _finished(keep)
-    responses: list[Response | None] = [None] * len(prompts)
-    keep.parent.mkdir(parents=True, exist_ok=True)
-    tokens = 0
-    with keep.open("a", encoding="utf-8") as file, tqdm(total=len(prompts), unit="row", desc="Generating") as bar:
-        for number, batch in enumerate(batches):
-            outputs = finished.get(number)
-            if outputs is None:
-                outputs = complete([prompts[index] for index in batch], number)
-                file.write(json.dumps([number, outputs], ensure_ascii=False) + "\n")
+    new: dict[str, Response] = {}
+    complete, tokens = load(), 0
+    total = len(todo) if processes() > 1 else len(prompts)
+    what = f"Generating (process 1 of {processes()})" if processes() > 1 else "Generating"
+    with (
+        _opened(folder) as file,
+        tqdm(total=total, initial=total - len(todo), unit="row", desc=what, disable=not is_main_process()) as bar,
+    ):
+        seeds = [seed_of(seed, keys[place]) for place in todo]
+        for number, response in complete([prompts[place] for place in todo], seeds):
+            key = keys[todo[number]]
+            new[key] = response
+            with writing(folder):
+                file.write(json.dumps({"key": key, **response}, ensure_ascii=False) + "\n")
                 file.flush()
-                tokens += sum(output["tokens"] for output in outputs)
-            for index, output in zip(batch, outputs, strict=True):
-                responses[index] = output
-            bar.update(len(batch))
-            if bar.format_dict["elapsed"]:
-                bar.set_postfix_str(f"{tokens / bar.format_dict['elapsed']:.0f} tokens/s")
-    return [response for response in responses if response is not None]
+            tokens += response["tokens"]
+            bar.update()
+            if not bar.disable:
+                bar.set_postfix_str(f"{tokens / max(bar.format_dict['elapsed'], 1e-9):.0f} tokens/s", refresh=False)
+    return new
 
 
-def batches_by_length(lengths: list[int], batch_size: int) -> list[Batch]:
-    """Indices in batches of similar length, longest first; ties in their order."""
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+def _opened(folder: Path) -> IO[str]:
+    """The file that this process keeps its responses in, without a line that an earlier one was killed over."""
+    path = folder / (f"{rank()}.{KEEP}" if rank() else KEEP)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            os.truncate(path, _whole(path)[1])
+        return path.open("a", encoding="utf-8")
 
 
-def _finished(keep: Path) -> dict[int, list[Response]]:
-    """The batches that an earlier run finished; a line that it was killed over is cut off."""
-    if not keep.exists():
-        return {}
-    done: dict[int, list[Response]] = {}
-    whole = 0
-    with keep.open("rb") as file:
+def _read(folder: Path) -> dict[str, Response]:
+    """What earlier runs have kept, however many processes they had."""
+    return {key: response for path in sorted(folder.glob(f"*{KEEP}")) for key, response in _whole(path)[0].items()}
+
+
+def _whole(path: Path) -> tuple[dict[str, Response], int]:
+    """A file's responses, and its bytes up to a line that a process was killed over."""
+    kept: dict[str, Response] = {}
+    size = 0
+    with path.open("rb") as file:
         for line in file:
             try:
-                number, outputs = json.loads(line)
-            except ValueError:
+                response = json.loads(line if line.endswith(b"\n") else b"")
+                kept[response.pop("key")] = response
+            except (ValueError, KeyError, TypeError, AttributeError):
                 break
-            done[number], whole = outputs, whole + len(line)
-    os.truncate(keep, whole)
-    return done
+            size += len(line)
+    return kept, size
 
 
-def backend(args: GenerationArguments, model_args: Any, tokenizer: Any) -> Callable[..., list[Response]]:
-    """The recipe's backend, its model loaded."""
-    return (_vllm if args.backend == "vllm" else _transformers)(args, model_args, tokenizer)
-
-
-def _transformers(args: GenerationArguments, model_args: Any, tokenizer: Any) -> Callable[..., list[Response]]:
-    import torch
-    from transformers import set_seed
-
-    from .models import load_model
-
-    model = load_model(model_args)
-    eos = stop_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id)
-    sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    if args.temperature > 0:
-        sampling = {"do_sample": True, "temperature": args.temperature, "top_p": args.top_p, "top_k": 0}
-
-    def complete(prompts: list[list[int]], number: int) -> list[Response]:
-        set_seed(args.seed + number)  # a resumed run samples what it would have sampled
-        width = max(map(len, prompts))
-        ids = torch.full((len(prompts), width), tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        with torch.inference_mode():
-            output = model.generate(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                max_new_tokens=args.max_new_tokens,
-                eos_token_id=eos,
-                pad_token_id=tokenizer.pad_token_id,
-                **sampling,
-            )
-        return [_response(row, eos, tokenizer) for row in output[:, width:].tolist()]
-
-    return complete
-
-
-def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any) -> Callable[..., list[Response]]:
-    from vllm import LLM, SamplingParams
-
-    model = LLM(
-        model_args.model_name_or_path,
-        tokenizer=model_args.tokenizer_name_or_path,
-        revision=model_args.model_revision,
-        trust_remote_code=model_args.trust_remote_code,
-        dtype=model_args.dtype,
-    )
-
-    def complete(prompts: list[list[int]], number: int) -> list[Response]:
-        sampling = SamplingParams(
-            temperature=args.temperature,
-            top_p=args.top_p,
-            max_tokens=args.max_new_tokens,
-            seed=args.seed + number,
-            stop_token_ids=stop_ids(tokenizer.eos_token_id),
-        )
-        outputs = model.generate([{"prompt_token_ids": prompt} for prompt in prompts], sampling)
-        return [_response(list(output.outputs[0].token_ids), sampling.stop_token_ids, tokenizer) for output in outputs]
-
-    return complete
-
-
-def stop_ids(*ids: int | list[int] | None) -> list[int]:
-    """Every id that ends a response, once."""
-    flat: Iterator[int] = (
-        i for entry in ids if entry is not None for i in (entry if isinstance(entry, list) else [entry])
-    )
-    return list(dict.fromkeys(flat))
-
-
-def _response(ids: list[int], eos: list[int], tokenizer: Any) -> Response:
-    """What stands before the first end-of-sequence token, and whether there was one."""
-    end = next((place for place, token in enumerate(ids) if token in eos), None)
-    text = tokenizer.decode(ids[:end], skip_special_tokens=True)
-    return {"text": text, "tokens": len(ids) if end is None else end + 1, "finished": end is not None}
+def _fold(folder: Path, kept: dict[str, Response]) -> None:
+    """One file of everything, in place of one of each process."""
+    write_jsonl(folder / KEEP, ({"key": key, **response} for key, response in kept.items()))
+    for path in folder.glob(f"*.{KEEP}"):
+        path.unlink()

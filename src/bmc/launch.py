@@ -7,6 +7,7 @@ large model is saved. This one passes a SIGTERM on and waits, and ends as the fi
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -33,6 +34,14 @@ def main(argv: list[str]) -> int:
     except subprocess.CalledProcessError as error:  # a single process
         return _status(error.returncode)
     return 0
+
+
+def share_out(count: int) -> None:
+    """Runs this script in `count` processes that share its rows out, and ends as they do; returns in those, and where
+    `count` is 1."""
+    if count > 1 and "WORLD_SIZE" not in os.environ:
+        alike = ["--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1"]
+        raise SystemExit(main([*alike, "--num_processes", str(count), "--main_process_port", "0", *sys.argv]))
 
 
 def _status(code: int) -> int:

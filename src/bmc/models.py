@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,7 @@ def _wants_code(name: str, revision: str) -> bool:
 
 
 def load_model(args: Any) -> Any:
-    """The causal language model of a recipe for inference, on the GPU if there is one.
+    """The causal language model of a recipe for inference, on this process's GPU if there is one.
 
     Raises:
         Faults: There is no such model.
@@ -86,7 +88,42 @@ def load_model(args: Any) -> Any:
         )
     except (OSError, ValueError) as error:
         raise _unreadable(args.model_name_or_path, error) from None
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval()
+
+
+def check_room(args: Any, prompts: dict[int, list[int]], where: str) -> None:
+    """Looks whether prompts and their responses fit the model's context.
+
+    Args:
+        args: The recipe's `ModelArguments` and `GenerationArguments`.
+        prompts: Token ids by their rows' places, from 0.
+        where: What to call the data in a fault.
+
+    Raises:
+        Faults: Some don't fit; the longest is named.
+    """
+    from transformers import AutoConfig
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    name, revision, new = args.model_name_or_path, args.model_revision, args.max_new_tokens
+    if adapter := find_adapter_config_file(name, revision=revision):
+        name, revision = json.loads(Path(adapter).read_text(encoding="utf-8"))["base_model_name_or_path"], "main"
+    config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=args.trust_remote_code)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context is None or not prompts:
+        return
+    place = max(prompts, key=lambda place: len(prompts[place]))
+    longest = len(prompts[place])
+    if longest >= context:
+        over = sum(len(ids) >= context for ids in prompts.values())
+        what = f"the prompt has {longest:,} tokens, the model's context {context:,}"
+        more = f" ({over:,} rows are too long)" if over > 1 else ""
+        mend = "shorten or remove it, or take a model with a longer context"
+        raise fail(f"{where}: row {place + 1}", f"{what}{more}; {mend}")
+    if longest + new > context:
+        what = f"{new:,} more than the {longest:,} tokens of row {place + 1}'s prompt exceed the model's context of"
+        raise fail("max_new_tokens", f"{what} {context:,}; {context - longest:,} are the most")
 
 
 def _unreadable(name: str, error: Exception) -> Exception:

@@ -44,6 +44,14 @@ def _missing(dataset: DatasetConfig) -> bool:
     return name.endswith((".jsonl", ".json", ".parquet")) and not Path(name).exists()
 
 
+def _processes(config: SampleConfig | EvaluateConfig) -> str | None:
+    """Who shares the work, where it isn't one process on one GPU."""
+    several = f"{config.data_parallel_size}, each with a model of its own" if config.data_parallel_size > 1 else "1"
+    if config.tensor_parallel_size > 1:
+        return f"{several}, on {config.tensor_parallel_size} GPUs"
+    return several if config.data_parallel_size > 1 else None
+
+
 def describe_generation(config: SampleConfig | EvaluateConfig) -> dict[str, Any]:
     """Model, decoding and output of a generating stage."""
     decoding = f"temperature {config.temperature:g}, top-p {config.top_p:g}" if config.temperature else "greedy"
@@ -51,5 +59,6 @@ def describe_generation(config: SampleConfig | EvaluateConfig) -> dict[str, Any]
         "model": config.model_name_or_path,
         "decoding": f"{decoding}, at most {config.max_new_tokens} new tokens",
         "backend": f"{config.backend}, batches of {config.batch_size}",
+        "processes": _processes(config),
         "output": config.output_dir,
     }

@@ -68,7 +68,7 @@ def recipe_of(*parts: Any) -> dict[str, Any]:
     """
     recipe: dict[str, Any] = {}
     for part in parts:
-        passing = {"dry_run", "output_dir", *getattr(part, "PASSING", ())}
+        passing = {"dry_run", "output_dir"}.union(*(vars(cls).get("PASSING", ()) for cls in type(part).__mro__))
         recipe |= {key: value for key, value in set_fields(part).items() if key not in passing}
     return recipe
 

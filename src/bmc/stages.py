@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from .backends import backend
 from .config import EvaluateConfig, SampleConfig, names
 from .data.mixture import load_mixture
 from .data.pairs import winner
 from .data.schema import Row, check, split_prompt
 from .data.templates import check_template, encode_prompt
 from .data.tokens import Continuing, Untraceable, check_offsets, prefix
-from .generation import Response, backend, generate
-from .models import check_model, load_tokenizer
-from .runtime import claim, recipe_of
+from .generation import KEEP, Response, generate
+from .launch import share_out
+from .models import check_model, check_room, load_tokenizer
+from .runtime import claim, is_main_process, recipe_of
 
-KEEP = "responses.partial.jsonl"
+__all__ = ["KEEP", "load_prompts", "respond"]
 
 
 def load_prompts(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], Any]:
@@ -47,39 +50,47 @@ def respond(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], list[Resp
     """One response to the prompt of each of the recipe's rows, or one continuation of the beginning of its y_w; goes on
     where an earlier run of it was killed.
 
+    Of several processes that share the rows out, the first returns and the others end here; where the recipe wants
+    several and no launcher started them, this one does, and ends as they do.
+
     Returns:
         `(rows, responses, output folder)`; whoever has written the results removes `KEEP` from the folder.
 
     Raises:
         Faults: The rows, the template or the model can't be used, or the folder is another recipe's.
     """
+    share_out(config.data_parallel_size)
     rows, tokenizer = load_prompts(config)
+    beginnings = [_beginning(config, tokenizer, row) for row in rows]
+    prompts = {place: start[0] for place, start in enumerate(beginnings) if isinstance(start, tuple)}
+    check_room(config, prompts, names(config.dataset_mixture.datasets))
     folder = claim(config.output_dir, recipe_of(config), config, rows=rows)
     if _continues(config):
-        return rows, _continuations(config, rows, tokenizer, folder), folder
-    prompts = [encode_prompt(tokenizer, row["prompt"]) for row in rows]
-    responses = generate(prompts, backend(config, config, tokenizer), config.batch_size, folder / KEEP)
-    return rows, responses, folder
+        tokenizer = Continuing(tokenizer)
+    longest = max(map(len, prompts.values()), default=0)
+    load = partial(backend, config, config, tokenizer, longest)
+    generated = dict(zip(prompts, generate([*prompts.values()], load, folder, config.seed), strict=True))
+    if not is_main_process():
+        raise SystemExit
+    return rows, [_response(start, generated.get(place, {})) for place, start in enumerate(beginnings)], folder
 
 
-def _continuations(config: SampleConfig, rows: list[Row], tokenizer: Any, folder: Path) -> list[Response]:
-    """DPO (CW): what the model adds to the beginning of each y_w, with that beginning as the response's `prefix`.
+Beginning = tuple[list[int], str | None] | Untraceable
 
-    A y_w without such a beginning gets an empty response with the `reason`.
-    """
-    beginnings: list[tuple[list[int], str] | Untraceable] = []
-    for row in rows:
-        try:
-            beginnings.append(prefix(tokenizer, row, winner(row) or "", config.prefix_fraction))
-        except Untraceable as error:
-            beginnings.append(error)
-    prompts = [beginning[0] for beginning in beginnings if isinstance(beginning, tuple)]
-    generated = iter(
-        generate(prompts, backend(config, config, Continuing(tokenizer)), config.batch_size, folder / KEEP)
-    )
-    return [
-        {**next(generated), "prefix": beginning[1]}
-        if isinstance(beginning, tuple)
-        else {"text": "", "tokens": 0, "finished": True, "reason": str(beginning)}
-        for beginning in beginnings
-    ]
+
+def _beginning(config: SampleConfig | EvaluateConfig, tokenizer: Any, row: Row) -> Beginning:
+    """What the model is given of a row: the tokens, and the beginning of y_w that stands in them where it goes on from
+    one (DPO (CW))."""
+    if not _continues(config):
+        return encode_prompt(tokenizer, row["prompt"]), None
+    try:
+        return prefix(tokenizer, row, winner(row) or "", config.prefix_fraction)
+    except Untraceable as error:
+        return error
+
+
+def _response(beginning: Beginning, generated: Response) -> Response:
+    """A row's response, with the `prefix` that it goes on from, or an empty one with the `reason`."""
+    if isinstance(beginning, Untraceable):
+        return {"text": "", "tokens": 0, "finished": True, "reason": str(beginning)}
+    return generated if beginning[1] is None else {**generated, "prefix": beginning[1]}

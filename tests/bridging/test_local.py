@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from vllm_double import Calls, vllm_double
 
 from bmc.bridge_config import BridgeConfig
 from bmc.bridging.asking import StoredAsker
@@ -94,7 +93,7 @@ def test_a_run_with_a_model_in_process(tmp_path: Path, model_dir: Path, monkeypa
 
 @pytest.mark.parametrize("editor", ["transformers", "vllm"])
 def test_no_such_model(tmp_path: Path, editor: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "vllm", double([]))
+    monkeypatch.setitem(sys.modules, "vllm", vllm_double(Calls(), list))
     with pytest.raises(Faults, match="there is no such folder"):
         make_editor(recipe(tmp_path, tmp_path / "none", editor=editor))
 
@@ -106,53 +105,15 @@ def test_vllm_must_be_installed(tmp_path: Path, model_dir: Path) -> None:
         make_editor(recipe(tmp_path, model_dir, editor="vllm"))
 
 
-@dataclass
-class Completion:
-    token_ids: list[int]
+def test_vllm_by_its_double(tmp_path: Path, model_dir: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says each prompt's length, and ends where that is odd."""
 
+    def say(prompt: list[int]) -> list[int]:
+        ids = tokenizer(str(len(prompt)), add_special_tokens=False)["input_ids"]
+        return [*ids, tokenizer.eos_token_id] if len(prompt) % 2 else ids
 
-@dataclass
-class Output:
-    outputs: list[Completion]
-
-
-@dataclass
-class SamplingParams:
-    """vLLM's, as far as it is used."""
-
-    temperature: float
-    top_p: float
-    max_tokens: int
-    seed: int
-    stop_token_ids: list[int] = field(default_factory=list)
-
-
-def double(calls: list[tuple[list[Any], SamplingParams]]) -> ModuleType:
-    """A module `vllm` whose model says each prompt's length, and a comma at the end where it is even."""
-
-    class LLM:
-        def __init__(self, model: str, **_: Any) -> None:
-            from transformers import AutoTokenizer
-
-            self.tokenizer = AutoTokenizer.from_pretrained(model)
-
-        def generate(self, prompts: list[dict[str, list[int]]], sampling: SamplingParams) -> list[Output]:
-            calls.append((prompts, sampling))
-            said = []
-            for prompt in prompts:
-                size = len(prompt["prompt_token_ids"])
-                ids = self.tokenizer(str(size), add_special_tokens=False)["input_ids"]
-                said.append(Output([Completion([*ids, self.tokenizer.eos_token_id] if size % 2 else ids)]))
-            return said
-
-    module = ModuleType("vllm")
-    module.LLM, module.SamplingParams = LLM, SamplingParams  # type: ignore[attr-defined]
-    return module
-
-
-def test_vllm_by_its_double(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[list[Any], SamplingParams]] = []
-    monkeypatch.setitem(sys.modules, "vllm", double(calls))
+    calls = Calls()
+    monkeypatch.setitem(sys.modules, "vllm", vllm_double(calls, say))
     replies = ask(recipe(tmp_path, model_dir, editor="vllm", temperature=0.5), MESSAGES)
     for reply, messages in zip(replies, MESSAGES, strict=True):
         # <s><user> … \n<assistant> , a token a byte
@@ -161,15 +122,16 @@ def test_vllm_by_its_double(tmp_path: Path, model_dir: Path, monkeypatch: pytest
         assert reply.prompt_tokens == size
         assert reply.finish_reason == ("stop" if size % 2 else "length")
         assert reply.completion_tokens == len(str(size)) + size % 2
-    assert [len(prompts) for prompts, _ in calls] == [4, 3]
-    assert {(sampling.temperature, sampling.top_p, sampling.max_tokens) for _, sampling in calls} == {(0.5, 1.0, 12)}
+    assert calls.engine["max_num_seqs"] == 4
+    assert {(params.temperature, params.top_p, params.max_tokens) for _, params in calls.requests} == {(0.5, 1.0, 12)}
+    assert len({params.seed for _, params in calls.requests}) == len(MESSAGES)
 
 
 def test_an_error_of_the_model_reaches_whoever_asked(
     tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = double([])
-    monkeypatch.setattr(module.LLM, "generate", lambda *_: 1 / 0)
+    module = vllm_double(Calls(), list)
+    monkeypatch.setattr(module.LLM, "add_request", lambda *_: 1 / 0)
     monkeypatch.setitem(sys.modules, "vllm", module)
     results = ask(recipe(tmp_path, model_dir, editor="vllm"), MESSAGES)
     assert [type(result) for result in results] == [ZeroDivisionError] * 7

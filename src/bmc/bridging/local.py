@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..backends import backend, check_vllm
 from ..config import AskingArguments, GenerationArguments, ModelArguments
 from ..data.templates import encode_prompt
 from ..errors import fail
-from ..generation import Response, backend
+from ..generation import Complete, Response
 from ..models import check_model, load_tokenizer
 from .asking import Stopped
 from .cost import Messages
@@ -31,8 +30,8 @@ class _Request:
 class Local:
     """Generates answers in batches of the requests that wait, `max_concurrency` at the most.
 
-    Weights are loaded with the first request. A sampled answer depends on the batch that it is in, a greedy one only as
-    far as a batch's padding changes the last bits of its logits.
+    Weights are loaded with the first request. An answer depends on its batch only as far as padding changes the last
+    bits of its logits.
 
     Args:
         settings: `model` (a Hub id or a folder), `temperature`, `max_tokens` and `max_concurrency` are read.
@@ -43,8 +42,8 @@ class Local:
     """
 
     def __init__(self, settings: AskingArguments, name: Literal["transformers", "vllm"]) -> None:
-        if name == "vllm" and "vllm" not in sys.modules and importlib.util.find_spec("vllm") is None:
-            raise fail("editor: vllm", "vLLM is not installed; pip install 'bmc[vllm]', or choose editor: transformers")
+        if name == "vllm":
+            check_vllm("editor")
         check_model(settings.model, "main", False)
         self.most = settings.max_concurrency
         self.model = ModelArguments(model_name_or_path=settings.model)
@@ -56,7 +55,7 @@ class Local:
             temperature=settings.temperature,
             batch_size=settings.max_concurrency,
         )
-        self.complete: Callable[[list[list[int]], int], list[Response]] | None = None
+        self.complete: Complete | None = None
         self.queue: list[_Request] = []
         self.worker: asyncio.Task[None] | None = None
         self.stopped = False
@@ -112,8 +111,10 @@ class Local:
     def _completed(self, batch: list[_Request]) -> list[Response]:
         if self.complete is None:
             self.complete = backend(self.arguments, self.model, self.tokenizer)
-        # a seed of the requests' own: a batch that is made again samples the same
-        return self.complete([request.ids for request in batch], int(batch[0].key[:7], 16))
+        # a seed of the request's own: one that is made again samples the same
+        seeds = [int(request.key[:15], 16) for request in batch]
+        found = dict(self.complete([request.ids for request in batch], seeds))
+        return [found[place] for place in range(len(batch))]
 
     def stop(self) -> None:
         self.stopped = True

@@ -106,14 +106,20 @@ def generation_facts(config: SampleConfig | EvaluateConfig) -> Facts:
     model, card = found[0], GPUS[config.gpu]
     width = 4 if config.dtype == "float32" else 2
     longest = int(load.prompt) + config.max_new_tokens
+    shared, cards = config.tensor_parallel_size, config.tensor_parallel_size * config.data_parallel_size
     if config.backend == "transformers":
         need = memory.generating(model, config.batch_size, longest, width, on_gpu=True)
-        facts |= {"memory": f"{gibibytes(need.total)}, {gibibytes(need.activations)} of it keys and values"}
+        facts |= {"memory a process": f"{gibibytes(need.total)}, {gibibytes(need.activations)} of it keys and values"}
         facts |= {f"fits one {config.gpu}": "yes" if need.total <= card.memory_gib * GIB else "NO; lower batch_size"}
+    else:  # vLLM takes what is left of the card for keys and values
+        weights = model.parameters * width / shared
+        fits = "yes" if weights <= work.VLLM_SHARE * card.memory_gib * GIB else "NO; raise tensor_parallel_size"
+        facts |= {"memory a card": f"{gibibytes(weights)} of weights", f"fits {shared} × {config.gpu}": fits}
     new = min(load.response or config.max_new_tokens, config.max_new_tokens)
-    seconds = work.generating_seconds(model, load.rows, load.prompt, new, config.batch_size, card)
+    seconds = work.generating_seconds(model, load.rows, load.prompt, new, config.batch_size, card) / cards
+    where = f"{cards} × {config.gpu}" if cards > 1 else f"one {config.gpu}"
     assumed = f"{work.EFFICIENCY:.0%} of its peak and bandwidth"
-    return facts | {"time": f"{work.duration(seconds)} on one {config.gpu} at {assumed}, {new:.0f} new tokens a row"}
+    return facts | {"time": f"{work.duration(seconds)} on {where} at {assumed}, {new:.0f} new tokens a row"}
 
 
 def bridging_facts(config: BridgeConfig) -> Facts:

@@ -11,6 +11,7 @@ from .hardware import Gpu
 
 EFFICIENCY = 0.4  # share of a card's peak that training reaches (MFU); assumed
 CPU_EFFICIENCY = 0.6  # share of a large matrix product's speed that training reaches on a CPU; assumed
+VLLM_SHARE = 0.9  # of a card's memory, which vLLM takes by default
 INSTRUCTION = {"closed": 600, "instruction": 350}  # tokens of an editor's prompt besides the pair, about
 
 

@@ -1,0 +1,141 @@
+"""What responses are generated with: transformers or vLLM, from the same token ids to the same ends."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from .config import GenerationArguments
+from .errors import fail
+from .generation import Complete, Prompts, Response
+
+# What a launcher tells its processes; vLLM's engines, which start processes of their own, must not take it for theirs.
+_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
+
+
+def backend(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: int | None = None) -> Complete:
+    """The recipe's backend, its model loaded.
+
+    Args:
+        args: Which, and how tokens are chosen.
+        model_args: The recipe's `ModelArguments`.
+        tokenizer: Decodes.
+        longest: Tokens of the longest prompt, where that is known; vLLM makes room for no more.
+
+    Raises:
+        Faults: There is no such model, or vLLM can't run it.
+    """
+    if args.backend == "vllm":
+        return _vllm(args, model_args, tokenizer, longest)
+    return _transformers(args, model_args, tokenizer)
+
+
+def _transformers(args: GenerationArguments, model_args: Any, tokenizer: Any) -> Complete:
+    from transformers import GenerationConfig
+
+    from .decoding import decode
+    from .models import load_model
+
+    model = load_model(model_args)
+    eos = stop_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id)
+    model.generation_config = GenerationConfig()  # the recipe alone says how tokens are chosen, as with vLLM
+
+    def complete(prompts: Prompts, seeds: list[int]) -> Iterator[tuple[int, Response]]:
+        for start in range(0, len(prompts), args.batch_size):
+            batch = slice(start, start + args.batch_size)
+            for place, ids in decode(model, prompts[batch], seeds[batch], args, eos, tokenizer.pad_token_id):
+                yield start + place, response_of(ids, eos, tokenizer)
+
+    return complete
+
+
+def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: int | None) -> Complete:
+    check_vllm("backend")
+    with _engine_environment(args.tensor_parallel_size):
+        from vllm import LLM, SamplingParams
+
+        model = LLM(
+            model=model_args.model_name_or_path,
+            tokenizer=model_args.tokenizer_name_or_path,
+            revision=model_args.model_revision,
+            trust_remote_code=model_args.trust_remote_code,
+            dtype=model_args.dtype,
+            tensor_parallel_size=args.tensor_parallel_size,
+            max_model_len=None if longest is None else longest + args.max_new_tokens,
+            max_num_seqs=args.batch_size,
+        )
+    eos = stop_ids(_model_eos(model_args), tokenizer.eos_token_id)
+
+    def complete(prompts: Prompts, seeds: list[int]) -> Iterator[tuple[int, Response]]:
+        engine = model.llm_engine
+        for place, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+            sampling = SamplingParams(
+                temperature=args.temperature,
+                top_p=args.top_p,
+                max_tokens=args.max_new_tokens,
+                seed=seed,
+                stop_token_ids=eos,
+            )
+            engine.add_request(str(place), {"prompt_token_ids": prompt}, sampling)
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if output.finished:
+                    yield int(output.request_id), response_of(list(output.outputs[0].token_ids), eos, tokenizer)
+
+    return complete
+
+
+def check_vllm(key: str) -> None:
+    """Raises Faults, of the recipe's `key`, if vLLM isn't installed."""
+    if "vllm" not in sys.modules and importlib.util.find_spec("vllm") is None:
+        what = "vLLM is not installed; pip install 'bmc[vllm]', or choose"
+        raise fail(f"{key}: vllm", f"{what} {key}: transformers")
+
+
+@contextlib.contextmanager
+def _engine_environment(gpus: int) -> Iterator[None]:
+    """Has this process's engine see its own GPUs alone, and nothing of the launcher that started this process."""
+    first = int(os.environ.get("LOCAL_RANK", "0")) * gpus
+    given = dict(os.environ)
+    if "LOCAL_RANK" in given:
+        visible = given.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(first + gpus)))).split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[first : first + gpus])
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # a fork would inherit our process group
+    for name in given:
+        if name in _LAUNCHERS or name.startswith("TORCHELASTIC_"):
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update({name: value for name, value in given.items() if name != "CUDA_VISIBLE_DEVICES"})
+
+
+def _model_eos(model_args: Any) -> int | list[int] | None:
+    """What ends a response by the model's own word, as transformers finds it."""
+    from transformers import AutoConfig, GenerationConfig
+
+    where = {"revision": model_args.model_revision}
+    try:
+        return GenerationConfig.from_pretrained(model_args.model_name_or_path, **where).eos_token_id
+    except OSError:
+        config = AutoConfig.from_pretrained(
+            model_args.model_name_or_path, trust_remote_code=model_args.trust_remote_code, **where
+        )
+        return getattr(config.get_text_config(), "eos_token_id", None)
+
+
+def stop_ids(*ids: int | list[int] | None) -> list[int]:
+    """Every id that ends a response, once."""
+    flat = (i for entry in ids if entry is not None for i in (entry if isinstance(entry, list) else [entry]))
+    return list(dict.fromkeys(flat))
+
+
+def response_of(ids: list[int], eos: list[int], tokenizer: Any) -> Response:
+    """What stands before the first end-of-sequence token, and whether there was one."""
+    end = next((place for place, token in enumerate(ids) if token in eos), None)
+    text = tokenizer.decode(ids[:end], skip_special_tokens=True)
+    return {"text": text, "tokens": len(ids) if end is None else end + 1, "finished": end is not None}

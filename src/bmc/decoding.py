@@ -1,0 +1,115 @@
+"""Decoding a batch with transformers: rows that have ended leave it, and each row is sampled by a seed of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import (
+    DynamicCache,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from .config import GenerationArguments
+
+LEAVING = 1 / 8  # share of a batch that has ended when it is made smaller
+_SMALLEST = 2.0**-25  # half of what a uniform float32's steps are, and where an exponential variate may come out as 0
+
+
+@torch.inference_mode()
+def decode(
+    model: Any, prompts: list[list[int]], seeds: list[int], args: GenerationArguments, eos: list[int], pad: int
+) -> Iterator[tuple[int, list[int]]]:
+    """Completes prompts together; yields `(place, token ids of the response)` as they end, EOS included.
+
+    Whenever `LEAVING` of the rows have ended, `generate` is left, and gone on with from the cache of the others.
+
+    Args:
+        model: A causal language model.
+        prompts: Token ids.
+        seeds: Of each prompt's sampling; a response depends on nothing else of its batch, but for rounding.
+        args: `temperature` (0 is greedy), `top_p` and `max_new_tokens` are read.
+        eos: Tokens that end a response.
+        pad: Stands before prompts shorter than the longest.
+    """
+    ids, mask = _left_padded(prompts, pad, model.device)
+    width, places, cache = ids.shape[1], list(range(len(prompts))), DynamicCache(config=model.config)
+    ends = torch.tensor(eos, dtype=torch.long, device=model.device)
+    noise = [torch.Generator(model.device).manual_seed(seed) for seed in seeds] if args.temperature > 0 else []
+    while places:
+        ids = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            cache=cache,
+            do_sample=False,
+            max_length=width + args.max_new_tokens,
+            eos_token_id=eos or None,
+            pad_token_id=pad,
+            logits_processor=_sampler(args, noise),
+            stopping_criteria=StoppingCriteriaList([_Leaving(ends, len(places))]),
+        )
+        new = ids[:, width:]
+        ended = torch.isin(new, ends).any(1) | (new.shape[1] == args.max_new_tokens)
+        for row in ended.nonzero()[:, 0].tolist():
+            yield places[row], new[row].tolist()
+        stays = (~ended).nonzero()[:, 0]
+        places, noise = ([of[row] for row in stays.tolist()] if of else [] for of in (places, noise))
+        mask = torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)[stays]
+        ids = ids[stays]
+        cache.batch_select_indices(stays)
+
+
+def _left_padded(prompts: list[list[int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask, (B, longest) of int64 each."""
+    longest = max(map(len, prompts))
+    rows = [[pad] * (longest - len(prompt)) + prompt for prompt in prompts]
+    seen = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(rows, device=device), torch.tensor(seen, device=device)
+
+
+def _sampler(args: GenerationArguments, noise: list[torch.Generator]) -> LogitsProcessorList:
+    """What is done to the logits before the largest is taken: nothing where decoding is greedy."""
+    if not noise:
+        return LogitsProcessorList()
+    nucleus = [TopPLogitsWarper(args.top_p)] if args.top_p < 1 else []
+    return LogitsProcessorList([TemperatureLogitsWarper(args.temperature), *nucleus, GumbelNoise(noise)])
+
+
+class GumbelNoise(LogitsProcessor):
+    """Adds −log E, E ~ Exp(1), to each logit, which makes the largest a draw from their softmax (the Gumbel-max trick).
+
+    Unlike one uniform variate for the whole distribution, this has rounding change a draw only where it changes the
+    distribution as much.
+
+    Args:
+        generators: Of each row, on the logits' device.
+    """
+
+    def __init__(self, generators: list[torch.Generator]) -> None:
+        self.generators = generators
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (B, vocabulary), in float32, with the noise."""
+        noise = torch.empty_like(scores)
+        for row, generator in zip(noise, self.generators, strict=True):
+            row.exponential_(generator=generator)
+        return scores - noise.clamp_(min=_SMALLEST).log_()
+
+
+class _Leaving(StoppingCriteria):
+    """Ends `generate` when `LEAVING` of its rows have ended."""
+
+    def __init__(self, ends: torch.Tensor, rows: int) -> None:
+        self.ends, self.enough = ends, max(1, int(LEAVING * rows))
+        self.ended: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        now = torch.isin(input_ids[:, -1], self.ends)
+        self.ended = now if self.ended is None else self.ended | now
+        return (self.ended.sum() >= self.enough).expand(len(input_ids))

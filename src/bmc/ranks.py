@@ -1,0 +1,35 @@
+"""Several processes that share the rows of one stage out, started by `accelerate launch`, torchrun or the stage."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def processes() -> int:
+    """How many there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def everyones(value: Any) -> list[Any]:
+    """The `value` of each process, in the order of their ranks; each waits here for all the others.
+
+    The processes talk by gloo, over the network and without a GPU. One that dies takes the others with it.
+    """
+    if processes() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        # with a process group, transformers would take fsdp2.yaml's word that only the first process loads weights
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+        dist.init_process_group("gloo", timeout=timedelta(days=30))  # the first to end waits for the last
+    values = [None] * processes()
+    dist.all_gather_object(values, value)
+    return values

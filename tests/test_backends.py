@@ -1,0 +1,192 @@
+"""What both backends make of a prompt: the model's own tokens, up to the same ends, by each row's own seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from vllm_double import Calls, SamplingParams, vllm_double
+
+from bmc import decoding
+from bmc.backends import backend, stop_ids
+from bmc.config import EvaluateConfig, GenerationArguments
+from bmc.decoding import GumbelNoise, decode
+from bmc.errors import Faults
+
+PROMPTS = [[10 + n, *range(20, 20 + n)] for n in (1, 30, 4, 9, 2, 17, 3, 3)]
+
+
+@pytest.fixture(scope="module")
+def model(model_dir: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32).eval()
+
+
+def alone(model: Any, prompt: list[int], new: int, eos: list[int]) -> list[int]:
+    """The most likely tokens, each by a forward pass of its own over the whole sequence."""
+    ids = list(prompt)
+    while len(ids) < len(prompt) + new and (len(ids) == len(prompt) or ids[-1] not in eos):
+        with torch.no_grad():
+            ids.append(model(torch.tensor([ids])).logits[0, -1].argmax().item())
+    return ids[len(prompt) :]
+
+
+def test_rows_that_end_and_leave_change_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left padding, attention mask, and a cache that is made smaller several times."""
+    whole = [alone(model, prompt, 12, []) for prompt in PROMPTS]
+    eos = sorted({tokens[place] for tokens, place in zip(whole, (0, 3, 5, 8), strict=False)})
+    sizes = []
+    generate = type(model).generate
+
+    def noted(self: Any, input_ids: Any, **rest: Any) -> Any:
+        sizes.append(len(input_ids))
+        return generate(self, input_ids=input_ids, **rest)
+
+    monkeypatch.setattr(type(model), "generate", noted)
+    settings = GenerationArguments(max_new_tokens=12)
+    found = dict(decode(model, PROMPTS, [0] * len(PROMPTS), settings, eos, pad=0))
+    assert [found[place] for place in range(len(PROMPTS))] == [alone(model, prompt, 12, eos) for prompt in PROMPTS]
+    assert len({len(tokens) for tokens in found.values()}) > 2
+    assert sizes[0] == len(PROMPTS)
+    assert sizes == sorted(set(sizes), reverse=True)
+    assert len(sizes) > 2
+
+
+def sampled(model: Any, order: list[int], size: int, **settings: Any) -> dict[int, list[int]]:
+    """By prompt, what is drawn where prompts come in such an order and batches."""
+    args = GenerationArguments(max_new_tokens=8, **{"temperature": 1.0, **settings})
+    found = {}
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        for place, ids in decode(model, [PROMPTS[n] for n in batch], batch, args, list(range(40)), pad=0):
+            found[batch[place]] = ids
+    return found
+
+
+def test_a_sample_depends_on_its_prompt_and_seed_alone(model: Any) -> None:
+    order = list(range(8))
+    whole = sampled(model, order, 8)
+    assert whole == sampled(model, order[::-1], 3) == sampled(model, order, 1)
+    assert whole != sampled(model, order, 8, temperature=3.0)
+    assert PROMPTS[6] == PROMPTS[7]
+    assert whole[6] != whole[7]  # their seeds differ
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (2.0, 1.0), (1.0, 0.75)])
+def test_samples_have_the_models_distribution(temperature: float, top_p: float) -> None:
+    """Pearson's χ² of 20,000 draws, one from each of so many seeds, against the softmax worked out here."""
+    shares = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05])
+    args = GenerationArguments(temperature=temperature, top_p=top_p)
+    noise = [torch.Generator().manual_seed(seed) for seed in range(20_000)]
+    scores = decoding._sampler(args, noise)(torch.zeros(len(noise), 1), shares.log().repeat(len(noise), 1))
+    counts = torch.bincount(scores.argmax(-1), minlength=5).double()
+    expected = {1.0: shares, 2.0: shares.sqrt() / shares.sqrt().sum()}[temperature].double()
+    if top_p == 0.75:  # 0.5 + 0.2 fall short of it, with 0.15 it is reached
+        expected = torch.tensor([50, 20, 15, 0, 0]).double() / 85
+    expected = expected * len(noise)
+    there = expected > 0
+    assert counts[~there].sum() == 0
+    chi = ((counts - expected)[there] ** 2 / expected[there]).sum().item()
+    assert chi < {5: 18.47, 3: 13.82}[int(there.sum())]  # the 0.999 quantiles for 4 and 2 degrees of freedom
+
+
+def test_noise_is_each_rows_own_and_finite() -> None:
+    noise = GumbelNoise([torch.Generator().manual_seed(seed) for seed in (5, 6, 5)])
+    first = noise(torch.zeros(3, 1), torch.zeros(3, 200_000))
+    assert torch.equal(first[0], first[2])
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first, noise(torch.zeros(3, 1), torch.zeros(3, 200_000)))
+    assert first.isfinite().all()
+    assert first.mean().item() == pytest.approx(0.5772, abs=0.01)  # Euler's constant
+
+
+def test_the_recipe_alone_decides_how_tokens_are_chosen(model_dir: Path, tokenizer: Any, tmp_path: Path) -> None:
+    """A model's own generation_config may want sampling and penalties; only what ends a response counts."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(model_dir)
+    plain = alone(model, PROMPTS[1], 6, [])
+    model.generation_config.update(do_sample=True, repetition_penalty=5.0, top_k=1, eos_token_id=[2, plain[3]])
+    model.save_pretrained(tmp_path)
+    settings = config(tmp_path)
+    complete = backend(settings, settings, tokenizer)
+    ((_, response),) = complete([PROMPTS[1]], [0])
+    assert (response["tokens"], response["finished"]) == (4, True)
+    assert response["text"] == tokenizer.decode(plain[:3], skip_special_tokens=True)
+
+
+def config(model_dir: Path, **changed: Any) -> EvaluateConfig:
+    return EvaluateConfig(
+        output_dir="unused", model_name_or_path=str(model_dir), dtype="float32", max_new_tokens=6, **changed
+    )
+
+
+@pytest.mark.parametrize(
+    ("given_ids", "expected"), [((2, None), [2]), (([2, 5], 2), [2, 5]), ((None, [7, 7]), [7]), ((None, None), [])]
+)
+def test_stop_ids(given_ids: Any, expected: list[int]) -> None:
+    assert stop_ids(*given_ids) == expected
+
+
+# --- vLLM, by a double ---------------------------------------------------------------------------------------------
+
+
+def test_vllm_is_given_the_same_tokens_ends_and_seeds(
+    model_dir: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls()
+    said = [[65, 66, 2], [65, 66], [65, 66, 7, 66]]
+    monkeypatch.setitem(sys.modules, "vllm", vllm_double(calls, lambda ids: said[PROMPTS.index(ids)]))
+    for path in model_dir.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
+    settings = config(tmp_path, backend="vllm", temperature=0.5, top_p=0.9, batch_size=4, tensor_parallel_size=2)
+    complete = backend(settings, settings, tokenizer, longest=31)
+    given = {key: calls.engine[key] for key in ("model", "tensor_parallel_size", "max_model_len", "max_num_seqs")}
+    assert given == {"model": str(tmp_path), "tensor_parallel_size": 2, "max_model_len": 37, "max_num_seqs": 4}
+    found = list(complete(PROMPTS[:3], [11, 12, 13]))
+    assert [prompt for prompt, _ in calls.requests] == [{"prompt_token_ids": prompt} for prompt in PROMPTS[:3]]
+    assert [params for _, params in calls.requests] == [
+        SamplingParams(0.5, 0.9, 6, seed, [2, 7]) for seed in (11, 12, 13)
+    ]
+    text = tokenizer.decode([65, 66])
+    ended, cut = ({"text": text, "tokens": n, "finished": n == 3} for n in (3, 2))
+    assert found == [(2, ended), (1, cut), (0, ended)]
+
+
+def test_each_process_has_an_engine_on_gpus_of_its_own(
+    model_dir: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM would take a launcher's variables for its own; whoever asks afterwards still finds them."""
+    calls = Calls()
+    monkeypatch.setitem(sys.modules, "vllm", vllm_double(calls, list))
+    launched = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "MASTER_PORT": "1", "TORCHELASTIC_RUN_ID": "a"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    settings = config(model_dir, backend="vllm", tensor_parallel_size=2)
+    backend(settings, settings, tokenizer)
+    seen = calls.environment
+    assert not set(launched) & set(seen)
+    assert seen["CUDA_VISIBLE_DEVICES"] == "6,7"
+    assert seen["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
+    assert {name: os.environ[name] for name in launched} == launched
+
+
+def test_vllm_must_be_installed(model_dir: Path, tokenizer: Any) -> None:
+    if "vllm" in sys.modules:
+        pytest.skip("vLLM is installed")
+    settings = config(model_dir, backend="vllm")
+    with pytest.raises(Faults, match="backend: vllm: vLLM is not installed; pip install 'bmc"):
+        backend(settings, settings, tokenizer)
+
+
+def test_keys_of_vllm_are_refused_without_it() -> None:
+    assert [key for key, _ in GenerationArguments(tensor_parallel_size=2).faults()] == ["tensor_parallel_size"]
+    assert not [*GenerationArguments(tensor_parallel_size=2, backend="vllm").faults()]
