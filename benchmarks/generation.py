@@ -43,11 +43,15 @@ def plain(model: Any, tokenizer: Any, prompts: list[list[int]], new: int) -> lis
     return responses
 
 
-def timed(run: Callable[[], list[Response]]) -> tuple[float, list[Response]]:
-    """Seconds, and the responses."""
-    start = time.perf_counter()
+def timed(run: Callable[[], list[Response]]) -> tuple[float, float, list[Response]]:
+    """Seconds, seconds of processor time, and the responses."""
+    start, cpu = time.perf_counter(), time.process_time()
     responses = run()  # lists of Python's numbers: a GPU has finished
-    return time.perf_counter() - start, responses
+    return time.perf_counter() - start, time.process_time() - cpu, responses
+
+
+def spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
 
 
 def main() -> None:
@@ -79,7 +83,7 @@ def measure(config: EvaluateConfig, tokenizer: Any, prompts: list[list[int]], ro
     from bmc.models import load_model
 
     model, complete = load_model(config), backend(config, config, tokenizer)
-    ratios, rates, equal, lengths = [], [], 0, []
+    wall, cpu, rates, equal, lengths = [], [], [], 0, []
     for number in range(rounds):
         part = prompts[number * rows : (number + 1) * rows]
         with tempfile.TemporaryDirectory() as folder:
@@ -89,14 +93,17 @@ def measure(config: EvaluateConfig, tokenizer: Any, prompts: list[list[int]], ro
             }
             order = sorted(runs, reverse=number % 2 == 0)  # either is first in turn
             found = {name: timed(runs[name]) for name in order}
-        ratios.append(found["plain"][0] / found["ours"][0])
+        wall.append(found["plain"][0] / found["ours"][0])
+        cpu.append(found["plain"][1] / found["ours"][1])
         rates.append((len(part) / found["plain"][0], len(part) / found["ours"][0]))
-        equal += sum(a == b for a, b in zip(found["plain"][1], found["ours"][1], strict=True))
-        lengths += [response["tokens"] for response in found["plain"][1]]
-    spread = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+        equal += sum(a == b for a, b in zip(found["plain"][2], found["ours"][2], strict=True))
+        lengths += [response["tokens"] for response in found["plain"][2]]
     each = " and ".join(f"{statistics.median(values):.2f}" for values in zip(*rates, strict=True))
     print("| figure | bar | measured | |\n| --- | --- | --- | --- |")
-    print(f"| ECQA, greedy, {config.dtype}: rows a second over batches of {PLAIN} | ≥ 1.5 | {spread} | {each} rows/s |")
+    what = f"ECQA, greedy, {config.dtype}"
+    print(f"| {what}: rows a second over batches of {PLAIN} | ≥ 1.5 | {spread(wall)} | {each} |")
+    threads = f"{torch.get_num_threads()} threads"
+    print(f"| {what}: rows a second of processor time over batches of {PLAIN} | | {spread(cpu)} | {threads} |")
     mean = f"{statistics.mean(lengths):.0f} tokens each on average, {config.max_new_tokens} at the most"
     print(f"| responses equal to the peer's | | {equal} of {len(lengths)} | {mean} |")
 

@@ -170,6 +170,8 @@ def test_each_process_has_an_engine_on_gpus_of_its_own(
     for name, value in launched.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     settings = config(model_dir, backend="vllm", tensor_parallel_size=2)
     backend(settings, settings, tokenizer)
     seen = calls.environment
@@ -177,6 +179,19 @@ def test_each_process_has_an_engine_on_gpus_of_its_own(
     assert seen["CUDA_VISIBLE_DEVICES"] == "6,7"
     assert seen["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
     assert {name: os.environ[name] for name in launched} == launched
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    for refused in (settings, config(model_dir)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        with pytest.raises(Faults, match=r"^GPUs: 3 × \d GPUs are wanted, and there are 2; lower"):
+            backend(refused, refused, tokenizer)
+
+
+def test_vllm_takes_no_adapter(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", vllm_double(Calls(), list))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    settings = config(tmp_path, backend="vllm")
+    with pytest.raises(Faults, match="model_name_or_path: is an adapter"):
+        backend(settings, settings, tokenizer)
 
 
 def test_vllm_must_be_installed(model_dir: Path, tokenizer: Any) -> None:

@@ -61,7 +61,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Pat
 
 @pytest.mark.slow
 def test_two_processes_write_one_evaluation(recipe: dict[str, Any], tmp_path: Path, alone: Any) -> None:
-    """Started by the stage itself; as under fsdp2.yaml, where transformers would leave the second without weights."""
+    """Started by the stage itself; with what fsdp2.yaml sets, of which transformers takes notice."""
     script = ROOT / "scripts/evaluate.py"
     fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
     done = run(tmp_path, "two", [], script, recipe | {"data_parallel_size": 2}, **fsdp)

@@ -54,8 +54,17 @@ def _transformers(args: GenerationArguments, model_args: Any, tokenizer: Any) ->
 
 
 def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: int | None) -> Complete:
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    from .models import own_gpus
+
     check_vllm("backend")
-    with _engine_environment(args.tensor_parallel_size):
+    if find_adapter_config_file(model_args.model_name_or_path, revision=model_args.model_revision):
+        what = (
+            "is an adapter, which vLLM doesn't load by itself; merge it into its model, or choose backend: transformers"
+        )
+        raise fail("model_name_or_path", what)
+    with _engine_environment(own_gpus(args.tensor_parallel_size)):
         from vllm import LLM, SamplingParams
 
         model = LLM(
@@ -97,13 +106,12 @@ def check_vllm(key: str) -> None:
 
 
 @contextlib.contextmanager
-def _engine_environment(gpus: int) -> Iterator[None]:
+def _engine_environment(gpus: range) -> Iterator[None]:
     """Has this process's engine see its own GPUs alone, and nothing of the launcher that started this process."""
-    first = int(os.environ.get("LOCAL_RANK", "0")) * gpus
     given = dict(os.environ)
-    if "LOCAL_RANK" in given:
-        visible = given.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(first + gpus)))).split(",")
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[first : first + gpus])
+    if gpus:
+        visible = given.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus.stop)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[gpus.start : gpus.stop])
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # a fork would inherit our process group
     for name in given:
         if name in _LAUNCHERS or name.startswith("TORCHELASTIC_"):

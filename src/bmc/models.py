@@ -72,11 +72,11 @@ def load_model(args: Any) -> Any:
     """The causal language model of a recipe for inference, on this process's GPU if there is one.
 
     Raises:
-        Faults: There is no such model.
+        Faults: There is no such model, or no GPU for this process.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
+    gpus = own_gpus()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             args.model_name_or_path,
@@ -88,8 +88,27 @@ def load_model(args: Any) -> Any:
         )
     except (OSError, ValueError) as error:
         raise _unreadable(args.model_name_or_path, error) from None
-    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval()
+    return model.to(f"cuda:{gpus[0]}" if gpus else "cpu").eval()
+
+
+def own_gpus(each: int = 1) -> range:
+    """Numbers of the GPUs that are this process's, of those on this machine that it may see; none where there are none.
+
+    Args:
+        each: GPUs for each process.
+
+    Raises:
+        Faults: There are too few.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return range(0)
+    first, there = int(os.environ.get("LOCAL_RANK", "0")) * each, torch.cuda.device_count()
+    if first + each > there:
+        what = f"{first // each + 1} × {each} GPUs are wanted, and there are {there}"
+        raise fail("GPUs", f"{what}; lower the number of processes (data_parallel_size) or tensor_parallel_size")
+    return range(first, first + each)
 
 
 def check_room(args: Any, prompts: dict[int, list[int]], where: str) -> None:

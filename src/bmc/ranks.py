@@ -27,8 +27,6 @@ def everyones(value: Any) -> list[Any]:
     import torch.distributed as dist
 
     if not dist.is_initialized():
-        # with a process group, transformers would take fsdp2.yaml's word that only the first process loads weights
-        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         dist.init_process_group("gloo", timeout=timedelta(days=30))  # the first to end waits for the last
     values = [None] * processes()
     dist.all_gather_object(values, value)
