@@ -173,7 +173,7 @@ def test_two_processes_follow_one(engine: str, stage: str, one: Runs, request: p
     assert len(alone) == STEPS
     assert alone[-1] < alone[0] - 0.1
     assert two.curve(stage, "loss") == pytest.approx(alone, abs=1e-4)
-    assert len(one.curve(stage, "eval_loss")) == 2
+    assert len(one.curve(stage, "eval_loss")) == 3
     assert two.curve(stage, "eval_loss") == pytest.approx(one.curve(stage, "eval_loss"), abs=1e-4)
     found, wanted = (json.loads((runs.folder / stage / "metrics.json").read_text()) for runs in (two, one))
     assert found["eval_loss"] == pytest.approx(wanted["eval_loss"], abs=1e-4)
