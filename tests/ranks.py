@@ -106,7 +106,10 @@ def main(jobs: Path) -> None:
 
     bmc.runtime.GRACE = 0  # no launcher ends a fork
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-        import deepspeed  # noqa: F401
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - imports torch's compiler
+        from deepspeed.accelerator import get_accelerator
+
+        get_accelerator().create_op_builder("ShareMemCommBuilder").load(verbose=False)  # looks each time for a compiler
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         let_fsdp_run_on_a_cpu()
     for number, job in enumerate(json.loads(jobs.read_text())):

@@ -143,11 +143,11 @@ def one(data: Path) -> Runs:
 
 @pytest.fixture(scope="module")
 def ddp(data: Path) -> Runs:
-    torn = str(data / "ddp/torn/checkpoint-5/model.safetensors")
+    torn, often = str(data / "ddp/torn/checkpoint-6/model.safetensors"), ["--save_steps", "2"]
     return launch(
         data, "ddp", *map(dict, [*BOTH, *RESUMED, GROUPED]),
-        {"name": "torn_killed", "output": "torn", "kill_at": 7, "keys": ["--save_steps", "2"]},
-        {"name": "torn", "tear": torn.replace("-5", "-6"), "keys": ["--save_steps", "2"]},
+        {"name": "torn_killed", "output": "torn", "kill_at": 7, "keys": often},
+        {"name": "torn", "tear": torn, "keys": often},
         {"name": "nan", "nan_at": [3, 1]},
     )  # fmt: skip
 
@@ -238,3 +238,34 @@ def test_steps_have_the_same_rows_each_once(one: Runs, ddp: Runs) -> None:
         assert ddp.steps(name) == one.steps(name)
         assert sorted(row for step in one.steps(name) for row in step) == sorted(f"r{i}" for i in range(38))
     assert one.steps("preference") != one.steps("grouped")
+
+
+@pytest.mark.slow
+def test_a_torn_checkpoint_is_passed_over_by_both(ddp: Runs) -> None:
+    assert ddp.codes("torn_killed") == [-9, -9]
+    assert ddp.codes("torn") == [0, 0], ddp.log("torn")[-3000:]
+    newest = ddp.folder / "torn/checkpoint-6"
+    size = (newest / "model.safetensors").stat().st_size
+    warning = (
+        f"{newest} is torn (model.safetensors has {size - 1:,} of {size:,} bytes); going back to the one before it"
+    )
+    assert [log.count(warning) for log in (ddp.log("torn"), ddp.log("torn", 1))] == [1, 0]
+    assert ddp.steps("torn") == ddp.steps("preference")[4:]
+    assert distance(ddp.weights("torn"), ddp.weights("preference")) < 1e-6
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_on_one_process_stops_both(ddp: Runs) -> None:
+    assert ddp.codes("nan") == [2, 2]
+    (rows,) = [found["ids"] for found in ddp.observed("nan", "ids")[-1:]]  # the other process's own come first
+    said = ddp.log("nan").splitlines()[-1]
+    assert said == ddp.log("nan", 1).splitlines()[-1]  # alone, since no launcher ended it
+    assert f"stopped at step 4: the loss is nan; the batch has the rows {', '.join(rows)}; look at them" in said
+    assert "Traceback" not in ddp.log("nan") + ddp.log("nan", 1)
+
+
+@pytest.mark.slow
+def test_only_one_process_speaks(one: Runs, ddp: Runs) -> None:
+    for stage in STAGES:
+        assert [ddp.log(stage, rank).count("trained on 38") for rank in (0, 1)] == [1, 0]
+        assert one.log(stage).count("trained on 38") == 1

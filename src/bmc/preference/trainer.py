@@ -251,7 +251,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
     def _record(
         self, scores: TokenScores, logps: Tensor, ref_logps: Tensor, weights: Tensor, inputs: dict[str, Any]
     ) -> None:
-        """Appends this batch's metrics, over all processes; `log` averages them over the steps."""
+        """Adds this batch's sums and counts, over all processes, to those that `log` divides."""
         responses, diff_mask, logps = inputs["response_mask"], inputs["diff_mask"], logps.detach()
         tokens = {
             "entropy": (at_places(scores.entropy.detach(), inputs), responses),
@@ -269,13 +269,21 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         totals = self.accelerator.reduce((of_pairs * real[:, None, None]).sum(dim=0)).tolist()
         mode = "train" if self.model.training else "eval"
         metrics = self._metrics[mode]
-        for name, (total, count) in zip(found, totals, strict=True):
-            if count:
-                metrics[name].append(total / count)
+        for name, sum_and_count in zip(found, totals, strict=True):
+            metrics[name].append(sum_and_count)
         if mode == "train":
             tokens_seen = self.accelerator.reduce((inputs["num_tokens"] * real).sum()).item()
             self._total_train_tokens += tokens_seen // self._tp_size
         metrics["num_tokens"] = [self._total_train_tokens]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Averages over pairs or tokens, whatever the micro-batches; DPOTrainer's are over micro-batches."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name in [*metrics]:
+            if name != "num_tokens":
+                total, count = map(sum, zip(*metrics.pop(name), strict=True))
+                metrics |= {name: [total / count]} if count else {}
+        super().log(logs, start_time)
 
 
 def _sees_all(args: BMCConfig, dataset: Any) -> bool:
