@@ -50,7 +50,7 @@ def main() -> None:
     metrics = run(trainer, tokenizer)
     if is_main_process():
         card.write(Path(config.output_dir))
-    print(f"trained on {metrics['rows']:,} pairs in {metrics['seconds']:.0f} s: {config.output_dir}")
+        print(f"trained on {metrics['rows']:,} pairs in {metrics['seconds']:.0f} s: {config.output_dir}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def main() -> None:
     metrics = run(trainer, tokenizer)
     if is_main_process():
         card.write(Path(config.output_dir))
-    print(f"trained on {metrics['rows']:,} rows in {metrics['seconds']:.0f} s: {config.output_dir}")
+        print(f"trained on {metrics['rows']:,} rows in {metrics['seconds']:.0f} s: {config.output_dir}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
-from .runtime import PREEMPTED
+from .runtime import FAULT, PREEMPTED
 
 
 def main(argv: list[str]) -> int:
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
         launch_command(arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if failure.exitcode != PREEMPTED:
+        if failure.exitcode not in (PREEMPTED, FAULT):  # which the rank has spoken of itself
             print(f"rank {rank} failed first, with exit status {failure.exitcode}", file=sys.stderr)
         return _status(failure.exitcode)
     except subprocess.CalledProcessError as error:  # a single process

@@ -7,8 +7,10 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,28 +21,45 @@ from .errors import Faults, fail
 from .recipe import default_of
 
 MANIFEST = "recipe.json"
+FAULT = 2
 PREEMPTED = 75  # EX_TEMPFAIL, the exit status that says: a checkpoint was saved, start me again
+GRACE = 10  # seconds
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL error", "Socket Timeout")
 _STARTED = time.monotonic()
 
 
 def stage(main: Callable[[], None]) -> None:
-    """Runs a script: faults go to stderr, one a line, with exit status 2; anything else keeps its traceback and 1."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    """Runs a script: faults go to stderr, one a line, with exit status 2; anything else keeps its traceback and 1.
+
+    Of several processes one says what all have found, and none speaks that has only lost another.
+    """
+    level = logging.INFO if is_main_process() else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' notes to one another
     for chatty in ("httpx", "httpx2", "datasets", "filelock", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     status: Any = 0
     try:
         main()
     except Faults as error:
+        if not is_main_process():
+            _wait_for_the_launcher()
         _end_progress()
         print(error, file=sys.stderr)
-        status = 2
+        status = FAULT
     except KeyboardInterrupt:
         status = 130
     except SystemExit as end:
         status = end.code
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and isinstance(status, int):
+    except Exception as error:
+        if alone:
+            raise
+        if any(sign in str(error) for sign in LOST):
+            _wait_for_the_launcher()
+        traceback.print_exc()
+        status = 1
+    if not alone and isinstance(status, int):
         # a library's thread that still runs when the interpreter ends aborts the process now and then, and the launcher
         # would call a run failed that has written all it had to
         sys.stdout.flush()
@@ -48,6 +67,12 @@ def stage(main: Callable[[], None]) -> None:
         os._exit(status)
     if status:
         raise SystemExit(status)
+
+
+def _wait_for_the_launcher() -> None:
+    """Gives the launcher time to end this process, which it does when another one has ended with a fault."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # training's own handler would only take note of it
+    time.sleep(GRACE)
 
 
 def _end_progress() -> None:

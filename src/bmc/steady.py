@@ -1,5 +1,6 @@
 """What makes a training one to be trusted, for any trainer of transformers': whole checkpoints, an exact resume, an
-orderly end on SIGTERM, and a stop on numbers that aren't finite."""
+orderly end on SIGTERM, each row once in an order that the seed alone decides, and a stop on numbers that aren't finite.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +16,14 @@ from typing import Any
 
 import torch
 import trl
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import has_length, rotate_checkpoints
 
 from .checkpoints import PARTIAL, is_full_disk, last_checkpoint, publish, seal
 from .errors import Faults, fail
+from .order import ByLength, last_step, silence
 from .runtime import write_json
 
 
@@ -45,6 +48,7 @@ class SteadyTraining(Trainer):
         self._partial: Path | None = None
         self._resumed_from: str | None = None
         self._batches: list[Any] = []
+        self._by_length: ByLength | None = None
         super().__init__(*args, **kwargs)
         self.add_callback(_Watch(self))
 
@@ -151,13 +155,61 @@ class SteadyTraining(Trainer):
             self._initial_global_step = 0
         return super()._finalize_training(trial, num_train_samples, start_time - self.seconds_before)
 
+    # the order of rows, and each once
+
+    def _lengths(self, dataset: Any) -> list[int]:
+        """Tokens of each row."""
+        return [len(ids) for ids in dataset["input_ids"]]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or not has_length(dataset):
+            return super()._get_train_sampler(train_dataset)
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self._by_length = ByLength(self._lengths(dataset), batch, seed)
+        return self._by_length
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        by_length = self.args.train_sampling_strategy == "group_by_length"
+        return None if by_length else super()._get_eval_sampler(eval_dataset)  # as they come, whatever is trained on
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
+        self._even_out(batch_samples, self._train_batch_size)
+        return super()._get_num_items_in_batch(batch_samples, device)
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        uneven = self._even_out([inputs], self.args.eval_batch_size)
+        loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
+        return self.accelerator.reduce(loss, "mean") if uneven else loss, logits, labels
+
+    def _even_out(self, batches: list[Any], size: int) -> bool:
+        """Has the rows that an epoch's last step repeats weigh nothing, and all others alike; whether it had to."""
+        progress, ranks = self.accelerator.gradient_state, self.args.world_size
+        if not batches or not progress.end_of_dataloader or self.args.dataloader_drop_last:
+            return False
+        dataset = progress.active_dataloader.dataset
+        size = size // ranks if self.args.accelerator_config.split_batches else size
+        found = has_length(dataset) and last_step(len(dataset), size, ranks, self.args.process_index, len(batches))
+        if not found:
+            return False
+        own, weight = found
+        for number, batch in enumerate(batches, 1):
+            self._weigh_rows(batch, own if number == len(batches) else size, size, weight)
+        return True
+
+    def _weigh_rows(self, batch: Any, own: int, size: int, weight: float) -> None:
+        """The loss averages over all tokens of a step: rows without labels are in it no more."""
+        silence(batch, own, size)
+
     # numbers that aren't finite
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         self._batches.append(inputs.get("ids") or inputs["input_ids"][:, :40])
         loss = super().training_step(model, inputs, *args, **kwargs)
-        if not torch.isfinite(loss):
-            raise self._not_finite("loss", loss.item(), self._batches[-1:])
+        finite = torch.isfinite(loss)
+        if self.accelerator.reduce(finite.float(), "sum") < self.args.world_size:  # all stop, each knowing why
+            raise self._not_finite("loss", loss.item(), [] if finite else self._batches[-1:])
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
@@ -168,21 +220,32 @@ class SteadyTraining(Trainer):
         return norm
 
     def _not_finite(self, what: str, value: float, batches: list[Any]) -> Faults:
+        """The fault, with the rows of all processes' `batches`."""
         rows: list[str] = []
         for batch in batches:  # ids, or the beginnings of rows
             texts = batch if isinstance(batch, list) else self.processing_class.batch_decode(batch)
             rows += texts if isinstance(batch, list) else [f"“{text[:60]}”" for text in texts]
+        found = gather_object([(value, rows)])
+        value = next(value for value, _ in found if not math.isfinite(value))
         kept = last_checkpoint(self.args.output_dir)
         return fail(
             self.args.output_dir,
             f"stopped at step {self.state.global_step + 1}: the {what} is {value}; the batch has the rows "
-            f"{', '.join(rows)}; look at them, or lower learning_rate; "
+            f"{', '.join(row for _, rows in found for row in rows)}; look at them, or lower learning_rate; "
             + (f"the last good checkpoint is {kept}" if kept else "no checkpoint was saved before"),
         )
 
 
 class SFTTrainer(SteadyTraining, trl.SFTTrainer):
     """`trl.SFTTrainer`."""
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """In evaluation, too, the mean over the tokens of all processes, where TRL's is over those of each."""
+        if num_items_in_batch is None and self.args.world_size > 1 and not self.aux_loss_enabled:
+            num_items_in_batch = Trainer._get_num_items_in_batch(self, [inputs], self.args.device)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 
 class _Watch(TrainerCallback):
@@ -197,6 +260,10 @@ class _Watch(TrainerCallback):
         self.trainer._read_progress()
         if threading.current_thread() is threading.main_thread():  # no other may
             self.before = signal.signal(signal.SIGTERM, self._terminate)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.trainer._by_length:
+            self.trainer._by_length.epoch = int(state.epoch or 0)
 
     def _terminate(self, *_: Any) -> None:
         self.terminated = True

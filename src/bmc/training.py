@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 import trl
+from accelerate.utils import DistributedType
 from datasets import Dataset
 
 from .checkpoints import check_checkpoint
@@ -88,6 +90,7 @@ def open_run(
         Faults: There is no such model, the folder holds a run of another recipe, or the data are wrong. Nothing has
             been written.
     """
+    _check_engine(config)
     recipe = identity(arguments, model_args, config)
     may_claim(config.output_dir, recipe)
     name, revision = model_args.model_name_or_path, model_args.model_revision
@@ -102,23 +105,39 @@ def open_run(
     return tokenizer, train, evaluation
 
 
+def _check_engine(config: Any) -> None:
+    """Whether the launched processes share the work as they are to: without a GPU accelerate drops engines silently."""
+    engine = config.distributed_state.distributed_type
+    asked = {name for name in ("DEEPSPEED", "FSDP") if os.environ.get(f"ACCELERATE_USE_{name}") == "true"}
+    if "FSDP" in asked and engine in (DistributedType.NO, DistributedType.MULTI_CPU):
+        raise fail("accelerate launch", "has FSDP for GPUs alone; take accelerate_configs/zero3_cpu.yaml, or cpu.yaml")
+    if "DEEPSPEED" in asked and engine != DistributedType.DEEPSPEED:
+        raise fail("use_cpu", "accelerate then leaves DeepSpeed out; set it to false, and DS_ACCELERATOR=cpu")
+    if engine == DistributedType.NO and (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        what = f"started {processes} processes, and there is no GPU to join them on"
+        raise fail("accelerate launch", f"{what}; for a CPU add --use_cpu true --bf16 false --ddp_backend gloo")
+
+
 def _check_packages(model_args: ModelArguments, report_to: list[str]) -> None:
-    """Whether the packages are there that quantise weights, and that training is to report to."""
+    """Whether all is there that quantises weights, and that training is to report to."""
     from transformers.integrations import get_reporting_integration_callbacks
     from transformers.utils import is_bitsandbytes_available
 
-    if (model_args.load_in_4bit or model_args.load_in_8bit) and not is_bitsandbytes_available():
-        key = "load_in_4bit" if model_args.load_in_4bit else "load_in_8bit"
-        raise fail(key, "needs bitsandbytes, which isn't there; pip install '.[qlora]', or leave it out")
+    for key in ("load_in_4bit", "load_in_8bit"):
+        if getattr(model_args, key) and not is_bitsandbytes_available():
+            raise fail(key, "needs bitsandbytes, which isn't there; pip install '.[qlora]', or leave it out")
+        if getattr(model_args, key) and not torch.accelerator.is_available():
+            raise fail(key, "needs a GPU, and there is none; leave it out, or see with --dry_run what it would need")
     for name in report_to:
         try:
             for callback in get_reporting_integration_callbacks([name]):
                 callback()
-        except (ImportError, RuntimeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise fail(
-                "report_to", f"{name} can't be used here ({reason}); install it, or set report_to: none"
-            ) from None
+        except ValueError as error:  # no such integration
+            raise fail("report_to", f"{error}; or set it to none") from None
+        except (ImportError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+            what = f"{name} can't be used here ({reason}); pip install {name}, or set report_to: none"
+            raise fail("report_to", what) from None
 
 
 def _check_batches(arguments: TrainingArguments, config: Any, rows: int) -> None:
@@ -127,6 +146,8 @@ def _check_batches(arguments: TrainingArguments, config: Any, rows: int) -> None
     if rows < processes:
         what = f"{processes} processes can't share {rows} rows"
         raise fail("accelerate launch", f"{what}; start at most {rows} (--num_processes), or give more data")
+    if processes > 1 and not config.accelerator_config.even_batches:
+        raise fail("accelerator_config.even_batches", "processes would wait for one that has no batch; leave it out")
     if config.accelerator_config.split_batches and micro_batch % processes:
         what = f"{micro_batch} rows can't be split over {processes} processes (split_batches); make it a multiple"
         raise fail("per_device_train_batch_size", what)
@@ -223,8 +244,9 @@ def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.preempted:
         _leave(trainer)
-        step = trainer.state.global_step
-        print(f"stopped by SIGTERM after step {step}: {config.output_dir}/checkpoint-{step}; the same command goes on")
+        if is_main_process():
+            step, folder = trainer.state.global_step, config.output_dir
+            print(f"stopped by SIGTERM after step {step}: {folder}/checkpoint-{step}; the same command goes on")
         raise SystemExit(PREEMPTED)
     trainer.save_model(config.output_dir)
     seconds = round(trainer.seconds_before + elapsed(), 1)

@@ -216,6 +216,8 @@ class BMCConfig(trl.DPOConfig):
             yield key, f"{' + '.join(names)} doesn't read it; leave it out (it is of {shown})"
         if values.get("weight_source") == "each_model" and values.get("token_weighting") != "bmc":
             yield "weight_source", "each_model is a way to make λ; set token_weighting: bmc too"
+        if values.get("train_sampling_strategy") == "batch_rebalance":
+            yield "train_sampling_strategy", "batch_rebalance weighs pairs unequally; take group_by_length"
         for key, neutral in _UNSUPPORTED.items():
             if values.get(key, neutral) != neutral:
                 yield key, "BMCTrainer doesn't have it; leave it out, or use trl.DPOTrainer"

@@ -128,7 +128,10 @@ def measure(
     loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
     gradients = [parameter.grad.clone() for parameter in trainer.model.parameters()]
-    return loss.detach(), {name: values[-1] for name, values in trainer._metrics["train"].items()}, gradients
+    metrics = dict(trainer._metrics["train"])
+    found = {"num_tokens": metrics.pop("num_tokens")[-1]}
+    found |= {name: total / max(count, 1) for name, ((total, count),) in metrics.items()}
+    return loss.detach(), found, gradients
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -23,7 +23,7 @@ from ..steady import SteadyTraining
 from ..training_config import BMCConfig
 from .attention import attention_arguments, causal_lm, obstacle, use_tree_attention
 from .batching import REF_COLUMNS, DataCollatorForBMC, prompt_fits
-from .diff import DIFF_COLUMNS, mark_differences
+from .diff import DIFF_COLUMNS, RESPONSES, mark_differences
 from .head import TokenScores, at_places, keep_predictors, score
 from .losses import LOSSES, REFERENCE_FREE, Pairs, hyperparameters, weigh
 from .metrics import FallingRewards, kl, reward_metrics, token_metrics, weight_shares
@@ -165,6 +165,18 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
             use_tree_attention(model)
             keep_predictors(model)
 
+    def _lengths(self, dataset: Any) -> list[int]:
+        columns = (dataset[column] for column in ("prompt_ids", *RESPONSES))
+        return [sum(map(len, ids)) for ids in zip(*columns, strict=True)]
+
+    def _weigh_rows(self, batch: dict[str, Any], own: int, size: int, weight: float) -> None:
+        batch["pair_weights"] = torch.full((len(batch["num_tokens"]),), weight)
+        batch["pair_weights"][own:] = 0.0
+
+    def _prepare_input(self, data: Any) -> Any:
+        """To its device. DeepSpeed's model reads no number of a batch, so none is rounded to its precision."""
+        return data.to(self.args.device) if isinstance(data, Tensor) else super()._prepare_input(data)
+
     # a training step
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
@@ -174,7 +186,8 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         weights = self._weights(logps, inputs)
         ref_weights = weights if self.args.weight_source == "policy" else self._weights(ref_logps, inputs)
         loss = self._objective(
-            weigh(logps, ref_logps, weights, ref_weights, inputs["response_mask"], inputs["diff_mask"])
+            weigh(logps, ref_logps, weights, ref_weights, inputs["response_mask"], inputs["diff_mask"]),
+            inputs.get("pair_weights"),
         )
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * scores.aux_loss
@@ -220,13 +233,13 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
             return bmc_weights(logps, inputs["diff_mask"], self.args.bmc_delta)
         return inputs["token_weights"] if self.args.token_weighting == "external" else torch.ones_like(logps)
 
-    def _objective(self, pairs: Pairs) -> Tensor:
-        """The mean over the batch of `loss_type`, or of the sum of several with `loss_weights`."""
-        losses = zip(self.loss_types, self.loss_weights, strict=True)
-        return sum(
-            weight * LOSSES[name](pairs, **{key: getattr(self.args, key) for key in hyperparameters(name)}).mean()
-            for name, weight in losses
-        )
+    def _objective(self, pairs: Pairs, pair_weights: Tensor | None) -> Tensor:
+        """The mean over the batch, or the weighted sum, of `loss_type`, or of several with `loss_weights`."""
+        total: Any = 0
+        for name, weight in zip(self.loss_types, self.loss_weights, strict=True):
+            losses = LOSSES[name](pairs, **{key: getattr(self.args, key) for key in hyperparameters(name)})
+            total = total + weight * (losses.mean() if pair_weights is None else (losses * pair_weights).sum())
+        return total
 
     def _rewards(self, logps: Tensor, ref_logps: Tensor, responses: Tensor) -> Tensor:
         """The plain DPO rewards β Σ_t log π_θ/π_ref, (B, 2); without a reference SimPO's β/|y| Σ_t log π_θ."""
@@ -238,7 +251,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
     def _record(
         self, scores: TokenScores, logps: Tensor, ref_logps: Tensor, weights: Tensor, inputs: dict[str, Any]
     ) -> None:
-        """Appends this batch's metrics, over all processes; `log` averages them over the steps."""
+        """Adds this batch's sums and counts, over all processes, to those that `log` divides."""
         responses, diff_mask, logps = inputs["response_mask"], inputs["diff_mask"], logps.detach()
         tokens = {
             "entropy": (at_places(scores.entropy.detach(), inputs), responses),
@@ -252,16 +265,25 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
             tokens["kl/chosen"] = (kl(logps, ref_logps)[:, 0], responses[:, 0])
         found = reward_metrics(self._rewards(logps, ref_logps, responses), logps) | token_metrics(tokens)
         of_pairs = torch.stack([torch.stack(sum_and_count, dim=1) for sum_and_count in found.values()], dim=1)
-        totals = self.accelerator.gather_for_metrics(of_pairs).sum(dim=0).tolist()
+        real = inputs.get("pair_weights", inputs["num_tokens"]) > 0  # a repeated pair weighs nothing
+        totals = self.accelerator.reduce((of_pairs * real[:, None, None]).sum(dim=0)).tolist()
         mode = "train" if self.model.training else "eval"
         metrics = self._metrics[mode]
-        for name, (total, count) in zip(found, totals, strict=True):
-            if count:
-                metrics[name].append(total / count)
+        for name, sum_and_count in zip(found, totals, strict=True):
+            metrics[name].append(sum_and_count)
         if mode == "train":
-            tokens_seen = self.accelerator.gather_for_metrics(inputs["num_tokens"]).sum().item()
+            tokens_seen = self.accelerator.reduce((inputs["num_tokens"] * real).sum()).item()
             self._total_train_tokens += tokens_seen // self._tp_size
         metrics["num_tokens"] = [self._total_train_tokens]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Averages over pairs or tokens, whatever the micro-batches; DPOTrainer's are over micro-batches."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name in [*metrics]:
+            if name != "num_tokens":
+                total, count = map(sum, zip(*metrics.pop(name), strict=True))
+                metrics |= {name: [total / count]} if count else {}
+        super().log(logs, start_time)
 
 
 def _sees_all(args: BMCConfig, dataset: Any) -> bool:
