@@ -212,7 +212,7 @@ class Price:
 
 @dataclass(kw_only=True)
 class AskingArguments:
-    """How a model is asked, and what that may cost (`bmc.bridging.asking`).
+    """How a model is asked, and what that may cost (`bmc.asking`).
 
     Attributes:
         model: Model name at the endpoint; for a model in this process its Hub id or folder.

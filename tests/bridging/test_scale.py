@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from server import HANGS_UP, NO_JSON, ChatServer, Reply, half_sent, part, refuses, revises, says
 
+from bmc.asking import trouble
 from bmc.bridge_config import BridgeConfig
-from bmc.bridging import trouble
 from bmc.bridging.pipeline import bridge
 from bmc.config import DatasetConfig, DatasetMixture
 from bmc.errors import Faults
@@ -79,7 +79,7 @@ USELESS = {
     "empty": (says(""), "empty reply"),
     "refusal": (says("I'm sorry, but I can't assist with that."), "refusal"),
     "length": (says("<revised", "length"), "cut off: the reply reached max_tokens"),
-    "filtered": (refuses(400, "", "content_filter"), "endpoint refuses the pair: too long, or filtered"),
+    "filtered": (refuses(400, "", "content_filter"), "endpoint refuses the request: too long, or filtered"),
 }
 
 

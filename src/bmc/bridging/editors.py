@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..asking.asker import Asker, Model, StoredAsker
+from ..asking.batch import Batches
+from ..asking.cost import NONE_PAID, Meter, Paid
+from ..asking.endpoint import Endpoint
+from ..asking.store import ReplyStore
 from ..bridge_config import BridgeConfig
-from .asking import Model, StoredAsker
-from .batch import Batches
-from .cost import NONE_PAID, Meter, Paid
-from .edit import Asker, Editor
-from .endpoint import Endpoint
+from .edit import Editor
 from .prompts import VERSION
-from .store import ReplyStore
 
 
 def replies_path(config: BridgeConfig) -> Path:
@@ -31,7 +31,7 @@ def make_model(config: BridgeConfig, meter: Meter, paid: Paid = NONE_PAID) -> Mo
         Faults: It needs a key and there is none.
     """
     if config.editor == "vllm" or config.editor == "transformers":
-        from .local import Local
+        from ..asking.local import Local
 
         return Local(config, config.editor)
     return (Batches if config.batch_api else Endpoint)(config, meter, paid)

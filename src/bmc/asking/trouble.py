@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import Faults, fail
-from .edit import EditError
+from .replies import NoReply
 
 KEPT = "every answer so far is kept; run the same command again to go on"
 TRANSIENT = {408, 409, 425, 429}  # and 5xx
@@ -84,7 +84,7 @@ def refusal(status: int, body: Any, headers: Mapping[str, str], where: str, key:
         key_env: The variable that holds it.
 
     Returns:
-        `Transient`, `EditError` or `Faults`.
+        `Transient`, `NoReply` or `Faults`.
     """
     said, code = _said(body)
     said = without(key, said)[:200]
@@ -93,7 +93,7 @@ def refusal(status: int, body: Any, headers: Mapping[str, str], where: str, key:
     if status in TRANSIENT or status >= 500:
         return Transient(f"HTTP {status}", retry_after(headers))
     if status == 413 or (status in (400, 422) and _ROW_FAULT.search(f"{code} {said}")):
-        return EditError("endpoint refuses the pair: too long, or filtered")
+        return NoReply("endpoint refuses the request: too long, or filtered")
     if status == 401:
         return fail(where, f"refuses the key in {key_env}; set a valid one")
     return fail(where, f"refuses the request ({status}: {said}); mend the recipe")

@@ -8,12 +8,32 @@ from typing import Any, Protocol
 from ..config import AskingArguments
 from ..errors import Faults, fail
 from .cost import Messages, Meter
-from .edit import Reply
+from .replies import Reply
 from .store import KeptReplies, ReplyStore, request_key
 
 
 class Stopped(Exception):
     """The run stops; nothing more is asked."""
+
+
+class Asker(Protocol):
+    """A model that answers messages, from what was kept or by being asked now."""
+
+    async def ask(self, messages: Messages) -> Reply:
+        """The reply to a conversation.
+
+        Args:
+            messages: `role` and `content` of each turn, the last one the user's.
+
+        Raises:
+            NoReply: The endpoint has no reply for this row (too long, filtered, failed for good).
+            Faults: The run can't go on (no such model, a refused key).
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of what it holds."""
+        ...
 
 
 class Model(Protocol):
@@ -27,7 +47,7 @@ class Model(Protocol):
             key: The request's name, the same in every run.
 
         Raises:
-            EditError: There is none for this row.
+            NoReply: There is none for this row.
             Faults: The run can't go on.
             Stopped: It was stopped before it asked.
         """
