@@ -110,7 +110,7 @@ def test_files_are_cut_where_they_are_full(tmp_path: Path, monkeypatch: pytest.M
 
 KILLED = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from pathlib import Path
 import test_batch
 from bmc.asking import batch
@@ -134,7 +134,9 @@ def test_a_later_process_goes_on_with_what_was_submitted(
         return None
 
     with BatchServer(mends, breaks=kills) as server:
-        code = KILLED.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path), url=server.url)
+        code = KILLED.format(
+            tests=[str(folder) for folder in Path(__file__).parents[:2]], folder=str(tmp_path), url=server.url
+        )
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         running.append(process)
         assert process.wait(60) == -9

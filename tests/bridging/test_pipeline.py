@@ -365,7 +365,7 @@ def test_the_script_with_a_key_that_is_refused(tmp_path: Path) -> None:
         done = script(*arguments(tmp_path, rows, **more), EDITOR_KEY=KEY)
     assert done.returncode == 2
     said = [line for line in done.stderr.replace("\r", "\n").splitlines() if line and "pair/s" not in line]
-    assert said == [f"m at {server.url}: refuses the key in EDITOR_KEY; set a valid one"]
+    assert said == [f"gpt-4-0125-preview at {server.url}: refuses the key in EDITOR_KEY; set a valid one"]
     assert not list((tmp_path / "out").glob("*.jsonl*"))
 
 
