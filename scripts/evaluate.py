@@ -25,7 +25,8 @@ def main() -> None:
     from bmc.stages import KEEP, respond
 
     rows, responses, folder = respond(config)
-    predictions = [predict(row, response["text"]) for row, response in zip(rows, responses, strict=True)]
+    given = zip(rows, responses, strict=True)
+    predictions = [predict(row, response["text"]) | {"tokens": response["tokens"]} for row, response in given]
     write_jsonl(folder / "predictions.jsonl", predictions)
     write_outputs(folder, rows, responses, config.model_name_or_path)
     metrics = {

@@ -255,6 +255,15 @@ class AskingArguments:
         "timeout", "prices", "max_cost_usd", "batch_api", "yes", "replies",
     }  # fmt: skip
 
+    def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+        """A request as the chat-completions protocol has it; with the prompts' version it is an answer's name, too."""
+        return {
+            "model": self.model,
+            "messages": messages,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.base_url is not None and not re.match(r"https?://[^/\s]+", self.base_url):
             yield "base_url", "is no address of a server; write it like http://localhost:8000/v1"

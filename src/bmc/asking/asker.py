@@ -84,13 +84,7 @@ class StoredAsker:
 
     def key(self, messages: Messages) -> str:
         """The request's name: all that its answer depends on."""
-        return request_key(
-            version=self.version,
-            model=self.settings.model,
-            temperature=self.settings.temperature,
-            max_tokens=self.settings.max_tokens,
-            messages=messages,
-        )
+        return request_key(version=self.version, **self.settings.request(messages))
 
     async def ask(self, messages: Messages) -> Reply:
         """The reply to a conversation, now or as it was when it was first asked."""
@@ -103,7 +97,13 @@ class StoredAsker:
                 task.add_done_callback(lambda done: self._finished(key, done))
             reply = await asyncio.shield(task)  # whoever stops waiting doesn't lose an answer that is paid for
         self.meter.use(reply)
-        return Reply(reply["content"], reply["finish_reason"], reply["prompt_tokens"], reply["completion_tokens"])
+        return Reply(
+            text=reply["content"],
+            finish_reason=reply["finish_reason"],
+            prompt_tokens=reply["prompt_tokens"],
+            completion_tokens=reply["completion_tokens"],
+            first_token=reply.get("first_token"),
+        )
 
     async def look(self, messages: Messages) -> None:
         """Has a request answered if it isn't yet, and counts nothing."""

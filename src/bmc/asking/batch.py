@@ -18,7 +18,7 @@ from ..config import AskingArguments
 from ..errors import Faults, fail
 from .asker import StoredAsker
 from .cost import NONE_PAID, Messages, Meter, Paid, approximate_tokens, dollars, prompt_text
-from .endpoint import Line, Result, metered, over_budget, request_body, tried
+from .endpoint import Line, Result, metered, over_budget, tried
 from .quoting import Job, Notes, note_requests
 from .replies import NoReply
 from .store import ReplyStore
@@ -100,7 +100,7 @@ class Batches:
                 return
             left -= cost
             asked.add(name)
-            body = request_body(self.settings, messages)
+            body = self.settings.request(messages)
             batch.add({"custom_id": key, "method": "POST", "url": URL, "body": body})
 
         noting = StoredAsker(Notes(note), self.settings, asker.version, store, Meter(None))

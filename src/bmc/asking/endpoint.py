@@ -96,7 +96,7 @@ class Endpoint:
         waits = [bucket.reserve(units) for bucket, units in ((self.requests, 1), (self.tokens, tokens)) if bucket]
         await self._pause(max(waits, default=0.0))
         self.meter.requests += 1
-        line, body = self.line, request_body(self.settings, messages)
+        line, body = self.line, self.settings.request(messages)
         response = await line.send(line.client.chat.completions.with_raw_response.create(**body))
         outcome = read_completion(response.text, line.where, line.key, line.understood)
         if isinstance(outcome, Exception):
@@ -197,16 +197,6 @@ async def tried(
             meter.retry(str(error))
             await pause(wait_before(retry, error.after))
     raise AssertionError
-
-
-def request_body(settings: AskingArguments, messages: Messages) -> dict[str, Any]:
-    """A request, as the protocol has it."""
-    return {
-        "model": settings.model,
-        "messages": messages,
-        "temperature": settings.temperature,
-        "max_tokens": settings.max_tokens,
-    }
 
 
 def over_budget(most: float, spent: float) -> Faults:

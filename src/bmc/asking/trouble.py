@@ -138,11 +138,22 @@ def completion(body: Any, key: str) -> dict[str, Any] | Exception:
     # A word of the language as a key ("none", for a server without keys) is no secret, and may stand in a text.
     secret = key if len(key) >= 8 and not key.isalpha() else ""
     usage = body.get("usage")
+    first = _first_token(choice)
     return {
         "content": without(secret, _whole_characters(content)),
         "finish_reason": choice.get("finish_reason"),
         "usage": usage if isinstance(usage, dict) else None,
+        **({} if first is None else {"first_token": first}),
     }
+
+
+def _first_token(choice: Any) -> list[dict[str, Any]] | None:
+    """What might have stood in the place of an answer's first token, where the endpoint tells."""
+    try:
+        likely = choice["logprobs"]["content"][0]["top_logprobs"]
+        return [{"token": str(one["token"]), "logprob": float(one["logprob"])} for one in likely]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def _whole_characters(text: str) -> str:

@@ -18,7 +18,7 @@ from ..asking.batch import Batches
 from ..asking.cost import NONE_PAID, Meter, Paid, Quote
 from ..asking.endpoint import api_key
 from ..asking.quoting import confirm, quote
-from ..asking.store import KeptReplies
+from ..asking.store import KeptReplies, replies_path
 from ..bridge_config import BridgeConfig
 from ..config import names
 from ..data.pairs import unbridged
@@ -32,7 +32,7 @@ from ..plan import show
 from ..runtime import claim, elapsed, may_claim, recipe_of, whole_files, write_json, writing
 from . import page, similarity
 from .edit import EditError, Editor, GoodEnough
-from .editors import make_editor, replies_path
+from .editors import make_editor
 from .making import edited_pair, kept_original, scored_pair
 from .prompts import VERSION
 from .quoting import Make, jobs
@@ -98,7 +98,7 @@ def load(config: BridgeConfig) -> tuple[Rows, Any]:
 
 def quote_for(config: BridgeConfig, pairs: Rows, making: Any) -> Quote:
     """What the run would ask beyond what is kept."""
-    with contextlib.closing(KeptReplies(replies_path(config))) as store:
+    with contextlib.closing(KeptReplies(replies_path(config.replies, config.output_dir))) as store:
         return asyncio.run(quote(jobs(pairs, config, making), config, VERSION, store))
 
 

@@ -23,6 +23,7 @@ def predict(row: Row, text: str) -> Row:
     return {
         "id": row.get("id"),
         "source": row.get("source"),
+        **({"question_id": row["question_id"]} if "question_id" in row else {}),  # Arena-Hard's name of it
         "prompt": content(row["prompt"]),
         "prediction": text,
         "answer": answer,
