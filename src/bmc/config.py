@@ -278,6 +278,32 @@ class EvaluateConfig(GenerationArguments, StageArguments, DataArguments, ModelAr
 
 
 @dataclass(kw_only=True)
+class HarnessConfig(StageArguments, ModelArguments):
+    """Arguments of `scripts/harness.py`: tasks of lm-evaluation-harness (extra `eval`) on a model.
+
+    Attributes:
+        output_dir: The evaluation's folder, which gets `lm_eval.json` and, in `lm_eval`, the harness's own files.
+        tasks: Names of tasks, separated by commas.
+        batch_size: Requests a batch.
+        seed: Of the harness.
+        limit: Rows of each task at the most.
+        include_path: Folder with tasks of one's own.
+        apply_chat_template: Put the tokenizer's chat template around the prompts.
+    """
+
+    tasks: str | list[str] = "gsm8k,arc_easy,arc_challenge,openbookqa"
+    batch_size: Positive = 8
+    seed: int = 42
+    limit: Positive | None = None
+    include_path: str | None = None
+    apply_chat_template: bool = False
+
+    @property
+    def task_names(self) -> list[str]:
+        return [name.strip() for name in self.tasks.split(",")] if isinstance(self.tasks, str) else self.tasks
+
+
+@dataclass(kw_only=True)
 class ReportConfig:
     """Arguments of `scripts/report.py`.
 
