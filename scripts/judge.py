@@ -1,6 +1,6 @@
 """A judge's verdicts on an evaluation's responses: AlpacaEval 2's win rates, or Arena-Hard v0.1's.
 
-OPENAI_API_KEY=… python scripts/judge.py recipes/llama3-8b/ultrafeedback/judge_alpaca_eval.yaml
+python scripts/judge.py recipes/judge_arena_hard.yaml --responses outputs/dpo/eval --output_dir outputs/dpo/judged
 """
 
 import sys
