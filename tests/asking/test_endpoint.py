@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -350,3 +350,26 @@ def test_a_stop_does_not_wait_for_a_long_back_off(tmp_path: Path) -> None:
         results = ask(tmp_path, recipe(server.url, max_retries=3, max_concurrency=2), *numbered(2))
     assert all("refuses the key" in str(result) for result in results)
     assert time.monotonic() - begun < 30
+
+
+def test_log_probabilities_of_the_first_token_are_kept(tmp_path: Path) -> None:
+    """They are asked for by whatever settings want them, and are then part of the request's name."""
+
+    @dataclass(kw_only=True)
+    class Weighed(AskingArguments):
+        def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+            return super().request(messages) | {"logprobs": True, "top_logprobs": 2}
+
+    reply = says("M")
+    likely = [{"token": "M", "logprob": -0.1, "bytes": [77]}, {"token": "m", "logprob": -2.4, "bytes": None}]
+    reply["body"]["choices"][0]["logprobs"] = {"content": [{"token": "M", "logprob": -0.1, "top_logprobs": likely}]}
+    with ChatServer(always(reply)) as server:
+        config = Weighed(base_url=server.url, api_key_env="MODEL_KEY", model="m")
+        for _ in range(2):  # from the endpoint, then from the store
+            found = ask(tmp_path, config).first_token
+            assert found == [{"token": "M", "logprob": -0.1}, {"token": "m", "logprob": -2.4}]
+        assert server.requests[0]["top_logprobs"] == 2
+        ask(tmp_path, recipe(server.url))
+        assert len(server.requests) == 2
+    with ChatServer(always(says("4"))) as server:
+        assert ask(tmp_path, recipe(server.url, model="n")).first_token is None

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_server import BatchServer
 from server import ChatServer, Reply, refuses, says
 
-from bmc.asking import trouble
+from bmc.asking import batch, trouble
 from bmc.config import Price
 from bmc.errors import Faults
 from bmc.judge_config import JudgeConfig
@@ -261,3 +262,13 @@ def test_alpaca_eval_must_be_installed(tmp_path: Path, monkeypatch: pytest.Monke
     assert fault(arena(tmp_path, benchmark="alpaca_eval")) == (
         "benchmark: alpaca_eval: alpaca_eval, which judges AlpacaEval, is not installed; pip install 'bmc[eval]'"
     )
+
+
+def test_by_the_batch_api_it_says_the_same_at_half_the_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "FIRST_POLL", 0.01)
+    prices = {"m": Price(input=10.0, output=20.0)}
+    with BatchServer(verdicts) as server:
+        judged = judge(arena(tmp_path, url=server.url, batch_api=True, prices=prices))
+    assert (judged["win_rate"], judged["unreadable_ids"]) == (pytest.approx(100 * 5 / 9), ["r3"])
+    assert judged["answers"]["dollars"] == pytest.approx(9 * (7 * 10 + 5 * 20) / 2e6)
+    assert len(server.batches) == 2  # the games, then the judgement that is continued
