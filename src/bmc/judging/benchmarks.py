@@ -17,6 +17,7 @@ from .bradley_terry import bootstrap_win_rate
 from .cases import Case
 
 DRAWS = 10_000
+UNREADABLE = "the judge's answer is neither m nor M, or there is none"
 
 
 class Benchmark(Protocol):
@@ -66,7 +67,7 @@ class AlpacaEval:
         rows: list[Row] = []
         for case, annotation in zip(self.cases, self.annotations, strict=True):
             row = {"id": case.id, "instruction": case.name, "preference": annotation["preference"]}
-            rows.append(row | ({"reason": "neither m nor M"} if annotation["preference"] is None else {}))
+            rows.append(row | ({"reason": UNREADABLE} if annotation["preference"] is None else {}))
         return rows
 
     def summary(self, judgements: Sequence[Row]) -> Row:
