@@ -46,10 +46,12 @@ plan: install  ## What RECIPE=llama2-7b/qa/dpo_bmc would cost; without one, each
 	@$(foreach r,$(or $(patsubst recipes/%,%,$(RECIPE:.yaml=)),$(PAPERS)),python scripts/$(call stage_of,$(r)).py recipes/$(r).yaml --dry_run &&) true
 
 ##@ Evaluate
+MEASURED := $(OUT)/$(patsubst recipes/%,%,$(RECIPE:.yaml=))
+
 .PHONY: lm_eval
-lm_eval: $(NEEDS) $(if $(RECIPE),| $(OUT)/$(RECIPE:recipes/%=%)/metrics.json)  ## lm-evaluation-harness (pip install '.[eval]') on RECIPE=llama2-7b/qa/dpo_bmc [TASKS=gsm8k,arc_easy]
+lm_eval: $(NEEDS) $(if $(RECIPE),| $(MEASURED)/metrics.json)  ## lm-evaluation-harness (pip install '.[eval]') on RECIPE=llama2-7b/qa/dpo_bmc [TASKS=gsm8k,arc_easy]
 	@test -n '$(RECIPE)' || { echo 'RECIPE: name the run, as in: make lm_eval RECIPE=llama2-7b/qa/dpo_bmc'; exit 2; }
-	$(STAGE) scripts/harness.py --model_name_or_path $(OUT)/$(RECIPE) --output_dir $(OUT)/$(RECIPE)/eval $(if $(TASKS),--tasks $(TASKS))
+	$(STAGE) scripts/harness.py --model_name_or_path $(MEASURED) --output_dir $(MEASURED)/eval $(if $(TASKS),--tasks $(TASKS))
 
 ##@ Development
 .PHONY: install test-fast quality bench bench-bridging style help clean

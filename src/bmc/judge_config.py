@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from .config import AskingArguments, Positive, StageArguments
 
@@ -18,8 +18,6 @@ class JudgeConfig(AskingArguments, StageArguments):
         reference: The reference's answers in the benchmark's own form: a file, or `hf://datasets/OWNER/NAME/FILE`.
         limit: Judge only the first so many of the reference's rows.
     """
-
-    PASSING: ClassVar = AskingArguments.PASSING
 
     benchmark: Literal["alpaca_eval", "arena_hard"]
     responses: str
