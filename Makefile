@@ -3,6 +3,7 @@
 #   make llama2-7b/qa/dpo_bmc               builds what the recipe needs and isn't there yet, trains, evaluates
 #   make llama2-7b/qa/dpo_bmc DRY_RUN=1     prints the commands only
 #   make llama2-7b/qa/dpo_bmc SEEDS=1,2,3   the same with each seed: mean ± standard deviation
+#   make llama3-8b/ultrafeedback/dpo/judge  the same, and has a judge compare its responses
 #   make table1 [MODEL=smollm2-135m]        builds all that a table of the paper needs, and prints it
 #   make … LAUNCHER="accelerate launch --config_file recipes/accelerate_configs/zero3.yaml"
 
@@ -43,6 +44,14 @@ PAPERS   := $(patsubst %,%/dpo_bmc,$(filter-out smollm2%,$(SETTINGS)))
 .PHONY: plan
 plan: install  ## What RECIPE=llama2-7b/qa/dpo_bmc would cost; without one, each of the paper's settings
 	@$(foreach r,$(or $(patsubst recipes/%,%,$(RECIPE:.yaml=)),$(PAPERS)),python scripts/$(call stage_of,$(r)).py recipes/$(r).yaml --dry_run &&) true
+
+##@ Evaluate
+MEASURED := $(OUT)/$(patsubst recipes/%,%,$(RECIPE:.yaml=))
+
+.PHONY: lm_eval
+lm_eval: $(NEEDS) $(if $(RECIPE),| $(MEASURED)/metrics.json)  ## lm-evaluation-harness (pip install '.[eval]') on RECIPE=llama2-7b/qa/dpo_bmc [TASKS=gsm8k,arc_easy]
+	@test -n '$(RECIPE)' || { echo 'RECIPE: name the run, as in: make lm_eval RECIPE=llama2-7b/qa/dpo_bmc'; exit 2; }
+	$(STAGE) scripts/harness.py --model_name_or_path $(MEASURED) --output_dir $(MEASURED)/eval $(if $(TASKS),--tasks $(TASKS))
 
 ##@ Development
 .PHONY: install test-fast quality bench bench-bridging bench-generation style help clean
@@ -85,7 +94,7 @@ clean:  ## Remove what the stages wrote
 	rm -rf $(OUT)
 
 help:  ## This list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z_-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nTables and figures of the paper (DRY_RUN=1 prints the commands only)\n'; printf '  make %s\n' $(TABLES)
 	@printf '\nExperiments (make SETTING/RECIPE)\n'; $(foreach s,$(SETTINGS),printf '  make %s/dpo_bmc\n' $(s);)
 
@@ -154,6 +163,20 @@ $(OUT)/$(1)/sft/eval/metrics.json: | $(call reads,$(1)/eval)
 $(1)/sft: $(NEEDS) | $(OUT)/$(1)/sft/eval/metrics.json
 endef
 
+# 1: setting, 2: benchmark; the judge's answers are the setting's
+define JUDGE_RULES
+$(OUT)/$(1)/%/eval/$(2)/judged.json: | $(OUT)/$(1)/%/eval/metrics.json
+	$$(STAGE) scripts/judge.py recipes/judge_$(2).yaml --responses $(OUT)/$(1)/$$*/eval --output_dir $$(@D) --replies $(OUT)/$(1)/judge.sqlite
+endef
+
+# 1: recipe
+define JUDGED_RULES
+.PHONY: $(1)/judge
+$(1)/judge: $(NEEDS) | $(JUDGES:%=$(OUT)/$(1)/eval/%/judged.json)
+endef
+JUDGES := alpaca_eval arena_hard
+CHATS  := $(filter %/ultrafeedback,$(SETTINGS))
+
 of_stage = $(foreach r,$(RECIPES),$(if $(filter $(1),$(notdir $(r))),$(r)))
 methods  = $(filter-out $(call of_stage,prepare sft sample% bridge% eval base),$(RECIPES))
 
@@ -165,6 +188,9 @@ $(foreach r,$(methods),$(eval $(call TRAINING_RULES,$(r),preference)))
 $(if $(SEEDS),$(foreach r,$(methods),$(eval $(call SEEDS_RULES,$(r)))))
 $(foreach s,$(SETTINGS),$(eval $(call EVAL_RULES,$(s))))
 $(foreach s,$(SETTINGS),$(if $(filter $(s)/sft,$(RECIPES)),,$(eval $(call RELEASED_SFT_RULES,$(s)))))
+
+$(foreach s,$(CHATS),$(foreach j,$(JUDGES),$(eval $(call JUDGE_RULES,$(s),$(j)))))
+$(foreach r,$(foreach s,$(CHATS),$(s)/sft $(filter $(s)/%,$(methods))),$(eval $(call JUDGED_RULES,$(r))))
 
 # Ablations that differ from a recipe in one value: SETTING/ablations/…
 #   dpo_bmc_VARIANT        DPO-BMC on the pairs of bridge_VARIANT (Tables 3 and 4; proportion_0.2, …: Figure 3)

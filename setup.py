@@ -21,7 +21,8 @@ CORE = [
 EXTRAS = {
     "vllm": ["vllm>=0.10"],
     "embeddings": ["sentence-transformers>=3.0"],  # similarities of bridged responses by meaning
-    "eval": ["alpaca-eval>=0.6", "lm-eval>=0.4"],
+    # alpaca-eval imports pkg_resources, which newer setuptools lack
+    "eval": ["alpaca-eval>=0.6.6", "lm-eval>=0.4.9", "setuptools<81"],
     "qlora": ["bitsandbytes>=0.46"],
     "plots": ["matplotlib>=3.9"],
     "handbook": ["alignment-handbook @ git+https://github.com/huggingface/alignment-handbook"],
@@ -45,6 +46,7 @@ setup(
     license="Apache-2.0",
     package_dir={"": "src"},
     packages=find_packages("src"),
+    package_data={"bmc": ["judging/*.yaml"]},  # a published prompt
     python_requires=">=3.11",
     install_requires=CORE,
     extras_require=EXTRAS,

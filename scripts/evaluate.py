@@ -20,12 +20,15 @@ def main() -> None:
         data = describe_data(config.dataset_mixture.datasets)
         show("evaluate", {"benchmarks": data} | describe_generation(config) | generation_facts(config))
         return
+    from bmc.evaluation.outputs import write_outputs
     from bmc.evaluation.scoring import describe, predict, summarise
     from bmc.stages import KEEP, respond
 
     rows, responses, folder = respond(config)
-    predictions = [predict(row, response["text"]) for row, response in zip(rows, responses, strict=True)]
+    given = zip(rows, responses, strict=True)
+    predictions = [predict(row, response["text"]) | {"tokens": response["tokens"]} for row, response in given]
     write_jsonl(folder / "predictions.jsonl", predictions)
+    write_outputs(folder, rows, responses, config.model_name_or_path)
     metrics = {
         "model": config.model_name_or_path,
         **summarise(predictions),

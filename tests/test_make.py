@@ -43,6 +43,28 @@ def test_what_is_there_is_not_built_again(tmp_path: Path) -> None:
     assert [line.split()[1] for line in lines] == ["scripts/preference.py", "scripts/evaluate.py"]
 
 
+def test_a_judge_is_asked_about_what_was_evaluated(tmp_path: Path) -> None:
+    folder = tmp_path / "mistral-7b/ultrafeedback/sft/eval"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text("{}")
+    lines = chain("mistral-7b/ultrafeedback/sft/judge", out=tmp_path)
+    replies = f"--replies {tmp_path}/mistral-7b/ultrafeedback/judge.sqlite"
+    assert lines == [
+        f"python scripts/judge.py recipes/judge_{name}.yaml --responses {folder} --output_dir {folder}/{name} {replies}"
+        for name in ("alpaca_eval", "arena_hard")
+    ]
+
+
+def test_the_harness_runs_on_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "llama2-7b/qa/dpo"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text("{}")
+    asked = f"python scripts/harness.py --model_name_or_path {folder} --output_dir {folder}/eval --tasks gsm8k,own"
+    assert [line.rstrip() for line in chain("lm_eval", "RECIPE=llama2-7b/qa/dpo", "TASKS=gsm8k,own", out=tmp_path)] == [
+        asked
+    ]
+
+
 def test_the_launcher_starts_training_stages_only(tmp_path: Path) -> None:
     launcher = "accelerate launch --config_file recipes/accelerate_configs/zero3.yaml"
     lines = chain("llama2-7b/qa/dpo_bmc", f"LAUNCHER={launcher}", out=tmp_path)

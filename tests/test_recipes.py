@@ -94,6 +94,19 @@ def test_recipe_passes_a_dry_run(recipe: str) -> None:
     assert all(part is not None for part in parts)
 
 
+@pytest.mark.parametrize("benchmark", ["alpaca_eval", "arena_hard"])
+def test_judges_are_asked_as_published(benchmark: str) -> None:
+    from bmc.judge_config import JudgeConfig
+
+    recipe = f"recipes/judge_{benchmark}.yaml"
+    assert f"scripts/judge.py {recipe}" in Path(recipe).read_text().splitlines()[0]
+    (config,) = parse([recipe, "--responses", "r", "--output_dir", "o", "--max_cost_usd", "20"], JudgeConfig)
+    assert (config.benchmark, config.model) == (benchmark, "gpt-4-1106-preview")
+    published = {"alpaca_eval": (1.0, 1, {"logprobs", "top_logprobs"}), "arena_hard": (0.0, 4096, set())}
+    more = set(config.request([])) - {"model", "messages", "temperature", "max_tokens"}
+    assert (config.temperature, config.max_tokens, more) == published[benchmark]
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_begins_with_its_command(recipe: str) -> None:
     first = Path(recipe).read_text().splitlines()[0]

@@ -83,13 +83,19 @@ def test_judgements(tmp_path: Path) -> None:
         "540",
         NOT_RUN,
     ]
-    lc = {"value": 15.06, "n": 805, "interval": [13.0, 17.11]}
-    write(folder / "judged.json", {"alpaca_eval_lc": lc, "arena_hard_wr": {"value": 13.6, "n": 500}})
+    lc = {"length_controlled_win_rate": 15.06, "interval_length_controlled": [13.0, 17.11]}
+    wr = {"win_rate": 13.3, "interval": [11.04, 15.6], "length": 1657.4}
+    write(folder / "alpaca_eval/judged.json", {"benchmark": "alpaca_eval", "n": 805, **lc, **wr})
+    none = {"length_controlled_win_rate": None, "n": 500}
+    write(folder / "arena_hard/judged.json", {"win_rate": 13.6, "interval": [12, 15], "length": 540, **none})
     found = row("table2", tmp_path, "DPO")
     assert found[10:12] == ["15.1", "15.1 [13.0, 17.1] (n = 805)"]
-    assert found[16:18] == ["13.6", "13.6 (n = 500)"]
-    assert found[1] == found[13] == NOT_RUN
-    assert "eval/judged.json" in table(TableConfig(table="table2", runs=str(tmp_path)))
+    assert found[13] == "13.3 [11.0, 15.6] (n = 805)"
+    assert found[15] == "1657.4 (n = 805)"
+    assert found[17] == "13.6 [12.0, 15.0] (n = 500)"
+    assert found[19] == "540.0 (n = 500)"
+    assert found[1] == NOT_RUN
+    assert "make SETTING/METHOD/judge" in table(TableConfig(table="table2", runs=str(tmp_path)))
 
 
 def test_gradient_norms(tmp_path: Path) -> None:

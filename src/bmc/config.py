@@ -223,7 +223,7 @@ class Price:
 
 @dataclass(kw_only=True)
 class AskingArguments:
-    """How a model is asked, and what that may cost (`bmc.bridging.asking`).
+    """How a model is asked, and what that may cost (`bmc.asking`).
 
     Attributes:
         model: Model name at the endpoint; for a model in this process its Hub id or folder.
@@ -266,6 +266,15 @@ class AskingArguments:
         "timeout", "prices", "max_cost_usd", "batch_api", "yes", "replies",
     }  # fmt: skip
 
+    def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+        """A request as the chat-completions protocol has it; with the prompts' version it is an answer's name, too."""
+        return {
+            "model": self.model,
+            "messages": messages,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.base_url is not None and not re.match(r"https?://[^/\s]+", self.base_url):
             yield "base_url", "is no address of a server; write it like http://localhost:8000/v1"
@@ -277,6 +286,32 @@ class AskingArguments:
 @dataclass(kw_only=True)
 class EvaluateConfig(GenerationArguments, StageArguments, DataArguments, ModelArguments):
     """Recipe of `scripts/evaluate.py`: greedy answers to the test rows, scored."""
+
+
+@dataclass(kw_only=True)
+class HarnessConfig(StageArguments, ModelArguments):
+    """Arguments of `scripts/harness.py`: tasks of lm-evaluation-harness (extra `eval`) on a model.
+
+    Attributes:
+        output_dir: The evaluation's folder, which gets `lm_eval.json` and, in `lm_eval`, the harness's own files.
+        tasks: Names of tasks, separated by commas.
+        batch_size: Requests a batch.
+        seed: Of the harness.
+        limit: Rows of each task at the most.
+        include_path: Folder with tasks of one's own.
+        apply_chat_template: Put the tokenizer's chat template around the prompts.
+    """
+
+    tasks: str | list[str] = "gsm8k,arc_easy,arc_challenge,openbookqa"
+    batch_size: Positive = 8
+    seed: int = 42
+    limit: Positive | None = None
+    include_path: str | None = None
+    apply_chat_template: bool = False
+
+    @property
+    def task_names(self) -> list[str]:
+        return [name.strip() for name in self.tasks.split(",")] if isinstance(self.tasks, str) else self.tasks
 
 
 @dataclass(kw_only=True)

@@ -13,8 +13,8 @@ import pytest
 from batch_server import BatchServer
 from server import HANGS_UP, Reply, part, refuses, revises, says
 
+from bmc.asking import batch, trouble
 from bmc.bridge_config import BridgeConfig
-from bmc.bridging import batch, trouble
 from bmc.bridging.pipeline import bridge
 from bmc.config import DatasetConfig, DatasetMixture, Price
 from bmc.errors import Faults
@@ -93,7 +93,7 @@ def test_second_tries_and_failures_go_into_later_batches(tmp_path: Path) -> None
     assert ids(tmp_path) == ["r0", "r1", "r4", "r5"]
     assert stats["reasons"] == {
         "endpoint failed: HTTP 500": 1,
-        "endpoint refuses the pair: too long, or filtered": 1,
+        "endpoint refuses the request: too long, or filtered": 1,
     }
     assert seen == {"0": 2, "1": 2, "2": 3, "3": 1, "4": 1, "5": 1}
     assert len(server.batches) == 3
@@ -110,10 +110,10 @@ def test_files_are_cut_where_they_are_full(tmp_path: Path, monkeypatch: pytest.M
 
 KILLED = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from pathlib import Path
 import test_batch
-from bmc.bridging import batch
+from bmc.asking import batch
 from bmc.bridging.pipeline import bridge
 batch.FIRST_POLL = 0.01
 bridge(test_batch.recipe(Path({folder!r}), {url!r}))
@@ -134,7 +134,9 @@ def test_a_later_process_goes_on_with_what_was_submitted(
         return None
 
     with BatchServer(mends, breaks=kills) as server:
-        code = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path), url=server.url)
+        code = KILLED.format(
+            tests=[str(folder) for folder in Path(__file__).parents[:2]], folder=str(tmp_path), url=server.url
+        )
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         running.append(process)
         assert process.wait(60) == -9

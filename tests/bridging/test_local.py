@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from vllm_double import Calls, vllm_double
 
+from bmc.asking.asker import StoredAsker
+from bmc.asking.cost import Meter
+from bmc.asking.replies import NoReply, Reply
 from bmc.bridge_config import BridgeConfig
-from bmc.bridging.asking import StoredAsker
-from bmc.bridging.cost import Meter
-from bmc.bridging.edit import EditError, Reply
 from bmc.bridging.editors import make_editor
 from bmc.bridging.pipeline import bridge, load, quote_for
 from bmc.config import DatasetConfig, DatasetMixture
@@ -73,7 +73,7 @@ def test_sampling_is_seeded(tmp_path: Path, model_dir: Path) -> None:
 
 def test_what_is_too_long_for_the_model_drops_the_row(tmp_path: Path, model_dir: Path) -> None:
     (error,) = ask(recipe(tmp_path, model_dir), [[{"role": "user", "content": "x" * 600}]])  # it takes 512
-    assert isinstance(error, EditError)
+    assert isinstance(error, NoReply)
     assert str(error) == "too long for the model"
 
 

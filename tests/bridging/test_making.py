@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bmc.asking.replies import NoReply, Reply
 from bmc.bridge_config import BridgeConfig, ValidatorSettings
 from bmc.bridging.delimiters import defuse, restore
-from bmc.bridging.edit import Case, Edit, EditError, GoodEnough, Reply
+from bmc.bridging.edit import Case, Edit, EditError, GoodEnough
 from bmc.bridging.making import Made, edited_pair, kept_original, scored_pair
 from bmc.bridging.prompts import PROMPTS
 from bmc.bridging.rules import RulesEditor
@@ -149,7 +150,7 @@ def test_a_verdict_may_follow_on_the_second_try() -> None:
 
 def test_what_the_endpoint_fails_at_is_not_asked_again() -> None:
     def fails(messages: Messages, number: int) -> str:
-        raise EditError("endpoint failed: InternalServerError")
+        raise NoReply("endpoint failed: InternalServerError")
 
     error, model = made(fails)
     assert (str(error), error.turned_down, len(model.asked)) == ("endpoint failed: InternalServerError", None, 1)

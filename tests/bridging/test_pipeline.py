@@ -147,7 +147,7 @@ REASONS = {
     "silent": "empty reply",
     "odd": "unreadable reply: no revised draft between the tags",
     "broken": "endpoint failed: HTTP 500",
-    "long": "endpoint refuses the pair: too long, or filtered",
+    "long": "endpoint refuses the request: too long, or filtered",
     "same": "edit equals y_l",
     "void": "empty edit",
     "lost": "edit doesn't state the gold answer",
@@ -363,7 +363,7 @@ def test_the_script_with_a_key_that_is_refused(tmp_path: Path) -> None:
         done = script(*arguments(tmp_path, rows, **more), EDITOR_KEY=KEY)
     assert done.returncode == 2
     said = [line for line in done.stderr.replace("\r", "\n").splitlines() if line and "pair/s" not in line]
-    assert said == [f"editor at {server.url}: refuses the key in EDITOR_KEY; set a valid one"]
+    assert said == [f"gpt-4-0125-preview at {server.url}: refuses the key in EDITOR_KEY; set a valid one"]
     assert not list((tmp_path / "out").glob("*.jsonl*"))
 
 

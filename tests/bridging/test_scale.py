@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from server import HANGS_UP, NO_JSON, ChatServer, Reply, half_sent, part, refuses, revises, says
 
+from bmc.asking import trouble
 from bmc.bridge_config import BridgeConfig
-from bmc.bridging import trouble
 from bmc.bridging.pipeline import bridge
 from bmc.config import DatasetConfig, DatasetMixture
 from bmc.errors import Faults
@@ -79,7 +79,7 @@ USELESS = {
     "empty": (says(""), "empty reply"),
     "refusal": (says("I'm sorry, but I can't assist with that."), "refusal"),
     "length": (says("<revised", "length"), "cut off: the reply reached max_tokens"),
-    "filtered": (refuses(400, "", "content_filter"), "endpoint refuses the pair: too long, or filtered"),
+    "filtered": (refuses(400, "", "content_filter"), "endpoint refuses the request: too long, or filtered"),
 }
 
 
@@ -223,7 +223,7 @@ def test_a_folder_that_can_not_be_written_costs_nothing(tmp_path: Path, folder: 
 
 FULL = """
 import resource, signal, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from pathlib import Path
 import test_scale
 from bmc.bridging.pipeline import bridge
@@ -242,7 +242,11 @@ def test_a_full_disk_stops_in_a_line_and_keeps_the_answers(tmp_path: Path, size:
         data.write_text("".join(json.dumps(row | {"more": "x" * 20_000}) + "\n" for row in lines(data)))
     with ChatServer(lambda request, number: mends(request)) as server:
         code = FULL.format(
-            tests=str(Path(__file__).parent), size=size, data=str(data), url=server.url, out=str(tmp_path / "out")
+            tests=[str(folder) for folder in Path(__file__).parents[:2]],
+            size=size,
+            data=str(data),
+            url=server.url,
+            out=str(tmp_path / "out"),
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
         assert done.returncode == 2, done.stderr

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from bmc.asking.replies import Reply
 from bmc.bridge_config import BridgeConfig, ValidatorSettings
-from bmc.bridging.edit import Case, Reply
+from bmc.bridging.edit import Case
 from bmc.bridging.phrases import meta_phrases, refusal
 from bmc.bridging.validate import Candidate, objection, unfinished
 from bmc.errors import Faults

@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from bmc.config import DatasetConfig, DatasetMixture
 from bmc.data import mixture
 from bmc.data.mixture import load_mixture, load_split, read
-from bmc.data.sources import CLOSE, LEAD, SOURCES, boxed, generate, running_sums, sft_target
+from bmc.data.sources import SOURCES, generate
+from bmc.data.sources.closed import CLOSE, LEAD, sft_target
+from bmc.data.sources.generated import running_sums
+from bmc.data.sources.math import boxed
 from bmc.errors import Faults
 
-CLOSED = ["ecqa", "qasc", "openbookqa", "strategyqa", "metamathqa", "gsm8k", "math", "mawps", "tabmwp"]
+CLOSED = [name for name, source in SOURCES.items() if source.task != "chat" and name != "reasoning_gym"]
 STEPS = "Let's think step by step.\n"
 
 
@@ -84,6 +87,25 @@ HUB = {
             "no",
         ),
     ),
+    "arc_easy": (
+        {"id": "MCAS_2012_8_1", "question": "What is rain?", **ALLENAI},
+        closed("arc_easy", "qa", f"What is rain?\n{OPTIONS}", f"{STEPS}The answer is local weather", "local weather"),
+    ),
+    "arc_challenge": (
+        {
+            "id": "NYSEDREGENTS_2014_8_7",
+            "question": "What is rain?",
+            "choices": {"text": ["sand", "water", "wind", "salt"], "label": ["1", "2", "3", "4"]},
+            "answerKey": "2",
+        },
+        closed(
+            "arc_challenge",
+            "qa",
+            "What is rain?\nOptions:\nsand\nwater\nwind\nsalt",
+            f"{STEPS}The answer is water",
+            "water",
+        ),
+    ),
     "metamathqa": (
         {"type": "GSM_AnsAug", "query": "How many?", "response": "10 * 11 = 110.\n#### 110\nThe answer is: 110"},
         closed("metamathqa", "math", "How many?", f"{STEPS}10 * 11 = 110.\nThe answer is 110", "110"),
@@ -121,6 +143,50 @@ HUB = {
             "Coins\nName | Coins\nBraden | 76\nCamilla | 7\n\nWho has more?\nOptions:\nBraden\nCamilla",
             f"{STEPS}76 is more than 7.\nThe answer is Braden",
             "Braden",
+        ),
+    ),
+    "math_500": (
+        {
+            "problem": "What is $2 + 3$?",
+            "solution": "It is $\\boxed{5}$.",
+            "answer": "5",
+            "subject": "Prealgebra",
+            "level": 1,
+            "unique_id": "test/prealgebra/1.json",
+        },
+        closed("math_500", "math", "What is $2 + 3$?", f"{STEPS}It is $\\boxed{{5}}$.\nThe answer is 5", "5"),
+    ),
+    "svamp": (
+        {
+            "ID": "chal-1",
+            "Body": "Each pack of disks costs 76 dollars. There is a discount of 25 dollars on each.",
+            "Question": "How much is a pack?",
+            "Equation": "( 76.0 - 25.0 )",
+            "Answer": "51.0",
+            "Type": "Subtraction",
+        },
+        closed(
+            "svamp",
+            "math",
+            "Each pack of disks costs 76 dollars. There is a discount of 25 dollars on each. How much is a pack?",
+            f"{STEPS}The answer is 51",
+            "51",
+        ),
+    ),
+    "asdiv": (
+        {
+            "body": "Seven apples and two pears are in the basket.",
+            "question": "How many fruits are in the basket?",
+            "solution_type": "Addition",
+            "answer": "9 (fruits)",
+            "formula": "7+2=9",
+        },
+        closed(
+            "asdiv",
+            "math",
+            "Seven apples and two pears are in the basket. How many fruits are in the basket?",
+            f"{STEPS}The answer is 9",
+            "9",
         ),
     ),
     "ultrachat_200k": (
@@ -219,6 +285,19 @@ def test_prepared_row(name: str) -> None:
 def test_mawps_local_row(target: Any, answer: str) -> None:
     row = SOURCES["mawps"].to_row({"input": "How many?", "target": target, "type": "singleeq", "idx": 0})
     assert row == closed("mawps", "math", "How many?", f"{STEPS}The answer is {answer}", answer)
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"), [("9 (apples)", "9"), ("7 (kilometers); 100 (meters)", "7; 100"), ("1/2", "1/2"), ("no", "no")]
+)
+def test_asdiv_answers_have_no_units(given: str, answer: str) -> None:
+    row = SOURCES["asdiv"].to_row({"body": "A.", "question": "B?", "answer": given, "solution_type": "", "formula": ""})
+    assert row["answer"] == answer
+
+
+@pytest.mark.parametrize(("given", "answer"), [(8.0, "8"), ("10.0", "10"), ("2.5", "2.5")])
+def test_svamp_answers(given: Any, answer: str) -> None:
+    assert SOURCES["svamp"].to_row({"Body": "A.", "Question": "B?", "Answer": given})["answer"] == answer
 
 
 def test_rows_without_what_may_be_missing() -> None:
@@ -511,6 +590,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ({"source": "gsm8k", "config": "socratic", "split": "test"}, ("openai/gsm8k", "socratic", "test", None)),
         ({"source": "gsm8k", "id": "me/gsm8k"}, ("me/gsm8k", None, "train", None)),
         ({"source": "qasc", "split": "test"}, ("allenai/qasc", None, "validation", None)),
+        ({"source": "arc_easy", "split": "test"}, ("allenai/ai2_arc", "ARC-Easy", "test", None)),
+        ({"source": "arc_challenge", "split": "test"}, ("allenai/ai2_arc", "ARC-Challenge", "test", None)),
+        ({"source": "math_500", "split": "test"}, ("HuggingFaceH4/MATH-500", None, "test", None)),
+        ({"source": "svamp", "split": "test"}, ("ChilleD/SVAMP", None, "test", None)),
+        ({"source": "asdiv", "split": "test"}, ("EleutherAI/asdiv", None, "validation", None)),
         ({"source": "ultrachat_200k"}, ("HuggingFaceH4/ultrachat_200k", None, "train_sft", None)),
         (
             {"source": "ultrafeedback", "split": "test"},

@@ -47,6 +47,12 @@ def test_what_is_compared(text: str, answer: str) -> None:
         ("(1,2)", "(1, 2)"),
         ("\\{2, 1\\}", "\\{1, 2\\}"),
         ("7 + 8 = 15\n15 + 9 = 24", "24"),
+        ("6:45 a.m.", "6:45 A.M."),
+        ("3:4", "3:4"),
+        ("7; 100", "7; 100"),
+        ("Yes.", "yes"),
+        ("Dr. Smith's", "dr. smith's"),
+        ("$3.54", "3.54"),
     ],
 )
 def test_equal(answer: str, gold: str) -> None:
@@ -71,6 +77,12 @@ def test_equal(answer: str, gold: str) -> None:
         ("", "28"),
         ("no idea", "28"),
         ("7 + 8 = 15\n15 + 9 = 24", "15"),
+        ("6:15 A.M.", "6:45 A.M."),
+        ("3:5", "3:4"),
+        ("100", "7; 100"),
+        ("no", "yes"),
+        ("-ab", "ab"),
+        ("7", "yes"),
     ],
 )
 def test_different(answer: str, gold: str) -> None:

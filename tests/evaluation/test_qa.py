@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmc.evaluation.answers import stated_answer
-from bmc.evaluation.qa import correct, extract, normalise
+from bmc.evaluation.qa import correct, correct_released, extract, normalise
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,21 @@ def test_other_words_are_another_answer(answer: str, gold: str) -> None:
 def test_an_answer_is_itself_and_normalised_once(text: str) -> None:
     assert correct(text, text)
     assert normalise(normalise(text)) == normalise(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "right"),
+    [
+        ("So.\nThe answer is River", "river", True),
+        ("The answer is bank. The answer is river \n", "river", True),
+        ("The answer is river.", "river", False),
+        ("The answer is: river", "river", False),
+        ("the answer is river", "river", False),
+        ("river", "river", False),
+        ("The answer is river\nBye", "river", False),
+        ("The answer is Humidity", "Humidity", False),
+        ("", "", False),
+    ],
+)
+def test_the_released_rule(text: str, gold: str, right: bool) -> None:
+    assert correct_released(text, gold) is right

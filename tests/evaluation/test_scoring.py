@@ -8,19 +8,20 @@ from bmc.evaluation.scoring import describe, predict, summarise
 
 
 def scored(source: str | None, *hits: bool | None) -> list[dict[str, Any]]:
-    return [{"source": source, "correct": hit} for hit in hits]
+    return [{"source": source, "correct": hit, "correct_released": None} for hit in hits]
 
 
 def test_a_prediction() -> None:
     row = {"id": "1", "source": "ecqa", "task": "qa", "prompt": [{"role": "user", "content": "Where?"}]}
-    assert predict(row | {"answer": "river"}, "So.\nThe answer is River.") == {
+    assert predict(row | {"answer": "river"}, "So.\nThe answer is River") == {
         "id": "1",
         "source": "ecqa",
         "prompt": "Where?",
-        "prediction": "So.\nThe answer is River.",
-        "answer": "River.",
+        "prediction": "So.\nThe answer is River",
+        "answer": "River",
         "gold": "river",
         "correct": True,
+        "correct_released": True,
     }
 
 
@@ -63,3 +64,26 @@ def test_nothing_to_compare(predictions: list[dict[str, Any]]) -> None:
     summary = summarise(predictions)
     assert summary == {"n": len(predictions), "results": {}}
     assert describe(summary) == f"{len(predictions)} responses; nothing to compare them with"
+
+
+def test_both_scorings_side_by_side() -> None:
+    """The released rule lowers the prediction and not the gold answer, and cleans neither."""
+    row = {"source": "qasc", "task": "qa", "prompt": "x"}
+    said = [("river", "River"), ("River", "river"), ("river", "river."), ("The sea.", "The sea."), ("bank", "sand")]
+    predictions = [predict(row | {"answer": gold}, f"The answer is {gold}\nThe answer is {a}") for gold, a in said]
+    assert [prediction["correct"] for prediction in predictions] == [True, True, True, True, False]
+    assert [prediction["correct_released"] for prediction in predictions] == [True, False, False, False, False]
+    result = summarise(predictions)["results"]["qasc"]
+    assert (result["n"], result["correct"], result["accuracy"]) == (5, 4, 0.8)
+    assert (result["correct_released"], result["accuracy_released"]) == (1, 0.2)
+    z2 = 1.959963984540054**2
+    roots = [(2 + z2 + sign * (z2 * (z2 + 4 * 0.8)) ** 0.5) / (2 * (5 + z2)) for sign in (-1, 1)]  # Wilson's, 1 of 5
+    assert result["interval_released"] == pytest.approx(roots)
+    assert describe({"results": {"qasc": result}}).endswith("; as released: 20.0 %")
+
+
+@pytest.mark.parametrize("task", ["math", "chat", None])
+def test_no_released_rule_is_known_beyond_qa(task: str | None) -> None:
+    prediction = predict({"task": task, "source": "s", "prompt": "x", "answer": "4"}, "The answer is 4")
+    assert prediction["correct_released"] is None
+    assert "accuracy_released" not in summarise([prediction])["results"].get("s", {})

@@ -17,7 +17,12 @@ from .seeds import seeds_cell
 
 NOT_RUN, UNKNOWN, OTHER_MODEL = "not run", "–", "other model"
 SINGLE = "A reproduced number is a single run, with its 95 % interval where it has one, and n, unless it is of seeds."
-JUDGED = "Win rates and lengths stand in eval/judged.json of a run, once a judge's results are there."
+JUDGED = "Win rates and lengths are a judge's (make SETTING/METHOD/judge)."
+KEYS = {  # name in `reported.yaml` → keys of `judged.json`: the number, and its interval if it has one
+    "lc": ("length_controlled_win_rate", "interval_length_controlled"),
+    "wr": ("win_rate", "interval"),
+    "length": ("length", None),
+}
 
 
 @dataclass(kw_only=True)
@@ -117,14 +122,16 @@ def reproduced(runs: Path, cell: Cell) -> str:
     folder = runs / cell.run
     if kind == "accuracy" and (folder / SEEDS).is_file():
         return _seeds(folder / SEEDS)
-    path = folder / {"accuracy": "eval/metrics.json", "grad_norm": "trainer_state.json"}.get(kind, "eval/judged.json")
+    benchmark, _, key = name.rpartition("_")
+    judged = f"eval/{benchmark}/judged.json"
+    path = folder / {"accuracy": "eval/metrics.json", "grad_norm": "trainer_state.json"}.get(kind, judged)
     if not path.is_file():
         return NOT_RUN
     found = read_json(path)
     try:
         if kind == "accuracy":
             return accuracy_cell(average(found["results"]))
-        return _gradient_norm(found) if kind == "grad_norm" else _judgement(found.get(name))
+        return _gradient_norm(found) if kind == "grad_norm" else _judgement(found, *KEYS[key])
     except (AttributeError, KeyError, TypeError, ValueError):
         raise fail(str(path), f"isn't of the shape that {cell.metric} needs; remove it and make it again") from None
 
@@ -153,8 +160,8 @@ def _gradient_norm(state: dict[str, Any]) -> str:
     return f"{sum(logged) / len(logged):.2f} (n = {len(logged)} logged)" if logged else NOT_RUN
 
 
-def _judgement(found: dict[str, Any] | None) -> str:
-    if found is None:
+def _judgement(found: dict[str, Any], key: str, interval: str | None) -> str:
+    if found.get(key) is None:
         return NOT_RUN
-    interval = "".join(f" [{low:.1f}, {high:.1f}]" for low, high in [found["interval"]]) if "interval" in found else ""
-    return f"{found['value']:.1f}{interval} (n = {found['n']})"
+    low, high = found.get(interval or "") or (None, None)
+    return f"{found[key]:.1f}{'' if low is None else f' [{low:.1f}, {high:.1f}]'} (n = {found['n']})"

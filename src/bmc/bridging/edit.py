@@ -81,43 +81,6 @@ class TurnedDown(EditError):
         self.advice = objection.advice
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What a model said.
-
-    Attributes:
-        text: Its words; empty where it said nothing.
-        finish_reason: Why it stopped, in the words of the chat-completions protocol: `stop`, `length`, …
-        prompt_tokens: Tokens that it read.
-        completion_tokens: Tokens that it wrote.
-    """
-
-    text: str
-    finish_reason: str | None
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class Asker(Protocol):
-    """A model that answers messages, from what was kept or by being asked now."""
-
-    async def ask(self, messages: list[dict[str, str]]) -> Reply:
-        """The reply to a conversation.
-
-        Args:
-            messages: `role` and `content` of each turn, the last one the user's.
-
-        Raises:
-            EditError: The endpoint has no reply for this row (too long, filtered, failed for good).
-            Faults: The run can't go on (no such model, a refused key).
-        """
-        ...
-
-    def close(self) -> None:
-        """Lets go of what it holds."""
-        ...
-
-
 @runtime_checkable
 class Editor(Protocol):
     """Anything that edits pairs without being asked in words; `rules.RulesEditor` does."""

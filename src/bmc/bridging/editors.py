@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from ..asking.asker import Asker, Model, StoredAsker
+from ..asking.batch import Batches
+from ..asking.cost import NONE_PAID, Meter, Paid
+from ..asking.endpoint import Endpoint
+from ..asking.store import ReplyStore, replies_path
 from ..bridge_config import BridgeConfig
-from .asking import Model, StoredAsker
-from .batch import Batches
-from .cost import NONE_PAID, Meter, Paid
-from .edit import Asker, Editor
-from .endpoint import Endpoint
+from .edit import Editor
 from .prompts import VERSION
-from .store import ReplyStore
-
-
-def replies_path(config: BridgeConfig) -> Path:
-    """Where a recipe's answers are kept."""
-    return Path(config.replies or Path(config.output_dir).parent / "replies.sqlite")
 
 
 def make_model(config: BridgeConfig, meter: Meter, paid: Paid = NONE_PAID) -> Model:
@@ -31,7 +24,7 @@ def make_model(config: BridgeConfig, meter: Meter, paid: Paid = NONE_PAID) -> Mo
         Faults: It needs a key and there is none.
     """
     if config.editor == "vllm" or config.editor == "transformers":
-        from .local import Local
+        from ..asking.local import Local
 
         return Local(config, config.editor)
     return (Batches if config.batch_api else Endpoint)(config, meter, paid)
@@ -54,4 +47,4 @@ def make_editor(config: BridgeConfig, meter: Meter | None = None, paid: Paid = N
         return RulesEditor()
     meter = meter or Meter(config.prices.get(config.model))
     model = make_model(config, meter, paid)
-    return StoredAsker(model, config, VERSION, ReplyStore(replies_path(config)), meter)
+    return StoredAsker(model, config, VERSION, ReplyStore(replies_path(config.replies, config.output_dir)), meter)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..asking.asker import Asker
+from ..asking.replies import NoReply, Reply
 from ..bridge_config import BridgeConfig, BridgeMode, ValidatorSettings
 from ..data.pairs import SIDES, WEIGHTS
 from ..data.schema import Row, content, share, with_content
 from ..data.tokens import Untraceable, response_start, tokenise
-from .edit import Asker, Case, Edit, EditError, Editor, GoodEnough, Reply, Scores, TurnedDown
+from .edit import Case, Edit, EditError, Editor, GoodEnough, Scores, TurnedDown
 from .prompts import PROMPTS, SCORING, Messages, Prompt, read_reply, request, score_request
 from .scores import read_scores, token_weights, words
 from .validate import Candidate, edit_ratio, objection, refused_reply, unfinished
@@ -116,16 +118,23 @@ async def asked_twice(
         EditError: The last reply is of no use either, or there is none.
         Faults: The run can't go on.
     """
-    reply = await asker.ask(messages)
+    reply = await _asked(asker, messages)
     try:
         return read(reply), None
     except TurnedDown as error:
         first = error
     try:
-        return read(await asker.ask([*messages, *prompt.again(reply.text, first.advice, mark)])), str(first)
+        return read(await _asked(asker, [*messages, *prompt.again(reply.text, first.advice, mark)])), str(first)
     except EditError as error:
         error.turned_down = str(first)
         raise
+
+
+async def _asked(asker: Asker, messages: Messages) -> Reply:
+    try:
+        return await asker.ask(messages)
+    except NoReply as error:
+        raise EditError(str(error)) from None
 
 
 def bridged_pair(row: Row, text: str | None, mode: BridgeMode) -> Made:

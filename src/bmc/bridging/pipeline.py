@@ -7,13 +7,18 @@ import asyncio
 import contextlib
 import json
 import logging
-import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..asking.asker import Asker, StoredAsker
+from ..asking.batch import Batches
+from ..asking.cost import NONE_PAID, Meter, Paid, Quote
+from ..asking.endpoint import api_key
+from ..asking.quoting import confirm, quote
+from ..asking.store import KeptReplies, replies_path
 from ..bridge_config import BridgeConfig
 from ..config import names
 from ..data.pairs import unbridged
@@ -26,16 +31,12 @@ from ..models import load_tokenizer
 from ..plan import show
 from ..runtime import claim, elapsed, may_claim, recipe_of, whole_files, write_json, writing
 from . import page, similarity
-from .asking import StoredAsker
-from .batch import Batches
-from .cost import NONE_PAID, Meter, Paid, Quote
-from .edit import Asker, EditError, Editor, GoodEnough
-from .editors import make_editor, replies_path
-from .endpoint import api_key
+from .edit import EditError, Editor, GoodEnough
+from .editors import make_editor
 from .making import edited_pair, kept_original, scored_pair
-from .quoting import Make, quote
+from .prompts import VERSION
+from .quoting import Make, jobs
 from .statistics import Statistics
-from .store import KeptReplies
 
 logger = logging.getLogger(__name__)
 WINDOW = 8  # rows in memory for each that may be under way: one that is slow doesn't hold up the rest
@@ -57,7 +58,8 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
         if found.asked and config.editor == "openai":
             api_key(config.api_key_env)
         show(f"ask {config.model} about {found.rows:,} pairs", found.facts())
-        _confirm(config, found)
+        if config.editor == "openai":
+            confirm(config, found)
         paid = found.paid
     with writing(config.output_dir):
         folder = claim(config.output_dir, recipe_of(config), config, rows=pairs)
@@ -96,16 +98,8 @@ def load(config: BridgeConfig) -> tuple[Rows, Any]:
 
 def quote_for(config: BridgeConfig, pairs: Rows, making: Any) -> Quote:
     """What the run would ask beyond what is kept."""
-    with contextlib.closing(KeptReplies(replies_path(config))) as store:
-        return asyncio.run(quote(pairs, config, making, store))
-
-
-def _confirm(config: BridgeConfig, found: Quote) -> None:
-    """Asks on a terminal before anything is paid for."""
-    if config.yes or not found.asked or config.editor != "openai" or not sys.stdin.isatty():
-        return
-    if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise fail("the quote", "was declined, and nothing was asked; --yes goes on without a question")
+    with contextlib.closing(KeptReplies(replies_path(config.replies, config.output_dir))) as store:
+        return asyncio.run(quote(jobs(pairs, config, making), config, VERSION, store))
 
 
 def _pair(row: Row) -> Row:
@@ -134,7 +128,7 @@ async def _run(
     editor = make_editor(config, meter, paid)
     try:
         if isinstance(editor, StoredAsker) and isinstance(editor.model, Batches):
-            await editor.model.fill(pairs, making, editor)
+            await editor.model.fill(lambda: jobs(pairs, config, making), editor)
         await _write(pairs, making(editor), config, folder, statistics)
     finally:
         if isinstance(editor, StoredAsker):
@@ -143,22 +137,8 @@ async def _run(
         editor.close()
     stats = statistics.summary()
     if isinstance(editor, StoredAsker):
-        stats |= {"answers": meter.summary(meter.used), "this_run": _this_run(meter, len(pairs))}
+        stats |= {"answers": meter.summary(meter.used), "this_run": meter.this_run(len(pairs), elapsed())}
     return stats, statistics
-
-
-def _this_run(meter: Meter, rows: int) -> dict[str, Any]:
-    """What depends on when and how often a run was resumed."""
-    seconds = max(elapsed(), 0.1)
-    told = {"answers_without_usage": meter.guessed} if meter.guessed else {}
-    return {
-        "requests": meter.requests,
-        "retries": dict(sorted(meter.retries.items())),
-        **meter.summary(meter.spent),
-        **told,
-        "rows_per_second": round(rows / seconds, 2),
-        "answers_per_second": round(meter.spent["replies"] / seconds, 2),
-    }
 
 
 async def _write(pairs: Rows, make: Make, config: BridgeConfig, folder: Path, statistics: Statistics) -> None:

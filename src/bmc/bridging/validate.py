@@ -11,10 +11,11 @@ from types import ModuleType
 
 from rapidfuzz.distance import Levenshtein
 
+from ..asking.replies import Reply
 from ..bridge_config import BridgeMode, ValidatorSettings
 from ..evaluation import math, qa
 from .delimiters import delimiters
-from .edit import Case, Objection, Reply
+from .edit import Case, Objection
 from .phrases import asks_for_edit, meta_phrases, own_words, plain, refusal
 
 _SCORERS: dict[str, ModuleType] = {"qa": qa, "math": math}

@@ -61,7 +61,7 @@ def read(
         return _converted(_from_hub(name, config, split, known), known, source, name)
     if path.suffix == ".parquet":
         return _converted(_from_parquet(path), known, source, str(path))
-    return _tabular(_rows(_parsed(path), known, source, str(path)), str(path))
+    return _tabular(_rows(parsed_file(path), known, source, str(path)), str(path))
 
 
 def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> Dataset:
@@ -299,8 +299,12 @@ def _in_folder(folder: Path, split: str) -> Path:
     return files[split]
 
 
-def _parsed(path: Path) -> list[Row]:
-    """The objects of a JSONL file; or of a JSON file: a list, an object of objects (TabMWP), or JSONL all the same."""
+def parsed_file(path: Path) -> list[Row]:
+    """The objects of a JSONL file; or of a JSON file: a list, an object of objects (TabMWP), or JSONL all the same.
+
+    Raises:
+        Faults: It can't be read, or is no such file.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from .answers import stated_answer
+from .answers import MARK, stated_answer
 
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 
@@ -22,6 +22,18 @@ def normalise(answer: str) -> str:
 def extract(text: str) -> str:
     """The answer that a response states; empty if it states none."""
     return stated_answer(text) or ""
+
+
+def correct_released(text: str, gold: str) -> bool:
+    """The rule of the paper's released code: what follows the last "The answer is", in lower case, is the gold answer
+    as it stands. A gold answer with a capital is never met.
+
+    Args:
+        text: The whole response.
+        gold: The answer that it must state.
+    """
+    _, found, stated = text.rpartition(MARK)
+    return bool(found) and stated.strip().lower() == gold
 
 
 def correct(answer: str, gold: str) -> bool:

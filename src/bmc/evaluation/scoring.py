@@ -14,38 +14,53 @@ SCORERS: dict[str, ModuleType] = {"qa": qa, "math": math}
 
 
 def predict(row: Row, text: str) -> Row:
-    """A line of `predictions.jsonl`; `correct` is None where nothing can be compared (chat, or no gold answer)."""
+    """A line of `predictions.jsonl`; `correct` is None where nothing can be compared (chat, or no gold answer), and
+    `correct_released` also where the released code's rule isn't known (math).
+    """
     scorer = SCORERS.get(row.get("task") or "")
     gold = None if row.get("answer") is None else str(row["answer"])
     answer = scorer.extract(text) if scorer else None
     return {
         "id": row.get("id"),
         "source": row.get("source"),
+        **({"question_id": row["question_id"]} if "question_id" in row else {}),  # Arena-Hard's name of it
         "prompt": content(row["prompt"]),
         "prediction": text,
         "answer": answer,
         "gold": gold,
         "correct": scorer.correct(answer, gold) if scorer and gold else None,
+        "correct_released": qa.correct_released(text, gold) if scorer is qa and gold else None,
     }
 
 
 def summarise(predictions: list[Row]) -> dict[str, Any]:
-    """n, accuracy and interval of each benchmark (`source`) and, of several, their macro average."""
-    scored: dict[str, list[bool]] = defaultdict(list)
+    """n, accuracy and interval of each benchmark (`source`) and, of several, their macro average; where the released
+    code's rule is known, what it says of the same rows too (`…_released`).
+    """
+    scored: dict[str, list[Row]] = defaultdict(list)
     for prediction in predictions:
         if prediction["correct"] is not None:
-            scored[prediction["source"] or "data"].append(prediction["correct"])
-    results: dict[str, Any] = {name: accuracy(hits) for name, hits in sorted(scored.items())}
+            scored[prediction["source"] or "data"].append(prediction)
+    results: dict[str, Any] = {name: _scores(rows) for name, rows in sorted(scored.items())}
     summary: dict[str, Any] = {"n": len(predictions), "results": results}
     if len(results) > 1:  # the paper's "Avg." column
         summary["average"] = sum(result["accuracy"] for result in results.values()) / len(results)
     return summary
 
 
+def _scores(rows: list[Row]) -> dict[str, Any]:
+    scores: dict[str, Any] = accuracy([row["correct"] for row in rows])
+    released = [row["correct_released"] for row in rows]
+    if None in released:
+        return scores
+    return scores | {f"{key}_released": value for key, value in accuracy(released).items() if key != "n"}
+
+
 def describe(metrics: Row) -> str:
     """A line for each benchmark: accuracy, interval, n."""
     lines = [
         f"{name}: {100 * r['accuracy']:.1f} % ({r['correct']}/{r['n']}; 95 % interval {_percents(r['interval'])})"
+        + (f"; as released: {100 * r['accuracy_released']:.1f} %" if "accuracy_released" in r else "")
         for name, r in metrics["results"].items()
     ]
     return "\n".join(lines or [f"{metrics['n']} responses; nothing to compare them with"])

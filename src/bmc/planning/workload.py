@@ -20,8 +20,10 @@ ROWS: dict[tuple[str, str], int] = {
     ("ecqa", "train"): 7_598, ("ecqa", "test"): 2_194,
     ("qasc", "train"): 8_134, ("qasc", "test"): 926,
     ("openbookqa", "test"): 500, ("strategyqa", "test"): 687,
+    ("arc_easy", "test"): 2_376, ("arc_challenge", "test"): 1_172,
     ("metamathqa", "train"): 40_000, ("gsm8k", "test"): 1_319, ("math", "test"): 5_000,
     ("mawps", "test"): 2_065, ("tabmwp", "test"): 1_000,
+    ("math_500", "test"): 500, ("svamp", "test"): 300, ("asdiv", "test"): 2_305,
     ("ultrachat_200k", "train"): 207_865, ("ultrafeedback", "train"): 61_135, ("ultrafeedback", "test"): 2_000,
     ("alpaca_eval", "test"): 805, ("arena_hard", "test"): 500,
 }  # fmt: skip

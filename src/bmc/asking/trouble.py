@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import Faults, fail
-from .edit import EditError
+from .replies import NoReply
 
 KEPT = "every answer so far is kept; run the same command again to go on"
 TRANSIENT = {408, 409, 425, 429}  # and 5xx
@@ -84,7 +84,7 @@ def refusal(status: int, body: Any, headers: Mapping[str, str], where: str, key:
         key_env: The variable that holds it.
 
     Returns:
-        `Transient`, `EditError` or `Faults`.
+        `Transient`, `NoReply` or `Faults`.
     """
     said, code = _said(body)
     said = without(key, said)[:200]
@@ -93,7 +93,7 @@ def refusal(status: int, body: Any, headers: Mapping[str, str], where: str, key:
     if status in TRANSIENT or status >= 500:
         return Transient(f"HTTP {status}", retry_after(headers))
     if status == 413 or (status in (400, 422) and _ROW_FAULT.search(f"{code} {said}")):
-        return EditError("endpoint refuses the pair: too long, or filtered")
+        return NoReply("endpoint refuses the request: too long, or filtered")
     if status == 401:
         return fail(where, f"refuses the key in {key_env}; set a valid one")
     return fail(where, f"refuses the request ({status}: {said}); mend the recipe")
@@ -138,11 +138,22 @@ def completion(body: Any, key: str) -> dict[str, Any] | Exception:
     # A word of the language as a key ("none", for a server without keys) is no secret, and may stand in a text.
     secret = key if len(key) >= 8 and not key.isalpha() else ""
     usage = body.get("usage")
+    first = _first_token(choice)
     return {
         "content": without(secret, _whole_characters(content)),
         "finish_reason": choice.get("finish_reason"),
         "usage": usage if isinstance(usage, dict) else None,
+        **({} if first is None else {"first_token": first}),
     }
+
+
+def _first_token(choice: Any) -> list[dict[str, Any]] | None:
+    """What might have stood in the place of an answer's first token, where the endpoint tells."""
+    try:
+        likely = choice["logprobs"]["content"][0]["top_logprobs"]
+        return [{"token": str(one["token"]), "logprob": float(one["logprob"])} for one in likely]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def _whole_characters(text: str) -> str:

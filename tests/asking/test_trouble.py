@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bmc.bridging.trouble import place, retry_after, wait_before
+from bmc.asking.trouble import place, retry_after, wait_before
 
 
 @pytest.mark.parametrize(

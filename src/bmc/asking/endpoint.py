@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from ..config import AskingArguments
 from ..errors import Faults, fail
-from .asking import Stopped
+from .asker import Stopped
 from .cost import NONE_PAID, Messages, Meter, Paid, approximate_tokens, dollars, prompt_text
-from .edit import EditError
 from .limits import Budget, OverBudget, TokenBucket
+from .replies import NoReply
 from .trouble import KEPT, Transient, not_the_protocol, place, read_completion, refusal, wait_before
 
 Result = TypeVar("Result")
@@ -47,7 +47,7 @@ class Endpoint:
         self.answers = self.written = 0  # and tokens that they had, to guess what the next one will have
 
     async def answer(self, messages: Messages, key: str) -> dict[str, Any]:
-        """As `asking.Model.answer`."""
+        """As `asker.Model.answer`."""
         read = approximate_tokens(prompt_text(messages))
         written = self.written / self.answers if self.answers else min(read, self.settings.max_tokens)
         guess = dollars(self.meter.price, read, min(read, self.settings.max_tokens))
@@ -84,19 +84,19 @@ class Endpoint:
         if self.failures >= max(LEAST_PATIENCE, 3 * self.settings.max_concurrency):
             told = f"has failed {self.failures} requests one after another, each for good (now: {kind})"
             return fail(self.line.where, f"{told}; see to the server: {KEPT}")
-        return EditError(f"endpoint failed: {kind}")
+        return NoReply(f"endpoint failed: {kind}")
 
     async def _once(self, messages: Messages, read: int, tokens: float) -> dict[str, Any]:
         """One request.
 
         Raises:
-            Transient, EditError, Faults: It failed.
+            Transient, NoReply, Faults: It failed.
             Stopped: It wasn't sent.
         """
         waits = [bucket.reserve(units) for bucket, units in ((self.requests, 1), (self.tokens, tokens)) if bucket]
         await self._pause(max(waits, default=0.0))
         self.meter.requests += 1
-        line, body = self.line, request_body(self.settings, messages)
+        line, body = self.line, self.settings.request(messages)
         response = await line.send(line.client.chat.completions.with_raw_response.create(**body))
         outcome = read_completion(response.text, line.where, line.key, line.understood)
         if isinstance(outcome, Exception):
@@ -136,7 +136,7 @@ class Line:
 
     def __init__(self, settings: AskingArguments) -> None:
         self.settings, self.key = settings, api_key(settings.api_key_env)
-        self.where = f"editor at {place(settings.base_url)}"
+        self.where = f"{settings.model} at {place(settings.base_url)}"
         self.reached = self.understood = False
         import openai
 
@@ -152,7 +152,7 @@ class Line:
             timed: Whether `timeout` is for all of it, and not just for each of the waits in it (files).
 
         Raises:
-            Transient, EditError, Faults: It failed.
+            Transient, NoReply, Faults: It failed.
         """
         import openai
 
@@ -170,7 +170,7 @@ class Line:
                 raise fail(self.where, "can't be reached; check base_url and that the server is up") from None
             raise Transient("lost connection") from None
         except UnicodeEncodeError:
-            raise EditError("half a surrogate pair in its text, which no request can carry") from None
+            raise NoReply("half a surrogate pair in its text, which no request can carry") from None
         except openai.APIError:
             raise not_the_protocol(self.where) from None
         self.reached = True
@@ -197,16 +197,6 @@ async def tried(
             meter.retry(str(error))
             await pause(wait_before(retry, error.after))
     raise AssertionError
-
-
-def request_body(settings: AskingArguments, messages: Messages) -> dict[str, Any]:
-    """A request, as the protocol has it."""
-    return {
-        "model": settings.model,
-        "messages": messages,
-        "temperature": settings.temperature,
-        "max_tokens": settings.max_tokens,
-    }
 
 
 def over_budget(most: float, spent: float) -> Faults:

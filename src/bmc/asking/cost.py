@@ -216,6 +216,19 @@ class Meter:
             f"{spent['completion_tokens']:,} written"
         )
 
+    def this_run(self, rows: int, seconds: float) -> dict[str, Any]:
+        """What depends on when and how often a run was resumed, for its statistics."""
+        seconds = max(seconds, 0.1)
+        told = {"answers_without_usage": self.guessed} if self.guessed else {}
+        return {
+            "requests": self.requests,
+            "retries": dict(sorted(self.retries.items())),
+            **self.summary(self.spent),
+            **told,
+            "rows_per_second": round(rows / seconds, 2),
+            "answers_per_second": round(self.spent["replies"] / seconds, 2),
+        }
+
     def _add(self, sums: dict[str, float], reply: dict[str, Any]) -> None:
         sums["replies"] += 1
         sums["prompt_tokens"] += reply["prompt_tokens"]

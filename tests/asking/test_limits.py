@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmc.bridging.limits import Budget, OverBudget, TokenBucket
+from bmc.asking.limits import Budget, OverBudget, TokenBucket
 
 
 class Clock:

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from server import ChatServer, Reply, part, revises, says
 
+from bmc.asking.cost import Quote
 from bmc.bridge_config import BridgeConfig
-from bmc.bridging import pipeline
-from bmc.bridging.cost import Quote, TokenCounter, approximate_tokens, dollars
 from bmc.bridging.pipeline import bridge, load, quote_for
 from bmc.config import DatasetConfig, DatasetMixture, Price
 from bmc.errors import Faults
@@ -47,47 +46,6 @@ def mends(request: dict[str, Any], number: int) -> Reply:
 
 def quote(config: BridgeConfig) -> Quote:
     return quote_for(config, *load(config))
-
-
-@pytest.mark.parametrize(
-    ("text", "tokens"), [("", 0), ("abcd", 1), ("abcde", 2), ("é", 1), ("水水水", 3), ("\ud83d", 1)]
-)
-def test_four_bytes_a_token(text: str, tokens: int) -> None:
-    assert approximate_tokens(text) == tokens
-
-
-def test_dollars() -> None:
-    assert dollars(Price(input=10, output=30), 1_000_000, 500_000) == 25.0
-    assert dollars(Price(input=10, output=30), 1_000_000, 500_000, batch=True) == 12.5
-    assert dollars(None, 5, 5) == 0.0
-
-
-def test_the_papers_own_sum() -> None:
-    """§4's prices; 61,135 pairs of 1,000 tokens to read and 300 to write: $611.35 + $550.215."""
-    found = Quote(BridgeConfig(output_dir="o", model="g", prices={"g": Price(input=10, output=30)}))
-    found.prompt_tokens, found.completion_tokens = 61_135 * 1000, 61_135 * 300
-    assert found.dollars == pytest.approx(1161.565)
-    found.settings.batch_api = True
-    assert found.dollars == pytest.approx(580.7825)
-
-
-@pytest.mark.parametrize(
-    ("requests", "tokens", "minutes"), [(None, None, None), (50, None, 2.0), (None, 3000, 4.0), (50, 3000, 4.0)]
-)
-def test_minutes_at_the_limits(requests: float | None, tokens: float | None, minutes: float | None) -> None:
-    found = Quote(BridgeConfig(output_dir="o", requests_per_minute=requests, tokens_per_minute=tokens))
-    found.asked, found.prompt_tokens, found.completion_tokens = 100, 9000, 3000
-    assert found.minutes == minutes
-
-
-def test_a_tokenizer_on_this_machine_counts(model_dir: Path) -> None:
-    count = TokenCounter(str(model_dir))
-    assert count("abcdé") == 6  # a token a byte
-    assert count.how == f"the tokenizer of {model_dir}"
-    for _ in range(300):
-        count("ab")
-    assert count("abc") == pytest.approx(3)  # by the ratio of those before
-    assert TokenCounter("gpt-4").how == TokenCounter("no/such-model").how == "four bytes a token"
 
 
 def test_a_quote_is_what_is_then_asked_and_paid(tmp_path: Path) -> None:
@@ -156,7 +114,7 @@ def test_the_budget_holds_over_runs_and_keeps_everything(tmp_path: Path) -> None
 def test_a_terminal_is_asked_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: str, asked: int
 ) -> None:
-    monkeypatch.setattr(pipeline.sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda prompt: said)
     with ChatServer(mends) as server:
         config = recipe(tmp_path, server.url)
@@ -172,7 +130,7 @@ def test_a_terminal_is_asked_first(
 
 
 def test_yes_skips_the_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda prompt: pytest.fail("asked"))
     with ChatServer(mends) as server:
         bridge(recipe(tmp_path, server.url, yes=True))

@@ -1,4 +1,4 @@
-"""An endpoint as the editor: what it is asked, what its failures mean, and that the key is nowhere."""
+"""A model behind an endpoint: what it is asked, what its failures mean, and that the key is nowhere."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import asyncio
 import logging
 import sqlite3
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from server import HANGS_UP, NO_JSON, ChatServer, Reply, Script, half_sent, refuses, says
 
-from bmc.bridge_config import BridgeConfig
-from bmc.bridging import editors, trouble
-from bmc.bridging.asking import StoredAsker
-from bmc.bridging.cost import Meter
-from bmc.bridging.edit import EditError
-from bmc.bridging.editors import make_editor
-from bmc.bridging.rules import RulesEditor
-from bmc.config import Price
+from bmc.asking import trouble
+from bmc.asking.asker import StoredAsker
+from bmc.asking.cost import Meter
+from bmc.asking.endpoint import Endpoint
+from bmc.asking.replies import NoReply
+from bmc.asking.store import ReplyStore
+from bmc.config import AskingArguments, Price
 from bmc.errors import Faults
 
 KEY = "sk-test-57c1"
@@ -29,29 +28,32 @@ ASKED = [{"role": "system", "content": "Mend."}, {"role": "user", "content": "é
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDITOR_KEY", KEY)
+    monkeypatch.setenv("MODEL_KEY", KEY)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setattr(trouble, "FIRST_WAIT", 0.001)
 
 
-def recipe(url: str | None, **settings: Any) -> BridgeConfig:
-    given = {"output_dir": "unused", "api_key_env": "EDITOR_KEY", "max_retries": 0, "model": "m", "timeout": 5.0}
-    return BridgeConfig(**{**given, "base_url": url, **settings})
+def recipe(url: str | None, **settings: Any) -> AskingArguments:
+    given = {"api_key_env": "MODEL_KEY", "max_retries": 0, "model": "m", "timeout": 5.0}
+    return AskingArguments(**{**given, "base_url": url, **settings})
 
 
-def ask(folder: Path, config: BridgeConfig, *conversations: Any, meter: Meter | None = None) -> Any:
+def ask(
+    folder: Path, config: AskingArguments, *conversations: Any, meter: Meter | None = None, version: int = 1
+) -> Any:
     """The reply to one conversation, or those to many that are asked at once; errors are among them."""
 
     async def run() -> Any:
-        editor = make_editor(replace(config, replies=str(folder / "replies.sqlite")), meter)
-        assert isinstance(editor, StoredAsker)
+        counts = meter or Meter(config.prices.get(config.model))
+        model = Endpoint(config, counts)
+        asker = StoredAsker(model, config, version, ReplyStore(folder / "replies.sqlite"), counts)
         try:
             if not conversations:
-                return await editor.ask(ASKED)
-            return await asyncio.gather(*map(editor.ask, conversations), return_exceptions=True)
+                return await asker.ask(ASKED)
+            return await asyncio.gather(*map(asker.ask, conversations), return_exceptions=True)
         finally:
-            await editor.aclose()
-            editor.close()
+            await asker.aclose()
+            asker.close()
 
     return asyncio.run(run())
 
@@ -125,7 +127,7 @@ def test_transient_failures_are_tried_again_and_counted(tmp_path: Path, kind: st
 
 @pytest.mark.parametrize("kind", TRANSIENT)
 def test_tries_run_out(tmp_path: Path, kind: str) -> None:
-    with ChatServer(always(TRANSIENT[kind])) as server, pytest.raises(EditError, match=f"^endpoint failed: {kind}$"):
+    with ChatServer(always(TRANSIENT[kind])) as server, pytest.raises(NoReply, match=f"^endpoint failed: {kind}$"):
         ask(tmp_path, recipe(server.url, max_retries=3))
     assert len(server.requests) == 4  # the first, and three more
 
@@ -140,7 +142,7 @@ def test_a_slow_endpoint(tmp_path: Path) -> None:
     slow = {**says("late"), "delay": 0.5}
     with ChatServer(lambda request, number: slow if number == 0 else says("4")) as server:
         assert ask(tmp_path, recipe(server.url, timeout=0.2, max_retries=1)).text == "4"
-    with ChatServer(always(slow)) as server, pytest.raises(EditError, match=r"no answer in 0\.1 s"):
+    with ChatServer(always(slow)) as server, pytest.raises(NoReply, match=r"no answer in 0\.1 s"):
         ask(tmp_path / "b", recipe(server.url, timeout=0.1))
 
 
@@ -161,13 +163,16 @@ ROW_FAULTS = [
 
 @pytest.mark.parametrize("reply", ROW_FAULTS)
 def test_a_refusal_of_one_row(tmp_path: Path, reply: Reply) -> None:
-    with ChatServer(always(reply)) as server, pytest.raises(EditError, match="refuses the pair: too long, or filtered"):
+    with (
+        ChatServer(always(reply)) as server,
+        pytest.raises(NoReply, match="refuses the request: too long, or filtered"),
+    ):
         ask(tmp_path, recipe(server.url, max_retries=3))
     assert len(server.requests) == 1
 
 
 STOPS = [
-    (refuses(401, f"bad key {KEY}"), "refuses the key in EDITOR_KEY; set a valid one"),
+    (refuses(401, f"bad key {KEY}"), "refuses the key in MODEL_KEY; set a valid one"),
     (refuses(403, f"{KEY} may not"), "refuses the request (403: … may not); mend the recipe"),
     (refuses(404, "no model m"), "refuses the request (404: no model m); mend the recipe"),
     (refuses(400, "no such\nsetting"), "refuses the request (400: no such setting); mend the recipe"),
@@ -188,7 +193,7 @@ STOPS = [
 def test_a_request_that_can_never_do_stops_the_run(tmp_path: Path, reply: Reply, words: str) -> None:
     with ChatServer(always(reply)) as server, pytest.raises(Faults) as raised:
         ask(tmp_path, recipe(server.url, max_retries=3))
-    assert str(raised.value) == f"editor at {server.url}: {words}"
+    assert str(raised.value) == f"m at {server.url}: {words}"
     assert len(server.requests) == 1
     assert KEY not in str(raised.value)
 
@@ -221,7 +226,7 @@ def test_a_server_that_fails_and_fails_stops_the_run(tmp_path: Path) -> None:
         config = recipe(server.url, max_concurrency=1)
         results = ask(tmp_path, config, *numbered(99))
     assert len(server.requests) == 9 + 50
-    assert sum(isinstance(result, EditError) for result in results) == 49
+    assert sum(isinstance(result, NoReply) for result in results) == 49
     assert "has failed 50 requests one after another, each for good (now: HTTP 500)" in str(results[-1])
 
 
@@ -258,13 +263,13 @@ def test_the_budget_stops_before_it_is_exceeded_and_keeps_all(tmp_path: Path) ->
     assert str(results[-1]).startswith(told)
 
 
-def test_what_was_answered_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     with ChatServer(always(says("4"))) as server, ChatServer(always(says("4"))) as other:
         config = recipe(server.url)
         same = (
             config,
-            replace(config, proportion=0.5, max_retries=1, output_dir="b", mode="fresh", template="instruction"),
-            replace(config, base_url=other.url, max_concurrency=2, timeout=9.0, api_key_env="EDITOR_KEY"),
+            replace(config, max_retries=1, yes=True),
+            replace(config, base_url=other.url, max_concurrency=2, timeout=9.0, api_key_env="MODEL_KEY"),
         )
         for unchanged in same:
             ask(tmp_path, unchanged)
@@ -275,8 +280,7 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path, monkeypatch: pytes
             ask(tmp_path, anew)
             assert len(server.requests) == count
         ask(tmp_path, config, ASKED[1:])
-        monkeypatch.setattr(editors, "VERSION", -1)
-        ask(tmp_path, config)
+        ask(tmp_path, config, version=2)
         assert len(server.requests) == 6
 
 
@@ -289,7 +293,7 @@ def test_what_is_asked_twice_at_once_is_sent_once(tmp_path: Path) -> None:
 
 def test_a_useless_reply_is_kept_and_trouble_is_not(tmp_path: Path) -> None:
     with ChatServer(lambda request, number: refuses(500) if number == 0 else says("")) as server:
-        with pytest.raises(EditError):
+        with pytest.raises(NoReply):
             ask(tmp_path, recipe(server.url))
         for _ in range(2):
             assert ask(tmp_path, recipe(server.url)).text == ""
@@ -298,7 +302,7 @@ def test_a_useless_reply_is_kept_and_trouble_is_not(tmp_path: Path) -> None:
 
 def test_half_a_surrogate_pair_can_not_be_sent(tmp_path: Path) -> None:
     (failure,) = ask(tmp_path, recipe("http://127.0.0.1:9/v1"), [{"role": "user", "content": "\ud83d"}])
-    assert isinstance(failure, EditError)
+    assert isinstance(failure, NoReply)
     assert "surrogate" in str(failure)
 
 
@@ -320,28 +324,19 @@ def test_the_key_is_in_no_file_and_no_log(tmp_path: Path, caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize("value", [None, "", " ", "sk\u00e9", "sk\n1"])
-def test_no_key_is_a_fault_and_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
-) -> None:
-    monkeypatch.delenv("EDITOR_KEY")
+def test_no_key_is_a_fault(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("MODEL_KEY")
     if value is not None:
-        monkeypatch.setenv("EDITOR_KEY", value)
-    with pytest.raises(Faults, match=r"^environment variable EDITOR_KEY: (is not set; export|holds characters)"):
-        make_editor(recipe("http://127.0.0.1:9/v1", output_dir=str(tmp_path / "out" / "run")))
-    assert list(tmp_path.iterdir()) == []
+        monkeypatch.setenv("MODEL_KEY", value)
+    with pytest.raises(Faults, match=r"^environment variable MODEL_KEY: (is not set; export|holds characters)"):
+        Endpoint(recipe("http://127.0.0.1:9/v1"), Meter(None))
 
 
 def test_a_key_may_end_in_a_newline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDITOR_KEY", f"{KEY}\n")
+    monkeypatch.setenv("MODEL_KEY", f"{KEY}\n")
     with ChatServer(always(says("4"))) as server:
         ask(tmp_path, recipe(server.url))
     assert server.keys == [f"Bearer {KEY}"]
-
-
-def test_rules_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("EDITOR_KEY")
-    assert isinstance(make_editor(recipe(None, editor="rules")), RulesEditor)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stop_does_not_wait_for_a_long_back_off(tmp_path: Path) -> None:
@@ -355,3 +350,26 @@ def test_a_stop_does_not_wait_for_a_long_back_off(tmp_path: Path) -> None:
         results = ask(tmp_path, recipe(server.url, max_retries=3, max_concurrency=2), *numbered(2))
     assert all("refuses the key" in str(result) for result in results)
     assert time.monotonic() - begun < 30
+
+
+def test_log_probabilities_of_the_first_token_are_kept(tmp_path: Path) -> None:
+    """They are asked for by whatever settings want them, and are then part of the request's name."""
+
+    @dataclass(kw_only=True)
+    class Weighed(AskingArguments):
+        def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+            return super().request(messages) | {"logprobs": True, "top_logprobs": 2}
+
+    reply = says("M")
+    likely = [{"token": "M", "logprob": -0.1, "bytes": [77]}, {"token": "m", "logprob": -2.4, "bytes": None}]
+    reply["body"]["choices"][0]["logprobs"] = {"content": [{"token": "M", "logprob": -0.1, "top_logprobs": likely}]}
+    with ChatServer(always(reply)) as server:
+        config = Weighed(base_url=server.url, api_key_env="MODEL_KEY", model="m")
+        for _ in range(2):  # from the endpoint, then from the store
+            found = ask(tmp_path, config).first_token
+            assert found == [{"token": "M", "logprob": -0.1}, {"token": "m", "logprob": -2.4}]
+        assert server.requests[0]["top_logprobs"] == 2
+        ask(tmp_path, recipe(server.url))
+        assert len(server.requests) == 2
+    with ChatServer(always(says("4"))) as server:
+        assert ask(tmp_path, recipe(server.url, model="n")).first_token is None

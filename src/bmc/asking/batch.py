@@ -14,14 +14,13 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from ..bridge_config import BridgeConfig
-from ..data.schema import Row
+from ..config import AskingArguments
 from ..errors import Faults, fail
-from .asking import StoredAsker
+from .asker import StoredAsker
 from .cost import NONE_PAID, Messages, Meter, Paid, approximate_tokens, dollars, prompt_text
-from .edit import EditError
-from .endpoint import Line, Result, metered, over_budget, request_body, tried
-from .quoting import Make, Notes, note_requests
+from .endpoint import Line, Result, metered, over_budget, tried
+from .quoting import Job, Notes, note_requests
+from .replies import NoReply
 from .store import ReplyStore
 from .trouble import KEPT, Transient, completion, place, refusal
 
@@ -46,7 +45,7 @@ class Batches:
         Faults: There is no key.
     """
 
-    def __init__(self, settings: BridgeConfig, meter: Meter, paid: Paid = NONE_PAID) -> None:
+    def __init__(self, settings: AskingArguments, meter: Meter, paid: Paid = NONE_PAID) -> None:
         self.settings, self.meter, self.paid = settings, meter, paid
         self.line = Line(settings)
         self.failed: dict[str, str] = {}  # request → why it has no answer
@@ -55,7 +54,7 @@ class Batches:
 
     async def answer(self, messages: Messages, key: str) -> dict[str, Any]:
         """There is none beyond those in the store."""
-        raise EditError(self.failed.get(key, "the Batch API gave no answer"))
+        raise NoReply(self.failed.get(key, "the Batch API gave no answer"))
 
     def stop(self) -> None:
         pass
@@ -63,12 +62,11 @@ class Batches:
     async def aclose(self) -> None:
         await self.line.client.close()
 
-    async def fill(self, rows: Iterable[Row], making: Callable[[StoredAsker], Make], asker: StoredAsker) -> None:
+    async def fill(self, jobs: Callable[[], Iterable[Job]], asker: StoredAsker) -> None:
         """Has everything answered that the rows ask, second tries included.
 
         Args:
-            rows: (x, y_w, y_l), to be gone through several times.
-            making: An asker → what makes a pair with it.
+            jobs: What each row asks; called several times.
             asker: Whose store gets the answers.
 
         Raises:
@@ -77,15 +75,13 @@ class Batches:
         store = asker.store
         assert isinstance(store, ReplyStore)
         await self._collect(store)
-        while await self._submit(rows, making, asker, store):
+        while await self._submit(jobs(), asker, store):
             before = self.outcomes
             await self._collect(store)
             if self.outcomes == before:
                 raise fail(self.line.where, f"its Batch API told nothing of what it was asked; {KEPT}")
 
-    async def _submit(
-        self, rows: Iterable[Row], making: Callable[[StoredAsker], Make], asker: StoredAsker, store: ReplyStore
-    ) -> bool:
+    async def _submit(self, jobs: Iterable[Job], asker: StoredAsker, store: ReplyStore) -> bool:
         """Submits what the rows ask and the store doesn't have; whether there was anything.
 
         A file is submitted as soon as it is full.
@@ -104,14 +100,13 @@ class Batches:
                 return
             left -= cost
             asked.add(name)
-            body = request_body(self.settings, messages)
+            body = self.settings.request(messages)
             batch.add({"custom_id": key, "method": "POST", "url": URL, "body": body})
 
         noting = StoredAsker(Notes(note), self.settings, asker.version, store, Meter(None))
-        make = making(noting)
         try:
-            for row in rows:
-                await note_requests(row, make, noting, self.settings.mode)
+            for job in jobs:
+                await note_requests(job, noting)
                 if batch.full:
                     await self._send(batch, store)
             if batch.count:

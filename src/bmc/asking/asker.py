@@ -8,12 +8,32 @@ from typing import Any, Protocol
 from ..config import AskingArguments
 from ..errors import Faults, fail
 from .cost import Messages, Meter
-from .edit import Reply
+from .replies import Reply
 from .store import KeptReplies, ReplyStore, request_key
 
 
 class Stopped(Exception):
     """The run stops; nothing more is asked."""
+
+
+class Asker(Protocol):
+    """A model that answers messages, from what was kept or by being asked now."""
+
+    async def ask(self, messages: Messages) -> Reply:
+        """The reply to a conversation.
+
+        Args:
+            messages: `role` and `content` of each turn, the last one the user's.
+
+        Raises:
+            NoReply: The endpoint has no reply for this row (too long, filtered, failed for good).
+            Faults: The run can't go on (no such model, a refused key).
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of what it holds."""
+        ...
 
 
 class Model(Protocol):
@@ -27,7 +47,7 @@ class Model(Protocol):
             key: The request's name, the same in every run.
 
         Raises:
-            EditError: There is none for this row.
+            NoReply: There is none for this row.
             Faults: The run can't go on.
             Stopped: It was stopped before it asked.
         """
@@ -64,13 +84,7 @@ class StoredAsker:
 
     def key(self, messages: Messages) -> str:
         """The request's name: all that its answer depends on."""
-        return request_key(
-            version=self.version,
-            model=self.settings.model,
-            temperature=self.settings.temperature,
-            max_tokens=self.settings.max_tokens,
-            messages=messages,
-        )
+        return request_key(version=self.version, **self.settings.request(messages))
 
     async def ask(self, messages: Messages) -> Reply:
         """The reply to a conversation, now or as it was when it was first asked."""
@@ -83,7 +97,13 @@ class StoredAsker:
                 task.add_done_callback(lambda done: self._finished(key, done))
             reply = await asyncio.shield(task)  # whoever stops waiting doesn't lose an answer that is paid for
         self.meter.use(reply)
-        return Reply(reply["content"], reply["finish_reason"], reply["prompt_tokens"], reply["completion_tokens"])
+        return Reply(
+            text=reply["content"],
+            finish_reason=reply["finish_reason"],
+            prompt_tokens=reply["prompt_tokens"],
+            completion_tokens=reply["completion_tokens"],
+            first_token=reply.get("first_token"),
+        )
 
     async def look(self, messages: Messages) -> None:
         """Has a request answered if it isn't yet, and counts nothing."""

@@ -13,9 +13,9 @@ from ..data.templates import encode_prompt
 from ..errors import fail
 from ..generation import Complete, Response
 from ..models import check_model, load_tokenizer
-from .asking import Stopped
+from .asker import Stopped
 from .cost import Messages
-from .edit import EditError
+from .replies import NoReply
 
 _GATHERING = 0.02  # seconds in which requests join the next batch; a batch takes seconds
 
@@ -61,12 +61,12 @@ class Local:
         self.stopped = False
 
     async def answer(self, messages: Messages, key: str) -> dict[str, Any]:
-        """As `asking.Model.answer`."""
+        """As `asker.Model.answer`."""
         if self.stopped:
             raise Stopped
         ids = self._encoded(messages)
         if len(ids) >= self.longest:
-            raise EditError("too long for the model")
+            raise NoReply("too long for the model")
         request = _Request(key, ids, asyncio.get_running_loop().create_future())
         self.queue.append(request)
         if self.worker is None or self.worker.done():
@@ -89,7 +89,7 @@ class Local:
         try:
             return encode_prompt(self.tokenizer, messages)
         except TemplateError as error:
-            what = f"its chat template refuses the editor's messages ({error}); choose another model"
+            what = f"its chat template refuses the messages ({error}); choose another model"
             raise fail(f"model {self.model.model_name_or_path}", what) from None
 
     async def _work(self) -> None:

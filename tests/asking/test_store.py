@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bmc.bridging.store import KeptReplies, ReplyStore, request_key
+from bmc.asking.store import KeptReplies, ReplyStore, request_key
 from bmc.errors import Faults
 
 
@@ -46,7 +46,7 @@ def test_many_at_once_are_all_kept(tmp_path: Path) -> None:
 
 
 def run(code: str, path: Path) -> subprocess.Popen[str]:
-    head = "import asyncio, os, sys, time\nfrom pathlib import Path\nfrom bmc.bridging.store import ReplyStore\n"
+    head = "import asyncio, os, sys, time\nfrom pathlib import Path\nfrom bmc.asking.store import ReplyStore\n"
     head += f"path = Path({str(path)!r})\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
