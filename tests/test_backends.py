@@ -82,6 +82,26 @@ def test_padding_stands_between_the_head_and_the_rest(prompts: list[list[int]]) 
     assert all(seen[head:] == sorted(seen[head:]) for seen in mask.tolist())
 
 
+@given(st.lists(st.tuples(st.integers(1, 50), st.booleans()), min_size=1, max_size=6), st.integers(1, 2))
+def test_a_cache_with_room_holds_what_was_put_into_it(steps: list[tuple[int, bool]], heads: int) -> None:
+    kept, expected = torch.tensor([]), torch.empty(3, heads, 0, 4)
+    for count, leaves in steps:
+        new = torch.rand(len(expected), heads, count, 4)
+        kept, expected = decoding.appended(kept, new), torch.cat([expected, new], -2)
+        assert torch.equal(kept, expected)
+        if leaves and len(expected) > 1:
+            kept, expected = kept[[0, -1]], expected[[0, -1]]
+
+
+def test_a_cache_with_room_stays_where_it_is() -> None:
+    kept = decoding.appended(torch.tensor([]), torch.rand(2, 3, 5, 4))
+    places = {kept.data_ptr()}
+    for _ in range(decoding.ROOM):
+        kept = decoding.appended(kept, torch.rand(2, 3, 1, 4))
+        places.add(kept.data_ptr())
+    assert len(places) == 1
+
+
 def sampled(model: Any, order: list[int], size: int, **settings: Any) -> dict[int, list[int]]:
     """By prompt, what is drawn where prompts come in such an order and batches."""
     args = GenerationArguments(max_new_tokens=8, **{"temperature": 1.0, **settings})

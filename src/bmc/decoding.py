@@ -15,9 +15,11 @@ from transformers import (
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
+from transformers.cache_utils import DynamicLayer
 
 from .config import GenerationArguments
 
+ROOM = 64  # tokens
 LEAVING = 1 / 8  # share of a batch that has ended when it is made smaller
 _SMALLEST = 2.0**-25  # half of what a uniform float32's steps are, and where an exponential variate may come out as 0
 
@@ -40,6 +42,7 @@ def decode(
         pad: Stands before what is a prompt's own where that is shorter than the longest.
     """
     cache = DynamicCache(config=model.config)
+    cache.layers = [Growing() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     head = 0 if any(cache.is_sliding) else _head(prompts)  # a window counts padding within a prompt as its tokens
     ids, mask = _padded(prompts, head, pad, model.device)
     if head:
@@ -87,6 +90,33 @@ def _padded(prompts: list[list[int]], head: int, pad: int, device: Any) -> tuple
     rows = [[*prompt[:head], *[pad] * gap, *prompt[head:]] for prompt, gap in zip(prompts, gaps, strict=True)]
     seen = [[1] * head + [0] * gap + [1] * (longest - head - gap) for gap in gaps]
     return torch.tensor(rows, device=device), torch.tensor(seen, device=device)
+
+
+class Growing(DynamicLayer):
+    """A layer's keys and values with room for more; transformers' copies all of them for each new token."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        """As `DynamicLayer.update`."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys: torch.Tensor = appended(self.keys, key_states)
+        self.values: torch.Tensor = appended(self.values, value_states)
+        return self.keys, self.values
+
+
+def appended(kept: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """`kept` (B, H, T, D), or nothing, and `new` (B, H, t, D) behind it: a view of kept's own memory where that has
+    room after each head's T tokens, else of a new piece that has room for `ROOM` more."""
+    batch, heads, count, width = new.shape
+    before = kept.shape[-2] if kept.numel() else 0
+    if not before or before + count > kept.stride(1) // width:
+        larger = new.new_empty(batch, heads, before + count + ROOM, width)
+        if before:
+            larger[:, :, :before] = kept
+        kept = larger
+    whole = kept.as_strided((batch, heads, before + count, width), kept.stride())
+    whole[:, :, before:] = new
+    return whole
 
 
 def _sampler(args: GenerationArguments, noise: list[torch.Generator]) -> LogitsProcessorList:
