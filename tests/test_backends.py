@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from vllm_double import Calls, SamplingParams, vllm_double
 
 from bmc import decoding
@@ -37,9 +39,11 @@ def alone(model: Any, prompt: list[int], new: int, eos: list[int]) -> list[int]:
     return ids[len(prompt) :]
 
 
-def test_rows_that_end_and_leave_change_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Left padding, attention mask, and a cache that is made smaller several times."""
-    whole = [alone(model, prompt, 12, []) for prompt in PROMPTS]
+@pytest.mark.parametrize("head", [0, 25])
+def test_rows_that_end_and_leave_change_nothing(head: int, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padding, attention mask, a head that is computed once, and a cache that is made smaller several times."""
+    prompts = [[*range(60, 60 + head), *prompt] for prompt in PROMPTS]
+    whole = [alone(model, prompt, 12, []) for prompt in prompts]
     eos = sorted({tokens[place] for tokens, place in zip(whole, (0, 3, 5, 8), strict=False)})
     sizes = []
     generate = type(model).generate
@@ -50,12 +54,52 @@ def test_rows_that_end_and_leave_change_nothing(model: Any, monkeypatch: pytest.
 
     monkeypatch.setattr(type(model), "generate", noted)
     settings = GenerationArguments(max_new_tokens=12)
-    found = dict(decode(model, PROMPTS, [0] * len(PROMPTS), settings, eos, pad=0))
-    assert [found[place] for place in range(len(PROMPTS))] == [alone(model, prompt, 12, eos) for prompt in PROMPTS]
+    forward, widths = type(model.model).forward, []
+
+    def seen(self: Any, input_ids: Any, **rest: Any) -> Any:
+        widths.append(tuple(input_ids.shape))
+        return forward(self, input_ids=input_ids, **rest)
+
+    monkeypatch.setattr(type(model.model), "forward", seen)
+    found = dict(decode(model, prompts, [0] * len(prompts), settings, eos, pad=0))
+    assert widths[: 2 if head else 1] == ([(1, 25), (8, 31)] if head else [(8, 31)])
+    assert [found[place] for place in range(len(prompts))] == [alone(model, prompt, 12, eos) for prompt in prompts]
     assert len({len(tokens) for tokens in found.values()}) > 2
     assert sizes[0] == len(PROMPTS)
     assert sizes == sorted(set(sizes), reverse=True)
     assert len(sizes) > 2
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=5))
+def test_padding_stands_between_the_head_and_the_rest(prompts: list[list[int]]) -> None:
+    head = decoding._head(prompts)
+    alike = [len(set(tokens)) == 1 for tokens in zip(*prompts, strict=False)]
+    assert head == min([*alike, False].index(False), min(map(len, prompts)) - 1)
+    ids, mask = decoding._padded(prompts, head, 9, "cpu")
+    assert [row[seen.bool()].tolist() for row, seen in zip(ids, mask, strict=True)] == prompts
+    assert bool((ids[mask == 0] == 9).all())
+    assert bool(mask[:, :head].all())
+    assert all(seen[head:] == sorted(seen[head:]) for seen in mask.tolist())
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.booleans()), min_size=1, max_size=6), st.integers(1, 2))
+def test_a_cache_with_room_holds_what_was_put_into_it(steps: list[tuple[int, bool]], heads: int) -> None:
+    kept, expected = torch.tensor([]), torch.empty(3, heads, 0, 4)
+    for count, leaves in steps:
+        new = torch.rand(len(expected), heads, count, 4)
+        kept, expected = decoding.appended(kept, new), torch.cat([expected, new], -2)
+        assert torch.equal(kept, expected)
+        if leaves and len(expected) > 1:
+            kept, expected = kept[[0, -1]], expected[[0, -1]]
+
+
+def test_a_cache_with_room_stays_where_it_is() -> None:
+    kept = decoding.appended(torch.tensor([]), torch.rand(2, 3, 5, 4))
+    places = {kept.data_ptr()}
+    for _ in range(decoding.ROOM):
+        kept = decoding.appended(kept, torch.rand(2, 3, 1, 4))
+        places.add(kept.data_ptr())
+    assert len(places) == 1
 
 
 def sampled(model: Any, order: list[int], size: int, **settings: Any) -> dict[int, list[int]]:

@@ -15,9 +15,11 @@ from transformers import (
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
+from transformers.cache_utils import DynamicLayer
 
 from .config import GenerationArguments
 
+ROOM = 64  # tokens
 LEAVING = 1 / 8  # share of a batch that has ended when it is made smaller
 _SMALLEST = 2.0**-25  # half of what a uniform float32's steps are, and where an exponential variate may come out as 0
 
@@ -28,7 +30,8 @@ def decode(
 ) -> Iterator[tuple[int, list[int]]]:
     """Completes prompts together; yields `(place, token ids of the response)` as they end, EOS included.
 
-    Whenever `LEAVING` of the rows have ended, `generate` is left, and gone on with from the cache of the others.
+    What all prompts begin with, a template's head, goes through the model once. Whenever `LEAVING` of the rows have
+    ended, `generate` is left, and gone on with from the cache of the others.
 
     Args:
         model: A causal language model.
@@ -36,10 +39,16 @@ def decode(
         seeds: Of each prompt's sampling; a response depends on nothing else of its batch, but for rounding.
         args: `temperature` (0 is greedy), `top_p` and `max_new_tokens` are read.
         eos: Tokens that end a response.
-        pad: Stands before prompts shorter than the longest.
+        pad: Stands before what is a prompt's own where that is shorter than the longest.
     """
-    ids, mask = _left_padded(prompts, pad, model.device)
-    width, places, cache = ids.shape[1], list(range(len(prompts))), DynamicCache(config=model.config)
+    cache = DynamicCache(config=model.config)
+    cache.layers = [Growing() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    head = 0 if any(cache.is_sliding) else _head(prompts)  # a window counts padding within a prompt as its tokens
+    ids, mask = _padded(prompts, head, pad, model.device)
+    if head:
+        model(input_ids=ids[:1, :head], cache=cache, logits_to_keep=1)
+        cache.batch_repeat_interleave(len(prompts))
+    width, places = ids.shape[1], list(range(len(prompts)))
     ends = torch.tensor(eos, dtype=torch.long, device=model.device)
     noise = [torch.Generator(model.device).manual_seed(seed) for seed in seeds] if args.temperature > 0 else []
     while places:
@@ -65,12 +74,49 @@ def decode(
         cache.batch_select_indices(stays)
 
 
-def _left_padded(prompts: list[list[int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask, (B, longest) of int64 each."""
+def _head(prompts: list[list[int]]) -> int:
+    """How many tokens all prompts begin with, one of each being left."""
+    least, most = min(prompts), max(prompts)
+    head = 0
+    while head < min(map(len, prompts)) - 1 and least[head] == most[head]:
+        head += 1
+    return head
+
+
+def _padded(prompts: list[list[int]], head: int, pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask, (B, longest) of int64 each, padded between the first `head` tokens and the others."""
     longest = max(map(len, prompts))
-    rows = [[pad] * (longest - len(prompt)) + prompt for prompt in prompts]
-    seen = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    gaps = [longest - len(prompt) for prompt in prompts]
+    rows = [[*prompt[:head], *[pad] * gap, *prompt[head:]] for prompt, gap in zip(prompts, gaps, strict=True)]
+    seen = [[1] * head + [0] * gap + [1] * (longest - head - gap) for gap in gaps]
     return torch.tensor(rows, device=device), torch.tensor(seen, device=device)
+
+
+class Growing(DynamicLayer):
+    """A layer's keys and values with room for more; transformers' copies all of them for each new token."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        """As `DynamicLayer.update`."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys: torch.Tensor = appended(self.keys, key_states)
+        self.values: torch.Tensor = appended(self.values, value_states)
+        return self.keys, self.values
+
+
+def appended(kept: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """`kept` (B, H, T, D), or nothing, and `new` (B, H, t, D) behind it: a view of kept's own memory where that has
+    room after each head's T tokens, else of a new piece that has room for `ROOM` more."""
+    batch, heads, count, width = new.shape
+    before = kept.shape[-2] if kept.numel() else 0
+    if not before or before + count > kept.stride(1) // width:
+        larger = new.new_empty(batch, heads, before + count + ROOM, width)
+        if before:
+            larger[:, :, :before] = kept
+        kept = larger
+    whole = kept.as_strided((batch, heads, before + count, width), kept.stride())
+    whole[:, :, before:] = new
+    return whole
 
 
 def _sampler(args: GenerationArguments, noise: list[torch.Generator]) -> LogitsProcessorList:
