@@ -133,7 +133,7 @@ def _check_packages(model_args: ModelArguments, report_to: list[str]) -> None:
             for callback in get_reporting_integration_callbacks([name]):
                 callback()
         except ValueError as error:  # no such integration
-            raise fail("report_to", f"{error}; or set it to none") from None
+            raise fail("report_to", f"{str(error).rstrip('.')}; or set it to none") from None
         except (ImportError, RuntimeError) as error:
             reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
             what = f"{name} can't be used here ({reason}); pip install {name}, or set report_to: none"
