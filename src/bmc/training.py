@@ -43,12 +43,14 @@ def parse_training(argv: list[str], arguments: type, config: type, description: 
     """
     asked: list[Any] = []
 
-    def as_on_a_gpu(values: dict[str, Any]) -> None:
+    def as_it_will_run(values: dict[str, Any]) -> None:
+        if "LOCAL_RANK" not in os.environ:  # a single process, of which accelerate would ask whom to join
+            values.pop("ddp_backend", None)
         if values.get("dry_run") is True and not torch.cuda.is_available():
             asked.append(values.get("use_cpu"))
             values.update(use_cpu=True, tf32=None)
 
-    parsed = parse(argv, arguments, ModelArguments, config, description=description, adjust=as_on_a_gpu)
+    parsed = parse(argv, arguments, ModelArguments, config, description=description, adjust=as_it_will_run)
     if asked:
         parsed[2].use_cpu = asked[0] is True
     return parsed
@@ -217,7 +219,7 @@ def identity(arguments: TrainingArguments, model_args: ModelArguments, config: A
     """What decides the results of a training, for `claim`: all that was set but what is of logging and saving."""
     passing = (
         "output_dir", "resume_from_checkpoint", "log", "save", "report_to", "run_name", "hub", "push", "use_cpu",
-        "reference_cache",
+        "reference_cache", "ddp",
     )  # fmt: skip
     decisive = {key: value for key, value in set_fields(config).items() if not key.startswith(passing)}
     return recipe_of(arguments, model_args) | decisive
