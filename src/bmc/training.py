@@ -89,8 +89,8 @@ def open_run(
         `(tokenizer, training rows, evaluation rows or None)`.
 
     Raises:
-        Faults: There is no such model, the folder holds a run of another recipe, or the data are wrong. Nothing has
-            been written.
+        Faults: There is no such model, the folder or the checkpoint to go on from is another recipe's, the data are
+            wrong, or this machine or its processes won't do. Nothing has been written.
     """
     _check_engine(config)
     recipe = identity(arguments, model_args, config)
@@ -103,6 +103,8 @@ def open_run(
     _check_packages(model_args, config.report_to)
     train, evaluation = load_rows(arguments, tokenizer, columns, chosen_column)
     _check_batches(arguments, config, len(train))
+    if isinstance(config.resume_from_checkpoint, str):
+        check_checkpoint(Path(config.resume_from_checkpoint), recipe)
     claim(config.output_dir, recipe, arguments, model_args, config, rows=train)
     return tokenizer, train, evaluation
 
@@ -233,15 +235,13 @@ def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
         tokenizer: To be saved with the model.
 
     Raises:
-        Faults: The checkpoint that is to be resumed can't be, the disk is full, or a number isn't finite.
+        Faults: The disk is full, or a number isn't finite.
         SystemExit: `PREEMPTED`, after SIGTERM.
     """
     config = trainer.args
-    trainer.recipe = recipe = json.loads((Path(config.output_dir) / MANIFEST).read_text(encoding="utf-8"))
+    trainer.recipe = json.loads((Path(config.output_dir) / MANIFEST).read_text(encoding="utf-8"))
     checkpoint = config.resume_from_checkpoint
-    if isinstance(checkpoint, str):
-        check_checkpoint(Path(checkpoint), recipe)
-    else:
+    if not isinstance(checkpoint, str):
         checkpoint = checkpoint is not False
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.preempted:
