@@ -222,6 +222,23 @@ def test_original_chosen_may_stand_alone(model_dir: Path) -> None:
     start(recipe(output_dir="out", model_name_or_path=model_dir, chosen_column="original_chosen"))
 
 
+def test_a_checkpoint_that_is_not_there_or_of_another_recipe(model_dir: Path) -> None:
+    from bmc.checkpoints import seal
+
+    rows("pairs.jsonl", PAIR)
+    path = recipe(output_dir="out", model_name_or_path=model_dir)
+    assert told(path, "--resume_from_checkpoint", "none") == [
+        "resume_from_checkpoint: none is no folder; leave it out to start from the newest checkpoint"
+    ]
+    start(path, "--output_dir", "other", "--beta", "0.3")
+    Path("other/checkpoint-3").mkdir()
+    seal(Path("other/checkpoint-3"), json.loads(Path("other/recipe.json").read_text()))
+    assert told(path, "--resume_from_checkpoint", "other/checkpoint-3") == [
+        "other/checkpoint-3: is a checkpoint of another recipe (it differs in beta); to go on from its weights alone, "
+        "give it as model_name_or_path"
+    ]
+
+
 def test_a_template_that_refuses_the_messages(model_dir: Path) -> None:
     turns = [{"role": "user", "content": "q"}, {"role": "user", "content": "r"}]
     answers = {name: [{"role": "assistant", "content": name}] for name in ("chosen", "rejected")}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -124,11 +127,17 @@ sys.exit(int(sys.argv[1]) if os.environ.get("RANK", "0") == "1" else 0)
 
 
 @pytest.fixture
-def rank(tmp_path: Path) -> list[str]:
-    (tmp_path / "rank.py").write_text(RANK)
+def two(tmp_path: Path) -> list[str]:
+    """Keys of a launch of two processes on a CPU, at any port."""
     config = yaml.safe_load((ROOT / "recipes/accelerate_configs/cpu.yaml").read_text()) | {"main_process_port": 0}
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
-    return [sys.executable, "-m", "bmc.launch", "--config_file", str(tmp_path / "two.yaml"), str(tmp_path / "rank.py")]
+    return ["--config_file", str(tmp_path / "two.yaml")]
+
+
+@pytest.fixture
+def rank(tmp_path: Path, two: list[str]) -> list[str]:
+    (tmp_path / "rank.py").write_text(RANK)
+    return [sys.executable, "-m", "bmc.launch", *two, str(tmp_path / "rank.py")]
 
 
 @pytest.mark.slow
@@ -150,3 +159,86 @@ def test_a_preempted_run_saves_in_its_own_time_and_asks_to_be_started_again(rank
     running.send_signal(signal.SIGTERM)
     running.communicate(timeout=60)
     assert running.returncode == 75
+
+
+# A training whose second process comes to an end, in the way given, when its second step begins
+DIES = """
+import os, runpy, signal, sys
+from transformers import TrainerCallback, Trainer
+how, before = sys.argv[1], Trainer.__init__
+class Die(TrainerCallback):
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == 1 and os.environ["RANK"] == "1":
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("this process has had enough")
+def after(self, *args, **kwargs):
+    before(self, *args, **kwargs)
+    self.add_callback(Die())
+Trainer.__init__ = after
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture
+def training(tmp_path: Path, model_dir: Path) -> list[str]:
+    rows = [{"prompt": f"{i}+1=", "completion": f"{i + 1}"} for i in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "model_name_or_path": str(model_dir), "output_dir": str(tmp_path / "run"), "use_cpu": True, "bf16": False,
+        "ddp_backend": "gloo", "report_to": "none", "per_device_train_batch_size": 1, "save_strategy": "no",
+        "dataset_mixture": {"datasets": [{"id": str(tmp_path / "rows.jsonl")}]}, "gradient_checkpointing": False,
+    }  # fmt: skip
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "dies.py").write_text(DIES)
+    return [str(ROOT / "scripts/sft.py"), str(tmp_path / "sft.yaml")]
+
+
+def ended(command: list[str], tmp_path: Path) -> tuple[Any, float]:
+    """A finished launch, of which nothing may go on running, and how many seconds it took."""
+    began = time.monotonic()
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    left = [one.pid for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or [])]
+    assert left == []
+    return done, time.monotonic() - began
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_says_why_and_the_other_one_ends(
+    two: list[str], training: list[str], tmp_path: Path
+) -> None:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", *two, str(tmp_path / "dies.py"), "raises"]
+    done, seconds = ended([*launcher, *training], tmp_path)
+    assert done.returncode == 1
+    assert seconds < 90
+    assert done.stderr.count("RuntimeError: this process has had enough") == 1
+    assert done.stderr.count("Error: ") == 2  # and the launcher's own ChildFailedError: the other one has only lost it
+    assert "rank      : 1 (local_rank: 1)" in done.stderr.partition("Root Cause")[2]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_takes_the_other_one_along(
+    two: list[str], training: list[str], tmp_path: Path
+) -> None:
+    launcher = [sys.executable, "-m", "bmc.launch", *two, str(tmp_path / "dies.py"), "killed"]
+    done, seconds = ended([*launcher, *training], tmp_path)
+    assert done.returncode == 128 + signal.SIGKILL
+    assert seconds < 90
+    assert done.stderr.splitlines()[-1] == "rank 1 failed first, with exit status -9"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_what_all_processes_find_is_said_once(two: list[str], training: list[str], tmp_path: Path) -> None:
+    first = (tmp_path / "rows.jsonl").read_text().splitlines()[0]
+    (tmp_path / "rows.jsonl").write_text(first + "\n")
+    done, _ = ended([sys.executable, "-m", "bmc.launch", *two, *training], tmp_path)
+    fault = "accelerate launch: 2 processes can't share 1 rows; start at most 1 (--num_processes), or give more data"
+    assert done.returncode == 2
+    assert done.stderr.splitlines().count(fault) == 1
+    assert done.stderr.count("can't share") == 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -84,6 +84,13 @@ def test_qlora_is_understood_and_wants_its_package(
         str(caught.value)
         == "load_in_4bit: needs bitsandbytes, which isn't there; pip install '.[qlora]', or leave it out"
     )
+    monkeypatch.setattr(transformers.utils, "is_bitsandbytes_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    with pytest.raises(Faults) as caught:
+        open_recipe(recipe, "--load_in_8bit")
+    assert str(caught.value) == (
+        "load_in_8bit: needs a GPU, and there is none; leave it out, or see with --dry_run what it would need"
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -92,15 +99,16 @@ def test_packages_that_training_is_to_report_to(recipe: Path, tmp_path: Path, mo
 
     class Missing:
         def __init__(self) -> None:
-            raise RuntimeError("it requires wandb to be installed.\nRun `pip install wandb`.")
+            raise RuntimeError("WandbCallback requires wandb to be installed. Run `pip install wandb`.")
 
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", Missing)
     with pytest.raises(Faults) as caught:
         open_recipe(recipe, "--report_to", "wandb")
     assert str(caught.value) == (
-        "report_to: wandb can't be used here (it requires wandb to be installed.); install it, or set report_to: none"
+        "report_to: wandb can't be used here (WandbCallback requires wandb to be installed); pip install wandb, or set "
+        "report_to: none"
     )
-    with pytest.raises(Faults, match=r"report_to: nothing can't be used here \(nothing is not supported, only"):
+    with pytest.raises(Faults, match=r"^report_to: nothing is not supported, only .* are supported; or set it to none"):
         open_recipe(recipe, "--report_to", "nothing")
     assert not (tmp_path / "run").exists()
 
@@ -125,6 +133,11 @@ def test_more_processes_than_rows(recipe: Path, tmp_path: Path, monkeypatch: pyt
     assert str(caught.value) == (
         "per_device_train_batch_size: 4 rows can't be split over 3 processes (split_batches); make it a multiple"
     )
+    monkeypatch.setattr(BMCConfig, "world_size", property(lambda self: 2))
+    with pytest.raises(
+        Faults, match=r"^accelerator_config.even_batches: processes would wait for one that has no batch"
+    ):
+        open_recipe(recipe, "--accelerator_config", "{even_batches: false}")
     assert not (tmp_path / "run").exists()
 
 

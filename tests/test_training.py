@@ -1,17 +1,20 @@
-"""Rows that were read, tokenised and compared once are not read, tokenised and compared again."""
+"""What both kinds of training share: rows that were read and compared once, and engines that do what was asked."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from accelerate.utils import DistributedType
 
 import bmc
+from bmc.errors import Faults
 from bmc.preference import diff
 from bmc.recipe import parse
-from bmc.training import load_rows
+from bmc.training import _check_engine, load_rows
 from bmc.training_config import BMCConfig, ModelArguments, PreferenceArguments
 
 
@@ -39,3 +42,34 @@ def test_masks_are_made_once_for_the_same_rows(
     file.write_text(file.read_text().replace("sure", "certain"))
     with pytest.raises(TypeError):
         columns()
+
+
+@pytest.mark.parametrize(
+    ("asked", "engine", "said"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, DistributedType.MULTI_CPU, "accelerate launch: has FSDP for GPUs alone"),
+        (
+            {"ACCELERATE_USE_DEEPSPEED": "true"},
+            DistributedType.MULTI_CPU,
+            "use_cpu: accelerate then leaves DeepSpeed",
+        ),
+        ({"WORLD_SIZE": "2"}, DistributedType.NO, "accelerate launch: started 2 processes, and there is no GPU"),
+        ({"ACCELERATE_USE_FSDP": "true"}, DistributedType.MULTI_GPU, None),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, DistributedType.DEEPSPEED, None),
+        ({"WORLD_SIZE": "2"}, DistributedType.MULTI_CPU, None),
+        ({}, DistributedType.NO, None),
+    ],
+)
+def test_engines_that_accelerate_would_leave_out_in_silence(
+    asked: dict[str, str], engine: DistributedType, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "WORLD_SIZE"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in asked.items():
+        monkeypatch.setenv(key, value)
+    config = SimpleNamespace(distributed_state=SimpleNamespace(distributed_type=engine))
+    if said is None:
+        _check_engine(config)
+        return
+    with pytest.raises(Faults, match=f"^{said}"):
+        _check_engine(config)

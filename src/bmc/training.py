@@ -43,12 +43,14 @@ def parse_training(argv: list[str], arguments: type, config: type, description: 
     """
     asked: list[Any] = []
 
-    def as_on_a_gpu(values: dict[str, Any]) -> None:
+    def as_it_will_run(values: dict[str, Any]) -> None:
+        if "LOCAL_RANK" not in os.environ:  # a single process, of which accelerate would ask whom to join
+            values.pop("ddp_backend", None)
         if values.get("dry_run") is True and not torch.cuda.is_available():
             asked.append(values.get("use_cpu"))
             values.update(use_cpu=True, tf32=None)
 
-    parsed = parse(argv, arguments, ModelArguments, config, description=description, adjust=as_on_a_gpu)
+    parsed = parse(argv, arguments, ModelArguments, config, description=description, adjust=as_it_will_run)
     if asked:
         parsed[2].use_cpu = asked[0] is True
     return parsed
@@ -87,8 +89,8 @@ def open_run(
         `(tokenizer, training rows, evaluation rows or None)`.
 
     Raises:
-        Faults: There is no such model, the folder holds a run of another recipe, or the data are wrong. Nothing has
-            been written.
+        Faults: There is no such model, the folder or the checkpoint to go on from is another recipe's, the data are
+            wrong, or this machine or its processes won't do. Nothing has been written.
     """
     _check_engine(config)
     recipe = identity(arguments, model_args, config)
@@ -101,6 +103,8 @@ def open_run(
     _check_packages(model_args, config.report_to)
     train, evaluation = load_rows(arguments, tokenizer, columns, chosen_column)
     _check_batches(arguments, config, len(train))
+    if isinstance(config.resume_from_checkpoint, str):
+        check_checkpoint(Path(config.resume_from_checkpoint), recipe)
     claim(config.output_dir, recipe, arguments, model_args, config, rows=train)
     return tokenizer, train, evaluation
 
@@ -133,7 +137,7 @@ def _check_packages(model_args: ModelArguments, report_to: list[str]) -> None:
             for callback in get_reporting_integration_callbacks([name]):
                 callback()
         except ValueError as error:  # no such integration
-            raise fail("report_to", f"{error}; or set it to none") from None
+            raise fail("report_to", f"{str(error).rstrip('.')}; or set it to none") from None
         except (ImportError, RuntimeError) as error:
             reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
             what = f"{name} can't be used here ({reason}); pip install {name}, or set report_to: none"
@@ -217,7 +221,7 @@ def identity(arguments: TrainingArguments, model_args: ModelArguments, config: A
     """What decides the results of a training, for `claim`: all that was set but what is of logging and saving."""
     passing = (
         "output_dir", "resume_from_checkpoint", "log", "save", "report_to", "run_name", "hub", "push", "use_cpu",
-        "reference_cache",
+        "reference_cache", "ddp",
     )  # fmt: skip
     decisive = {key: value for key, value in set_fields(config).items() if not key.startswith(passing)}
     return recipe_of(arguments, model_args) | decisive
@@ -231,15 +235,13 @@ def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
         tokenizer: To be saved with the model.
 
     Raises:
-        Faults: The checkpoint that is to be resumed can't be, the disk is full, or a number isn't finite.
+        Faults: The disk is full, or a number isn't finite.
         SystemExit: `PREEMPTED`, after SIGTERM.
     """
     config = trainer.args
-    trainer.recipe = recipe = json.loads((Path(config.output_dir) / MANIFEST).read_text(encoding="utf-8"))
+    trainer.recipe = json.loads((Path(config.output_dir) / MANIFEST).read_text(encoding="utf-8"))
     checkpoint = config.resume_from_checkpoint
-    if isinstance(checkpoint, str):
-        check_checkpoint(Path(checkpoint), recipe)
-    else:
+    if not isinstance(checkpoint, str):
         checkpoint = checkpoint is not False
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.preempted:
