@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import TypeAdapter
 
 from ..config import AnalyzeConfig, DatasetMixture, names
-from ..data.pairs import unbridged
+from ..data.pairs import ORIGINALS, unbridged
 from ..data.schema import PAIR, Row, check, content, digest, split_prompt
 from ..errors import Faults, fail
 from .trained import Run
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NONE = "the runs held no pairs out; name some in dataset_mixture, or train with dataset_mixture.test_split_size"
+NONE = "the runs held no pairs out; name some here, or train with dataset_mixture.test_split_size"
 
 
 class HeldOut(NamedTuple):
@@ -41,7 +41,7 @@ def held_out(config: AnalyzeConfig, runs: list[Run]) -> HeldOut:
     A pair whose prompt stands in the training data of a run is left out.
 
     Raises:
-        Faults: There are none, or they are no pairs.
+        Faults: There are none, or they are no bridged pairs.
     """
     from ..data.mixture import load_mixture, load_split
 
@@ -52,11 +52,11 @@ def held_out(config: AnalyzeConfig, runs: list[Run]) -> HeldOut:
     else:
         holding = [mixture for mixture in mixtures if mixture.test_datasets or mixture.test_split_size]
         if not holding:
-            raise fail("held-out pairs", NONE)
+            raise fail("dataset_mixture", NONE)
         found, origin = load_split(holding[0])[1], names(holding[0].test_datasets)
         origin = origin or f"{holding[0].test_split_size:g} of {names(holding[0].datasets)}, held out of training"
     rows = [split_prompt(row) for row in found]
-    check(rows, PAIR, origin)
+    check(rows, (*PAIR, *ORIGINALS), origin)
     trained = _trained(mixtures)
     kept = [row for row in rows if _key(row) not in trained]
     if not kept:
@@ -81,8 +81,8 @@ def mixture_of(run: Run) -> DatasetMixture:
 
 
 def originals(rows: list[Row]) -> list[Row]:
-    """The same pairs as they were before they were bridged, (y_w, y_l); none where nothing was bridged."""
-    return [unbridged(row) for row in rows] if any(row.get("original_chosen") for row in rows) else []
+    """The same pairs as they were before they were bridged, (y_w, y_l)."""
+    return [unbridged(row) for row in rows]
 
 
 def readable(prompt: Any) -> str:

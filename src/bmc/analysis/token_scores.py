@@ -51,6 +51,27 @@ class Side:
 Scores = dict[str, tuple[Side, Side]]  # id → winner and loser
 
 
+@dataclass(frozen=True)
+class Scored:
+    """A run's scores of the held-out pairs.
+
+    Attributes:
+        run: The run.
+        beta: β of its recipe.
+        delta: δ of its recipe; None where all its tokens weigh 1.
+        bridged: The pairs (ỹ_w, y_l).
+        originals: The same before bridging, (y_w, y_l).
+        saved: Step, and the same two, of each model that was saved before the last step.
+    """
+
+    run: Run
+    beta: float
+    delta: float | None
+    bridged: Scores
+    originals: Scores
+    saved: list[tuple[int, Scores, Scores]]
+
+
 class Scorer:
     """Scores pairs with one reference and one trained model after another.
 
@@ -71,13 +92,25 @@ class Scorer:
         self.reference = self._load(self.arguments)
         self.tokenizer = load_tokenizer(str(run.folder), "main", self.arguments.trust_remote_code, None)
 
-    def scores(
+    def score(self, run: Run, rows: list[Row], originals: list[Row]) -> Scored:
+        """All that is needed of a run.
+
+        Args:
+            run: The run.
+            rows: Bridged pairs. Those whose prompt fills `max_length` are left out, as in training.
+            originals: The same before bridging.
+        """
+        settings = trainer_config(self.config, run)
+        saved = [
+            (step, *self._scores(run, rows, originals, folder)) for step, folder in run.saved() if step != run.steps
+        ]
+        delta = settings.bmc_delta if settings.token_weighting == "bmc" else None
+        return Scored(run, settings.beta, delta, *self._scores(run, rows, originals), saved)
+
+    def _scores(
         self, run: Run, rows: list[Row], originals: list[Row], folder: Path | None = None
     ) -> tuple[Scores, Scores]:
-        """Scores of the rows and of their originals by a run's model, or by the one that was saved in `folder`.
-
-        Pairs whose prompt fills `max_length` are left out, as in training.
-        """
+        """By the run's model, or by the one that was saved in `folder`."""
         where = str(folder or run.folder)
         model = self._load(replace(self.arguments, model_name_or_path=where, model_revision="main"))
         trainer = BMCTrainer(
@@ -85,18 +118,18 @@ class Scorer:
             self.reference,
             trainer_config(self.config, run),
             train_dataset=_pairs(rows),
-            eval_dataset=_pairs(originals) if originals else None,
+            eval_dataset=_pairs(originals),
             processing_class=self.tokenizer,
         )
         name = run.name if folder is None else f"{run.name}/{folder.name}"
-        found = self._score(trainer, trainer.train_dataset, name)
-        return found, self._score(trainer, trainer.eval_dataset, f"{name}, unbridged") if originals else {}
+        found = self._batches(trainer, trainer.train_dataset, name)
+        return found, self._batches(trainer, trainer.eval_dataset, f"{name}, before bridging")
 
     def _load(self, arguments: ModelArguments) -> Any:
         check_model(arguments.model_name_or_path, arguments.model_revision, arguments.trust_remote_code)
         return load_model(arguments)
 
-    def _score(self, trainer: BMCTrainer, dataset: Any, name: str) -> Scores:
+    def _batches(self, trainer: BMCTrainer, dataset: Any, name: str) -> Scores:
         """Batches of pairs of like length, the longest first, so that memory is known to suffice at once."""
         size, found = self.config.batch_size, {}
         order = sorted(range(len(dataset)), key=lambda place: -_length(dataset[place]))

@@ -1,0 +1,129 @@
+"""The runs of a setting → `tokens/RUN.jsonl`, `figures/NAME.{svg,png,csv}` and `analysis.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..config import AnalyzeConfig
+from ..errors import Faults
+from ..runtime import claim, elapsed, may_claim, recipe_of, write_json, write_jsonl, writing
+from .figures import ablations, costs, divergence, pair, rewards, spans
+from .figures.drawing import Drawing, Missing, check_matplotlib, save
+from .held_out import HeldOut, held_out, originals, readable
+from .token_scores import Scored, Scorer, token_row
+from .trained import METHODS, Run, check_alike, find, make
+
+Figures = list[Drawing | Missing]
+
+
+def analyze(config: AnalyzeConfig) -> dict[str, Any]:
+    """Writes all that can be made of the runs that are there; returns what `analysis.json` says.
+
+    Raises:
+        Faults: There is no finished run, runs don't compare, a file is damaged, the output folder is another recipe's,
+            or matplotlib is missing. Nothing has been written.
+    """
+    recipe = recipe_of(config)
+    may_claim(config.output_dir, recipe)
+    check_matplotlib()
+    runs, missing = find(config.setting, config.runs)
+    check_alike(runs)
+    there = [run for run in runs if run.has_weights]
+    missing |= {run.name: "its weights are gone; only its curves are shown" for run in runs if run not in there}
+    pairs, why = _pairs(config, there)
+    folder = claim(config.output_dir, recipe, config, rows=pairs.rows if pairs else None)
+    scored = _score(config, there, pairs, folder) if pairs else []
+    with writing(folder):
+        (folder / "figures").mkdir(exist_ok=True)
+        figures = list(_figures(config, runs, scored, pairs, why))
+        drawn = [figure for figure in figures if isinstance(figure, Drawing)]
+        files = {figure.name: save(figure, folder / "figures") for figure in drawn}
+    summary = {
+        "setting": config.setting,
+        "pairs": None if pairs is None else {"n": len(pairs.rows), "from": pairs.origin, "left_out": pairs.left_out},
+        "runs": {one.run.name: _described(one) for one in scored},
+        "figures": {
+            figure.name: {
+                "title": figure.title,
+                "caption": figure.caption,
+                "files": {kind: f"figures/{name}" for kind, name in files[figure.name].items()},
+            }
+            for figure in drawn
+        },
+        "missing": {
+            **{name: {"what": what, "command": make(config.setting, name)} for name, what in missing.items()},
+            **{f.name: {"what": f.what, "command": f.command} for f in figures if isinstance(f, Missing)},
+        },
+        "seconds": elapsed(),
+    }
+    write_json(folder / "analysis.json", summary)
+    return summary
+
+
+def _pairs(config: AnalyzeConfig, there: list[Run]) -> tuple[HeldOut | None, str]:
+    """Held-out pairs, or why there are none; pairs that are named in the recipe must be good."""
+    if not there:
+        return None, "no run has its weights"
+    try:
+        return held_out(config, there), ""
+    except Faults as error:
+        if config.dataset_mixture is not None:
+            raise
+        return None, "; ".join(map(str, error.faults))
+
+
+def _score(config: AnalyzeConfig, there: list[Run], pairs: HeldOut, folder: Path) -> list[Scored]:
+    """Scores the pairs with each run and writes `tokens/RUN.jsonl`."""
+    scorer, before = Scorer(config, there[0]), originals(pairs.rows)
+    prompts = {row["id"]: readable(row["prompt"]) for row in pairs.rows}
+    scored = []
+    for run in there:
+        one = scorer.score(run, pairs.rows, before)
+        rows = (token_row(id, prompts[id], sides, one.beta) for id, sides in one.bridged.items())
+        with writing(folder):
+            write_jsonl(folder / "tokens" / f"{run.name}.jsonl", rows)
+        scored.append(one)
+    return scored
+
+
+def _described(one: Scored) -> dict[str, Any]:
+    return {
+        "tokens": f"tokens/{one.run.name}.jsonl",
+        "method": one.run.method,
+        "model": str(one.run.folder),
+        "beta": one.beta,
+        "delta": one.delta,
+    }
+
+
+def _figures(
+    config: AnalyzeConfig, runs: list[Run], scored: list[Scored], pairs: HeldOut | None, why: str
+) -> Iterator[Drawing | Missing]:
+    """Each figure, or what it lacks, in the paper's order."""
+    setting, by_name = Path(config.setting), {one.run.name: one for one in scored}
+
+    def lacking(*names: str) -> str | None:
+        """Why pairs can't be shown by these runs; None if they can."""
+        if not pairs:
+            return why
+        absent = [name for name in names if name not in by_name]
+        return f"needs {' and '.join(absent)}" if absent else None
+
+    def of_runs(module: Any, names: tuple[str, ...], draw: Any) -> Drawing | Missing:
+        what = lacking(*names)
+        command = make(config.setting, *(name for name in names or config.runs if name not in by_name))
+        return draw() if what is None else Missing(module.NAME, module.TITLE, what, command if names else None)
+
+    yield of_runs(spans, ("dpo_bc",), lambda: spans.figure2(by_name["dpo_bc"]))
+    yield ablations.figure3(setting, config.metric)
+    yield ablations.figure4(setting, config.metric)
+    yield ablations.figure5(setting, config.metric)
+    two = ("dpo", "dpo_bmc")
+    prompts = {row["id"]: readable(row["prompt"]) for row in pairs.rows} if pairs else {}
+    yield of_runs(pair, two, lambda: pair.figure6([by_name[name] for name in two], prompts, config.pair))
+    yield of_runs(rewards, (), lambda: rewards.rewards(scored))
+    yield divergence.figure9(runs, scored, make(config.setting, *METHODS))
+    yield costs.table9(setting, make(config.setting, "bridge"))
+    yield costs.table10(runs)
