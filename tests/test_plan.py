@@ -173,7 +173,7 @@ def test_generation_and_bridging() -> None:
     assert found["cost"] == "the recipe's `prices` has none for llama3-70b"
 
 
-@pytest.mark.parametrize("stage", ["prepare", "sample", "bridge", "evaluate"])
+@pytest.mark.parametrize("stage", ["prepare", "sample", "bridge", "evaluate", "analyze"])
 def test_plans_of_the_other_stages_import_no_torch(stage: str) -> None:
     recipe = f"recipes/llama2-7b/qa/{'eval' if stage == 'evaluate' else stage}.yaml"
     harness = (

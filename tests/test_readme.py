@@ -51,10 +51,11 @@ def test_command(document: str, command: str, monkeypatch: pytest.MonkeyPatch) -
 def dry_run(script: str, arguments: list[str]) -> None:
     """Judges a stage's arguments as its script would."""
     from bmc.bridge_config import BridgeConfig
-    from bmc.config import EvaluateConfig, PrepareConfig, SampleConfig
+    from bmc.config import AnalyzeConfig, EvaluateConfig, PrepareConfig, SampleConfig
     from bmc.recipe import parse
 
-    light = {"prepare": PrepareConfig, "sample": SampleConfig, "bridge": BridgeConfig, "evaluate": EvaluateConfig}
+    light = {"prepare": PrepareConfig, "sample": SampleConfig, "bridge": BridgeConfig, "evaluate": EvaluateConfig,
+             "analyze": AnalyzeConfig}  # fmt: skip
     stage = Path(script).stem
     if any(word.startswith("path/to") for word in arguments) or stage in (
         "report",

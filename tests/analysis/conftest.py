@@ -1,45 +1,14 @@
-"""A setting with two tiny trained runs, as the preference stage leaves them."""
+"""A setting with three tiny trained runs, as the preference stage leaves them."""
 
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-
-ROOT = Path(__file__).parents[2]
-HELD_OUT = 6
-
-
-def message(words: str) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": words}]
-
-
-def pair(number: int) -> dict[str, Any]:
-    """A bridged pair; an é has two tokens of the tiny tokenizer."""
-    total = number + number % 7
-    return {
-        "id": f"sum-{number}",
-        "prompt": [{"role": "user", "content": f"Add {number} and {number % 7}."}],
-        "chosen": message(f"The sum, voilà, is {total}."),
-        "rejected": message(f"The sum, voilà, is not {number}."),
-        "original_chosen": message(f"It makes {total}, I think"),
-        "original_rejected": message(f"The sum, voilà, is not {number}."),
-        "bridged": True,
-        "edit_ratio": 0.2,
-    }
-
-
-def call(script: str, *arguments: str) -> None:
-    """Runs a stage in this process, in the repository's root."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"scripts/{script}.py", *arguments])
-        patch.chdir(ROOT)
-        runpy.run_path(str(ROOT / f"scripts/{script}.py"), run_name="__main__")
+from tiny import HELD_OUT, MAX_LENGTH, call, pair
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +20,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
     data.write_text("".join(json.dumps(pair(number)) + "\n" for number in range(20)))
     base = {
         "model_name_or_path": str(model_dir), "dtype": "float32", "use_cpu": True, "bf16": False, "report_to": "none",
-        "gradient_checkpointing": False, "max_length": 90, "max_steps": 3, "per_device_train_batch_size": 4,
+        "gradient_checkpointing": False, "max_length": MAX_LENGTH, "max_steps": 3, "per_device_train_batch_size": 4,
         "learning_rate": 3e-3, "beta": 0.2, "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 1,
         "dataset_mixture": {"datasets": [{"id": str(data)}], "test_split_size": HELD_OUT},
         "reference_cache": str(folder / "references"),

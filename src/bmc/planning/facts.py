@@ -145,9 +145,10 @@ def analysis_facts(config: AnalyzeConfig) -> Facts:
     load = workload(given.datasets, tokenizer_of(reference or "")) if given else None
     model = find(reference) if reference else None
     width = {"bfloat16": 2, "float16": 2}.get(config.dtype, 4)
-    made = {True: "", False: " (not there yet; `make` builds it)"}
+    absent = [name for name, folder in folders.items() if not (folder / "metrics.json").is_file()]
     return {
-        "runs": ", ".join(f"{name}{made[(path / 'metrics.json').is_file()]}" for name, path in folders.items()),
+        "runs": ", ".join(name for name in folders if name not in absent) or None,
+        "not there yet": f"{', '.join(absent)}; `make` builds them" if absent else None,
         "reference": reference,
         "pairs": rows_fact(load, pairs=True) if given else "those that the runs' own recipes hold out",
         "parameters": parameters_fact(model),

@@ -31,7 +31,7 @@ def figure3(setting: Path, metric: str) -> Drawing | Missing:
     if len(points) < 2:
         return _missing("figure3", setting, missing)
     caption = f"{_named(metric)} of DPO-BMC by the share of pairs that is bridged; the rest keep (y_w, y_l). At 0 % it "
-    caption += f"is DPO-MC. {_intervals(points, metric)}{_and_missing(missing)}"
+    caption += f"is DPO-MC. {_intervals(points)}{_and_missing(missing)}"
     return _over("figure3", caption, "bridged pairs, %", metric, points, None)
 
 
@@ -45,7 +45,7 @@ def figure4(setting: Path, metric: str) -> Drawing | Missing:
         return _missing("figure4", setting, missing)
     baseline = number(setting / "dpo", metric)
     caption = f"{_named(metric)} of DPO-BMC by δ, the most that a differing token weighs above 1; at δ = 1 the weight "
-    caption += f"is a fixed 2. {_intervals(points, metric)}{_and_missing(missing)}"
+    caption += f"is a fixed 2. {_intervals(points)}{_and_missing(missing)}"
     return _over("figure4", caption, "δ", metric, points, baseline)
 
 
@@ -102,7 +102,7 @@ def _over(name: str, caption: str, axis: str, metric: str, points: Points, basel
         _line(panel, "DPO-BMC", points, solid=True)
         panel.set_xticks(list(points))
         panel.set_xlabel(axis)
-        panel.set_ylabel(_axis(metric))
+        panel.set_ylabel(f"{_axis(metric)} (n = {_counts(points)})")
         if baseline is not None:
             panel.legend()
 
@@ -139,10 +139,15 @@ def _named(metric: str) -> str:
     )
 
 
-def _intervals(points: Points, metric: str) -> str:
-    n = sorted({estimate.n for estimate in points.values()})
+def _intervals(points: Points) -> str:
     kind = "Error bars: 95 % intervals over test rows. " if any(e.low is not None for e in points.values()) else ""
-    return f"n = {' to '.join(map(str, n[:: len(n) - 1 or 1]))} test rows a point, each a single run. {kind}".rstrip()
+    return f"n = {_counts(points)} test rows a point, each a single run. {kind}".rstrip()
+
+
+def _counts(points: Points) -> str:
+    """Rows of a point: a number, or the least and the most."""
+    n = sorted({estimate.n for estimate in points.values()})
+    return " to ".join(map(str, n[:: len(n) - 1 or 1]))
 
 
 def _missing(name: str, setting: Path, missing: list[str]) -> Missing:

@@ -76,8 +76,7 @@ def _draw(figure: Any, panels: list[str], logged: Lines, exact: dict[str, Points
                     list(line), list(line.values()), color=style.color, marker=style.marker, linestyle=style.line,
                     linewidth=2, label=method,
                 )  # fmt: skip
-            panel.set_xlabel("step")
-            panel.legend()
+            _finish(panel)
         elif max(map(len, exact["y_w"].values())) > 1:
             _draw_steps(panel, exact["y_w"])
         else:
@@ -95,7 +94,12 @@ def _draw_steps(panel: Any, points: Points) -> None:
             [step for step, _ in line], [estimate.value for estimate in found], yerr=error_bars(found),
             color=style.color, marker=style.marker, linestyle=style.line, linewidth=2, label=method,
         )  # fmt: skip
+    _finish(panel)
+
+
+def _finish(panel: Any) -> None:
     panel.set_xlabel("step")
+    panel.xaxis.get_major_locator().set_params(integer=True)
     panel.legend()
 
 
@@ -111,4 +115,4 @@ def _draw_methods(panel: Any, exact: dict[str, Points]) -> None:
         )  # fmt: skip
     panel.set_xticks(range(len(methods)), methods, rotation=25)
     panel.grid(axis="x", visible=False)
-    panel.legend()
+    panel.legend(title=f"{exact['y_w'][methods[0]][-1][1].n} pairs")

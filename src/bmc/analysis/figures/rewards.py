@@ -43,7 +43,7 @@ def _draw(figure: Any, found: dict[tuple[str, str], tuple[Estimate, Estimate]]) 
     methods = list(dict.fromkeys(method for method, _ in found))
     panels = figure.subplots(1, 2, sharey=True)
     for number, (panel, title) in enumerate(zip(panels, ("reward margin", "reward accuracy, %"), strict=True)):
-        for offset, (kind, (label, color, marker, face)) in zip((0.14, -0.14), KINDS.items(), strict=True):
+        for offset, (kind, (label, color, marker, face)) in zip((-0.14, 0.14), KINDS.items(), strict=True):
             there = [(place + offset, found[m, kind][number]) for place, m in enumerate(methods) if (m, kind) in found]
             if there:
                 panel.errorbar(
@@ -58,4 +58,5 @@ def _draw(figure: Any, found: dict[tuple[str, str], tuple[Estimate, Estimate]]) 
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    n = max(margin.n for margin, _ in found.values())
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, title=f"{n} held-out pairs")

@@ -32,7 +32,7 @@ def figure2(scored: Scored) -> Drawing:
                     estimates[model, response, place] = found[0]
                     rows.append((model, response, place, *found[0], found[1]))
     caption = CAPTION.format(run=scored.run.name, n=len(scored.bridged))
-    return Drawing(NAME, TITLE, caption, header, rows, lambda figure: _draw(figure, estimates))
+    return Drawing(NAME, TITLE, caption, header, rows, lambda figure: _draw(figure, estimates, len(scored.bridged)))
 
 
 def _estimate(sides: list[Side], logps: Any, place: str) -> tuple[Estimate, int] | None:
@@ -42,7 +42,7 @@ def _estimate(sides: list[Side], logps: Any, place: str) -> tuple[Estimate, int]
     return None if found is None else (found, sum(counts))
 
 
-def _draw(figure: Any, estimates: dict[tuple[str, str, str], Estimate]) -> None:
+def _draw(figure: Any, estimates: dict[tuple[str, str, str], Estimate], n: int) -> None:
     panels = figure.subplots(1, 2, sharey=True)
     for panel, (model, title) in zip(panels, (("before", "before DPO"), ("after", "after DPO")), strict=True):
         for offset, (place, (label, color, hatch)) in zip((-0.2, 0.2), PLACES.items(), strict=True):
@@ -60,4 +60,4 @@ def _draw(figure: Any, estimates: dict[tuple[str, str, str], Estimate]) -> None:
         panel.margins(y=0.15)
     panels[0].set_ylabel("mean −log p")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, title=f"{n} held-out pairs")
