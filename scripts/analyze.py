@@ -22,8 +22,8 @@ def main() -> None:
     from bmc.analysis.analyze import analyze
 
     summary = analyze(config)
-    for name, gap in summary["missing"].items():
-        print(f"{name}: {gap['what']}" + (f"; {gap['command']}" if gap["command"] else ""))
+    for gap in summary["missing"]:
+        print(f"{gap['name']}: {gap['why']}; {gap['command']}")
     pairs = f"{summary['pairs']['n']:,} held-out pairs by {len(summary['runs'])} runs, " if summary["pairs"] else ""
     print(f"{pairs}{len(summary['figures'])} figures in {summary['seconds']:.0f} s: {config.output_dir}")
 

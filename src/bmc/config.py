@@ -289,7 +289,8 @@ class AnalyzeConfig(StageArguments):
         setting: Folder of the setting's runs, with `bridge` and `ablations` in it.
         runs: Which of them to score pairs with and to compare, by their folders' names.
         dataset_mixture: Held-out pairs; by default those that the runs' own recipes evaluate on or hold out.
-        metric: What Figures 3, 4 and 5 show of a run, as in `recipes/reported.yaml`: `accuracy`, or `judged.NAME`.
+        metric: What Figures 3, 4 and 5 show of a run, as in `recipes/reported.yaml`: `accuracy`, or a judge's win rate,
+            `judged.BENCHMARK_lc` or `judged.BENCHMARK_wr`.
         pair: Id of the pair in Figure 6; by default one that fits the picture, chosen by the hash of its id.
         dtype: In which the models run.
         batch_size: Pairs a batch; batches hold pairs of similar length.
@@ -308,5 +309,5 @@ class AnalyzeConfig(StageArguments):
             yield "runs", "is empty; name a folder in setting"
         for name in {name for name in self.runs if self.runs.count(name) > 1}:
             yield "runs", f"{name} stands twice; keep one"
-        if not re.fullmatch(r"accuracy|judged\.\w+", self.metric):
-            yield "metric", f"must be accuracy or judged.NAME, got {self.metric}"
+        if not re.fullmatch(r"accuracy|judged\.\w+_(lc|wr)", self.metric):
+            yield "metric", f"must be accuracy, judged.BENCHMARK_lc or judged.BENCHMARK_wr, got {self.metric}"

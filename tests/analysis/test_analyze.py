@@ -88,7 +88,7 @@ def test_token_scores_are_those_of_a_plain_forward_pass(
 
 
 def test_marks_and_weights(out: Path, setting: Path) -> None:
-    """Where n + n % 7 is n, the loser says "not " more and nothing else. δ = 2 is below 1/π of a model that knows little."""
+    """Where n + n % 7 is n, the loser says "not " more and nothing else. δ = 2 is below 1/π: the model knows little."""
     rows = {row["id"]: row for row in lines(out / "tokens/dpo_bmc.jsonl")}
     plain = {row["id"]: row for row in lines(out / "tokens/dpo.jsonl")}
     same = next(id for id in rows if int(id.removeprefix("sum-")) % 7 == 0)
@@ -143,12 +143,13 @@ def test_divergence_is_exact(out: Path, setting: Path, model_dir: Path, tokenize
 
 def test_the_summary_names_what_is_there_and_what_is_not(out: Path, setting: Path) -> None:
     summary = json.loads((out / "analysis.json").read_text())
-    assert list(summary["figures"]) == ["figure2", "figure6", "rewards", "figure9", "table10"]
-    for figure in summary["figures"].values():
+    assert [figure["name"] for figure in summary["figures"]] == ["figure2", "figure6", "rewards", "figure9", "table10"]
+    for figure in summary["figures"]:
         assert figure["caption"]
-        assert all((out / name).is_file() for name in figure["files"].values())
-    assert summary["missing"]["dpo_mc"] == {"what": "not run", "command": "make tiny/sums/dpo_mc"}
-    assert summary["missing"]["figure5"]["command"] == "make tiny/sums/figure5"
+        assert all((out / figure[kind]).is_file() for kind in ("svg", "png", "csv"))
+    missing = {one.pop("name"): one for one in summary["missing"]}
+    assert missing["dpo_mc"] == {"why": "not run", "command": "make tiny/sums/dpo_mc"}
+    assert missing["figure5"]["command"] == "make tiny/sums/figure5"
     assert summary["pairs"]["n"] == HELD_OUT
     assert (summary["runs"]["dpo_bmc"]["beta"], summary["runs"]["dpo_bmc"]["delta"]) == (0.2, 2.0)
     assert summary["runs"]["dpo"]["delta"] is None
@@ -161,7 +162,7 @@ def test_without_weights_the_curves_are_left(out: Path, setting: Path, tmp_path:
     call("analyze", f"--setting={tmp_path}", f"--output_dir={tmp_path / 'analyze'}")
     printed = capsys.readouterr().out
     assert "dpo: its weights are gone; only its curves are shown; make" in printed
-    assert "rewards: no run has its weights\n" in printed
+    assert "rewards: no run has its weights; make" in printed
     drawn = sorted(path.name for path in (tmp_path / "analyze/figures").glob("*.csv"))
     assert drawn == ["figure9.csv", "table10.csv"]
     assert {row["kind"] for row in table(tmp_path / "analyze/figures/figure9.csv")} == {"while training: estimate"}

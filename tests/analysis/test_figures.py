@@ -80,9 +80,8 @@ def test_figure9_of_saved_models_and_of_the_log(tmp_path: Path) -> None:
     assert "While training" in drawing.caption
     assert "2 held-out winners" in drawing.caption
     bare = divergence.figure9([Run("dpo_bc", tmp_path / "dpo_bc")], [], "make a/b/dpo")
-    assert str(bare).startswith(
-        "figure9: no run evaluated while it trained (eval_strategy), and no model is there; make"
-    )
+    assert isinstance(bare, Missing)
+    assert bare.why == "no run evaluated while it trained (eval_strategy), and no model is there"
 
 
 def test_figure9_follows_models_that_were_saved_on_the_way(tmp_path: Path) -> None:
@@ -105,7 +104,6 @@ def test_figure3_and_4(tmp_path: Path) -> None:
     assert "Not run: dpo_bmc_proportion_0.4, dpo_bmc_proportion_0.6, dpo_bmc_proportion_0.8." in drawing.caption
     lacking = ablations.figure4(tmp_path, "accuracy")
     assert isinstance(lacking, Missing)
-    assert lacking.command is not None
     assert lacking.command.endswith("/figure4")
     evaluated(tmp_path / "ablations/dpo_bmc_delta_1.0", 6)
     rows = cells(ablations.figure4(tmp_path, "accuracy"))
@@ -115,49 +113,61 @@ def test_figure3_and_4(tmp_path: Path) -> None:
 
 
 def test_figure5(tmp_path: Path) -> None:
+    said = {
+        "benchmark": "alpaca_eval",
+        "n": 805,
+        "win_rate": 3,
+        "interval": [1, 4],
+        "interval_length_controlled": [9, 14],
+    }
     for split, norms in ((1, [3.0, 4.0]), (2, [5.0])):
         folder = tmp_path / f"ablations/dpo_split_{split}"
         write(folder / "trainer_state.json", {"log_history": [{"grad_norm": norm} for norm in norms] + [{"loss": 1}]})
-        write(folder / "eval/judged.json", {"lc": {"value": 10.0 + split, "interval": [9, 14], "n": 805}})
-    rows = cells(ablations.figure5(tmp_path, "judged.lc"))
-    assert rows[1] == ["lc", "DPO", "1", "11", "9", "14", "805"]
+        write(folder / "eval/alpaca_eval/judged.json", said | {"length_controlled_win_rate": 10.0 + split})
+    rows = cells(ablations.figure5(tmp_path, "judged.alpaca_eval_lc"))
+    assert rows[1] == ["alpaca eval LC, %", "DPO", "1", "11", "9", "14", "805"]
     assert rows[3] == ["gradient norm", "DPO", "1", "3.5", "", "", "2"]
     assert rows[4] == ["gradient norm", "DPO", "2", "5", "", "", "1"]
     assert isinstance(ablations.figure5(tmp_path / "none", "accuracy"), Missing)
-    assert {"gradient norm", "lc"} <= save_and_check(ablations.figure5(tmp_path, "judged.lc"), tmp_path, "DPO")
+    assert {"gradient norm", "alpaca eval LC, %"} <= save_and_check(
+        ablations.figure5(tmp_path, "judged.alpaca_eval_lc"), tmp_path, "DPO"
+    )
 
 
 def test_figure6(tmp_path: Path) -> None:
     runs = [scored("dpo", tmp_path), scored("dpo_bmc", tmp_path, 2.0)]
-    drawing = pair.figure6(runs, {"a": "Why?", "b": "How?"}, "b")
+    drawing = pair.figure6(runs, {"a": "Why?", "b": "How?"}, "b", "analyze")
     rows = cells(drawing)
     assert rows[1] == ["dpo", "ỹ_w", "1", "t0 ", "0.5", "False"]  # ½ (−2 − −3)
     assert rows[6:8] == [["dpo_bmc", "ỹ_w", "1", "t0 ", "1", "False"], ["dpo_bmc", "ỹ_w", "2", "t1 ", "0", "True"]]
     assert isinstance(drawing, Drawing)
     assert "Prompt: “How?” (pair b, named in the recipe)" in drawing.caption
-    absent = pair.figure6(runs, {}, "c")
-    assert str(absent) == "figure6: there is no held-out pair c; name another one as `pair`"
+    absent = pair.figure6(runs, {}, "c", "analyze")
+    assert absent == Missing("figure6", "there is no held-out pair c", "analyze --pair a")
 
 
 def test_figure6_shows_markup_as_it_is_and_breaks_lines(tmp_path: Path) -> None:
     words = ["<script>", "$x$", " a&b", "\n", "next ", "w" * 40, "v" * 40]
     one = Side(words, [-1.0] * 7, [-2.0] * 7, [1.0] * 7, [0.0] * 7, [False, True] + [False] * 5)
     runs = [Scored(Run(name, tmp_path), 1.0, None, {"a": (one, one)}, {}, []) for name in ("dpo", "dpo_bmc")]
-    texts = save_and_check(pair.figure6(runs, {"a": "x"}, None), tmp_path, "token reward r")
+    texts = save_and_check(pair.figure6(runs, {"a": "x"}, None, ""), tmp_path, "token reward r")
     assert {"<script>", "$x$", " a&b", "⏎"} <= texts
     assert pair._lines(words) == [[0, 1, 2, 3], [4, 5], [6]]
 
 
 def test_table9(tmp_path: Path) -> None:
-    assert isinstance(costs.table9(tmp_path, "make a/bridge"), Missing)
-    write(tmp_path / "bridge/stats.json", {"rows": 10, "kept": 7})
-    free = costs.table9(tmp_path, "make a/bridge")
-    assert str(free) == "table9: the editor was none that is paid by the token: bridging cost nothing"
+    setting = tmp_path / "outputs/a/b"
+    nothing = costs.table9(setting)
+    assert nothing == Missing("table9", "nothing was bridged", "make a/b/bridge")
+    write(setting / "bridge/stats.json", {"rows": 10, "kept": 7})
+    free = costs.table9(setting)
+    assert isinstance(free, Missing)
+    assert free.command.startswith("python scripts/bridge.py recipes/a/b/bridge.yaml --editor openai --output_dir ")
     answers = {"replies": 12, "prompt_tokens": 9000, "completion_tokens": 2000, "dollars": 0.15}
-    write(tmp_path / "ablations/bridge_fresh/stats.json", {"rows": 10, "kept": 9, "answers": answers})
-    rows = cells(costs.table9(tmp_path, ""))
+    write(setting / "ablations/bridge_fresh/stats.json", {"rows": 10, "kept": 9, "answers": answers})
+    rows = cells(costs.table9(setting))
     assert rows[1:] == [["ablations/bridge_fresh", "10", "9", "12", "9000", "2000", "0.15"]]
-    assert {"bridge_fresh", "  $0.15"} <= save_and_check(costs.table9(tmp_path, ""), tmp_path, "thousand tokens")
+    assert {"bridge_fresh", "  $0.15"} <= save_and_check(costs.table9(setting), tmp_path, "thousand tokens")
 
 
 def test_table10(tmp_path: Path) -> None:
@@ -166,14 +176,14 @@ def test_table10(tmp_path: Path) -> None:
         write(tmp_path / name / "provenance.json", {"host": {"cpu": "x"}})
     write(tmp_path / "dpo_bc/provenance.json", {"host": {"cpu": "x"}, "resumed": [{}]})
     runs = [Run(name, tmp_path / name) for name in ("dpo", "dpo_bc", "dpo_bmc")]
-    drawing = costs.table10(runs)
+    drawing = costs.table10(tmp_path, runs)
     assert cells(drawing)[1:] == [["dpo", "64", "", "100", "109", "1"], ["dpo_bmc", "64", "", "104", "113", "1.04"]]
     assert isinstance(drawing, Drawing)
     assert "that of their last part alone: DPO-BC." in drawing.caption
     assert "different machines" not in drawing.caption
     assert "1.7 (1.04 × DPO)" in save_and_check(drawing, tmp_path, "training time, minutes")
     write(tmp_path / "dpo/provenance.json", {"host": {"cpu": "y"}})
-    other = costs.table10(runs)
+    other = costs.table10(tmp_path, runs)
     assert isinstance(other, Drawing)
     assert "different machines" in other.caption
 

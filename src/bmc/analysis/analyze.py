@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from .figures import ablations, costs, divergence, pair, rewards, spans
 from .figures.drawing import Drawing, Missing, check_matplotlib, save
 from .held_out import HeldOut, held_out, originals, readable
 from .token_scores import Scored, Scorer, token_row
-from .trained import METHODS, Run, check_alike, find, make
+from .trained import METHODS, Run, check_alike, find, make, run_stage
 
 Figures = list[Drawing | Missing]
 
@@ -40,22 +40,21 @@ def analyze(config: AnalyzeConfig) -> dict[str, Any]:
         figures = list(_figures(config, runs, scored, pairs, why))
         drawn = [figure for figure in figures if isinstance(figure, Drawing)]
         files = {figure.name: save(figure, folder / "figures") for figure in drawn}
+    gone = [Missing(name, why, make(config.setting, name)) for name, why in missing.items()]
     summary = {
         "setting": config.setting,
         "pairs": None if pairs is None else {"n": len(pairs.rows), "from": pairs.origin, "left_out": pairs.left_out},
         "runs": {one.run.name: _described(one) for one in scored},
-        "figures": {
-            figure.name: {
+        "figures": [
+            {
+                "name": figure.name,
                 "title": figure.title,
                 "caption": figure.caption,
-                "files": {kind: f"figures/{name}" for kind, name in files[figure.name].items()},
+                **{kind: f"figures/{name}" for kind, name in files[figure.name].items()},
             }
             for figure in drawn
-        },
-        "missing": {
-            **{name: {"what": what, "command": make(config.setting, name)} for name, what in missing.items()},
-            **{f.name: {"what": f.what, "command": f.command} for f in figures if isinstance(f, Missing)},
-        },
+        ],
+        "missing": [vars(one) for one in (*gone, *figures) if isinstance(one, Missing)],
         "seconds": elapsed(),
     }
     write_json(folder / "analysis.json", summary)
@@ -104,26 +103,22 @@ def _figures(
     """Each figure, or what it lacks, in the paper's order."""
     setting, by_name = Path(config.setting), {one.run.name: one for one in scored}
 
-    def lacking(*names: str) -> str | None:
-        """Why pairs can't be shown by these runs; None if they can."""
-        if not pairs:
-            return why
-        absent = [name for name in names if name not in by_name]
-        return f"needs {' and '.join(absent)}" if absent else None
+    def of_runs(name: str, runs: tuple[str, ...], draw: Callable[[], Drawing | Missing]) -> Drawing | Missing:
+        """A figure of held-out pairs, by runs that must be there."""
+        absent = [run for run in runs if run not in by_name]
+        if pairs and not absent:
+            return draw()
+        lacking = f"needs the model of {' and '.join(absent)}" if pairs else why
+        return Missing(name, lacking, make(config.setting, *(absent or runs)))
 
-    def of_runs(module: Any, names: tuple[str, ...], draw: Any) -> Drawing | Missing:
-        what = lacking(*names)
-        command = make(config.setting, *(name for name in names or config.runs if name not in by_name))
-        return draw() if what is None else Missing(module.NAME, module.TITLE, what, command if names else None)
-
-    yield of_runs(spans, ("dpo_bc",), lambda: spans.figure2(by_name["dpo_bc"]))
+    prompts = {row["id"]: readable(row["prompt"]) for row in pairs.rows} if pairs else {}
+    again, two = run_stage("analyze", config.setting), ("dpo", "dpo_bmc")
+    yield of_runs("figure2", ("dpo_bc",), lambda: spans.figure2(by_name["dpo_bc"]))
     yield ablations.figure3(setting, config.metric)
     yield ablations.figure4(setting, config.metric)
     yield ablations.figure5(setting, config.metric)
-    two = ("dpo", "dpo_bmc")
-    prompts = {row["id"]: readable(row["prompt"]) for row in pairs.rows} if pairs else {}
-    yield of_runs(pair, two, lambda: pair.figure6([by_name[name] for name in two], prompts, config.pair))
-    yield of_runs(rewards, (), lambda: rewards.rewards(scored))
+    yield of_runs("figure6", two, lambda: pair.figure6([by_name[run] for run in two], prompts, config.pair, again))
+    yield rewards.rewards(scored) if scored else Missing("rewards", why, make(config.setting, *config.runs))
     yield divergence.figure9(runs, scored, make(config.setting, *METHODS))
-    yield costs.table9(setting, make(config.setting, "bridge"))
-    yield costs.table10(runs)
+    yield costs.table9(setting)
+    yield costs.table10(setting, runs)

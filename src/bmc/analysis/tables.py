@@ -9,16 +9,14 @@ from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any
 
-from ..errors import Faults, did_you_mean, fail
+from ..errors import did_you_mean, fail
 from ..recipe import load
-from .numbers import Estimate
 from .report import accuracy_cell, markdown_table, read_json
 from .seeds import FILE as SEEDS
 from .seeds import seeds_cell
 
 NOT_RUN, UNKNOWN, OTHER_MODEL = "not run", "–", "other model"
 SINGLE = "A reproduced number is a single run, with its 95 % interval where it has one, and n, unless it is of seeds."
-_WRONG = (AttributeError, KeyError, TypeError, ValueError)
 JUDGED = "Win rates and lengths stand in eval/judged.json of a run, once a judge's results are there."
 
 
@@ -119,7 +117,7 @@ def reproduced(runs: Path, cell: Cell) -> str:
     folder = runs / cell.run
     if kind == "accuracy" and (folder / SEEDS).is_file():
         return _seeds(folder / SEEDS)
-    path = _file(folder, kind)
+    path = folder / {"accuracy": "eval/metrics.json", "grad_norm": "trainer_state.json"}.get(kind, "eval/judged.json")
     if not path.is_file():
         return NOT_RUN
     found = read_json(path)
@@ -127,44 +125,8 @@ def reproduced(runs: Path, cell: Cell) -> str:
         if kind == "accuracy":
             return accuracy_cell(average(found["results"]))
         return _gradient_norm(found) if kind == "grad_norm" else _judgement(found.get(name))
-    except _WRONG:
-        raise _misshapen(path, cell.metric) from None
-
-
-def number(folder: Path, metric: str) -> Estimate | None:
-    """The number of a run as a figure draws it, in the table's unit; None where there is none.
-
-    Of several seeds it is their mean, without an interval.
-    """
-    kind, _, name = metric.partition(".")
-    seeds = kind == "accuracy" and (folder / SEEDS).is_file()
-    path = folder / SEEDS if seeds else _file(folder, kind)
-    if not path.is_file():
-        return None
-    found = read_json(path)
-    try:
-        if seeds:
-            of_seeds = found["results"].get("average") or next(iter(found["results"].values()))
-            return Estimate(100 * of_seeds["mean"], None, None, of_seeds["n"])
-        if kind == "grad_norm":
-            norms = _gradient_norms(found)
-            return Estimate(sum(norms) / len(norms), None, None, len(norms)) if norms else None
-        scale = 100 if kind == "accuracy" else 1
-        result = average(found["results"]) if kind == "accuracy" else found.get(name)
-        if result is None:
-            return None
-        low, high = (None if end is None else scale * end for end in result.get("interval", (None, None)))
-        return Estimate(scale * result["accuracy" if kind == "accuracy" else "value"], low, high, result["n"])
-    except _WRONG:
-        raise _misshapen(path, metric) from None
-
-
-def _file(folder: Path, kind: str) -> Path:
-    return folder / {"accuracy": "eval/metrics.json", "grad_norm": "trainer_state.json"}.get(kind, "eval/judged.json")
-
-
-def _misshapen(path: Path, metric: str) -> Faults:
-    return fail(str(path), f"isn't of the shape that {metric} needs; remove it and make it again")
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise fail(str(path), f"isn't of the shape that {cell.metric} needs; remove it and make it again") from None
 
 
 def _seeds(path: Path) -> str:
@@ -186,12 +148,8 @@ def average(results: dict[str, Any]) -> dict[str, Any] | None:
     return {"accuracy": mean, "interval": [mean - low, mean + high], "n": sum(part["n"] for part in parts)}
 
 
-def _gradient_norms(state: dict[str, Any]) -> list[float]:
-    return [step["grad_norm"] for step in state["log_history"] if isfinite(step.get("grad_norm", float("nan")))]
-
-
 def _gradient_norm(state: dict[str, Any]) -> str:
-    logged = _gradient_norms(state)
+    logged = [step["grad_norm"] for step in state["log_history"] if isfinite(step.get("grad_norm", float("nan")))]
     return f"{sum(logged) / len(logged):.2f} (n = {len(logged)} logged)" if logged else NOT_RUN
 
 

@@ -102,10 +102,19 @@ def find(setting: str, names: list[str]) -> tuple[list[Run], dict[str, str]]:
 
 
 def make(setting: str, *names: str) -> str:
-    """The command that makes runs of a setting: a make target, as it has no other."""
+    """The command that makes runs of a setting, with what they need."""
+    return f"make {' '.join(f'{_place(setting)}/{name}' for name in names)}"
+
+
+def run_stage(name: str, setting: str) -> str:
+    """The command of one stage alone, by the recipe of that name."""
+    return f"python scripts/{name}.py recipes/{_place(setting)}/{name}.yaml"
+
+
+def _place(setting: str) -> str:
+    """A setting's folder below `recipes`, which is that below `outputs`."""
     parts = Path(setting).parts
-    place = "/".join(parts[parts.index(OUTPUTS) + 1 :] if OUTPUTS in parts else parts[-2:])
-    return f"make {' '.join(f'{place}/{name}' for name in names)}"
+    return "/".join(parts[parts.index(OUTPUTS) + 1 :] if OUTPUTS in parts else parts[-2:])
 
 
 def check_alike(runs: list[Run]) -> None:

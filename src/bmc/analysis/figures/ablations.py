@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..measured import number
 from ..numbers import Estimate
-from ..tables import number
 from ..trained import METHODS, make, read_json
 from .drawing import Drawing, Missing, Row, error_bars, look
 
@@ -73,7 +73,7 @@ def figure5(setting: Path, metric: str) -> Drawing | Missing:
     ]
     caption = (
         "Each method trained on each sixth of the pairs, by rising edit distance between y_w and y_l (characters). "
-        f"{_named(metric)} with 95 % intervals over test rows where they are known; gradient norm: the mean of the "
+        f"{_named(metric)}, with 95 % intervals over test rows; gradient norm: the mean of the "
         f"norms that were logged in training, before clipping. Each point is a single run.{_and_missing(missing)}"
     )
     return Drawing("figure5", TITLES["figure5"], caption, header, rows, lambda figure: _draw_panels(figure, panels))
@@ -130,13 +130,14 @@ def _draw_panels(figure: Any, panels: dict[str, dict[str, Points]]) -> None:
 
 
 def _axis(metric: str) -> str:
-    return "accuracy, %" if metric == "accuracy" else metric.removeprefix("judged.").replace("_", " ")
+    if metric == "accuracy":
+        return "accuracy, %"
+    benchmark, _, kind = metric.removeprefix("judged.").rpartition("_")
+    return f"{benchmark} {kind.upper()}, %".replace("_", " ")
 
 
 def _named(metric: str) -> str:
-    return (
-        "Accuracy (the macro average over the benchmarks)" if metric == "accuracy" else f"The judge's {_axis(metric)}"
-    )
+    return "Accuracy (the macro average over the benchmarks)" if metric == "accuracy" else f"Win rate ({_axis(metric)})"
 
 
 def _intervals(points: Points) -> str:
@@ -151,7 +152,7 @@ def _counts(points: Points) -> str:
 
 
 def _missing(name: str, setting: Path, missing: list[str]) -> Missing:
-    return Missing(name, TITLES[name], _not_run(missing), make(str(setting), name))
+    return Missing(name, _not_run(missing), make(str(setting), name))
 
 
 def _not_run(missing: list[str]) -> str:

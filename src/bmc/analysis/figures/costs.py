@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...provenance import read as read_provenance
-from ..trained import Run, read_json
+from ..trained import METHODS, Run, make, read_json, run_stage
 from .drawing import BLUE, ORANGE, Drawing, Missing, Row, look
 
 TABLE9 = "Table 9: tokens and dollars of bridging"
@@ -14,7 +14,7 @@ TABLE10 = "Table 10: training time"
 BASELINE = "dpo"
 
 
-def table9(setting: Path, command: str) -> Drawing | Missing:
+def table9(setting: Path) -> Drawing | Missing:
     """Of each bridging below a setting: the answers that its pairs rest on, whenever they were paid for."""
     rows: list[Row] = []
     found = sorted([*setting.glob("bridge*/stats.json"), *setting.glob("ablations/bridge*/stats.json")])
@@ -24,9 +24,12 @@ def table9(setting: Path, command: str) -> Drawing | Missing:
             read, written, count = (answers[key] for key in ("prompt_tokens", "completion_tokens", "replies"))
             rows.append((name, stats["rows"], stats["kept"], count, read, written, answers["dollars"]))
     if not found:
-        return Missing("table9", TABLE9, "nothing was bridged", command)
+        return Missing("table9", "nothing was bridged", make(str(setting), "bridge"))
     if not rows:
-        return Missing("table9", TABLE9, "the editor was none that is paid by the token: bridging cost nothing")
+        why = "the pairs were bridged by rules, which cost nothing; an LLM would cost tokens"
+        return Missing(
+            "table9", why, f"{run_stage('bridge', str(setting))} --editor openai --output_dir {setting}/bridge_llm"
+        )
     caption = (
         "Tokens that the editor read and wrote for the pairs of each bridging, second tries included, and dollars by "
         "the recipe's prices (none where it has no price). " + "; ".join(f"{row[0]}: {row[3]:,} answers for {row[1]:,} "
@@ -55,7 +58,7 @@ def _draw9(figure: Any, rows: list[Row]) -> None:
     figure.legend(loc="outside upper center", ncols=2)
 
 
-def table10(runs: list[Run]) -> Drawing | Missing:
+def table10(setting: Path, runs: list[Run]) -> Drawing | Missing:
     """Of each run: the time in its training loop, evaluations included."""
     took: dict[Run, float] = {}
     for run in runs:
@@ -63,7 +66,9 @@ def table10(runs: list[Run]) -> Drawing | Missing:
         if "train_runtime" in run.metrics and not resumed:
             took[run] = run.metrics["train_runtime"]
     if not took:
-        return Missing("table10", TABLE10, "no run trained without a break, so none has a time to compare")
+        return Missing(
+            "table10", "no run trained without a break, so none has a time to compare", make(str(setting), *METHODS)
+        )
     baseline = next((seconds for run, seconds in took.items() if run.name == BASELINE), None)
     ratios = {run: None if baseline is None else seconds / baseline for run, seconds in took.items()}
     told = [

@@ -49,7 +49,7 @@ def figure9(runs: list[Run], scored: list[Scored], command: str) -> Drawing | Mi
                     exact[kind].setdefault(one.run.method, []).append((step, found))
     panels = [panel for panel, there in ((LOGGED, logged), (EXACT, exact["y_w"])) if there]
     if not panels:
-        return Missing(NAME, TITLE, "no run evaluated while it trained (eval_strategy), and no model is there", command)
+        return Missing(NAME, "no run evaluated while it trained (eval_strategy), and no model is there", command)
     rows: list[Row] = [
         (LOGGED, method, "own", step, value, None, None, None)
         for method, line in logged.items()

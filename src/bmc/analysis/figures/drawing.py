@@ -89,18 +89,13 @@ class Missing:
 
     Attributes:
         name: Of its files, if there were any.
-        title: A line.
-        what: What is missing.
-        command: What would make it; None where no command does.
+        why: What is missing.
+        command: What would make it.
     """
 
     name: str
-    title: str
-    what: str
-    command: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.what}" + (f"; {self.command}" if self.command else "")
+    why: str
+    command: str
 
 
 def look(method: str, among: Sequence[str]) -> Look:

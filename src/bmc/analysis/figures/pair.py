@@ -19,20 +19,25 @@ FONT = 11.5
 INCHES_A_LINE = 0.24
 
 
-def figure6(runs: list[Scored], prompts: dict[str, str], wanted: str | None) -> Drawing | Missing:
+def figure6(runs: list[Scored], prompts: dict[str, str], wanted: str | None, command: str) -> Drawing | Missing:
     """Of two runs.
 
     Args:
         runs: Plain DPO's first.
         prompts: Id → prompt.
         wanted: Id of the pair; by default the one with the smallest hash among those that fit the picture.
+        command: The analysis' own, to which another pair can be added.
     """
     pairs = [one.bridged for one in runs]
     fitting = [id for id in pairs[0] if all(_fits(side) for side in pairs[0][id])]
     chosen = wanted if wanted is not None else min(fitting, key=lambda id: digest(f"figure6 {id}"), default=None)
     if chosen is None or chosen not in pairs[0]:
-        what = f"there is no held-out pair {wanted}" if wanted else f"no pair has less than {WIDTH * LINES} characters"
-        return Missing(NAME, TITLE, f"{what}; name another one as `pair`")
+        why = (
+            f"there is no held-out pair {wanted}"
+            if wanted
+            else f"no pair has {LINES} lines of {WIDTH} characters or less"
+        )
+        return Missing(NAME, why, f"{command} --pair {next(iter(pairs[0]), 'ID')}")
     rows: list[Row] = []
     for one in runs:
         for name, side in zip(("ỹ_w", "y_l"), one.bridged[chosen], strict=True):
