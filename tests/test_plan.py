@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bmc.bridge_config import BridgeConfig
-from bmc.config import DatasetConfig, DatasetMixture, Price, SampleConfig
+from bmc.config import AnalyzeConfig, DatasetConfig, DatasetMixture, Price, SampleConfig
 from bmc.planning import facts
 from bmc.planning.chain import upstream
 from bmc.planning.hardware import read_launch
@@ -171,6 +171,23 @@ def test_generation_and_bridging() -> None:
     assert found["cost"].startswith(f"about ${dollars:,.0f} for 15,417 requests")
     found = facts.bridging_facts(BridgeConfig(output_dir="o", dataset_mixture=mixture, model="llama3-70b"))
     assert found["cost"] == "the recipe's `prices` has none for llama3-70b"
+
+
+def test_an_analysis() -> None:
+    held_out = "outputs/llama2-7b/qa/bridge_held_out/train.jsonl"
+    mixture = DatasetMixture(datasets=[DatasetConfig(id=held_out)])
+    config = AnalyzeConfig(
+        output_dir="o",
+        setting="outputs/llama2-7b/qa",
+        runs=["dpo", "dpo_bmc"],
+        dataset_mixture=mixture,
+        dtype="bfloat16",
+    )
+    found = facts.analysis_facts(config)
+    assert found["not there yet"] == "dpo, dpo_bmc; `make` builds them"
+    assert found["reference"] == "outputs/llama2-7b/qa/sft"
+    assert found["memory"] == f"{2 * 2 * 6_738_415_616 / 2**30:.1f} GiB, the reference and one run's model"
+    assert found["pairs"].startswith("217 pairs")  # 2 % of 15,732, less the 31 % that are good enough
 
 
 @pytest.mark.parametrize("stage", ["prepare", "sample", "bridge", "evaluate", "analyze"])
