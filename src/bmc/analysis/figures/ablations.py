@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,11 @@ def figure5(setting: Path, metric: str) -> Drawing | Missing:
         for method, points in lines.items()
         for split, estimate in points.items()
     ]
+    counted = [estimate for points in found[_axis(metric)].values() for estimate in points.values()]
+    rows_a_point = f" (n = {_counts(counted)})" if counted else ""
     caption = (
         "Each method trained on each sixth of the pairs, by rising edit distance between y_w and y_l (characters). "
-        f"{_named(metric)}, with 95 % intervals over test rows; gradient norm: the mean of the "
+        f"{_named(metric)}, with 95 % intervals over test rows{rows_a_point}; gradient norm: the mean of the "
         f"norms that were logged in training, before clipping. Each point is a single run.{_and_missing(missing)}"
     )
     return Drawing("figure5", TITLES["figure5"], caption, header, rows, lambda figure: _draw_panels(figure, panels))
@@ -102,26 +105,26 @@ def _over(name: str, caption: str, axis: str, metric: str, points: Points, basel
         _line(panel, "DPO-BMC", points, solid=True)
         panel.set_xticks(list(points))
         panel.set_xlabel(axis)
-        panel.set_ylabel(f"{_axis(metric)} (n = {_counts(points)})")
+        panel.set_ylabel(f"{_axis(metric)} (n = {_counts(points.values())})")
         if baseline is not None:
             panel.legend()
 
     return Drawing(name, TITLES[name], caption, header, rows, draw)
 
 
-def _line(panel: Any, method: str, points: Points, solid: bool = False) -> None:
+def _line(panel: Any, method: str, points: Points, solid: bool = False, shift: float = 0.0) -> None:
     style, estimates = look(method, ()), list(points.values())
     panel.errorbar(
-        list(points), [estimate.value for estimate in estimates], yerr=error_bars(estimates), color=style.color,
-        marker=style.marker, linestyle="-" if solid else style.line, linewidth=2, markersize=7, label=method,
+        [x + shift for x in points], [estimate.value for estimate in estimates], yerr=error_bars(estimates),
+        color=style.color, marker=style.marker, linestyle="-" if solid else style.line, linewidth=2, markersize=7, label=method,
     )  # fmt: skip
 
 
 def _draw_panels(figure: Any, panels: dict[str, dict[str, Points]]) -> None:
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for panel, (name, lines) in zip(axes, panels.items(), strict=True):
-        for method, points in lines.items():
-            _line(panel, method, points)
+        for place, (method, points) in enumerate(lines.items()):
+            _line(panel, method, points, shift=0.1 * (place - (len(lines) - 1) / 2))  # so that bars stand side by side
         panel.set_xticks(list(SPLITS))
         panel.set_xlabel("split, by edit distance")
         panel.set_ylabel(name)
@@ -142,12 +145,12 @@ def _named(metric: str) -> str:
 
 def _intervals(points: Points) -> str:
     kind = "Error bars: 95 % intervals over test rows. " if any(e.low is not None for e in points.values()) else ""
-    return f"n = {_counts(points)} test rows a point, each a single run. {kind}".rstrip()
+    return f"n = {_counts(points.values())} test rows a point, each a single run. {kind}".rstrip()
 
 
-def _counts(points: Points) -> str:
+def _counts(estimates: Iterable[Estimate]) -> str:
     """Rows of a point: a number, or the least and the most."""
-    n = sorted({estimate.n for estimate in points.values()})
+    n = sorted({estimate.n for estimate in estimates})
     return " to ".join(map(str, n[:: len(n) - 1 or 1]))
 
 

@@ -48,8 +48,8 @@ def _draw9(figure: Any, rows: list[Row]) -> None:
             label=f"tokens {label}",
         )  # fmt: skip
     for place, row in enumerate(rows):
-        most, dollars = max(float(row[4] or 0), float(row[5] or 0)) / 1000, row[6]
-        panel.text(most, place, "  no price" if dollars is None else f"  ${float(dollars):,.2f}", va="center")
+        most, dollars = float(row[4] or 0) / 1000, row[6]
+        panel.text(most, place - 0.19, "  no price" if dollars is None else f"  ${float(dollars):,.2f}", va="center")
     panel.set_yticks(range(len(rows)), [str(row[0]).removeprefix("ablations/") for row in rows])
     panel.set_ylim(len(rows) - 0.4, -0.6)
     panel.margins(x=0.25)
