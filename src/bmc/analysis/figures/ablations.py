@@ -116,7 +116,8 @@ def _line(panel: Any, method: str, points: Points, solid: bool = False, shift: f
     style, estimates = look(method, ()), list(points.values())
     panel.errorbar(
         [x + shift for x in points], [estimate.value for estimate in estimates], yerr=error_bars(estimates),
-        color=style.color, marker=style.marker, linestyle="-" if solid else style.line, linewidth=2, markersize=7, label=method,
+        color=style.color, marker=style.marker, linestyle="-" if solid else style.line, linewidth=2, markersize=7,
+        label=method,
     )  # fmt: skip
 
 
@@ -128,8 +129,8 @@ def _draw_panels(figure: Any, panels: dict[str, dict[str, Points]]) -> None:
         panel.set_xticks(list(SPLITS))
         panel.set_xlabel("split, by edit distance")
         panel.set_ylabel(name)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    named = {label: handle for panel in axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside upper center", ncols=len(named))
 
 
 def _axis(metric: str) -> str:
