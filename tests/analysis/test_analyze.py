@@ -159,13 +159,27 @@ def test_the_summary_names_what_is_there_and_what_is_not(out: Path, setting: Pat
 def test_without_weights_the_curves_are_left(out: Path, setting: Path, tmp_path: Path, capsys: Any) -> None:
     for run in RUNS:
         shutil.copytree(setting / run, tmp_path / run, ignore=shutil.ignore_patterns("*.safetensors", "checkpoint-*"))
+    (tmp_path / "analyze/tokens").mkdir(parents=True)
+    (tmp_path / "analyze/tokens/dpo.jsonl").write_text("{}\n")  # of an earlier analysis
     call("analyze", f"--setting={tmp_path}", f"--output_dir={tmp_path / 'analyze'}")
+    assert not (tmp_path / "analyze/tokens/dpo.jsonl").exists()
     printed = capsys.readouterr().out
     assert "dpo: its weights are gone; only its curves are shown; make" in printed
     assert "rewards: no run has its weights; make" in printed
     drawn = sorted(path.name for path in (tmp_path / "analyze/figures").glob("*.csv"))
     assert drawn == ["figure9.csv", "table10.csv"]
     assert {row["kind"] for row in table(tmp_path / "analyze/figures/figure9.csv")} == {"while training: estimate"}
+
+
+def test_a_run_with_an_adapter(setting: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load((setting / "dpo.yaml").read_text())
+    recipe |= {"use_peft": True, "lora_r": 4, "learning_rate": 0.05, "output_dir": str(tmp_path / "dpo")}
+    (tmp_path / "dpo.yaml").write_text(yaml.safe_dump(recipe))
+    call("preference", str(tmp_path / "dpo.yaml"))
+    call("analyze", f"--setting={tmp_path}", f"--output_dir={tmp_path / 'analyze'}", "--runs=[dpo]")
+    logged = json.loads((tmp_path / "dpo/metrics.json").read_text())["eval_rewards/margins"]
+    assert float(table(tmp_path / "analyze/figures/rewards.csv")[0]["margin"]) == pytest.approx(logged, rel=1e-4)
+    assert abs(logged) > 0.1
 
 
 def test_a_run_that_is_weighted_from_outside(setting: Path, out: Path, tmp_path: Path, capsys: Any) -> None:

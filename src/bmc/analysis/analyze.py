@@ -33,13 +33,15 @@ def analyze(config: AnalyzeConfig) -> dict[str, Any]:
     there = [run for run in runs if run.has_weights]
     missing |= {run.name: "its weights are gone; only its curves are shown" for run in runs if run not in there}
     pairs, why = _pairs(config, there)
+    scorer = Scorer(config, there) if pairs else None
     folder = claim(config.output_dir, recipe, config, rows=pairs.rows if pairs else None)
-    scored = _score(config, there, pairs, folder) if pairs else []
+    scored = _score(scorer, there, pairs, folder) if scorer and pairs else []
     with writing(folder):
         (folder / "figures").mkdir(exist_ok=True)
         figures = list(_figures(config, runs, scored, pairs, why))
         drawn = [figure for figure in figures if isinstance(figure, Drawing)]
         files = {figure.name: save(figure, folder / "figures") for figure in drawn}
+        _remove_others(folder, [one.run.name for one in scored], files)
     gone = [Missing(name, why, make(config.setting, name)) for name, why in missing.items()]
     summary = {
         "setting": config.setting,
@@ -61,6 +63,15 @@ def analyze(config: AnalyzeConfig) -> dict[str, Any]:
     return summary
 
 
+def _remove_others(folder: Path, runs: list[str], files: dict[str, dict[str, str]]) -> None:
+    """Removes what an earlier analysis left of runs and figures that aren't there any more."""
+    kept = {folder / "tokens" / f"{run}.jsonl" for run in runs}
+    kept |= {folder / "figures" / name for names in files.values() for name in names.values()}
+    for path in (*folder.glob("tokens/**/*.jsonl"), *folder.glob("figures/*")):
+        if path not in kept:
+            path.unlink()
+
+
 def _pairs(config: AnalyzeConfig, there: list[Run]) -> tuple[HeldOut | None, str]:
     """Held-out pairs, or why there are none; pairs that are named in the recipe must be good."""
     if not there:
@@ -73,9 +84,9 @@ def _pairs(config: AnalyzeConfig, there: list[Run]) -> tuple[HeldOut | None, str
         return None, "; ".join(map(str, error.faults))
 
 
-def _score(config: AnalyzeConfig, there: list[Run], pairs: HeldOut, folder: Path) -> list[Scored]:
+def _score(scorer: Scorer, there: list[Run], pairs: HeldOut, folder: Path) -> list[Scored]:
     """Scores the pairs with each run and writes `tokens/RUN.jsonl`."""
-    scorer, before = Scorer(config, there[0]), originals(pairs.rows)
+    before = originals(pairs.rows)
     prompts = {row["id"]: readable(row["prompt"]) for row in pairs.rows}
     scored = []
     for run in there:

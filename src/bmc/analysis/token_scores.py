@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..errors import fail
 from ..models import check_model, load_model, load_tokenizer
 from ..preference.diff import DIFF_COLUMNS, RESPONSES
 from ..preference.trainer import BMCTrainer
+from ..runtime import MANIFEST
 from ..training_config import BMCConfig
 from .trained import Run
 
@@ -77,20 +79,28 @@ class Scorer:
 
     Args:
         config: The analysis'.
-        run: Any of the runs: they have the reference in common.
+        runs: With their models, which have the reference in common.
+
+    Raises:
+        Faults: A model can't be loaded, or a run's weights λ came with its data.
     """
 
-    def __init__(self, config: AnalyzeConfig, run: Run) -> None:
+    def __init__(self, config: AnalyzeConfig, runs: list[Run]) -> None:
+        recipe = runs[0].recipe
+        if "model_name_or_path" not in recipe:
+            raise fail(str(runs[0].folder / MANIFEST), "names no model_name_or_path; train the run again")
         self.config = config
-        recipe = run.recipe
         self.arguments = ModelArguments(
             model_name_or_path=recipe["model_name_or_path"],
             model_revision=recipe.get("model_revision", "main"),
             trust_remote_code=recipe.get("trust_remote_code", False),
             dtype=config.dtype,
         )
+        for run in runs:
+            trainer_config(config, run)
+            check_model(str(run.folder), "main", self.arguments.trust_remote_code)
         self.reference = self._load(self.arguments)
-        self.tokenizer = load_tokenizer(str(run.folder), "main", self.arguments.trust_remote_code, None)
+        self.tokenizer = load_tokenizer(str(runs[0].folder), "main", self.arguments.trust_remote_code, None)
 
     def score(self, run: Run, rows: list[Row], originals: list[Row]) -> Scored:
         """All that is needed of a run.
@@ -111,6 +121,7 @@ class Scorer:
         self, run: Run, rows: list[Row], originals: list[Row], folder: Path | None = None
     ) -> tuple[Scores, Scores]:
         """By the run's model, or by the one that was saved in `folder`."""
+        gc.collect()  # the model before this one: a trainer is a cycle of references
         where = str(folder or run.folder)
         model = self._load(replace(self.arguments, model_name_or_path=where, model_revision="main"))
         trainer = BMCTrainer(
