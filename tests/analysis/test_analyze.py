@@ -111,7 +111,7 @@ def test_an_accented_letter_is_whole_in_one_token(out: Path) -> None:
 def test_margins_are_those_that_training_logged(out: Path, setting: Path) -> None:
     """Each run's last evaluation was on its own kind of these pairs."""
     found = {(row["run"], row["pairs"]): row for row in table(out / "figures/rewards.csv")}
-    for run, kind in (("dpo", "y_w, y_l"), ("dpo_bc", "ỹ_w, y_l"), ("dpo_bmc", "ỹ_w, y_l")):
+    for run, kind in (("dpo", "y_w / y_l"), ("dpo_bc", "ỹ_w / y_l"), ("dpo_bmc", "ỹ_w / y_l")):
         logged = json.loads((setting / run / "metrics.json").read_text())
         assert float(found[run, kind]["margin"]) == pytest.approx(logged["eval_rewards/margins"], rel=1e-4)
         assert found[run, kind]["n"] == str(HELD_OUT)

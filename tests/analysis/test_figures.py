@@ -61,8 +61,8 @@ def test_rewards(tmp_path: Path) -> None:
     """β = ½. Pair a: winner ½ (1 + 0 − 1) = 0, loser ½ (0 − 1 − 3) = −2; b: winner ½ (1 − 1) = 0. Both margins: 2.
     Wilson's interval of 2 of 2 begins at 2/(2 + 1.96²)."""
     rows = cells(rewards.rewards([scored("dpo", tmp_path)]))
-    assert rows[1] == ["dpo", "y_w, y_l", "2", "2", "2", "2", "100", "34.238", "100", "2"]
-    assert rows[2][1] == "ỹ_w, y_l"
+    assert rows[1] == ["dpo", "y_w / y_l", "2", "2", "2", "2", "100", "34.238", "100", "2"]
+    assert rows[2][1] == "ỹ_w / y_l"
 
 
 def test_figure9_of_saved_models_and_of_the_log(tmp_path: Path) -> None:

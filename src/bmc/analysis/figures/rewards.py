@@ -9,7 +9,10 @@ from ..token_scores import Scored, Scores
 from .drawing import BLUE, VERMILION, Drawing, Row, error_bars
 
 NAME, TITLE = "rewards", "§5.3: reward margin and accuracy on held-out pairs"
-KINDS = {"y_w, y_l": (r"$(y_w, y_l)$", BLUE, "o", "white"), "ỹ_w, y_l": (r"$(\tilde{y}_w, y_l)$", VERMILION, "D", None)}
+KINDS = {
+    "y_w / y_l": (r"$(y_w, y_l)$", BLUE, "o", "white"),
+    "ỹ_w / y_l": (r"$(\tilde{y}_w, y_l)$", VERMILION, "D", None),
+}
 CAPTION = (
     "Plain DPO rewards β Σ log π_θ/π_ref over the response (all tokens weigh 1, each run with its own β): the mean of "
     "the winner's reward minus the loser's, and the share of pairs whose winner has the larger one. {n} held-out "
