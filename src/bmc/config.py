@@ -296,6 +296,8 @@ class AnalyzeConfig(StageArguments):
         batch_size: Pairs a batch; batches hold pairs of similar length.
     """
 
+    PASSING: ClassVar = {"runs", "metric", "pair", "batch_size"}  # all is written anew each time
+
     setting: str
     runs: list[str] = field(default_factory=lambda: ["dpo", "dpo_mc", "dpo_bc", "dpo_bmc"])
     dataset_mixture: DatasetMixture | None = None
