@@ -11,11 +11,9 @@ from ..errors import Faults
 from ..runtime import claim, elapsed, may_claim, recipe_of, write_json, write_jsonl, writing
 from .figures import ablations, costs, divergence, pair, rewards, spans
 from .figures.drawing import Drawing, Missing, check_matplotlib, save
-from .held_out import HeldOut, held_out, originals, readable
+from .held_out import HeldOut, held_out, originals
 from .token_scores import Scored, Scorer, token_row
 from .trained import METHODS, Run, check_alike, find, make, run_stage
-
-Figures = list[Drawing | Missing]
 
 
 def analyze(config: AnalyzeConfig) -> dict[str, Any]:
@@ -86,9 +84,7 @@ def _pairs(config: AnalyzeConfig, there: list[Run]) -> tuple[HeldOut | None, str
 
 def _score(scorer: Scorer, there: list[Run], pairs: HeldOut, folder: Path) -> list[Scored]:
     """Scores the pairs with each run and writes `tokens/RUN.jsonl`."""
-    before = originals(pairs.rows)
-    prompts = {row["id"]: readable(row["prompt"]) for row in pairs.rows}
-    scored = []
+    before, prompts, scored = originals(pairs.rows), pairs.prompts, []
     for run in there:
         one = scorer.score(run, pairs.rows, before)
         rows = (token_row(id, prompts[id], sides, one.beta) for id, sides in one.bridged.items())
@@ -122,7 +118,7 @@ def _figures(
         lacking = f"needs the model of {' and '.join(absent)}" if pairs else why
         return Missing(name, lacking, make(config.setting, *(absent or runs)))
 
-    prompts = {row["id"]: readable(row["prompt"]) for row in pairs.rows} if pairs else {}
+    prompts = pairs.prompts if pairs else {}
     again, two = run_stage("analyze", config.setting), ("dpo", "dpo_bmc")
     yield of_runs("figure2", ("dpo_bc",), lambda: spans.figure2(by_name["dpo_bc"]))
     yield ablations.figure3(setting, config.metric)

@@ -34,6 +34,11 @@ class HeldOut(NamedTuple):
     origin: str
     left_out: int
 
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Id → prompt as plain text."""
+        return {row["id"]: readable(row["prompt"]) for row in self.rows}
+
 
 def held_out(config: AnalyzeConfig, runs: list[Run]) -> HeldOut:
     """The pairs that the recipe names, or else those that the runs' own recipes evaluate on or hold out.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tokenizers.decoders import DecodeStream
 
 from ..config import AnalyzeConfig, ModelArguments
 from ..data.schema import Row
+from ..data.tokens import check_offsets
 from ..errors import fail
 from ..models import check_model, load_model, load_tokenizer
 from ..preference.diff import DIFF_COLUMNS, RESPONSES
@@ -23,6 +25,7 @@ from ..training_config import BMCConfig
 from .trained import Run
 
 KEPT = ("beta", "token_weighting", "bmc_delta", "diff_algorithm", "ignore_stop_words", "max_length")
+COLUMNS = ("id", "prompt", "chosen", "rejected", "tools", "chat_template_kwargs")  # what a trainer tokenises
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class Scorer:
             check_model(str(run.folder), "main", self.arguments.trust_remote_code)
         self.reference = self._load(self.arguments)
         self.tokenizer = load_tokenizer(str(runs[0].folder), "main", self.arguments.trust_remote_code, None)
+        check_offsets(self.tokenizer)
 
     def score(self, run: Run, rows: list[Row], originals: list[Row]) -> Scored:
         """All that is needed of a run.
@@ -202,7 +206,7 @@ def token_row(row_id: str, prompt: str, sides: tuple[Side, Side], beta: float) -
         {
             "tokens": side.tokens,
             "rewards": _rounded(side.rewards(beta)),
-            "probabilities": _rounded([torch.tensor(logp).exp().item() for logp in side.logps]),
+            "probabilities": _rounded([math.exp(logp) for logp in side.logps]),
             "weights": _rounded(side.weights),
             "differs": side.differs,
         }
@@ -216,7 +220,8 @@ def _rounded(values: list[float]) -> list[float]:
 
 
 def _pairs(rows: list[Row]) -> Dataset:
-    return Dataset.from_list([{key: row[key] for key in ("id", "prompt", "chosen", "rejected")} for row in rows])
+    kept = [key for key in COLUMNS if key in rows[0]]
+    return Dataset.from_list([{key: row[key] for key in kept} for row in rows])
 
 
 def _length(example: Row) -> int:
