@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bmc.analysis.numbers import Estimate, accuracy, mean, ratio, span_places, sums_by_place
-from bmc.preference.metrics import exact_kl
+from bmc.preference.head import Head, exact_kl
 
 
 def test_places_in_spans() -> None:
@@ -59,5 +59,7 @@ def test_exact_kl() -> None:
     """π = (½, ¼, ¼) against π_ref = (¼, ½, ¼): ½ log 2 − ¼ log 2 = ¼ log 2; the same distribution has none."""
     policy = torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]).log()
     reference = torch.tensor([[0.25, 0.5, 0.25], [0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]).log() + 3
-    found = exact_kl(policy, reference, tile=2)
-    assert found.tolist() == pytest.approx([0.25 * log(2), 0, 0], abs=1e-6)
+    one, two = (Head(logits / 2, torch.eye(3), None, None, 2.0, torch.float32) for logits in (policy, reference))
+    assert exact_kl(one, two).tolist() == pytest.approx([0.25 * log(2), 0, 0], abs=1e-6)
+    many = [head._replace(hidden=head.hidden[:1].expand(300, 3)) for head in (one, two)]  # more than a tile
+    assert exact_kl(*many).tolist() == pytest.approx([0.25 * log(2)] * 300, abs=1e-6)

@@ -26,6 +26,7 @@ from .trained import Run
 
 KEPT = ("beta", "token_weighting", "bmc_delta", "diff_algorithm", "ignore_stop_words", "max_length")
 COLUMNS = ("id", "prompt", "chosen", "rejected", "tools", "chat_template_kwargs")  # what a trainer tokenises
+KINDS = ("bridged ", "original ")
 
 
 @dataclass(frozen=True)
@@ -132,22 +133,29 @@ class Scorer:
             model,
             self.reference,
             trainer_config(self.config, run),
-            train_dataset=_pairs(rows),
-            eval_dataset=_pairs(originals),
+            train_dataset=_pairs(rows, originals),
             processing_class=self.tokenizer,
         )
         name = run.name if folder is None else f"{run.name}/{folder.name}"
-        found = self._batches(trainer, trainer.train_dataset, name)
-        return found, self._batches(trainer, trainer.eval_dataset, f"{name}, before bridging")
+        found = self._batches(trainer, name)
+        bridged, before = (
+            {id.removeprefix(kind): sides for id, sides in found.items() if id.startswith(kind)} for kind in KINDS
+        )
+        return bridged, before
 
     def _load(self, arguments: ModelArguments) -> Any:
         check_model(arguments.model_name_or_path, arguments.model_revision, arguments.trust_remote_code)
         return load_model(arguments)
 
-    def _batches(self, trainer: BMCTrainer, dataset: Any, name: str) -> Scores:
-        """Batches of pairs of like length, the longest first, so that memory is known to suffice at once."""
+    def _batches(self, trainer: BMCTrainer, name: str) -> Scores:
+        """Batches of pairs of like length, the longest first, so that memory is known to suffice at once. The two forms
+        of a pair are neighbours, so that what they have in common goes through the models once."""
+        dataset: Any = trainer.train_dataset
         size, found = self.config.batch_size, {}
-        order = sorted(range(len(dataset)), key=lambda place: -_length(dataset[place]))
+        lengths = [_length(example) for example in dataset]
+        order = sorted(
+            range(len(dataset)), key=lambda place: (-max(lengths[place // 2 * 2 : place // 2 * 2 + 2]), place)
+        )
         for start in tqdm(range(0, len(order), size), desc=f"Scoring pairs with {name}"):
             examples = [dataset[place] for place in order[start : start + size]]
             inputs = send_to_device(trainer.data_collator(examples), trainer.accelerator.device)
@@ -185,7 +193,7 @@ def trainer_config(config: AnalyzeConfig, run: Run) -> BMCConfig:
         output_dir=config.output_dir,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.batch_size,
-        precompute_ref_log_probs=True,
+        precompute_ref_log_probs=False,
         use_cpu=not torch.cuda.is_available(),
         bf16=False,  # no autocast: the models run as they were loaded
         report_to="none",
@@ -219,9 +227,11 @@ def _rounded(values: list[float]) -> list[float]:
     return [float(f"{value:.5g}") for value in values]
 
 
-def _pairs(rows: list[Row]) -> Dataset:
+def _pairs(rows: list[Row], originals: list[Row]) -> Dataset:
+    """Both forms of each pair, one after the other, with a mark before the id."""
     kept = [key for key in COLUMNS if key in rows[0]]
-    return Dataset.from_list([{key: row[key] for key in kept} for row in rows])
+    forms = [form for both in zip(rows, originals, strict=True) for form in zip(KINDS, both, strict=True)]
+    return Dataset.from_list([{key: row[key] for key in kept} | {"id": f"{kind}{row['id']}"} for kind, row in forms])
 
 
 def _length(example: Row) -> int:

@@ -58,25 +58,6 @@ def kl(logps: Tensor, ref_logps: Tensor) -> Tensor:
     return ratio.exp() - 1 - ratio
 
 
-def exact_kl(logits: Tensor, ref_logits: Tensor, tile: int = 128) -> Tensor:
-    """KL(π_θ ‖ π_ref) of the next token's distribution: Σ_v π_θ(v) (log π_θ(v) − log π_ref(v)), in float32, ≥ 0 up to
-    rounding.
-
-    Args:
-        logits: The policy's, (U, V).
-        ref_logits: The reference's, (U, V).
-        tile: Rows that exist in float32 at once.
-
-    Returns:
-        (U,), float32.
-    """
-    parts = []
-    for ours, theirs in zip(logits.split(tile), ref_logits.split(tile), strict=True):
-        logps = ours.float().log_softmax(dim=-1)
-        parts.append((logps.exp() * (logps - theirs.float().log_softmax(dim=-1))).sum(dim=-1))
-    return torch.cat(parts)
-
-
 def weight_shares(weights: Tensor, diff_mask: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """λ's histogram: which differing tokens weigh how much, as `token_metrics` wants it; the last bin is open."""
     bins = [(low, high, f"weights/{low:g}-{high:g}") for low, high in pairwise(WEIGHT_EDGES)]

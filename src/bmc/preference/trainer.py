@@ -24,9 +24,9 @@ from ..training_config import BMCConfig
 from .attention import attention_arguments, causal_lm, obstacle, use_tree_attention
 from .batching import REF_COLUMNS, DataCollatorForBMC, prompt_fits
 from .diff import DIFF_COLUMNS, mark_differences
-from .head import TokenScores, at_places, keep_predictors, score
+from .head import TokenScores, at_places, exact_kl, keep_predictors, score
 from .losses import LOSSES, REFERENCE_FREE, Pairs, hyperparameters, weigh
-from .metrics import FallingRewards, exact_kl, kl, reward_metrics, token_metrics, weight_shares
+from .metrics import FallingRewards, kl, reward_metrics, token_metrics, weight_shares
 from .reference import ReferenceCache, add_reference_logps, default_cache, model_digest
 from .stop_words import stop_word_ids
 from .weights import WEIGHT_COLUMNS, bmc_weights, check_weights
@@ -191,20 +191,19 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
 
     @torch.no_grad()
     def token_scores(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
-        """What an analysis looks at, for a batch of the collator's on the trainer's device and a `ref_model` at hand.
+        """What an analysis looks at, for a batch of the collator's on the trainer's device. It takes a `ref_model`.
 
         Returns:
             `logps` and `ref_logps` as a training step has them, `weights` λ, and `kl`, KL(π_θ ‖ π_ref) of the
             distribution that each token was drawn from; (B, 2, T) each, 0 at padding but for `weights`.
         """
-        logps = at_places(self._score(self.model, inputs).logps, inputs)
-        view = {"predictors": inputs["predictors"], **self._arguments(inputs)}
-        policy, reference = (model(**view, use_cache=False).logits[0] for model in (self.model, self.ref_model))
+        scores, reference = (self._score(model, inputs) for model in (self.model, self.ref_model))
+        logps = at_places(scores.logps, inputs)
         return {
             "logps": logps,
-            "ref_logps": self._ref_logps(inputs),
+            "ref_logps": at_places(reference.logps, inputs),
             "weights": self._weights(logps, inputs),
-            "kl": at_places(exact_kl(policy, reference), inputs),
+            "kl": at_places(exact_kl(scores.head, reference.head), inputs),
         }
 
     def _arguments(self, inputs: dict[str, Any]) -> dict[str, Any]:
