@@ -134,3 +134,19 @@ def test_prompts_are_read_as_text() -> None:
     assert readable([{"role": "user", "content": "Why?"}]) == "Why?"
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
     assert readable(turns) == "user: Hi\n\nassistant: Yes?"
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("--runs=[dpo,dpo]", "runs: dpo stands twice; keep one"),
+        ("--runs=[]", "runs: is empty; name a folder in setting"),
+        ("--metric=f1", "metric: must be accuracy, judged.BENCHMARK_lc or judged.BENCHMARK_wr, got f1"),
+    ],
+)
+def test_recipes_that_can_not_be(words: str, what: str) -> None:
+    from bmc.recipe import parse
+
+    with pytest.raises(Faults) as error:
+        parse(["--setting=x", "--output_dir=y", words], AnalyzeConfig)
+    assert str(error.value) == f"command line: {what}"
