@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,8 +132,12 @@ def save(drawing: Drawing, folder: Path) -> dict[str, str]:
         figure = pyplot.figure(figsize=drawing.size)
         drawing.draw(figure)
         # neither a date nor a version, so that the same numbers are the same bytes
-        figure.savefig(folder / names["svg"], metadata={"Date": None, "Creator": "bmc", "Title": drawing.title})
-        figure.savefig(folder / names["png"], dpi=DPI, metadata={"Software": None, "Title": drawing.title})
+        svg: dict[str, Any] = {"metadata": {"Date": None, "Creator": "bmc", "Title": drawing.title}}
+        png: dict[str, Any] = {"metadata": {"Software": None, "Title": drawing.title}, "dpi": DPI}
+        for kind, options in {"svg": svg, "png": png}.items():
+            partial = folder / f"{names[kind]}.tmp"
+            figure.savefig(partial, format=kind, **options)
+            os.replace(partial, folder / names[kind])
         pyplot.close(figure)
     return names
 
