@@ -3,6 +3,7 @@
 #   make llama2-7b/qa/dpo_bmc               builds what the recipe needs and isn't there yet, trains, evaluates
 #   make llama2-7b/qa/dpo_bmc DRY_RUN=1     prints the commands only
 #   make llama2-7b/qa/dpo_bmc SEEDS=1,2,3   the same with each seed: mean ± standard deviation
+#   make llama2-7b/qa/analyze               the paper's figures from the setting's own runs
 #   make llama3-8b/ultrafeedback/dpo/judge  the same, and has a judge compare its responses
 #   make table1 [MODEL=smollm2-135m]        builds all that a table of the paper needs, and prints it
 #   make … LAUNCHER="accelerate launch --config_file recipes/accelerate_configs/zero3.yaml"
@@ -38,7 +39,7 @@ test: install  ## The whole test suite
 
 ##@ Plan
 # The script that a recipe is for, by its name.
-stage_of = $(or $(patsubst bridge%,bridge,$(filter bridge%,$(notdir $(1)))),$(patsubst sample%,sample,$(filter sample%,$(notdir $(1)))),$(patsubst eval,evaluate,$(filter prepare sft eval,$(notdir $(1)))),preference)
+stage_of = $(or $(patsubst bridge%,bridge,$(filter bridge%,$(notdir $(1)))),$(patsubst sample%,sample,$(filter sample%,$(notdir $(1)))),$(patsubst eval,evaluate,$(filter prepare sft eval analyze,$(notdir $(1)))),preference)
 PAPERS   := $(patsubst %,%/dpo_bmc,$(filter-out smollm2%,$(SETTINGS)))
 
 .PHONY: plan
@@ -178,7 +179,7 @@ JUDGES := alpaca_eval arena_hard
 CHATS  := $(filter %/ultrafeedback,$(SETTINGS))
 
 of_stage = $(foreach r,$(RECIPES),$(if $(filter $(1),$(notdir $(r))),$(r)))
-methods  = $(filter-out $(call of_stage,prepare sft sample% bridge% eval base),$(RECIPES))
+methods  = $(filter-out $(call of_stage,prepare sft sample% bridge% eval analyze base),$(RECIPES))
 
 $(foreach r,$(call of_stage,prepare),$(eval $(call DATA_RULES,$(r),prepare)))
 $(foreach r,$(call of_stage,sample%),$(eval $(call DATA_RULES,$(r),sample)))
@@ -222,6 +223,19 @@ $(foreach s,$(SETTINGS),$(foreach p,$(PROPORTIONS),$(eval $(call PROPORTION_RULE
 $(foreach s,$(SETTINGS),$(foreach v,$(call variants,$(s)),$(eval $(call VARIANT_RULES,$(s),dpo_bmc,$(v),$(OUT)/$(s)/ablations/bridge_$(v)/stats.json,$(dataset).id $(OUT)/$(s)/ablations/bridge_$(v)/train.jsonl))))
 $(foreach s,$(SETTINGS),$(foreach d,$(DELTAS),$(eval $(call VARIANT_RULES,$(s),dpo_bmc,delta_$(d),$(call reads,$(s)/dpo_bmc),--bmc_delta $(d)))))
 $(foreach s,$(SETTINGS),$(foreach m,dpo dpo_mc dpo_bc dpo_bmc,$(foreach n,$(SPLITS),$(eval $(call VARIANT_RULES,$(s),$(m),split_$(n),$(call reads,$(s)/$(m)),$(dataset).edit_split $(n)/6)))))
+
+# A setting's own figures: what the ablations need and isn't there yet, then all figures that its runs allow, anew.
+delta = $(shell sed -n 's/^bmc_delta: *\([0-9.]*\).*/\1/p' recipes/$(1)/dpo_mc.yaml)
+# 1: setting
+define FIGURES_RULES
+.PHONY: $(1)/analyze $(1)/figure3 $(1)/figure4 $(1)/figure5
+$(1)/analyze: $(NEEDS) | $(call reads,$(1)/analyze) $(foreach m,dpo dpo_mc dpo_bc dpo_bmc,$(OUT)/$(1)/$(m)/metrics.json)
+	$$(STAGE) scripts/analyze.py recipes/$(1)/analyze.yaml
+$(1)/figure3: $(1)/dpo_mc $(PROPORTIONS:%=$(1)/ablations/dpo_bmc_proportion_%) $(1)/dpo_bmc
+$(1)/figure4: $(1)/dpo $(patsubst %,$(1)/ablations/dpo_bmc_delta_%,$(filter-out $(call delta,$(1)),$(DELTAS))) $(1)/dpo_bmc
+$(1)/figure5: $(foreach m,dpo dpo_mc dpo_bc dpo_bmc,$(SPLITS:%=$(1)/ablations/$(m)_split_%))
+endef
+$(foreach s,$(SETTINGS),$(eval $(call FIGURES_RULES,$(s))))
 
 # The paper's tables and figures: what they need and isn't there yet, then reported beside reproduced.
 TABLES := table1 table2 table3 table4 table5 table11 figure3 figure4 figure5

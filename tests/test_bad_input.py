@@ -144,7 +144,7 @@ def test_a_model_folder_that_does_not_exist(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["prepare.py", "sample.py", "bridge.py", "evaluate.py", "report.py"])
+@pytest.mark.parametrize("name", ["prepare.py", "sample.py", "bridge.py", "evaluate.py", "report.py", "analyze.py"])
 def test_help_and_recipe_errors_do_not_import_torch(name: str) -> None:
     for argv, status in ((["--help"], 0), ([recipe(outptu_dir="x")], 2)):
         command = [sys.executable, "-c", HARNESS, ",".join(TORCH), str(ROOT / "scripts" / name), *argv]

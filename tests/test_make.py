@@ -192,6 +192,48 @@ def test_figure4(tmp_path: Path) -> None:
     assert lines[-1] == f"python scripts/table.py figure4 --runs {tmp_path}"
 
 
+METHODS = ["dpo", "dpo_mc", "dpo_bc", "dpo_bmc"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "held_out"),
+    [
+        ("llama2-7b/math", ["sample sample_held_out", "bridge bridge_held_out"]),
+        ("llama3-8b/ultrafeedback", ["bridge bridge_held_out"]),
+        ("smollm2-135m/qa", []),
+    ],
+)
+def test_an_analysis_builds_its_runs_and_pairs(setting: str, held_out: list[str], tmp_path: Path) -> None:
+    run = [command.replace(f"{setting}/", "") for command in commands(f"{setting}/analyze", out=tmp_path)]
+    assert [command for command in run if command.endswith("held_out")] == held_out
+    assert [command for command in run if command.startswith("preference")] == [f"preference {m}" for m in METHODS]
+    assert not any(command.startswith("evaluate") for command in run)
+    assert run[-1] == "analyze analyze"
+    for method in METHODS:  # what is there is analysed anew
+        path = tmp_path / setting / method / "metrics.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    for name in ("prepare", "sample_held_out", "bridge_held_out", "bridge"):
+        path = tmp_path / setting / name / "stats.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    assert commands(f"{setting}/analyze", out=tmp_path) == [f"analyze {setting}/analyze"]
+
+
+def test_figures_of_a_setting(tmp_path: Path) -> None:
+    setting = "smollm2-135m/math"
+
+    def trained(figure: str) -> list[str]:
+        lines = chain(f"{setting}/{figure}", out=tmp_path)
+        folders = [line.split("--output_dir ")[-1] for line in lines if "scripts/preference.py" in line]
+        return [Path(folder.split()[-1]).stem for folder in folders]
+
+    deltas = [f"dpo_bmc_delta_{delta}" for delta in ("1.0", "1.5", "2.0", "3.0", "3.5")]  # 2.5 is the recipe's own
+    assert trained("figure4") == [Path(name).stem for name in ["dpo", *deltas, "dpo_bmc"]]
+    assert len(trained("figure3")) == 7
+    assert len(trained("figure5")) == 24
+
+
 def test_a_table_skips_what_is_there(tmp_path: Path) -> None:
     for name in ("prepare/stats.json", "bridge/stats.json", "dpo/metrics.json", "dpo/eval/metrics.json"):
         path = tmp_path / "qwen2.5-14b/ultrafeedback" / name

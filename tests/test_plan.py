@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bmc.bridge_config import BridgeConfig
-from bmc.config import DatasetConfig, DatasetMixture, Price, SampleConfig
+from bmc.config import AnalyzeConfig, DatasetConfig, DatasetMixture, Price, SampleConfig
 from bmc.planning import facts
 from bmc.planning.chain import upstream
 from bmc.planning.hardware import read_launch
@@ -180,7 +180,24 @@ def test_generation_and_bridging() -> None:
     assert found["cost"] == "the recipe's `prices` has none for llama3-70b"
 
 
-@pytest.mark.parametrize("stage", ["prepare", "sample", "bridge", "evaluate"])
+def test_an_analysis() -> None:
+    held_out = "outputs/llama2-7b/qa/bridge_held_out/train.jsonl"
+    mixture = DatasetMixture(datasets=[DatasetConfig(id=held_out)])
+    config = AnalyzeConfig(
+        output_dir="o",
+        setting="outputs/llama2-7b/qa",
+        runs=["dpo", "dpo_bmc"],
+        dataset_mixture=mixture,
+        dtype="bfloat16",
+    )
+    found = facts.analysis_facts(config)
+    assert found["not there yet"] == "dpo, dpo_bmc; `make` builds them"
+    assert found["reference"] == "outputs/llama2-7b/qa/sft"
+    assert found["memory"] == f"{2 * 2 * 6_738_415_616 / 2**30:.1f} GiB, the reference and one run's model"
+    assert found["pairs"].startswith("217 pairs")  # 2 % of 15,732, less the 31 % that are good enough
+
+
+@pytest.mark.parametrize("stage", ["prepare", "sample", "bridge", "evaluate", "analyze"])
 def test_plans_of_the_other_stages_import_no_torch(stage: str) -> None:
     recipe = f"recipes/llama2-7b/qa/{'eval' if stage == 'evaluate' else stage}.yaml"
     harness = (

@@ -10,14 +10,16 @@ import pytest
 import yaml
 
 from bmc.bridge_config import BridgeConfig
-from bmc.config import EvaluateConfig, PrepareConfig, SampleConfig
+from bmc.config import AnalyzeConfig, EvaluateConfig, PrepareConfig, SampleConfig
 from bmc.recipe import load, parse
 
 ROOT = Path(__file__).parents[1]
 FOUND = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("recipes/*/*/**/*.yaml"))
 RECIPES = [path for path in FOUND if Path(path).stem != "base"]
-STAGES = {"prepare": PrepareConfig, "sample": SampleConfig, "bridge": BridgeConfig, "eval": EvaluateConfig}
-SCRIPTS = {"prepare": "prepare", "sft": "sft", "sample": "sample", "bridge": "bridge", "eval": "evaluate"}
+STAGES = {"prepare": PrepareConfig, "sample": SampleConfig, "bridge": BridgeConfig, "eval": EvaluateConfig,
+          "analyze": AnalyzeConfig}  # fmt: skip
+SCRIPTS = {"prepare": "prepare", "sft": "sft", "sample": "sample", "bridge": "bridge", "eval": "evaluate",
+           "analyze": "analyze"}  # fmt: skip
 PAPER = {  # β, δ and learning rate of DPO-BMC (Table 8)
     "llama2-7b/qa": (0.05, 3.0, 5e-7),
     "llama2-7b/math": (0.05, 2.5, 5e-7),
@@ -62,6 +64,9 @@ READS = {  # which stages' folders a recipe may read, by its name
     "eval": "prepare",
     "dpo_cw": "sample_cw",
     "dpo_ew": "bridge_ew",
+    "sample_held_out": "prepare",
+    "bridge_held_out": "sample_held_out prepare",
+    "analyze": "bridge_held_out",
 }
 VALUES = [*SEARCHED, "beta", "prefix_fraction", "weight_source", "diff_algorithm", "ignore_stop_words", "mode"]
 SOURCE = re.compile(r"Table \d|A\.\d|§\d|Eq|paper|released|135M parameters")
@@ -224,7 +229,7 @@ def test_stages_read_what_an_earlier_one_wrote(recipe: str) -> None:
         "/eval.yaml", "/sft/eval"
     ).removesuffix(".yaml")
     ablation = "bridge sample prepare" if name.startswith("bridge") else "bridge"
-    for dataset in values["dataset_mixture"]["datasets"]:
+    for dataset in values.get("dataset_mixture", {}).get("datasets", []):
         if str(dataset.get("id")).startswith("outputs/"):
             place = dataset["id"].split("/")
             assert "/".join(place[1:3]) == setting

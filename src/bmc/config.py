@@ -325,3 +325,37 @@ class ReportConfig:
 
     runs: str
     output_dir: str | None = None
+
+
+@dataclass(kw_only=True)
+class AnalyzeConfig(StageArguments):
+    """Recipe of `scripts/analyze.py`: the runs of a setting → token scores of held-out pairs, and the paper's figures.
+
+    Attributes:
+        setting: Folder of the setting's runs, with `bridge` and `ablations` in it.
+        runs: Which of them to score pairs with and to compare, by their folders' names.
+        dataset_mixture: Held-out pairs; by default those that the runs' own recipes evaluate on or hold out.
+        metric: What Figures 3, 4 and 5 show of a run, as in `recipes/reported.yaml`: `accuracy`, or a judge's win rate,
+            `judged.BENCHMARK_lc` or `judged.BENCHMARK_wr`.
+        pair: Id of the pair in Figure 6; by default one that fits the picture, chosen by the hash of its id.
+        dtype: In which the models run.
+        batch_size: Pairs a batch; batches hold pairs of similar length.
+    """
+
+    PASSING: ClassVar = {"runs", "metric", "pair", "batch_size"}  # all is written anew each time
+
+    setting: str
+    runs: list[str] = field(default_factory=lambda: ["dpo", "dpo_mc", "dpo_bc", "dpo_bmc"])
+    dataset_mixture: DatasetMixture | None = None
+    metric: str = "accuracy"
+    pair: str | None = None
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "float32"
+    batch_size: Positive = 8
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if not self.runs:
+            yield "runs", "is empty; name a folder in setting"
+        for name in {name for name in self.runs if self.runs.count(name) > 1}:
+            yield "runs", f"{name} stands twice; keep one"
+        if not re.fullmatch(r"accuracy|judged\.\w+_(lc|wr)", self.metric):
+            yield "metric", f"must be accuracy, judged.BENCHMARK_lc or judged.BENCHMARK_wr, got {self.metric}"

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..bridge_config import BridgeConfig
-from ..config import DatasetConfig, EvaluateConfig, SampleConfig
+from ..config import AnalyzeConfig, DatasetConfig, EvaluateConfig, SampleConfig
 from . import memory, work
 from .architecture import Architecture, find, origin
+from .chain import upstream
 from .hardware import GPUS, Gpu, Launch, is_launched
 from .memory import GIB, Adapter, Memory
 from .workload import Workload, workload
@@ -139,6 +140,28 @@ def bridging_facts(config: BridgeConfig) -> Facts:
 def data_facts(datasets: list[DatasetConfig], tests: list[DatasetConfig]) -> Facts:
     """Rows of a preparing stage."""
     return {"rows": rows_fact(workload(datasets)), "test rows": rows_fact(workload(tests)) if tests else None}
+
+
+def analysis_facts(config: AnalyzeConfig) -> Facts:
+    """Runs, reference, pairs and memory of an analysis."""
+    folders = {name: Path(config.setting, name) for name in config.runs}
+    recipes = [found for folder in folders.values() if (found := upstream(str(folder)))]
+    reference = next((found["model_name_or_path"] for found in recipes if "model_name_or_path" in found), None)
+    given = config.dataset_mixture
+    load = workload(given.datasets, tokenizer_of(reference or "")) if given else None
+    model = find(reference) if reference else None
+    width = {"bfloat16": 2, "float16": 2}.get(config.dtype, 4)
+    absent = [name for name, folder in folders.items() if not (folder / "metrics.json").is_file()]
+    return {
+        "runs": ", ".join(name for name in folders if name not in absent) or None,
+        "not there yet": f"{', '.join(absent)}; `make` builds them" if absent else None,
+        "reference": reference,
+        "pairs": rows_fact(load, pairs=True) if given else "those that the runs' own recipes hold out",
+        "parameters": parameters_fact(model),
+        "memory": f"{gibibytes(2 * width * model[0].parameters)}, the reference and one run's model" if model else None,
+        "figures 3 to 5": f"show {config.metric}",
+        "output": config.output_dir,
+    }
 
 
 def training_facts(arguments: Any, model_args: Any, config: Any, launch: Launch, on_cpu: bool) -> Facts:

@@ -20,20 +20,58 @@ from .attention import causal_lm
 TILE = 128  # tokens whose logits exist at once
 
 
+class Head(NamedTuple):
+    """What the head was given, and what it is: enough for the distributions that U tokens were drawn from.
+
+    Attributes:
+        hidden: Hidden states (U, H).
+        weight: (V, H).
+        bias: (V,), or None.
+        softcap: Of the logits, or None.
+        scale: Of the logits.
+        dtype: In which the product is made.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    softcap: float | None
+    scale: float
+    dtype: torch.dtype
+
+    def logps(self, tile: slice) -> Tensor:
+        """log π of the whole vocabulary at some of the tokens, at least float32."""
+        return _logits(self.hidden[tile], self.weight, self.bias, self).log_softmax(dim=-1)
+
+
 class TokenScores(NamedTuple):
-    """What a forward says of U tokens; all of shape (U,), but for `aux_loss`.
+    """What a forward says of U tokens; all of shape (U,), but for `aux_loss` and `head`.
 
     Attributes:
         logps: log π of each token, floating dtype.
         entropy: Of the distribution that each was drawn from; without gradient off a GPU.
         is_top1: Whether each was the likeliest; bool.
         aux_loss: The router's of a mixture of experts, a scalar; None for others.
+        head: What they were made of.
     """
 
     logps: Tensor
     entropy: Tensor
     is_top1: Tensor
     aux_loss: Any
+    head: Head
+
+
+class _Recording:
+    """A kernel of TRL's fused head that remembers what it was given."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+
+    def apply(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Any:
+        _, _, _, softcap, scale, _ = rest
+        self.head = Head(hidden, weight, bias, softcap, scale, _dtype(hidden))
+        return self.kernel.apply(hidden, weight, bias, *rest)
 
 
 def keep_predictors(model: Any) -> None:
@@ -72,11 +110,31 @@ def score(model: Any, predictors: Tensor, labels: Tensor, **arguments: Any) -> T
         arguments: Of the model's forward.
     """
     theirs, triton = trl.trainer.utils._ChunkedLogProbFunction, trl.trainer.utils._use_triton(labels.device)
-    with patch.object(trl.trainer.utils, "_ChunkedLogProbFunction", theirs if triton else TokenLogProbs):
+    kernel = _Recording(theirs if triton else TokenLogProbs)
+    with patch.object(trl.trainer.utils, "_ChunkedLogProbFunction", kernel):
         outputs = model(
             **arguments, predictors=predictors, shift_labels=labels[None], use_cache=False, fused_lm_head=True
         )
-    return TokenScores(outputs.log_probs[0], outputs.entropy[0], outputs.is_top1[0], outputs.aux_loss)
+    return TokenScores(outputs.log_probs[0], outputs.entropy[0], outputs.is_top1[0], outputs.aux_loss, kernel.head)
+
+
+@torch.no_grad()
+def exact_kl(policy: Head, reference: Head) -> Tensor:
+    """KL(π_θ ‖ π_ref) of the distributions that tokens were drawn from: Σ_v π_θ(v) (log π_θ(v) − log π_ref(v)), over
+    the whole vocabulary, `TILE` tokens at a time.
+
+    Args:
+        policy: Of π_θ, for U tokens.
+        reference: Of π_ref, for the same tokens.
+
+    Returns:
+        (U,), at least float32; ≥ 0 up to rounding.
+    """
+    parts = []
+    for tile in _tiles(len(policy.hidden)):
+        logps = policy.logps(tile)
+        parts.append((logps.exp() * (logps - reference.logps(tile))).sum(dim=-1))
+    return torch.cat(parts)
 
 
 def at_places(values: Tensor, inputs: dict[str, Any]) -> Tensor:
@@ -106,8 +164,7 @@ class TokenLogProbs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, None, None, Tensor]:
         """Hidden states (N, H), weight (V, H), bias (V,), targets (N,) → log-probs, entropy and is_top1, each (N,)."""
         ctx.set_materialize_grads(False)
-        ctx.scale, ctx.softcap, kind = logit_scale, softcap, hidden.device.type
-        ctx.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        ctx.scale, ctx.softcap, ctx.dtype = logit_scale, softcap, _dtype(hidden)
         logps, entropy, log_z = (hidden.new_empty(len(hidden), dtype=_wide(ctx.dtype)) for _ in range(3))
         is_top1 = torch.empty_like(targets, dtype=torch.bool)
         for tile in _tiles(len(hidden)):
@@ -153,6 +210,12 @@ class TokenLogProbs(torch.autograd.Function):
 
 def _tiles(tokens: int) -> list[slice]:
     return [slice(start, start + TILE) for start in range(0, tokens, TILE)]
+
+
+def _dtype(hidden: Tensor) -> torch.dtype:
+    """In which a product with these states is made: autocast's, or their own."""
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

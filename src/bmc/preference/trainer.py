@@ -24,7 +24,7 @@ from ..training_config import BMCConfig
 from .attention import attention_arguments, causal_lm, obstacle, use_tree_attention
 from .batching import REF_COLUMNS, DataCollatorForBMC, prompt_fits
 from .diff import DIFF_COLUMNS, RESPONSES, mark_differences
-from .head import TokenScores, at_places, keep_predictors, score
+from .head import TokenScores, at_places, exact_kl, keep_predictors, score
 from .losses import LOSSES, REFERENCE_FREE, Pairs, hyperparameters, weigh
 from .metrics import FallingRewards, kl, reward_metrics, token_metrics, weight_shares
 from .reference import ReferenceCache, add_reference_logps, default_cache, model_digest
@@ -201,6 +201,23 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         """log π of the response tokens, each token once, and what comes with it."""
         router = {"output_router_logits": True} if self.aux_loss_enabled else {}
         return score(model, inputs["predictors"], inputs["labels"], **self._arguments(inputs), **router)
+
+    @torch.no_grad()
+    def token_scores(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        """What an analysis looks at, for a batch of the collator's on the trainer's device. It takes a `ref_model`.
+
+        Returns:
+            `logps` and `ref_logps` as a training step has them, `weights` λ, and `kl`, KL(π_θ ‖ π_ref) of the
+            distribution that each token was drawn from; (B, 2, T) each, 0 at padding but for `weights`.
+        """
+        scores, reference = (self._score(model, inputs) for model in (self.model, self.ref_model))
+        logps = at_places(scores.logps, inputs)
+        return {
+            "logps": logps,
+            "ref_logps": at_places(reference.logps, inputs),
+            "weights": self._weights(logps, inputs),
+            "kl": at_places(exact_kl(scores.head, reference.head), inputs),
+        }
 
     def _arguments(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The model's view of a batch: rows of several sequences, or padded sequences."""

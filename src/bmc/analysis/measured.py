@@ -1,0 +1,69 @@
+"""The number of a run that a figure draws, with its interval."""
+
+from __future__ import annotations
+
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from ..errors import fail
+from .numbers import Estimate
+from .seeds import FILE as SEEDS
+from .tables import average
+from .trained import read_json
+
+JUDGED = {  # ending of a metric's name → key of the number and of its interval in judged.json
+    "lc": ("length_controlled_win_rate", "interval_length_controlled"),
+    "wr": ("win_rate", "interval"),
+}
+
+
+def number(folder: Path, metric: str) -> Estimate | None:
+    """What was measured of a run; None where nothing was.
+
+    Args:
+        folder: The run's.
+        metric: `accuracy`, in %: the macro average over the benchmarks, or over seeds its mean, without an interval;
+            `grad_norm`: the mean of those that were logged; `judged.BENCHMARK_lc` or `_wr`: a win rate in %.
+
+    Raises:
+        Faults: A file of the run is damaged.
+    """
+    read = {"accuracy": _accuracy, "grad_norm": _gradient_norm}.get(metric)
+    try:
+        return read(folder) if read else _judged(folder, metric.removeprefix("judged."))
+    except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
+        raise fail(str(folder), f"{metric} can't be read from its files ({error!r}); evaluate it again") from None
+
+
+def _accuracy(folder: Path) -> Estimate | None:
+    if (folder / SEEDS).is_file():
+        results = read_json(folder / SEEDS)["results"]
+        result = results.get("average") or next(iter(results.values()))
+        return Estimate(100 * result["mean"], None, None, result["n"])
+    if not (folder / "eval/metrics.json").is_file():
+        return None
+    found = average(read_json(folder / "eval/metrics.json")["results"])
+    return None if found is None else _estimate(100, found["accuracy"], found["interval"], found["n"])
+
+
+def _gradient_norm(folder: Path) -> Estimate | None:
+    if not (folder / "trainer_state.json").is_file():
+        return None
+    history = read_json(folder / "trainer_state.json")["log_history"]
+    norms = [step["grad_norm"] for step in history if isfinite(step.get("grad_norm", float("nan")))]
+    return Estimate(sum(norms) / len(norms), None, None, len(norms)) if norms else None
+
+
+def _judged(folder: Path, name: str) -> Estimate | None:
+    benchmark, _, kind = name.rpartition("_")
+    for path in sorted(folder.rglob("judged.json")):
+        said = read_json(path)
+        if said["benchmark"] == benchmark and said.get(JUDGED[kind][0]) is not None:
+            return _estimate(1, said[JUDGED[kind][0]], said.get(JUDGED[kind][1]), said["n"])
+    return None
+
+
+def _estimate(scale: float, value: float, interval: Any, n: int) -> Estimate:
+    low, high = (None, None) if interval is None else (scale * end for end in interval)
+    return Estimate(scale * value, low, high, n)

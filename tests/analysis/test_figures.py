@@ -1,0 +1,222 @@
+"""Figures from hand-made scores and folders: their numbers, their files, and what they lack."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from bmc.analysis.figures import ablations, costs, divergence, pair, rewards, spans
+from bmc.analysis.figures.drawing import DPI, Drawing, Missing, save, table
+from bmc.analysis.token_scores import Scored, Side
+from bmc.analysis.trained import Run
+
+
+def side(logps: list[float], ref: list[float], differs: list[bool], kl: float = 0.1) -> Side:
+    tokens = [f"t{place} " for place in range(len(logps))]
+    return Side(tokens, logps, ref, [1.0] * len(logps), [kl] * len(logps), differs)
+
+
+def scored(name: str, folder: Path, shift: float = 1.0) -> Scored:
+    """Two pairs; log π_θ/π_ref is `shift` at the winners' tokens and −`shift` at the losers'."""
+    marks = [False, True, True]
+    winner, loser = side([-1.0, -2.0, -3.0], [-1 - shift] * 3, marks), side([-4.0, -5.0, -7.0], [-4.0] * 3, marks)
+    bridged = {"a": (winner, loser), "b": (side([-2.0, -4.0], [-2 - shift] * 2, [False, True], 0.4), loser)}
+    return Scored(Run(name, folder / name), 0.5, None, bridged, bridged, [])
+
+
+def write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def evaluated(folder: Path, correct: int, n: int = 10) -> None:
+    from bmc.evaluation.stats import accuracy
+
+    write(folder / "eval/metrics.json", {"results": {"ecqa": accuracy([True] * correct + [False] * (n - correct))}})
+
+
+def cells(drawing: Drawing | Missing) -> list[list[str]]:
+    assert isinstance(drawing, Drawing)
+    return list(csv.reader(io.StringIO(table(drawing.header, drawing.rows))))
+
+
+def test_figure2(tmp_path: Path) -> None:
+    """Winners: first tokens −log p 2 and 4, one later of 3; losers twice the same, 5 and 7. Before: 2, 3 and 4."""
+    rows = {tuple(row[:3]): row[3:] for row in cells(spans.figure2(scored("dpo_bc", tmp_path)))[1:]}
+    assert rows["after", "ỹ_w", "first"][::4] == ["3", "2"]
+    assert rows["after", "ỹ_w", "later"] == ["3", "", "", "1", "1"]
+    assert rows["after", "y_l", "first"] == ["5", "5", "5", "2", "2"]
+    assert rows["after", "y_l", "later"] == ["7", "7", "7", "2", "2"]
+    assert rows["before", "ỹ_w", "first"] == ["2.5", "1.52002", "3.47998", "2", "2"]  # 2 and 3; 1.96 · ½
+
+
+def test_rewards(tmp_path: Path) -> None:
+    """β = ½. Pair a: winner ½ (1 + 0 − 1) = 0, loser ½ (0 − 1 − 3) = −2; b: winner ½ (1 − 1) = 0. Both margins: 2.
+    Wilson's interval of 2 of 2 begins at 2/(2 + 1.96²)."""
+    rows = cells(rewards.rewards([scored("dpo", tmp_path)]))
+    assert rows[1] == ["dpo", "y_w / y_l", "2", "2", "2", "2", "100", "34.238", "100", "2"]
+    assert rows[2][1] == "ỹ_w / y_l"
+
+
+def test_figure9_of_saved_models_and_of_the_log(tmp_path: Path) -> None:
+    """Three tokens of 0.1 and two of 0.4: 1.1/5 a token."""
+    history = [{"step": 5, "eval_kl/chosen": 0.01}, {"step": 6, "loss": 1.0}, {"step": 10, "eval_kl/chosen": 0.02}]
+    write(tmp_path / "dpo/trainer_state.json", {"log_history": history})
+    one = scored("dpo", tmp_path)
+    drawing = divergence.figure9([one.run], [one], "make x")
+    rows = cells(drawing)
+    assert rows[1] == ["while training: estimate", "DPO", "own", "5", "0.01", "", "", ""]
+    assert rows[2][3:5] == ["10", "0.02"]
+    assert rows[3][:5] == ["saved models: exact", "DPO", "y_w", "10", "0.22"]
+    assert rows[3][7] == "2"
+    assert isinstance(drawing, Drawing)
+    assert "While training" in drawing.caption
+    assert "2 held-out winners" in drawing.caption
+    bare = divergence.figure9([Run("dpo_bc", tmp_path / "dpo_bc")], [], "make a/b/dpo")
+    assert isinstance(bare, Missing)
+    assert bare.why == "no run evaluated while it trained (eval_strategy), and no model is there"
+
+
+def test_figure9_follows_models_that_were_saved_on_the_way(tmp_path: Path) -> None:
+    one = scored("dpo", tmp_path)
+    on_the_way = Scored(one.run, one.beta, None, one.bridged, one.originals, [(3, one.bridged, one.originals)])
+    rows = cells(divergence.figure9([one.run], [on_the_way], ""))
+    assert [row[3] for row in rows if row[2] == "y_w"] == ["3", "0"]
+    save_and_check(divergence.figure9([one.run], [on_the_way], ""), tmp_path, "step")
+
+
+def test_figure3_and_4(tmp_path: Path) -> None:
+    for name, correct in (("dpo_mc", 5), ("ablations/dpo_bmc_proportion_0.2", 7), ("dpo_bmc", 8), ("dpo", 4)):
+        evaluated(tmp_path / name, correct)
+    write(tmp_path / "dpo_bmc/recipe.json", {"bmc_delta": 2.5})
+    rows = cells(ablations.figure3(tmp_path, "accuracy"))
+    assert [row[:3] for row in rows[1:]] == [["DPO-BMC", x, y] for x, y in (("0", "50"), ("20", "70"), ("100", "80"))]
+    assert rows[1][3:] == ["23.6593", "76.3407", "10"]  # Wilson's interval of 5 of 10
+    drawing = ablations.figure3(tmp_path, "accuracy")
+    assert isinstance(drawing, Drawing)
+    assert "Not run: dpo_bmc_proportion_0.4, dpo_bmc_proportion_0.6, dpo_bmc_proportion_0.8." in drawing.caption
+    lacking = ablations.figure4(tmp_path, "accuracy")
+    assert isinstance(lacking, Missing)
+    assert lacking.command.endswith("/figure4")
+    evaluated(tmp_path / "ablations/dpo_bmc_delta_1.0", 6)
+    rows = cells(ablations.figure4(tmp_path, "accuracy"))
+    assert [row[:3] for row in rows[1:]] == [["DPO-BMC", "1", "60"], ["DPO-BMC", "2.5", "80"], ["DPO", "", "40"]]
+    svg = save_and_check(ablations.figure4(tmp_path, "accuracy"), tmp_path, "accuracy, % (n = 10)")
+    assert {"DPO", "DPO-BMC", "δ"} <= svg
+
+
+def test_figure5(tmp_path: Path) -> None:
+    said = {
+        "benchmark": "alpaca_eval",
+        "n": 805,
+        "win_rate": 3,
+        "interval": [1, 4],
+        "interval_length_controlled": [9, 14],
+    }
+    for split, norms in ((1, [3.0, 4.0]), (2, [5.0])):
+        folder = tmp_path / f"ablations/dpo_split_{split}"
+        write(folder / "trainer_state.json", {"log_history": [{"grad_norm": norm} for norm in norms] + [{"loss": 1}]})
+        write(folder / "eval/alpaca_eval/judged.json", said | {"length_controlled_win_rate": 10.0 + split})
+    rows = cells(ablations.figure5(tmp_path, "judged.alpaca_eval_lc"))
+    assert rows[1] == ["alpaca eval LC, %", "DPO", "1", "11", "9", "14", "805"]
+    assert rows[3] == ["gradient norm", "DPO", "1", "3.5", "", "", "2"]
+    assert rows[4] == ["gradient norm", "DPO", "2", "5", "", "", "1"]
+    assert isinstance(ablations.figure5(tmp_path / "none", "accuracy"), Missing)
+    assert {"gradient norm", "alpaca eval LC, %"} <= save_and_check(
+        ablations.figure5(tmp_path, "judged.alpaca_eval_lc"), tmp_path, "DPO"
+    )
+
+
+def test_figure6(tmp_path: Path) -> None:
+    runs = [scored("dpo", tmp_path), scored("dpo_bmc", tmp_path, 2.0)]
+    drawing = pair.figure6(runs, {"a": "Why?", "b": "How?"}, "b", "analyze")
+    rows = cells(drawing)
+    assert rows[1] == ["dpo", "ỹ_w", "1", "t0 ", "0.5", "False"]  # ½ (−2 − −3)
+    assert rows[6:8] == [["dpo_bmc", "ỹ_w", "1", "t0 ", "1", "False"], ["dpo_bmc", "ỹ_w", "2", "t1 ", "0", "True"]]
+    assert isinstance(drawing, Drawing)
+    assert "Prompt: “How?” (pair b, named in the recipe)" in drawing.caption
+    absent = pair.figure6(runs, {}, "c", "analyze")
+    assert absent == Missing("figure6", "there is no held-out pair c", "analyze --pair a")
+
+
+def test_figure6_shows_markup_as_it_is_and_breaks_lines(tmp_path: Path) -> None:
+    words = ["<script>", "$x$", " a&b", "\n", "next ", "w" * 40, "v" * 40]
+    one = Side(words, [-1.0] * 7, [-2.0] * 7, [1.0] * 7, [0.0] * 7, [False, True] + [False] * 5)
+    runs = [Scored(Run(name, tmp_path), 1.0, None, {"a": (one, one)}, {}, []) for name in ("dpo", "dpo_bmc")]
+    texts = save_and_check(pair.figure6(runs, {"a": "x"}, None, ""), tmp_path, "token reward r")
+    assert {"<script>", "$x$", " a&b", "⏎"} <= texts
+    assert pair._lines(words) == [[0, 1, 2, 3], [4, 5], [6]]
+
+
+def test_table9(tmp_path: Path) -> None:
+    setting = tmp_path / "outputs/a/b"
+    nothing = costs.table9(setting)
+    assert nothing == Missing("table9", "nothing was bridged", "make a/b/bridge")
+    write(setting / "bridge/stats.json", {"rows": 10, "kept": 7})
+    free = costs.table9(setting)
+    assert isinstance(free, Missing)
+    assert free.command.startswith("python scripts/bridge.py recipes/a/b/bridge.yaml --editor openai --output_dir ")
+    answers = {"replies": 12, "prompt_tokens": 9000, "completion_tokens": 2000, "dollars": 0.15}
+    write(setting / "ablations/bridge_fresh/stats.json", {"rows": 10, "kept": 9, "answers": answers})
+    rows = cells(costs.table9(setting))
+    assert rows[1:] == [["ablations/bridge_fresh", "10", "9", "12", "9000", "2000", "0.15"]]
+    assert {"bridge_fresh", "  $0.15"} <= save_and_check(costs.table9(setting), tmp_path, "thousand tokens")
+
+
+def test_table10(tmp_path: Path) -> None:
+    for name, seconds in (("dpo", 100.0), ("dpo_bmc", 104.0), ("dpo_bc", 50.0)):
+        write(tmp_path / name / "metrics.json", {"train_runtime": seconds, "rows": 64, "seconds": seconds + 9})
+        write(tmp_path / name / "provenance.json", {"host": {"cpu": "x"}})
+    write(tmp_path / "dpo_bc/provenance.json", {"host": {"cpu": "x"}, "resumed": [{}]})
+    runs = [Run(name, tmp_path / name) for name in ("dpo", "dpo_bc", "dpo_bmc")]
+    drawing = costs.table10(tmp_path, runs)
+    assert cells(drawing)[1:] == [["dpo", "64", "", "100", "109", "1"], ["dpo_bmc", "64", "", "104", "113", "1.04"]]
+    assert isinstance(drawing, Drawing)
+    assert "that of their last part alone: DPO-BC." in drawing.caption
+    assert "different machines" not in drawing.caption
+    assert "1.7 (1.04 × DPO)" in save_and_check(drawing, tmp_path, "training time, minutes")
+    write(tmp_path / "dpo/provenance.json", {"host": {"cpu": "y"}})
+    other = costs.table10(tmp_path, runs)
+    assert isinstance(other, Drawing)
+    assert "different machines" in other.caption
+
+
+def save_and_check(drawing: Drawing | Missing, folder: Path, label: str) -> set[str]:
+    """Saves a figure, looks at its files, and returns the texts in its SVG."""
+    assert isinstance(drawing, Drawing)
+    names = save(drawing, folder)
+    with Image.open(folder / names["png"]) as image:
+        assert image.size == tuple(int(side * DPI) for side in drawing.size)
+        assert len(image.convert("RGB").getcolors(1 << 20) or []) > 20  # something is drawn
+    root = ET.parse(folder / names["svg"]).getroot()
+    texts = {"".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert label in texts
+    return texts
+
+
+def test_the_same_numbers_are_the_same_bytes(tmp_path: Path) -> None:
+    kinds = ("svg", "png", "csv")
+    first, second = ({}, {})
+    for made, folder in ((first, tmp_path / "a"), (second, tmp_path / "b")):
+        folder.mkdir()
+        names = save(rewards.rewards([scored("dpo", tmp_path), scored("dpo_bmc", tmp_path)]), folder)
+        made.update({kind: (folder / names[kind]).read_bytes() for kind in kinds})
+    assert first == second
+
+
+def test_without_matplotlib_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from bmc.analysis.figures.drawing import check_matplotlib
+    from bmc.errors import Faults
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(Faults, match=r"figures: need matplotlib, which isn't there; pip install '\.\[plots\]'"):
+        check_matplotlib()
