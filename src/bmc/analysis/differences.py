@@ -19,27 +19,27 @@ Hits = dict[str, dict[str, bool]]  # benchmark → row id → whether it is righ
 Seeds = dict[int | None, dict[str, bool]]  # seed → row id → whether it is right
 
 
-def differences(folders: dict[str, Path]) -> tuple[str, list[list[str]]] | None:
+def differences(found: dict[str, Hits]) -> tuple[str, list[list[str]]] | None:
     """What each run gains over the baseline, the run whose name ends in `dpo`, or else the first.
 
     Args:
-        folders: Name of a run → the folder with its `predictions.jsonl`. Runs `X/seed_1`, `X/seed_2` are one, `X`.
+        found: Name of a run → its predictions. Runs `X/seed_1`, `X/seed_2` are one, `X`.
 
     Returns:
         `(name of the baseline, rows of run, benchmark, difference, p)`; None where no two runs can be compared.
     """
     runs: dict[str, dict[str, Seeds]] = {}
-    for run, folder in folders.items():
+    for run, benchmarks in found.items():
         method, seed = method_and_seed(run)
-        for benchmark, hits in _hits(folder / "predictions.jsonl").items():
+        for benchmark, hits in benchmarks.items():
             runs.setdefault(method, {}).setdefault(benchmark, {})[seed] = hits
     baseline = next((name for name in runs if name.split("/")[-1] == BASELINE), next(iter(runs), None))
     if baseline is None or len(runs) < 2:
         return None
     rows = []
-    for name, found in runs.items():
-        for benchmark in sorted(found.keys() & runs[baseline].keys()) if name != baseline else ():
-            rows.append([name, benchmark, *_compared(found[benchmark], runs[baseline][benchmark])])
+    for name, ours in runs.items():
+        for benchmark in sorted(ours.keys() & runs[baseline].keys()) if name != baseline else ():
+            rows.append([name, benchmark, *_compared(ours[benchmark], runs[baseline][benchmark])])
     return baseline, rows
 
 
@@ -59,8 +59,8 @@ def _means(seeds: Seeds, ids: list[str]) -> list[float]:
     return [sum(hits[row] for hits in seeds.values()) / len(seeds) for row in ids]
 
 
-def _hits(path: Path) -> Hits:
-    """What an evaluation scored, if it scored anything.
+def hits_of(path: Path) -> Hits:
+    """What an evaluation scored (`predictions.jsonl`), if it scored anything.
 
     Raises:
         Faults: A line is no prediction.
@@ -73,7 +73,7 @@ def _hits(path: Path) -> Hits:
             try:
                 row = json.loads(line)
                 if row["correct"] is not None:
-                    hits.setdefault(row["source"] or "data", {})[row["id"]] = row["correct"]
+                    hits.setdefault(row["source"] or "data", {})[row["id"]] = bool(row["correct"])
             except (ValueError, KeyError, TypeError):
                 raise fail(f"{path}: row {number}", "is no prediction; remove the folder and evaluate again") from None
     return hits

@@ -86,18 +86,19 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def table(label: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(label: str, header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = ()) -> str:
     """A table in a box that scrolls by itself, by keyboard too; the first cell of a line is its name.
 
     Args:
         label: What the table is, for who can't see it.
         header: Markup of the columns' names.
         rows: Markup of the cells.
+        words: Places of the columns that hold no numbers, and stand to the left.
     """
-    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
-    body = "\n".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
-    )
+    kinds = [' class="words"' if place in words else "" for place in range(len(header))]
+    head = "".join(f'<th scope="col"{kind}>{cell}</th>' for cell, kind in zip(header, kinds, strict=True))
+    lines = ("".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row[1:], kinds[1:], strict=True)) for row in rows)
+    body = "\n".join(f'<tr><th scope="row">{row[0]}</th>{line}</tr>' for row, line in zip(rows, lines, strict=True))
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(label)}"><table class="grid">\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"

@@ -1,0 +1,183 @@
+"""What stands in `report.html` beside charts and tokens: scores, figures, bridging, and how each number came about."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ... import provenance
+from ...bridging.page import sections as bridging_sections
+from ...bridging.statistics import examples_of
+from ...web.page import data_uri, escape, facts, table
+from ..overview import NOT_RUN, Column, Score
+from ..runs import readable
+
+KINDS = {"svg": "image/svg+xml", "png": "image/png", "csv": "text/csv"}
+MOST_LINES = 100  # of a figure's numbers, that are shown as a table too
+
+
+def notices(said: list[str]) -> str:
+    """What a reader must know before the numbers."""
+    if not said:
+        return ""
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in said)
+    return (
+        f'<section class="notices" aria-labelledby="notices"><h2 id="notices">Mind this</h2><ul>{items}</ul></section>'
+    )
+
+
+def scores(runs: list[str], columns: list[Column]) -> str:
+    """The overview: the value above its interval, the best in bold and named."""
+    if not columns:
+        return "<p>No run is evaluated yet.</p>"
+    header, rows = ["run"], [[escape(run)] for run in runs]
+    for column in columns:
+        ends = [end for score in column.scores.values() for end in (score.low, score.value, score.high)]
+        span = min(end for end in ends if end is not None), max(end for end in ends if end is not None)
+        counts = {score.n for score in column.scores.values()}
+        (n,) = counts if len(counts) == 1 else (None,)
+        header.append(escape(column.title) + (f"<br><small>n = {n:,}</small>" if n is not None else ""))
+        for run, row in zip(runs, rows, strict=True):
+            row.append(_score(column.scores.get(run), column.mark(run), n is None, span))
+        if column.reported:
+            header.append(f"{escape(column.title)}<br><small>the paper's</small>")
+            for run, row in zip(runs, rows, strict=True):
+                row.append(escape(column.reported.get(run, "–")))
+    return table("scores of each run", header, rows)
+
+
+def _score(score: Score | None, mark: str, with_n: bool, span: tuple[float, float]) -> str:
+    if score is None:
+        return f'<span class="none">{NOT_RUN}</span>'
+    value = f"{score.value:.1f}"
+    value = f'<b>{value}</b> <span class="mark">{mark}</span>' if mark else value
+    n = f", n = {score.n:,}" if with_n and score.n is not None else ""
+    interval = "no interval" if score.low is None else f"{score.low:.1f} to {score.high:.1f}"
+    return f"{value}<br><small>{interval}{n}</small>{_whisker(score, span)}"
+
+
+def _whisker(score: Score, span: tuple[float, float]) -> str:
+    """The interval and the value as a line with a dot, on a scale that the column shares."""
+    if score.low is None or score.high is None:
+        return ""
+    width = (span[1] - span[0]) or 1
+    low, value, high = (4 + 92 * (end - span[0]) / width for end in (score.low, score.value, score.high))
+    drawn = f'<line x1="{low:.1f}" y1="4" x2="{high:.1f}" y2="4"/><circle cx="{value:.1f}" cy="4" r="3"/>'
+    return f'<svg class="whisker" viewBox="0 0 100 8" aria-hidden="true">{drawn}</svg>'
+
+
+def figures(folder: Path, said: list[str]) -> str:
+    """The figures that an analysis left, inside the page, and what it says is missing.
+
+    Args:
+        folder: Of the analysis.
+        said: Gets what can't be read.
+    """
+    found = readable(folder / "analysis.json", said) or {}
+    parts = []
+    for figure in _dicts(found.get("figures")):
+        try:
+            parts.append(_figure(folder, figure))
+        except (OSError, KeyError, TypeError) as error:
+            said.append(f"{folder / 'analysis.json'}: {figure.get('name')}: can't be shown ({error}); analyze again")
+    missing = [
+        f"<li><b>{escape(str(one.get('name')))}</b>: {escape(str(one.get('why')))}. Make it with "
+        f"<code>{escape(str(one.get('command')))}</code></li>"
+        for one in _dicts(found.get("missing"))
+    ]
+    listed = f'<h3>Not made</h3><ul class="missing">{"".join(missing)}</ul>' if missing else ""
+    return f'<div class="figures">{"".join(parts)}</div>{listed}' if parts else listed
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _figure(folder: Path, figure: dict[str, Any]) -> str:
+    kind = "svg" if figure.get("svg") else "png"
+    caption = str(figure.get("caption") or figure["name"])
+    # as a picture, in which no script of an SVG runs
+    picture = data_uri(KINDS[kind], (folder / figure[kind]).read_bytes())
+    numbers = ""
+    if figure.get("csv"):
+        content = (folder / figure["csv"]).read_bytes()
+        name, uri = escape(Path(figure["csv"]).name), data_uri(KINDS["csv"], content)
+        lines = [line.split(",") for line in content.decode("utf-8", "replace").splitlines()]
+        small = len(lines) <= MOST_LINES and len({len(line) for line in lines}) == 1 and b'"' not in content
+        shown = table(caption, *_marked(lines)) if small and lines else ""
+        link = f'<p><a download="{name}" href="{uri}">{name}</a></p>'
+        numbers = f"<details><summary>Numbers</summary>{link}{shown}</details>"
+    return (
+        f'<figure class="figure"><img alt="{escape(caption)}" src="{picture}">'
+        f"<figcaption>{escape(caption)}</figcaption>{numbers}</figure>"
+    )
+
+
+def _marked(lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    head, *rows = [[escape(cell) for cell in line] for line in lines]
+    return head, rows
+
+
+def bridging(folder: Path, said: list[str]) -> str:
+    """What `stats.html` shows of a bridging run, from its `stats.json` and `train.jsonl`."""
+    summary = readable(folder / "stats.json", said) or {}
+    try:
+        with (folder / "train.jsonl").open(encoding="utf-8") as lines:
+            examples = examples_of(map(json.loads, lines), summary.get("mode", "targeted"))
+        parts = bridging_sections(summary, examples)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"{Path(error.filename).name} can't be read" if isinstance(error, OSError) else repr(error)
+        said.append(f"{folder}: what bridging did can't be shown ({why}); bridge again")
+        return ""
+    tiles = []
+    for title, text in parts:
+        head = f"<h4>{title or 'Pairs'}</h4>"
+        if title == "Examples":
+            tiles.append(f'<details class="whole"><summary>{title}</summary>{text}</details>')
+        else:
+            tiles.append(f"<div{' class=whole' if '<figure' in text else ''}>{head}{text}</div>")
+    return f'<div class="charts">{"".join(tiles)}</div>'
+
+
+def origins(folders: dict[str, Path]) -> str:
+    """How each run's numbers came about, one fold each."""
+    parts = []
+    for name, folder in folders.items():
+        record = provenance.read(folder)
+        text = _origin(record) if record else "<p>There is no provenance.json that can be read.</p>"
+        parts.append(f"<details><summary>{escape(name)}</summary>{text}</details>")
+    return "\n".join(parts)
+
+
+def _origin(record: dict[str, Any]) -> str:
+    git, model = _dict(record.get("git")), _dict(record.get("model"))
+    changed = ", with changes that weren't committed" if git.get("dirty") else ""
+    versions = ", ".join(f"{name} {found}" for name, found in _dict(record.get("versions")).items() if found)
+    host = ", ".join(f"{name} {found}" for name, found in _dict(record.get("host")).items())
+    data = [
+        f"{escape(str(entry.get('file', str(entry.get('rows')) + ' rows as read')))}<br>"
+        f"<small>SHA-256 {escape(str(entry.get('sha256')))}</small>"
+        for entry in _dicts(record.get("data"))
+    ]
+    rows = {
+        "Command": f"<code>{escape(str(record.get('command')))}</code>",
+        "Commit": f"{escape(str(git['commit']))}{changed}" if git.get("commit") else "none recorded",
+        "Data": "<br>".join(data) or "none recorded",
+        "Model": " ".join(escape(f"{key} {value}" if key != "name" else str(value)) for key, value in model.items()),
+        "Seed": escape(str(record.get("seed"))),
+        "Started": escape(str(record.get("started"))),
+        "Resumed": escape(str(len(record["resumed"]))) + " times" if record.get("resumed") else "",
+        "Versions": escape(versions),
+        "Machine": escape(host),
+    }
+    recipe = yaml.safe_dump(record.get("recipe"), sort_keys=True, allow_unicode=True)
+    shown = facts("", {name: value for name, value in rows.items() if value})
+    text = f'<pre class="text" tabindex="0" role="region" aria-label="recipe">{escape(recipe)}</pre>'
+    return f'<div class="origin">{shown}</div><p class="label">Recipe</p>{text}'
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
