@@ -148,8 +148,18 @@ def origins(folders: dict[str, Path]) -> str:
     for name, folder in folders.items():
         record = provenance.read(folder)
         text = _origin(record) if record else "<p>There is no provenance.json that can be read.</p>"
-        parts.append(f"<details><summary>{escape(name)}</summary>{text}</details>")
+        short = _short(record) if record else "no record"
+        parts.append(f"<details><summary>{escape(name)} <small>{short}</small></summary>{text}</details>")
     return "\n".join(parts)
+
+
+def _short(record: dict[str, Any]) -> str:
+    """What tells a run from others at a glance: commit, data, day."""
+    git = _dict(record.get("git"))
+    commit = f"commit {str(git['commit'])[:7]}{' and changes' if git.get('dirty') else ''}" if git.get("commit") else ""
+    data = [str(entry.get("sha256"))[:7] for entry in _dicts(record.get("data"))]
+    day = str(record.get("started") or "")[:10]
+    return escape(", ".join(filter(None, [commit, data and f"data {' '.join(data)}", day])))
 
 
 def _origin(record: dict[str, Any]) -> str:
