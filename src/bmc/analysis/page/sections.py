@@ -157,9 +157,9 @@ def _short(record: dict[str, Any]) -> str:
     """What tells a run from others at a glance: commit, data, day."""
     git = _dict(record.get("git"))
     commit = f"commit {str(git['commit'])[:7]}{' and changes' if git.get('dirty') else ''}" if git.get("commit") else ""
-    data = [str(entry.get("sha256"))[:7] for entry in _dicts(record.get("data"))]
+    digests = " ".join(str(entry.get("sha256"))[:7] for entry in _dicts(record.get("data")))
     day = str(record.get("started") or "")[:10]
-    return escape(", ".join(filter(None, [commit, data and f"data {' '.join(data)}", day])))
+    return escape(", ".join(filter(None, [commit, f"data {digests}" if digests else "", day])))
 
 
 def _origin(record: dict[str, Any]) -> str:
