@@ -88,7 +88,7 @@ def test_what_is_damaged_beside_the_scores_is_named_and_left_out(
     (tmp_path / "analysis/tokens/dpo.jsonl").write_text('{"id": "1", "prompt"\n[]\n\n')
     assert "| dpo | 100.0 [" in report(ReportConfig(runs=str(tmp_path)))
     said = "\n".join(caplog.messages)
-    for name in [*damaged, "bridge", "none.svg", "tokens/dpo.jsonl: row 1: 3 rows are no pair"]:
+    for name in [*damaged, "bridge", "none.svg", "tokens/dpo.jsonl: row 1 (and 2 more): is no pair"]:
         assert name in said, name
     assert "Mind this" in (tmp_path / "report.html").read_text()
 

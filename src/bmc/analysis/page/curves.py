@@ -165,5 +165,5 @@ def _legend(places: dict[str, int]) -> str:
 
 def stroke(place: int) -> str:
     """Class and dashes of the n-th run; seven colours, then the same again with other dashes."""
-    dash = DASHES[(place + place // COLOURS) % len(DASHES)]
+    dash = DASHES[(place % COLOURS + place // COLOURS) % len(DASHES)]
     return f'class="c{place % COLOURS}"' + (f' stroke-dasharray="{dash}"' if dash else "")

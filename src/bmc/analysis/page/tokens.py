@@ -104,8 +104,8 @@ def _rows(path: Path, notices: list[str]) -> Iterator[dict[str, Any]]:
     except OSError as error:
         notices.append(f"{path}: can't be read ({error.strerror or error}); analyze again")
     if bad:
-        count = f"{len(bad)} rows are" if len(bad) > 1 else "row is"
-        notices.append(f"{path}: row {bad[0]}: {count} no pair with its tokens' numbers; analyze again")
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        notices.append(f"{path}: row {bad[0]}{more}: is no pair with its tokens' numbers; analyze again")
 
 
 def _whole(line: str) -> dict[str, Any] | None:
