@@ -69,7 +69,7 @@ def test_two_runs_of_one_name(tmp_path: Path) -> None:
     evaluated(tmp_path / "dpo/eval", {"r": True})
     with pytest.raises(Faults) as caught:
         report(ReportConfig(runs=str(tmp_path)))
-    paths = f"{tmp_path}/dpo/metrics.json and {tmp_path}/dpo/eval/metrics.json"
+    paths = f"{tmp_path}/dpo/eval/metrics.json and {tmp_path}/dpo/metrics.json"
     assert str(caught.value) == f"{tmp_path}: two runs are called dpo: {paths}; move or remove one of them"
 
 

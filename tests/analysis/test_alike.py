@@ -65,7 +65,7 @@ def test_templates_are_compared_by_their_text(tmp_path: Path) -> None:
 def test_another_judge(tmp_path: Path) -> None:
     for run, judge in (("a", "gpt-4-turbo"), ("b", "gpt-4o")):
         write(tmp_path / run / "eval/judged.json", {"benchmark": "arena_hard", "judge": judge, "reference": "gpt-4"})
-    assert said(tmp_path) == ["not made alike: judge is gpt-4-turbo for a; gpt-4o for b"]
+    assert said(tmp_path) == ["not made alike: arena_hard's judge is gpt-4-turbo for a; gpt-4o for b"]
 
 
 def test_runs_of_other_benchmarks_are_not_compared(tmp_path: Path) -> None:

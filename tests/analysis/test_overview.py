@@ -78,6 +78,24 @@ def test_judgements_and_the_harness(tmp_path: Path) -> None:
     }
 
 
+def test_a_judgement_belongs_to_the_run_that_it_is_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run in ("dpo", "sft", "ipo"):
+        write(Path("runs") / run / "eval/metrics.json", {"n": 805, "results": {}})
+    write(Path("runs/dpo/eval/alpaca/judged.json"), JUDGED)  # below the responses
+    write(Path("runs/sft/arena/judged.json"), {**JUDGED, "benchmark": "arena_hard"})  # below the model
+    write(Path("runs/judge/ipo/judged.json"), {**JUDGED, "responses": "runs/ipo/eval"})  # elsewhere
+    runs = find_runs(Path("runs"))
+    assert {name: list(run.judged) for name, run in runs.items()} == {
+        "dpo": ["alpaca_eval"],
+        "ipo": ["alpaca_eval"],
+        "sft": ["arena_hard"],
+    }
+    write(Path("runs/dpo/eval/again/judged.json"), JUDGED)
+    with pytest.raises(Faults, match=r"dpo was judged twice on alpaca_eval: \S+/again/\S+ and \S+/alpaca/judged"):
+        find_runs(Path("runs"))
+
+
 def test_the_papers_numbers_stand_beside_those_of_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for setting in ("llama2-7b/math", "smollm2-135m/math"):

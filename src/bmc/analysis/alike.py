@@ -30,8 +30,7 @@ def unlike(runs: dict[str, Run]) -> list[str]:
 
 def benchmarks_of(run: Run) -> list[str]:
     """What a run was scored on."""
-    judged = [str(run.judged["benchmark"])] if "benchmark" in run.judged else []
-    return [*run.metrics["results"], *judged]
+    return [*run.metrics["results"], *run.judged]
 
 
 def missing_rows(runs: dict[str, Run], hits: dict[str, Hits]) -> list[str]:
@@ -75,8 +74,9 @@ def _made(run: Run) -> dict[str, str]:
         facts["evaluation data"] = _data(record)
         facts["chat template"] = _template(recipe.get("chat_template"), run.folder.parent)
         facts |= {key: str(recipe.get(key, defaults[key])) for key in SETTINGS}
-    if run.judged:
-        facts |= {"judge": str(run.judged.get("judge")), "judge's reference": str(run.judged.get("reference"))}
+    for benchmark, judged in run.judged.items():
+        facts[f"{benchmark}'s judge"] = str(judged.said.get("judge"))
+        facts[f"{benchmark}'s reference"] = str(judged.said.get("reference"))
     return facts
 
 

@@ -11,7 +11,7 @@ from ..errors import fail
 from ..evaluation.stats import Z95, wilson
 from ..recipe import load
 from .cells import Table
-from .runs import Run
+from .runs import Judged, Run
 from .tables import UNKNOWN, TableConfig, average, cells
 
 BEST, HIGHEST = "best", "highest"
@@ -122,20 +122,21 @@ def _released(result: dict[str, Any]) -> Score:
 
 def _judged(runs: dict[str, Run]) -> Iterator[Column]:
     for benchmark, (title, keys) in JUDGES.items():
-        found = {run: said for run, made in runs.items() if (said := made.judged).get("benchmark") == benchmark}
+        found = {run: made.judged[benchmark] for run, made in runs.items() if benchmark in made.judged}
         for key, (short, name) in keys.items():
-            scores = {run: _win_rate(said, key, runs[run].folder) for run, said in found.items() if said.get(key)}
+            scores = {run: _win_rate(one, key) for run, one in found.items() if one.said.get(key) is not None}
             if scores:
                 yield Column(f"{title} {short}", scores, f"judged.{benchmark}_{name}")
 
 
-def _win_rate(said: dict[str, Any], key: str, folder: Path) -> Score:
+def _win_rate(judged: Judged, key: str) -> Score:
+    said = judged.said
     try:
         interval = said.get("interval" if key == "win_rate" else "interval_length_controlled")
         low, high = interval or (None, None)
         return Score(float(said[key]), low, high, said["n"])
     except (KeyError, TypeError, ValueError):
-        raise fail(str(folder / "judged.json"), f"lacks {key}, interval or n; judge again") from None
+        raise fail(str(judged.folder / "judged.json"), f"lacks {key}, interval or n; judge again") from None
 
 
 def _harness(runs: dict[str, Run]) -> Iterator[Column]:

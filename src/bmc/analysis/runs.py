@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -11,9 +10,21 @@ from typing import Any
 from ..errors import Faults, fail
 from .cells import read_json
 
-EVALUATION = ("metrics.json", "judged.json", "lm_eval.json")
 ANALYSIS = "analysis.json"
 STATE = "trainer_state.json"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a judge said of a run.
+
+    Attributes:
+        folder: Of the judgement.
+        said: `judged.json`.
+    """
+
+    folder: Path
+    said: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -23,13 +34,13 @@ class Run:
     Attributes:
         folder: Of the evaluation.
         metrics: `metrics.json`, with `results`.
-        judged: `judged.json`: what a judge said.
+        judged: Benchmark → what a judge said.
         harness: `tasks` of `lm_eval.json`: what lm-evaluation-harness measured.
     """
 
     folder: Path
     metrics: dict[str, Any]
-    judged: dict[str, Any] = field(default_factory=dict)
+    judged: dict[str, Judged] = field(default_factory=dict)
     harness: dict[str, Any] = field(default_factory=dict)
 
 
@@ -43,24 +54,52 @@ def find_runs(root: Path) -> dict[str, Run]:
     """Name of a run → its evaluation.
 
     Raises:
-        Faults: A file of an evaluation can't be read or isn't of its shape, or two runs have one name.
+        Faults: A file of an evaluation can't be read or isn't of its shape, or two are of one run.
     """
-    runs: dict[str, Run] = {}
-    for folder in sorted({path.parent for path in _files(root, *EVALUATION)}):
-        paths = {file: folder / file for file in EVALUATION if (folder / file).exists()}
-        found = {file: read_json(path) for file, path in paths.items()}
-        metrics = found.pop("metrics.json", {})
-        if "results" not in metrics and not found:
-            continue  # a training's
-        _check(metrics, folder / "metrics.json")
-        name = name_of(folder, root)
-        if name in runs:
-            other = next(iter(runs[name].folder / file for file in EVALUATION if (runs[name].folder / file).exists()))
-            this = next(iter(paths.values()))
-            raise fail(str(root), f"two runs are called {name}: {other} and {this}; move or remove one of them")
-        tasks = found.get("lm_eval.json", {}).get("tasks", {})
-        runs[name] = Run(folder, {"results": {}} | metrics, found.get("judged.json", {}), tasks)
+    runs = _evaluations(root)
+    for path in find(root, "judged.json"):
+        said = read_json(path)
+        name, run = _owner(runs, path, said, root)
+        benchmark = str(said.get("benchmark"))
+        if benchmark in run.judged:
+            both = f"{run.judged[benchmark].folder / path.name} and {path}"
+            raise fail(str(root), f"{name} was judged twice on {benchmark}: {both}; move or remove one of them")
+        run.judged[benchmark] = Judged(path.parent, said)
+    for path in find(root, "lm_eval.json"):
+        found = read_json(path)
+        tasks = found.get("tasks")
+        if not isinstance(tasks, dict):
+            raise fail(str(path), "has no tasks; run lm-eval again")
+        _owner(runs, path, found, root)[1].harness.update(tasks)
     return runs
+
+
+def _evaluations(root: Path) -> dict[str, Run]:
+    runs: dict[str, Run] = {}
+    for path in find(root, "metrics.json"):
+        metrics = read_json(path)
+        if "results" not in metrics:
+            continue  # a training's
+        _check(metrics, path)
+        name = name_of(path.parent, root)
+        if name in runs:
+            both = f"{runs[name].folder / path.name} and {path}"
+            raise fail(str(root), f"two runs are called {name}: {both}; move or remove one of them")
+        runs[name] = Run(path.parent, metrics)
+    return runs
+
+
+def _owner(runs: dict[str, Run], path: Path, found: dict[str, Any], root: Path) -> tuple[str, Run]:
+    """The run that a file is about: in whose folder it lies, or in one below, or whose responses it names; a new one
+    if there is none."""
+    near = [path.parent, path.parent.parent, Path(str(found.get("responses", path.parent)))]
+    for folder in (one.resolve() for one in near):
+        for name, run in runs.items():
+            home = run.folder.resolve()
+            if folder == home or (home.name == "eval" and folder == home.parent):
+                return name, run
+    name = name_of(path.parent, root)
+    return name, runs.setdefault(name, Run(path.parent, {"results": {}}))
 
 
 def find_trainings(root: Path, notices: list[str]) -> dict[str, Path]:
@@ -71,16 +110,17 @@ def find_trainings(root: Path, notices: list[str]) -> dict[str, Path]:
         notices: Gets what can't be read.
     """
     found: dict[str, Path] = {}
-    for path in _files(root, "metrics.json", STATE):
+    for path in find(root, "metrics.json", STATE):
         training = path.name == STATE or "results" not in (readable(path, notices) or {"results": ""})
         if training and not path.parent.name.startswith("checkpoint-"):
             found[name_of(path.parent, root)] = path.parent
     return found
 
 
-def find(root: Path, name: str) -> list[Path]:
-    """Files of a name, those of sweeps left out."""
-    return list(_files(root, name))
+def find(root: Path, *names: str) -> list[Path]:
+    """Files of these names, sorted, but those of a sweep, which is scored on other rows."""
+    paths = sorted(path for name in names for path in root.rglob(name))
+    return [path for path in paths if not any((folder / "sweep.json").exists() for folder in path.parents)]
 
 
 def readable(path: Path, notices: list[str]) -> dict[str, Any] | None:
@@ -90,13 +130,6 @@ def readable(path: Path, notices: list[str]) -> dict[str, Any] | None:
     except Faults as error:
         notices.append(str(error))
         return None
-
-
-def _files(root: Path, *names: str) -> Iterator[Path]:
-    """Files of these names, sorted, but those of a sweep, which is scored on other rows."""
-    for path in sorted(path for name in names for path in root.rglob(name)):
-        if not any((folder / "sweep.json").exists() for folder in path.parents):
-            yield path
 
 
 def _check(metrics: dict[str, Any], path: Path) -> None:

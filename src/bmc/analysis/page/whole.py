@@ -113,7 +113,8 @@ def _tokens(found: Found, notices: list[str]) -> str:
     if len(folders) > 1:
         others = listed([str(folder.parent) for folder in folders[1:]])
         notices.append(f"the tokens shown are those of {folders[0].parent}; report {others} alone to see theirs")
-    files = {path.stem: path for path in sorted((folders[0] / "tokens").glob("*.jsonl"))}
+    home = folders[0] / "tokens"
+    files = {str(path.relative_to(home).with_suffix("")): path for path in sorted(home.rglob("*.jsonl"))}
     return viewer(files, notices)
 
 
@@ -139,6 +140,7 @@ def _folders(found: Found) -> dict[str, Path]:
     """Every folder that a run's numbers come from."""
     return (
         {f"{name}: evaluation": run.folder for name, run in found.runs.items()}
+        | {f"{name}: {key}": one.folder for name, run in found.runs.items() for key, one in run.judged.items()}
         | {f"{name}: training": folder for name, folder in found.trained.items()}
         | {f"{name_of(folder, found.root)}: bridging": folder for folder in _bridged(found)}
     )
