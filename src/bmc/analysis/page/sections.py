@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -78,47 +79,55 @@ def figures(folder: Path, said: list[str]) -> str:
     """
     found = readable(folder / "analysis.json", said) or {}
     parts = []
-    for figure in _dicts(found.get("figures")):
+    for figure in _entries(found.get("figures")):
         try:
             parts.append(_figure(folder, figure))
         except (OSError, KeyError, TypeError) as error:
-            said.append(f"{folder / 'analysis.json'}: {figure.get('name')}: can't be shown ({error}); analyze again")
-    missing = [
-        f"<li><b>{escape(str(one.get('name')))}</b>: {escape(str(one.get('why')))}. Make it with "
-        f"<code>{escape(str(one.get('command')))}</code></li>"
-        for one in _dicts(found.get("missing"))
-    ]
-    listed = f'<h3>Not made</h3><ul class="missing">{"".join(missing)}</ul>' if missing else ""
+            why = f"{error.filename} can't be read" if isinstance(error, OSError) else f"it has no {error}"
+            said.append(f"{folder / 'analysis.json'}: {figure.get('name')}: isn't shown, {why}; analyze again")
+    missing = "".join(map(_missing, _entries(found.get("missing"))))
+    listed = f'<h3>Not made</h3><ul class="missing">{missing}</ul>' if missing else ""
     return f'<div class="figures">{"".join(parts)}</div>{listed}' if parts else listed
+
+
+def _missing(one: dict[str, Any]) -> str:
+    why = str(one.get("why", one.get("what"))).rstrip(".")
+    how = f". Make it with <code>{escape(str(one['command']))}</code>" if one.get("command") else ""
+    return f"<li><b>{escape(str(one.get('name')))}</b>: {escape(why)}{how}</li>"
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
+def _entries(value: Any) -> list[dict[str, Any]]:
+    """What an analysis lists: entries with their names, or a mapping of names to entries; those that are ones."""
+    named = [{"name": name, **entry} for name, entry in _dict(value).items() if isinstance(entry, dict)]
+    return named or _dicts(value)
+
+
 def _figure(folder: Path, figure: dict[str, Any]) -> str:
+    figure = figure | _dict(figure.get("files"))
     kind = "svg" if figure.get("svg") else "png"
-    caption = str(figure.get("caption") or figure["name"])
+    title, caption = str(figure.get("title") or figure["name"]), str(figure.get("caption") or "")
     # as a picture, in which no script of an SVG runs
     picture = data_uri(KINDS[kind], (folder / figure[kind]).read_bytes())
-    numbers = ""
-    if figure.get("csv"):
-        content = (folder / figure["csv"]).read_bytes()
-        name, uri = escape(Path(figure["csv"]).name), data_uri(KINDS["csv"], content)
-        lines = [line.split(",") for line in content.decode("utf-8", "replace").splitlines()]
-        small = len(lines) <= MOST_LINES and len({len(line) for line in lines}) == 1 and b'"' not in content
-        shown = table(caption, *_marked(lines)) if small and lines else ""
-        link = f'<p><a download="{name}" href="{uri}">{name}</a></p>'
-        numbers = f"<details><summary>Numbers</summary>{link}{shown}</details>"
+    numbers = _numbers(folder / figure["csv"], title) if figure.get("csv") else ""
     return (
-        f'<figure class="figure"><img alt="{escape(caption)}" src="{picture}">'
-        f"<figcaption>{escape(caption)}</figcaption>{numbers}</figure>"
+        f'<figure class="figure"><img alt="{escape(f"{title}. {caption}")}" src="{picture}">'
+        f"<figcaption><b>{escape(title)}</b><br>{escape(caption)}</figcaption>{numbers}</figure>"
     )
 
 
-def _marked(lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    head, *rows = [[escape(cell) for cell in line] for line in lines]
-    return head, rows
+def _numbers(path: Path, title: str) -> str:
+    """A figure's numbers to take along, and where they are few to read."""
+    content = path.read_bytes()
+    header, *rows = list(csv.reader(content.decode("utf-8", "replace").splitlines())) or [[]]
+    few = len(rows) <= MOST_LINES and all(len(row) == len(header) for row in rows)
+    shown = table(title, [*map(escape, header)], [[*map(escape, row)] for row in rows]) if few and rows else ""
+    name, uri = escape(path.name), data_uri(KINDS["csv"], content)
+    link = f'<p><a download="{name}" href="{uri}">{name}</a></p>'
+    return f"<details><summary>Numbers</summary>{link}{shown}</details>"
 
 
 def bridging(folder: Path, said: list[str]) -> str:
