@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from made import write, write_rows
 
+from bmc.analysis.differences import Difference
 from bmc.analysis.page import sections
 from bmc.bridging import page
 from bmc.bridging.making import bridged_pair
@@ -95,3 +96,16 @@ def test_the_record_of_a_run(tmp_path: Path) -> None:
 def test_a_record_that_says_little(record: dict[str, Any], tmp_path: Path) -> None:
     write(tmp_path / "provenance.json", record)
     assert "Recipe" in sections.origins({"a": tmp_path}) or record == {}
+
+
+def test_differences_stand_beside_the_line_of_none() -> None:
+    """The scale goes from 0, at 4, to 10, at 96: 2, 5 and 10 lie at 22.4, 50 and 96."""
+    rows = [Difference("b<", "ecqa", (5.0, 2.0, 10.0), 20, (0.03125, 0.5)), Difference("c", "ecqa")]
+    markup = sections.differences(("dpo", rows))
+    assert "<td>+5.0 [+2.0, +10.0] (n = 20)</td>" in markup
+    assert '<line class="zero" x1="4.0" y1="0" x2="4.0" y2="8"/><line x1="22.4" y1="4" x2="96.0" y2="4"/>' in markup
+    assert '<circle cx="50.0" cy="4" r="3"/>' in markup
+    assert "<td>0.0312, 0.5</td>" in markup
+    assert '<tr><th scope="row">b&lt;</th>' in markup
+    assert "<td>other rows</td><td></td><td></td>" in markup
+    assert sections.differences(None) == ""

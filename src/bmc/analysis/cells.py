@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import fail
 
 Table = tuple[list[str], list[list[str]]]
+
+
+class Named(NamedTuple):
+    """A table with a title and a sentence on what it shows."""
+
+    title: str
+    note: str
+    cells: Table
 
 
 def accuracy_cell(result: dict[str, Any] | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ from ..config import ReportConfig
 from ..errors import fail
 from ..runtime import write_text
 from .alike import missing_rows, unlike
-from .cells import Table, markdown_table
+from .cells import Named, Table, markdown_table
 from .differences import NOTE as DIFFERENCES
-from .differences import differences, hits_of
+from .differences import Compared, differences, hits_of
 from .overview import NOTE as SCORES
-from .overview import as_table, overview
+from .overview import Column, as_table, overview
 from .page.whole import Found, page
 from .runs import ANALYSIS, find, find_runs, find_trainings, name_of, readable
 from .seeds import FILE, seeds_cell
@@ -37,11 +38,12 @@ def report(config: ReportConfig) -> str:
     found = Found(root, find_runs(root), find_trainings(root, notices), find(root, ANALYSIS))
     if not (found.runs or found.trained or found.analyses):
         raise fail(config.runs, "holds no run; train one by scripts/preference.py, evaluate it by scripts/evaluate.py")
-    columns = overview(found.runs, root)
-    tables = _tables(found, notices)
-    texts = [("Scores", SCORES, as_table(found.names, columns)), *tables]
-    markdown = "\n\n".join(f"## {title}\n\n{note}\n\n{markdown_table(cells)}" for title, note, cells in texts)
-    html = page(found, columns, tables, notices)
+    hits = {name: hits_of(run.folder / "predictions.jsonl") for name, run in found.runs.items()}
+    notices += [*unlike(found.runs), *missing_rows(found.runs, hits), *_not_evaluated(found)]
+    columns, compared = overview(found.runs, root), differences(hits)
+    tables = list(_tables(found, columns, compared, notices))
+    markdown = "\n\n".join(f"## {one.title}\n\n{one.note}\n\n{markdown_table(one.cells)}" for one in tables)
+    html = page(found, columns, compared, tables, notices)
     for notice in notices:
         logger.warning(notice)
     output = Path(config.output_dir or config.runs)
@@ -51,18 +53,16 @@ def report(config: ReportConfig) -> str:
     return markdown
 
 
-def _tables(found: Found, notices: list[str]) -> list[tuple[str, str, Table]]:
-    """Title, note and cells of what there is beside the scores."""
-    hits = {name: hits_of(run.folder / "predictions.jsonl") for name, run in found.runs.items()}
-    notices += [*unlike(found.runs), *missing_rows(found.runs, hits), *_not_evaluated(found)]
-    tables = []
+def _tables(found: Found, columns: list[Column], compared: Compared, notices: list[str]) -> Iterator[Named]:
+    """The tables of `report.md`."""
+    yield Named("Scores", SCORES, as_table(found.names, columns))
     if seeds := over_seeds(found.root, notices):
-        tables.append(("Seeds", SEEDS, seeds))
-    if compared := differences(hits):
+        yield Named("Seeds", SEEDS, seeds)
+    if compared:
         baseline, rows = compared
-        header = ["run", "benchmark", "difference", "p"]
-        tables.append(("Differences", DIFFERENCES.format(baseline=baseline), (header, rows)))
-    return [*tables, ("Stages", STAGES, stages(found.root, notices))]
+        cells = ["run", "benchmark", "difference", "p"], [row.cells() for row in rows]
+        yield Named("Differences", DIFFERENCES.format(baseline=baseline), cells)
+    yield Named("Stages", STAGES, stages(found.root, notices))
 
 
 def _not_evaluated(found: Found) -> list[str]:

@@ -13,6 +13,7 @@ from ... import provenance
 from ...bridging.page import sections as bridging_sections
 from ...bridging.statistics import examples_of
 from ...web.page import data_uri, escape, facts, table
+from ..differences import Compared
 from ..overview import NOT_RUN, Column, Score
 from ..runs import readable
 
@@ -60,14 +61,30 @@ def _score(score: Score | None, mark: str, with_n: bool, span: tuple[float, floa
     return f"{value}<br><small>{interval}{n}</small>{_whisker(score, span)}"
 
 
-def _whisker(score: Score, span: tuple[float, float]) -> str:
+def differences(compared: Compared) -> str:
+    """What each run gains over the baseline, with its interval beside the line of no difference."""
+    rows = compared[1] if compared else []
+    ends = [0.0, *(end for row in rows for end in row.gain or ())]
+    body = []
+    for row in rows:
+        run, benchmark, told, p = map(escape, row.cells())
+        drawn = _whisker(Score(*row.gain), (min(ends), max(ends)), zero=True) if row.gain else ""
+        body.append([run, benchmark, told, drawn, p])
+    return table("differences", ["run", "benchmark", "difference", "", "p"], body, words=(1,)) if body else ""
+
+
+def _whisker(score: Score, span: tuple[float, float], zero: bool = False) -> str:
     """The interval and the value as a line with a dot, on a scale that the column shares."""
     if score.low is None or score.high is None:
         return ""
-    width = (span[1] - span[0]) or 1
-    low, value, high = (4 + 92 * (end - span[0]) / width for end in (score.low, score.value, score.high))
-    drawn = f'<line x1="{low:.1f}" y1="4" x2="{high:.1f}" y2="4"/><circle cx="{value:.1f}" cy="4" r="3"/>'
-    return f'<svg class="whisker" viewBox="0 0 100 8" aria-hidden="true">{drawn}</svg>'
+
+    def x(value: float) -> float:
+        return 4 + 92 * (value - span[0]) / ((span[1] - span[0]) or 1)
+
+    line = f'<line x1="{x(score.low):.1f}" y1="4" x2="{x(score.high):.1f}" y2="4"/>'
+    dot = f'<circle cx="{x(score.value):.1f}" cy="4" r="3"/>'
+    none = f'<line class="zero" x1="{x(0):.1f}" y1="0" x2="{x(0):.1f}" y2="8"/>' if zero else ""
+    return f'<svg class="whisker" viewBox="0 0 100 8" aria-hidden="true">{none}{line}{dot}</svg>'
 
 
 def figures(folder: Path, said: list[str]) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ...web.page import document, escape, table
-from ..cells import Table, listed
-from ..overview import NOTE, Column
+from ..cells import Named, listed
+from ..differences import Compared
+from ..overview import Column
 from ..runs import STATE, Run, find, name_of, readable
 from . import sections
 from .curves import curves
@@ -18,7 +19,6 @@ CURVES = "What was logged during training, a line each run. Rewards are the plai
 BRIDGING = "What the editor made of the pairs, and which were dropped."
 ORIGINS = "The record of each run as it started: recipe, commit, data, command."
 NOT_ANALYSED = "Nothing is analysed yet; scripts/analyze.py makes the figures and the tokens' numbers."
-WORDS = {"Differences": (1,), "Stages": (2,)}  # the columns that hold no numbers
 _HERE = Path(__file__).parent
 
 
@@ -53,19 +53,20 @@ class Section:
     markup: str
 
 
-def page(found: Found, columns: list[Column], tables: list[tuple[str, str, Table]], notices: list[str]) -> str:
+def page(found: Found, columns: list[Column], compared: Compared, tables: list[Named], notices: list[str]) -> str:
     """The whole page.
 
     Args:
         found: The runs.
         columns: Their scores.
-        tables: Title, note and cells of further tables; the last says what each stage took.
+        compared: What they gain over the baseline.
+        tables: Those of `report.md`.
         notices: What a reader must know; gets what can't be shown.
     """
-    *compared, stages = [Section(title, note, _table(title, cells)) for title, note, cells in tables]
+    drawn = {"Scores": sections.scores(found.names, columns), "Differences": sections.differences(compared)}
+    *results, stages = [Section(one.title, one.note, drawn.get(one.title) or _table(one)) for one in tables]
     parts = [
-        Section("Scores", NOTE, sections.scores(found.names, columns)),
-        *compared,
+        *results,
         Section("Training", CURVES, _curves(found, notices)),
         Section("Tokens", "", _tokens(found, notices)),
         Section("Figures", "", _figures(found, notices)),
@@ -91,10 +92,10 @@ def page(found: Found, columns: list[Column], tables: list[tuple[str, str, Table
     )
 
 
-def _table(title: str, cells: Table) -> str:
-    header, rows = cells
-    marked = [[*map(escape, row)] for row in rows]
-    return table(title, [*map(escape, header)], marked, WORDS.get(title, ())) if rows else ""
+def _table(named: Named) -> str:
+    header, rows = named.cells
+    words = (2,) if named.title == "Stages" else ()  # columns that hold no numbers
+    return table(named.title, [*map(escape, header)], [[*map(escape, row)] for row in rows], words) if rows else ""
 
 
 def _curves(found: Found, notices: list[str]) -> str:
