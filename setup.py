@@ -46,7 +46,7 @@ setup(
     license="Apache-2.0",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"bmc": ["web/*.css", "analysis/page/*.css", "analysis/page/*.js"]},
+    package_data={"bmc": ["web/*.css", "analysis/page/*.css", "analysis/page/*.html", "analysis/page/*.js"]},
     python_requires=">=3.11",
     install_requires=CORE,
     extras_require=EXTRAS,
