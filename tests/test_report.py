@@ -49,16 +49,15 @@ def test_a_folder_without_runs(tmp_path: Path) -> None:
 
 def test_a_run_without_metrics_is_named_as_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path / "dpo/metrics.json", {"train_loss": 0.5})
-    assert "| dpo |" in report(ReportConfig(runs=str(tmp_path)))
+    assert "## Scores" not in report(ReportConfig(runs=str(tmp_path)))
     (said,) = caplog.messages
     assert said == (
-        "dpo: was trained and not evaluated; run scripts/evaluate.py EVAL_RECIPE --model_name_or_path "
-        f"{tmp_path}/dpo --output_dir {tmp_path}/dpo/eval"
+        "dpo: trained and not evaluated; run scripts/evaluate.py RECIPE --model_name_or_path MODEL "
+        "--output_dir MODEL/eval"
     )
     assert f"- {said}" in (tmp_path / "report.md").read_text()
     page = (tmp_path / "report.html").read_text()
     assert f"<li>{said}</li>" in page
-    assert "No run is evaluated yet." in page
     evaluated(tmp_path / "sft/eval", {"r": True})
     assert "| dpo | not run |" in report(ReportConfig(runs=str(tmp_path)))
     assert '<th scope="row">dpo</th><td><span class="none">not run</span>' in (tmp_path / "report.html").read_text()

@@ -11,7 +11,7 @@ from ..config import ReportConfig
 from ..errors import fail
 from ..runtime import write_text
 from .alike import missing_rows, unlike
-from .cells import Named, Table, markdown_table
+from .cells import Named, Table, listed, markdown_table
 from .differences import NOTE as DIFFERENCES
 from .differences import Compared, differences, hits_of
 from .overview import NOTE as SCORES
@@ -55,7 +55,8 @@ def report(config: ReportConfig) -> str:
 
 def _tables(found: Found, columns: list[Column], compared: Compared, notices: list[str]) -> Iterator[Named]:
     """The tables of `report.md`."""
-    yield Named("Scores", SCORES, as_table(found.names, columns))
+    if columns:
+        yield Named("Scores", SCORES, as_table(found.names, columns))
     if seeds := over_seeds(found.root, notices):
         yield Named("Seeds", SEEDS, seeds)
     if compared:
@@ -67,12 +68,9 @@ def _tables(found: Found, columns: list[Column], compared: Compared, notices: li
 
 def _not_evaluated(found: Found) -> list[str]:
     """The trained models without scores."""
-    how = "scripts/evaluate.py EVAL_RECIPE --model_name_or_path {0} --output_dir {0}/eval"
-    return [
-        f"{name}: was trained and not evaluated; run {how.format(folder)}"
-        for name, folder in found.trained.items()
-        if name not in found.runs
-    ]
+    names = [name for name in found.trained if name not in found.runs]
+    how = "scripts/evaluate.py RECIPE --model_name_or_path MODEL --output_dir MODEL/eval"
+    return [f"{listed(names)}: trained and not evaluated; run {how}"] if names else []
 
 
 def over_seeds(root: Path, notices: list[str]) -> Table | None:

@@ -33,8 +33,6 @@ def notices(said: list[str]) -> str:
 
 def scores(runs: list[str], columns: list[Column]) -> str:
     """The overview: the value above its interval, the best in bold and named."""
-    if not columns:
-        return "<p>No run is evaluated yet.</p>"
     header, rows = ["run"], [[escape(run)] for run in runs]
     for column in columns:
         ends = [end for score in column.scores.values() for end in (score.low, score.value, score.high)]

@@ -229,7 +229,7 @@
 
   $("lowest").textContent = `less likely, ${signed(-scale)}`;
   $("highest").textContent = `${signed(scale)}, more likely`;
-  $("scale").setAttribute("aria-label", `colours from ${signed(-scale)} (orange) over 0 (none) to ${signed(scale)} (blue)`);
+  $("scale").setAttribute("aria-label", `colours from ${signed(-scale)} (purple) over 0 (none) to ${signed(scale)} (orange)`);
   $("token-viewer").hidden = false;
   if (fromHash()) $("token-viewer").scrollIntoView();
   show();
