@@ -14,7 +14,7 @@ from ..data.schema import digest
 from ..recipe import default_of
 from .cells import listed
 from .differences import Hits
-from .runs import Run
+from .runs import Run, dict_of, dicts_of
 
 SETTINGS = ("backend", "dtype", "max_new_tokens", "temperature", "top_p")
 NO_RECORD = "not recorded"
@@ -72,7 +72,8 @@ def _made(run: Run) -> dict[str, str]:
         recipe = record["recipe"]
         defaults = {field.name: default_of(field) for field in dataclasses.fields(EvaluateConfig)}
         facts["evaluation data"] = _data(record)
-        facts["chat template"] = _template(recipe.get("chat_template"), run.folder.parent)
+        given = recipe.get("chat_template")
+        facts["chat template"] = _template(None if given is None else str(given), run.folder.parent)
         facts |= {key: str(recipe.get(key, defaults[key])) for key in SETTINGS}
     for benchmark, judged in run.judged.items():
         facts[f"{benchmark}'s judge"] = str(judged.said.get("judge"))
@@ -82,9 +83,9 @@ def _made(run: Run) -> dict[str, str]:
 
 def _data(record: dict[str, Any]) -> str:
     """Digests of the files, and which of their rows were taken."""
-    digests = [str(entry.get("sha256"))[:12] for entry in record.get("data") or []]
-    mixture = record["recipe"].get("dataset_mixture") or {}
-    taken = [{key: value for key, value in part.items() if key != "id"} for part in mixture.get("datasets") or []]
+    digests = [str(entry.get("sha256"))[:12] for entry in dicts_of(record.get("data"))]
+    parts = dicts_of(dict_of(record["recipe"].get("dataset_mixture")).get("datasets"))
+    taken = [{key: value for key, value in part.items() if key != "id"} for part in parts]
     chosen = ", ".join(f"{key} {json.dumps(value)}" for part in taken for key, value in sorted(part.items()))
     return " ".join(filter(None, ["SHA-256", *digests, chosen and f"({chosen})"]))
 

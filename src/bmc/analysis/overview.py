@@ -11,8 +11,8 @@ from ..errors import fail
 from ..evaluation.stats import Z95, wilson
 from ..recipe import load
 from .cells import Table
-from .runs import Judged, Run
-from .tables import UNKNOWN, TableConfig, average, cells
+from .runs import Judged, Run, are_numbers
+from .tables import UNKNOWN, TableConfig, average
 
 BEST, HIGHEST = "best", "highest"
 NOT_RUN = "not run"
@@ -130,46 +130,54 @@ def _judged(runs: dict[str, Run]) -> Iterator[Column]:
 
 
 def _win_rate(judged: Judged, key: str) -> Score:
-    said = judged.said
-    try:
-        interval = said.get("interval" if key == "win_rate" else "interval_length_controlled")
-        low, high = interval or (None, None)
-        return Score(float(said[key]), low, high, said["n"])
-    except (KeyError, TypeError, ValueError):
-        raise fail(str(judged.folder / "judged.json"), f"lacks {key}, interval or n; judge again") from None
+    interval = judged.said.get("interval" if key == "win_rate" else "interval_length_controlled")
+    return _checked(
+        judged.folder / "judged.json", key, judged.said.get(key), interval or [None, None], judged.said.get("n")
+    )
 
 
 def _harness(runs: dict[str, Run]) -> Iterator[Column]:
     tasks = sorted({task for run in runs.values() for task in run.harness})
     for task in tasks:
-        scores, metrics = {}, set()
-        for name, run in runs.items():
-            if task in run.harness:
-                scores[name] = _of_harness(run.harness[task], run.folder)
-                metrics.add(str(run.harness[task].get("metric")))
-        yield Column(f"{task}, lm-eval ({', '.join(sorted(metrics))})", scores)
+        found = {name: run for name, run in runs.items() if task in run.harness}
+        scores = {name: _of_harness(run.harness[task], run.folder, task) for name, run in found.items()}
+        metrics = sorted({str(run.harness[task].get("metric")) for run in found.values()})
+        yield Column(f"{task}, lm-eval ({', '.join(metrics)})", scores)
 
 
-def _of_harness(found: dict[str, Any], folder: Path) -> Score:
-    try:
-        value, n = 100 * found["value"], found["n"]
-        if found.get("stderr") is None:
-            return Score(value, n=n)
-        half = 100 * Z95 * found["stderr"]
-        return Score(value, value - half, value + half, n)
-    except (KeyError, TypeError, AttributeError):
-        raise fail(str(folder / "lm_eval.json"), "a task lacks value or n; run lm-eval again") from None
+def _of_harness(found: Any, folder: Path, task: str) -> Score:
+    path, told = folder / "lm_eval.json", found if isinstance(found, dict) else {}
+    score = _checked(path, f"tasks.{task}", told.get("value"), [None, None], told.get("n"))
+    error = told.get("stderr")
+    if error is None:
+        return Score(100 * score.value, n=score.n)
+    half = Z95 * _checked(path, f"tasks.{task}: stderr", error, [None, None], told.get("n")).value
+    return Score(100 * score.value, 100 * (score.value - half), 100 * (score.value + half), score.n)
+
+
+def _checked(path: Path, key: str, value: Any, interval: Any, n: Any) -> Score:
+    """A score, if these are numbers.
+
+    Raises:
+        Faults: They aren't.
+    """
+    ends: list[Any] = interval if isinstance(interval, list) and len(interval) == 2 else ["", ""]
+    low, high = ends
+    given = [] if low is None and high is None else [low, high]
+    if not are_numbers(value, *given, whole=n):
+        raise fail(f"{path}: {key}", "has no number, interval and n; make the file again")
+    return Score(value, low, high, n)
 
 
 def _reported(root: Path, names: list[str]) -> dict[tuple[str, str], str]:
     """(run, metric) → the paper's number, for the runs whose path ends in SETTING/RECIPE of one of its tables."""
     path = Path(TableConfig.numbers)
-    if not path.is_file():
-        return {}
     known: dict[tuple[str, str], str] = {}
-    for table in load(path)[0]:
-        for cell in (cell for row in cells(TableConfig(table=table)) for cell in row):
-            for name in names if cell.reported != UNKNOWN else ():
-                if f"/{(root / name).resolve()}".endswith(f"/{cell.run}"):
-                    known.setdefault((name, cell.metric), cell.reported)
+    for table in load(path)[0].values() if path.is_file() else ():
+        for row in table["rows"]:
+            for column, number in zip(table["columns"], row["reported"], strict=True):
+                ending = f"/{column['setting']}/{row['recipe']}"
+                for name in names if number is not None else ():
+                    if str((root / name).resolve()).endswith(ending):
+                        known.setdefault((name, column["metric"]), str(number))
     return known

@@ -17,7 +17,7 @@ from .differences import Compared, differences, hits_of
 from .overview import NOTE as SCORES
 from .overview import Column, as_table, overview
 from .page.whole import Found, page
-from .runs import ANALYSIS, find, find_runs, find_trainings, name_of, readable
+from .runs import ANALYSIS, dict_of, find, find_runs, find_trainings, name_of, readable
 from .seeds import FILE, seeds_cell
 
 logger = logging.getLogger(__name__)
@@ -77,10 +77,10 @@ def over_seeds(root: Path, notices: list[str]) -> Table | None:
     """Header and rows: a line for each method that was trained with several seeds; None where none was."""
     found: dict[str, dict[str, str]] = {}
     for path in find(root, FILE):
-        results = (readable(path, notices) or {}).get("results") or {}
+        results = dict_of((readable(path, notices) or {}).get("results"))
         try:
             found[name_of(path.parent, root)] = {name: seeds_cell(result) for name, result in results.items()}
-        except (AttributeError, KeyError, TypeError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             notices.append(f"{path}: isn't what --seeds writes; run it again")
     benchmarks = list(dict.fromkeys(name for results in found.values() for name in results))
     rows = [[method, *(cells.get(name, "not run") for name in benchmarks)] for method, cells in sorted(found.items())]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -133,15 +132,32 @@ def readable(path: Path, notices: list[str]) -> dict[str, Any] | None:
 
 
 def _check(metrics: dict[str, Any], path: Path) -> None:
-    results = metrics.get("results", {})
+    results = metrics["results"]
     if not isinstance(results, dict):
         raise fail(f"{path}: results", "is no mapping of benchmarks; remove the file and evaluate again")
     for name, result in results.items():
         try:
-            numbers = [result["accuracy"], *result["interval"], result["n"]]
-            whole = len(numbers) == 4 and all(isfinite(number) for number in numbers)
-        except (KeyError, TypeError):
+            numbers = [result["accuracy"], *result["interval"], result.get("accuracy_released", 0.0)]
+            whole = len(numbers) == 4 and are_numbers(*numbers, result["n"], whole=result["n"])
+            whole = whole and all(0 <= number <= 1 for number in numbers)
+        except (KeyError, TypeError, AttributeError):
             whole = False
         if not whole:
             what = "lacks accuracy, interval or n; remove the file and evaluate again"
             raise fail(f"{path}: results.{name}", what)
+
+
+def dict_of(value: Any) -> dict[str, Any]:
+    """A mapping that may be missing or something else."""
+    return value if isinstance(value, dict) else {}
+
+
+def dicts_of(value: Any) -> list[dict[str, Any]]:
+    """The mappings of a list that may be missing or something else."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def are_numbers(*values: Any, whole: Any = 0) -> bool:
+    """Whether these are numbers within reason, and one of them a count."""
+    fine = all(isinstance(value, int | float) and abs(value) < 1e9 for value in values)  # NaN is not
+    return fine and isinstance(whole, int) and whole >= 0

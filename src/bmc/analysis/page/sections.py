@@ -15,7 +15,7 @@ from ...bridging.statistics import examples_of
 from ...web.page import data_uri, escape, facts, table
 from ..differences import Compared
 from ..overview import NOT_RUN, Column, Score
-from ..runs import readable
+from ..runs import dict_of, dicts_of, readable
 
 KINDS = {"svg": "image/svg+xml", "png": "image/png", "csv": "text/csv"}
 MOST_LINES = 100  # of a figure's numbers, that are shown as a table too
@@ -111,18 +111,14 @@ def _missing(one: dict[str, Any]) -> str:
     return f"<li><b>{escape(str(one.get('name')))}</b>: {escape(why)}{how}</li>"
 
 
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
-
-
 def _entries(value: Any) -> list[dict[str, Any]]:
     """What an analysis lists: entries with their names, or a mapping of names to entries; those that are ones."""
-    named = [{"name": name, **entry} for name, entry in _dict(value).items() if isinstance(entry, dict)]
-    return named or _dicts(value)
+    named = [{"name": name, **entry} for name, entry in dict_of(value).items() if isinstance(entry, dict)]
+    return named or dicts_of(value)
 
 
 def _figure(folder: Path, figure: dict[str, Any]) -> str:
-    figure = figure | _dict(figure.get("files"))
+    figure = figure | dict_of(figure.get("files"))
     kind = "svg" if figure.get("svg") else "png"
     title, caption = str(figure.get("title") or figure["name"]), str(figure.get("caption") or "")
     # as a picture, in which no script of an SVG runs
@@ -179,22 +175,22 @@ def origins(folders: dict[str, Path]) -> str:
 
 def _short(record: dict[str, Any]) -> str:
     """What tells a run from others at a glance: commit, data, day."""
-    git = _dict(record.get("git"))
+    git = dict_of(record.get("git"))
     commit = f"commit {str(git['commit'])[:7]}{' and changes' if git.get('dirty') else ''}" if git.get("commit") else ""
-    digests = " ".join(str(entry.get("sha256"))[:7] for entry in _dicts(record.get("data")))
+    digests = " ".join(str(entry.get("sha256"))[:7] for entry in dicts_of(record.get("data")))
     day = str(record.get("started") or "")[:10]
     return escape(", ".join(filter(None, [commit, f"data {digests}" if digests else "", day])))
 
 
 def _origin(record: dict[str, Any]) -> str:
-    git, model = _dict(record.get("git")), _dict(record.get("model"))
+    git, model = dict_of(record.get("git")), dict_of(record.get("model"))
     changed = ", with changes that weren't committed" if git.get("dirty") else ""
-    versions = ", ".join(f"{name} {found}" for name, found in _dict(record.get("versions")).items() if found)
-    host = ", ".join(f"{name} {found}" for name, found in _dict(record.get("host")).items())
+    versions = ", ".join(f"{name} {found}" for name, found in dict_of(record.get("versions")).items() if found)
+    host = ", ".join(f"{name} {found}" for name, found in dict_of(record.get("host")).items())
     data = [
         f"{escape(str(entry.get('file', str(entry.get('rows')) + ' rows as read')))}<br>"
         f"<small>SHA-256 {escape(str(entry.get('sha256')))}</small>"
-        for entry in _dicts(record.get("data"))
+        for entry in dicts_of(record.get("data"))
     ]
     rows = {
         "Command": f"<code>{escape(str(record.get('command')))}</code>",
@@ -211,7 +207,3 @@ def _origin(record: dict[str, Any]) -> str:
     shown = facts("", {name: value for name, value in rows.items() if value})
     text = f'<pre class="text" tabindex="0" role="region" aria-label="recipe">{escape(recipe)}</pre>'
     return f'<div class="origin">{shown}</div><p class="label">Recipe</p>{text}'
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

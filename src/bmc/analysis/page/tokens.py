@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...web.page import data
+from ..runs import are_numbers
 
 UNIT = 10_000
 MOST = 500  # pairs that the page holds
@@ -116,7 +116,7 @@ def _whole(line: str) -> dict[str, Any] | None:
             count = len(side["tokens"])
             fine = len(side["differs"]) == count and all(isinstance(token, str) for token in side["tokens"])
             numbers = [side[name] for name in NUMBERS]
-            if not fine or not all(len(each) == count and all(map(isfinite, each)) for each in numbers):
+            if not fine or not all(len(each) == count and are_numbers(*each) for each in numbers):
                 return None
     except (ValueError, KeyError, TypeError):
         return None
