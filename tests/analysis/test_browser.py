@@ -137,6 +137,7 @@ def test_the_search_looks_in_prompts_responses_and_ids(opened: Opened) -> None:
         page.keyboard.press("Delete")
         page.keyboard.type(words)
         assert opened.counter() == expected, words
+        assert page.locator("#runs").is_visible() == (words != "nowhere")
     page.keyboard.press("j")  # a letter in the box, not the next pair
     assert page.locator("#search").input_value() == "j"
 
@@ -221,6 +222,8 @@ def test_what_cannot_be_seen_has_a_sign_and_is_copied_right(opened: Opened) -> N
         opened.page.keyboard.press("j")
     assert box.evaluate(signs) == ["↵", "↵", "U+202E", "⇥"]
     assert box.evaluate("element => element.textContent") == "A\n\nB\t "  # not the mark that would turn the text
+    opened.token(0, 0, 1).focus()
+    assert opened.page.locator("#tip p").inner_text() == '"\\u202E" differs'
     assert "blank" in (opened.token(0, 0, 3).get_attribute("class") or "")
 
 

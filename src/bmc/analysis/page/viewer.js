@@ -27,8 +27,9 @@
   // What would not be seen, or would act on the page: a sign before it, which isn't copied.
   const SIGNS = { "\n": "↵", "\t": "⇥", "\u00a0": "⍽" };
   const HIDDEN = /[\u0000-\u001f\u007f\u00a0\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]/u;
-  const sign = (char) =>
-    SIGNS[char] || (char < " " ? String.fromCharCode(0x2400 + char.charCodeAt()) : `U+${char.charCodeAt().toString(16).toUpperCase().padStart(4, "0")}`);
+  const code = (char) => char.charCodeAt().toString(16).toUpperCase().padStart(4, "0");
+  const sign = (char) => SIGNS[char] || (char < " " ? String.fromCharCode(0x2400 + char.charCodeAt()) : `U+${code(char)}`);
+  const quoted = (text) => JSON.stringify(text).replace(new RegExp(HIDDEN, "gu"), (char) => `\\u${code(char)}`);
 
   function token(text, place, side) {
     const element = make("span", { class: side.differs[place] === "1" ? "token differs" : "token", tabindex: -1 });
@@ -113,7 +114,8 @@
     const box = element.closest(".tokens");
     const side = sides[box.dataset.side];
     const same = sides.filter((one) => one.name === side.name && one.tokens[place] === side.tokens[place]);
-    const head = make("p", {}, make("b", {}, JSON.stringify(side.tokens[place])), side.differs[place] === "1" ? " differs" : " is common");
+    const kind = side.differs[place] === "1" ? " differs" : " is common";
+    const head = make("p", {}, make("b", {}, quoted(side.tokens[place])), kind);
     const rows = [["", ...same.map((one) => one.run)]];
     rows.push(["r", ...same.map((one) => signed(one.values.rewards[place]))]);
     rows.push(["λ", ...same.map((one) => weight(one.values, place))]);

@@ -10,7 +10,7 @@ from ...web.page import document, escape, table
 from ..cells import Named, listed
 from ..differences import Compared
 from ..overview import Column
-from ..runs import STATE, Run, find, name_of, readable
+from ..runs import ANALYSIS, STATE, Run, dict_of, find, name_of, readable
 from . import sections
 from .curves import curves
 from .tokens import viewer
@@ -68,7 +68,7 @@ def page(found: Found, columns: list[Column], compared: Compared, tables: list[N
     parts = [
         *results,
         Section("Training", CURVES, _curves(found, notices)),
-        Section("Tokens", "", _tokens(found, notices)),
+        Section("Tokens", *_tokens(found, notices)),
         Section("Figures", "", _figures(found, notices)),
         Section("Bridging", BRIDGING, _bridging(found, notices)),
         stages,
@@ -107,16 +107,19 @@ def _curves(found: Found, notices: list[str]) -> str:
     return curves(states)
 
 
-def _tokens(found: Found, notices: list[str]) -> str:
+def _tokens(found: Found, notices: list[str]) -> tuple[str, str]:
+    """Where the pairs are from, and the viewer of them."""
     folders = [path.parent for path in found.analyses if (path.parent / "tokens").is_dir()]
     if not folders:
-        return ""
+        return "", ""
     if len(folders) > 1:
         others = listed([str(folder.parent) for folder in folders[1:]])
         notices.append(f"the tokens shown are those of {folders[0].parent}; report {others} alone to see theirs")
     home = folders[0] / "tokens"
     files = {str(path.relative_to(home).with_suffix("")): path for path in sorted(home.rglob("*.jsonl"))}
-    return viewer(files, notices)
+    pairs = dict_of((readable(folders[0] / ANALYSIS, []) or {}).get("pairs"))
+    note = f"{pairs.get('n')} held-out pairs, from {pairs['from']}." if "from" in pairs else ""
+    return note, viewer(files, notices)
 
 
 def _figures(found: Found, notices: list[str]) -> str:
