@@ -118,7 +118,7 @@ def _tokens(found: Found, notices: list[str]) -> tuple[str, str]:
     home = folders[0] / "tokens"
     files = {str(path.relative_to(home).with_suffix("")): path for path in sorted(home.rglob("*.jsonl"))}
     pairs = dict_of((readable(folders[0] / ANALYSIS, []) or {}).get("pairs"))
-    note = f"{pairs.get('n')} held-out pairs, from {pairs['from']}." if "from" in pairs else ""
+    note = f"Pairs: {pairs['from']}." if "from" in pairs else ""
     return note, viewer(files, notices)
 
 
