@@ -108,7 +108,7 @@ def test_the_papers_numbers_stand_beside_those_of_its_settings(tmp_path: Path, m
     assert found["gsm8k"].reported == {"llama2-7b/math/dpo_bmc": "49.6"}
     assert found["AlpacaEval 2 LC"].reported == {"llama3-8b/ultrafeedback/dpo_bmc": "22.4"}
     header, rows = as_table(["llama2-7b/math/dpo_bmc", "llama2-7b/math/orpo"], [found["gsm8k"]])
-    assert header == ["run", "gsm8k", "gsm8k, paper"]
+    assert header == ["run", "gsm8k", "gsm8k, the paper's average"]
     assert [row[-1] for row in rows] == ["49.6", "–"]
 
 

@@ -11,7 +11,7 @@ from ..errors import fail
 from ..evaluation.stats import Z95, wilson
 from ..recipe import load
 from .cells import Table
-from .runs import Judged, Run, are_numbers
+from .runs import Run, Told, are_numbers
 from .tables import UNKNOWN, TableConfig, average
 
 BEST, HIGHEST = "best", "highest"
@@ -19,6 +19,10 @@ NOT_RUN = "not run"
 NOTE = (
     "In %, with 95 % intervals (Wilson's for accuracies) and the number of rows. Each line is a single run. "
     f'"{BEST}": no other run lies within its interval; "{HIGHEST}": some do, so that it may be chance.'
+)
+REPORTED = (
+    " The paper's numbers stand beside the runs of its settings, accuracies as averages over the paper's benchmarks; "
+    "recipes/reported.yaml says where they are from."
 )
 JUDGES = {  # benchmark → (name, key of judged.json → its name and its metric in reported.yaml)
     "alpaca_eval": ("AlpacaEval 2", {"length_controlled_win_rate": ("LC", "lc"), "win_rate": ("WR", "wr")}),
@@ -56,6 +60,11 @@ class Column:
     metric: str | None = None
     reported: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def papers(self) -> str:
+        """What the paper's numbers are called."""
+        return "the paper's average" if self.metric == "accuracy" else "the paper's"
+
     def mark(self, run: str) -> str:
         """`best`, `highest` or nothing; nothing either where there is nothing to compare with."""
         score = self.scores.get(run)
@@ -88,7 +97,7 @@ def as_table(runs: list[str], columns: list[Column]) -> Table:
         for row in rows:
             row.append(str(column.scores.get(row[0], "–" if column.title == "average" else NOT_RUN)))
         if column.reported:
-            header.append(f"{column.title}, paper")
+            header.append(f"{column.title}, {column.papers}")
             for row in rows:
                 row.append(column.reported.get(row[0], UNKNOWN))
     return header, rows
@@ -129,43 +138,39 @@ def _judged(runs: dict[str, Run]) -> Iterator[Column]:
                 yield Column(f"{title} {short}", scores, f"judged.{benchmark}_{name}")
 
 
-def _win_rate(judged: Judged, key: str) -> Score:
+def _win_rate(judged: Told, key: str) -> Score:
     interval = judged.said.get("interval" if key == "win_rate" else "interval_length_controlled")
-    return _checked(
-        judged.folder / "judged.json", key, judged.said.get(key), interval or [None, None], judged.said.get("n")
-    )
+    return _checked(judged, key, judged.said.get(key), interval)
 
 
 def _harness(runs: dict[str, Run]) -> Iterator[Column]:
-    tasks = sorted({task for run in runs.values() for task in run.harness})
-    for task in tasks:
-        found = {name: run for name, run in runs.items() if task in run.harness}
-        scores = {name: _of_harness(run.harness[task], run.folder, task) for name, run in found.items()}
-        metrics = sorted({str(run.harness[task].get("metric")) for run in found.values()})
+    for task in sorted({task for run in runs.values() for task in run.harness}):
+        found = {name: run.harness[task] for name, run in runs.items() if task in run.harness}
+        metrics = sorted({str(told.said.get("metric")) for told in found.values()})
+        scores = {name: _of_harness(told, task) for name, told in found.items()}
         yield Column(f"{task}, lm-eval ({', '.join(metrics)})", scores)
 
 
-def _of_harness(found: Any, folder: Path, task: str) -> Score:
-    path, told = folder / "lm_eval.json", found if isinstance(found, dict) else {}
-    score = _checked(path, f"tasks.{task}", told.get("value"), [None, None], told.get("n"))
-    error = told.get("stderr")
-    if error is None:
-        return Score(100 * score.value, n=score.n)
-    half = Z95 * _checked(path, f"tasks.{task}: stderr", error, [None, None], told.get("n")).value
-    return Score(100 * score.value, 100 * (score.value - half), 100 * (score.value + half), score.n)
+def _of_harness(told: Told, task: str) -> Score:
+    """A share and its standard error → a score in %."""
+    share = _checked(told, f"tasks.{task}: value", told.said.get("value"), None)
+    if told.said.get("stderr") is None:
+        return Score(100 * share.value, n=share.n)
+    half = Z95 * _checked(told, f"tasks.{task}: stderr", told.said["stderr"], None).value
+    return Score(100 * share.value, 100 * (share.value - half), 100 * (share.value + half), share.n)
 
 
-def _checked(path: Path, key: str, value: Any, interval: Any, n: Any) -> Score:
-    """A score, if these are numbers.
+def _checked(told: Told, key: str, value: Any, interval: Any) -> Score:
+    """A score of a file's n rows, if these are numbers.
 
     Raises:
         Faults: They aren't.
     """
-    ends: list[Any] = interval if isinstance(interval, list) and len(interval) == 2 else ["", ""]
-    low, high = ends
-    given = [] if low is None and high is None else [low, high]
-    if not are_numbers(value, *given, whole=n):
-        raise fail(f"{path}: {key}", "has no number, interval and n; make the file again")
+    n, ends = told.said.get("n"), interval or []
+    whole = isinstance(ends, list) and len(ends) in (0, 2) and are_numbers(value, *ends, whole=n)
+    if not whole:
+        raise fail(f"{told.path}: {key}", "is no number with an interval and n; make the file again")
+    low, high = ends or (None, None)
     return Score(value, low, high, n)
 
 

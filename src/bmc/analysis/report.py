@@ -15,7 +15,7 @@ from .cells import Named, Table, listed, markdown_table
 from .differences import NOTE as DIFFERENCES
 from .differences import Compared, differences, hits_of
 from .overview import NOTE as SCORES
-from .overview import Column, as_table, overview
+from .overview import REPORTED, Column, as_table, overview
 from .page.whole import Found, page
 from .runs import ANALYSIS, dict_of, find, find_runs, find_trainings, name_of, readable
 from .seeds import FILE, seeds_cell
@@ -56,7 +56,8 @@ def report(config: ReportConfig) -> str:
 def _tables(found: Found, columns: list[Column], compared: Compared, notices: list[str]) -> Iterator[Named]:
     """The tables of `report.md`."""
     if columns:
-        yield Named("Scores", SCORES, as_table(found.names, columns))
+        note = SCORES + (REPORTED if any(column.reported for column in columns) else "")
+        yield Named("Scores", note, as_table(found.names, columns))
     if seeds := over_seeds(found.root, notices):
         yield Named("Seeds", SEEDS, seeds)
     if compared:

@@ -14,15 +14,15 @@ STATE = "trainer_state.json"
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a judge said of a run.
+class Told:
+    """What a file says of a run.
 
     Attributes:
-        folder: Of the judgement.
-        said: `judged.json`.
+        path: The file.
+        said: Its content, or the part that is meant.
     """
 
-    folder: Path
+    path: Path
     said: dict[str, Any]
 
 
@@ -33,14 +33,14 @@ class Run:
     Attributes:
         folder: Of the evaluation.
         metrics: `metrics.json`, with `results`.
-        judged: Benchmark → what a judge said.
-        harness: `tasks` of `lm_eval.json`: what lm-evaluation-harness measured.
+        judged: Benchmark → what a judge said (`judged.json`).
+        harness: Task → what lm-evaluation-harness measured (`tasks` of `lm_eval.json`).
     """
 
     folder: Path
     metrics: dict[str, Any]
-    judged: dict[str, Judged] = field(default_factory=dict)
-    harness: dict[str, Any] = field(default_factory=dict)
+    judged: dict[str, Told] = field(default_factory=dict)
+    harness: dict[str, Told] = field(default_factory=dict)
 
 
 def name_of(folder: Path, root: Path) -> str:
@@ -61,15 +61,17 @@ def find_runs(root: Path) -> dict[str, Run]:
         name, run = _owner(runs, path, said, root)
         benchmark = str(said.get("benchmark"))
         if benchmark in run.judged:
-            both = f"{run.judged[benchmark].folder / path.name} and {path}"
+            both = f"{run.judged[benchmark].path} and {path}"
             raise fail(str(root), f"{name} was judged twice on {benchmark}: {both}; move or remove one of them")
-        run.judged[benchmark] = Judged(path.parent, said)
+        run.judged[benchmark] = Told(path, said)
     for path in find(root, "lm_eval.json"):
         found = read_json(path)
         tasks = found.get("tasks")
         if not isinstance(tasks, dict):
             raise fail(str(path), "has no tasks; run lm-eval again")
-        _owner(runs, path, found, root)[1].harness.update(tasks)
+        _owner(runs, path, found, root)[1].harness.update(
+            {name: Told(path, dict_of(one)) for name, one in tasks.items()}
+        )
     return runs
 
 
@@ -89,8 +91,9 @@ def _evaluations(root: Path) -> dict[str, Run]:
 
 
 def _owner(runs: dict[str, Run], path: Path, found: dict[str, Any], root: Path) -> tuple[str, Run]:
-    """The run that a file is about: in whose folder it lies, or in one below, or whose responses it names; a new one
-    if there is none."""
+    """The run that a file is about: in whose folder it lies, or in one below, or whose responses it names; else a new
+    one.
+    """
     near = [path.parent, path.parent.parent, Path(str(found.get("responses", path.parent)))]
     for folder in (one.resolve() for one in near):
         for name, run in runs.items():

@@ -43,7 +43,7 @@ def scores(runs: list[str], columns: list[Column]) -> str:
         for run, row in zip(runs, rows, strict=True):
             row.append(_score(column.scores.get(run), column.mark(run), n is None, span))
         if column.reported:
-            header.append(f"{escape(column.title)}<br><small>the paper's</small>")
+            header.append(f"{escape(column.title)}<br><small>{column.papers}</small>")
             for run, row in zip(runs, rows, strict=True):
                 row.append(escape(column.reported.get(run, "–")))
     return table("scores of each run", header, rows)

@@ -144,7 +144,7 @@ def _folders(found: Found) -> dict[str, Path]:
     """Every folder that a run's numbers come from."""
     return (
         {f"{name}: evaluation": run.folder for name, run in found.runs.items()}
-        | {f"{name}: {key}": one.folder for name, run in found.runs.items() for key, one in run.judged.items()}
+        | {f"{name}: {key}": one.path.parent for name, run in found.runs.items() for key, one in run.judged.items()}
         | {f"{name}: training": folder for name, folder in found.trained.items()}
         | {f"{name_of(folder, found.root)}: bridging": folder for folder in _bridged(found)}
     )
