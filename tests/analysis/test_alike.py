@@ -51,6 +51,25 @@ def test_what_differs_is_named_with_its_runs(recipe: dict[str, Any], sentence: s
     assert said(tmp_path) == [sentence]
 
 
+def test_preference_training_on_other_pairs(tmp_path: Path) -> None:
+    for run in ("sft", "dpo", "dpo_bc", "dpo_bmc"):
+        evaluated(tmp_path / run / "eval", HITS)
+        script = "sft" if run == "sft" else "preference"
+        digest = {"sft": "c", "dpo_bmc": "b"}.get(run, "0") * 64
+        record = {"command": f"scripts/{script}.py r.yaml", "recipe": {}, "data": [{"sha256": digest}]}
+        write(tmp_path / run / "provenance.json", record)
+    assert said(tmp_path) == [
+        "not made alike: training data is SHA-256 000000000000 for dpo and dpo_bc; SHA-256 bbbbbbbbbbbb for dpo_bmc"
+    ]
+
+
+def test_of_many_ways_the_first_are_told(tmp_path: Path) -> None:
+    for number in range(6):
+        evaluated(tmp_path / f"r{number}/eval", HITS, max_new_tokens=10 + number)
+    (sentence,) = said(tmp_path)
+    assert sentence.endswith("11 for r1; 12 for r2; 13 for r3; 2 other ways")
+
+
 def test_templates_are_compared_by_their_text(tmp_path: Path) -> None:
     (tmp_path / "t.jinja").write_text("A {{ messages }}")
     evaluated(tmp_path / "runs/a/eval", HITS, chat_template=str(tmp_path / "t.jinja"))

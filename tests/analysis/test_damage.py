@@ -37,8 +37,8 @@ WHOLE: dict[str, Any] = {
         "id": "1", "bridged": True, "prompt": "x", "chosen": "a", "rejected": "b", "original_chosen": "c",
     },
     "analysis/analysis.json": {
-        "figures": {"f": {"title": "t", "files": {"svg": "f.svg"}}},
-        "missing": {"g": {"what": "w", "command": "c"}},
+        "figures": [{"name": "f", "title": "t", "svg": "f.svg"}],
+        "missing": [{"name": "g", "why": "w", "command": "c"}],
     },
     "analysis/tokens/dpo.jsonl": {"id": "1", "prompt": "x", "chosen": RESPONSE, "rejected": RESPONSE},
 }  # fmt: skip

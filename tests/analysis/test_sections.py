@@ -17,19 +17,12 @@ from bmc.bridging.making import bridged_pair
 from bmc.bridging.statistics import EXAMPLES, Statistics, examples_of
 
 FILES = {"svg": "figures/f.svg", "csv": "figures/f.csv"}
-FIGURE = {"title": "Figure 2", "caption": "of <n>"}
-MISSING = {"command": "make figure5"}
 
 
-@pytest.mark.parametrize(
-    "analysis",
-    [
-        {"figures": {"f": {**FIGURE, "files": FILES}}, "missing": {"g<": {"what": "no run.", **MISSING}}},
-        {"figures": [{"name": "f", **FIGURE, **FILES}], "missing": [{"name": "g<", "why": "no run", **MISSING}]},
-    ],
-)
-def test_figures_stand_in_the_page_with_their_numbers(analysis: dict[str, Any], tmp_path: Path) -> None:
-    write(tmp_path / "analysis.json", analysis)
+def test_figures_stand_in_the_page_with_their_numbers(tmp_path: Path) -> None:
+    figure = {"name": "f", "title": "Figure 2", "caption": "of <n>", **FILES}
+    missing = {"name": "g<", "why": "no run.", "command": "make figure5"}
+    write(tmp_path / "analysis.json", {"figures": [figure], "missing": [missing]})
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures/f.svg").write_text("<svg/>")
     (tmp_path / "figures/f.csv").write_text('what,value\n"first, <b>",1\nlater,2\n')
@@ -44,7 +37,10 @@ def test_figures_stand_in_the_page_with_their_numbers(analysis: dict[str, Any], 
 
 
 def test_a_figure_whose_file_is_gone_is_named(tmp_path: Path) -> None:
-    write(tmp_path / "analysis.json", {"figures": {"f": {"files": FILES}, "g": {}}, "missing": {"h": {"what": "w"}}})
+    write(
+        tmp_path / "analysis.json",
+        {"figures": [{"name": "f", **FILES}, {"name": "g"}], "missing": [{"name": "h", "why": "w"}]},
+    )
     said: list[str] = []
     assert sections.figures(tmp_path, said) == '<h3>Not made</h3><ul class="missing"><li><b>h</b>: w</li></ul>'
     where = tmp_path / "analysis.json"

@@ -1,4 +1,5 @@
-"""Whether the runs of one table were made alike: on the same rows, by the same template, settings and judge."""
+"""Whether the runs of one table were made alike: on the same rows, by the same template, settings and judge, and, as
+far as they are preference training, from the same pairs."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from .runs import Run, dict_of, dicts_of
 
 SETTINGS = ("backend", "dtype", "max_new_tokens", "temperature", "top_p")
 NO_RECORD = "not recorded"
+MOST_WAYS = 4  # that are told of one thing
 
 
 def unlike(runs: dict[str, Run]) -> list[str]:
@@ -75,6 +77,9 @@ def _made(run: Run) -> dict[str, str]:
         given = recipe.get("chat_template")
         facts["chat template"] = _template(None if given is None else str(given), run.folder.parent)
         facts |= {key: str(recipe.get(key, defaults[key])) for key in SETTINGS}
+    training = provenance.read(run.folder.parent)
+    if training and "preference.py" in str(training.get("command")):  # SFT has other data by its nature
+        facts["training data"] = _data(training)
     for benchmark, judged in run.judged.items():
         facts[f"{benchmark}'s judge"] = str(judged.said.get("judge"))
         facts[f"{benchmark}'s reference"] = str(judged.said.get("reference"))
@@ -84,7 +89,7 @@ def _made(run: Run) -> dict[str, str]:
 def _data(record: dict[str, Any]) -> str:
     """Digests of the files, and which of their rows were taken."""
     digests = [str(entry.get("sha256"))[:12] for entry in dicts_of(record.get("data"))]
-    parts = dicts_of(dict_of(record["recipe"].get("dataset_mixture")).get("datasets"))
+    parts = dicts_of(dict_of(dict_of(record.get("recipe")).get("dataset_mixture")).get("datasets"))
     taken = [{key: value for key, value in part.items() if key != "id"} for part in parts]
     chosen = ", ".join(f"{key} {json.dumps(value)}" for part in taken for key, value in sorted(part.items()))
     return " ".join(filter(None, ["SHA-256", *digests, chosen and f"({chosen})"]))
@@ -111,6 +116,7 @@ def _differing(made: dict[str, dict[str, str]]) -> list[str]:
             said.append(f"{listed(groups[NO_RECORD])}: {what} isn't recorded (no provenance.json)")
         elif len(groups) > 1:
             ways = sorted(groups.items(), key=lambda group: -len(group[1]))
-            told = "; ".join(f"{way} for {listed(names)}" for way, names in ways)
+            told = "; ".join(f"{way} for {listed(names)}" for way, names in ways[:MOST_WAYS])
+            told += f"; {len(ways) - MOST_WAYS} other ways" if len(ways) > MOST_WAYS else ""
             said.append(f"not made alike: {what} is {told}")
     return said

@@ -94,31 +94,24 @@ def figures(folder: Path, said: list[str]) -> str:
     """
     found = readable(folder / "analysis.json", said) or {}
     parts = []
-    for figure in _entries(found.get("figures")):
+    for figure in dicts_of(found.get("figures")):
         try:
             parts.append(_figure(folder, figure))
         except (OSError, KeyError, TypeError) as error:
             why = f"{error.filename} can't be read" if isinstance(error, OSError) else f"it has no {error}"
             said.append(f"{folder / 'analysis.json'}: {figure.get('name')}: isn't shown, {why}; analyze again")
-    missing = "".join(map(_missing, _entries(found.get("missing"))))
+    missing = "".join(map(_missing, dicts_of(found.get("missing"))))
     listed = f'<h3>Not made</h3><ul class="missing">{missing}</ul>' if missing else ""
     return f'<div class="figures">{"".join(parts)}</div>{listed}' if parts else listed
 
 
 def _missing(one: dict[str, Any]) -> str:
-    why = str(one.get("why", one.get("what"))).rstrip(".")
+    why = str(one.get("why")).rstrip(".")
     how = f". Make it with <code>{escape(str(one['command']))}</code>" if one.get("command") else ""
     return f"<li><b>{escape(str(one.get('name')))}</b>: {escape(why)}{how}</li>"
 
 
-def _entries(value: Any) -> list[dict[str, Any]]:
-    """What an analysis lists: entries with their names, or a mapping of names to entries; those that are ones."""
-    named = [{"name": name, **entry} for name, entry in dict_of(value).items() if isinstance(entry, dict)]
-    return named or dicts_of(value)
-
-
 def _figure(folder: Path, figure: dict[str, Any]) -> str:
-    figure = figure | dict_of(figure.get("files"))
     kind = "svg" if figure.get("svg") else "png"
     title, caption = str(figure.get("title") or figure["name"]), str(figure.get("caption") or "")
     # as a picture, in which no script of an SVG runs
