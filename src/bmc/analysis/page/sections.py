@@ -39,14 +39,20 @@ def scores(runs: list[str], columns: list[Column]) -> str:
         span = min(end for end in ends if end is not None), max(end for end in ends if end is not None)
         counts = {score.n for score in column.scores.values()}
         (n,) = counts if len(counts) == 1 else (None,)
-        header.append(escape(column.title) + (f"<br><small>n = {n:,}</small>" if n is not None else ""))
+        header.append(_head(column.title, f"n = {n:,}" if n is not None else ""))
         for run, row in zip(runs, rows, strict=True):
             row.append(_score(column.scores.get(run), column.mark(run), n is None, span))
         if column.reported:
-            header.append(f"{escape(column.title)}<br><small>{column.papers}</small>")
+            header.append(_head(column.title, column.papers))
             for run, row in zip(runs, rows, strict=True):
                 row.append(escape(column.reported.get(run, "–")))
     return table("scores of each run", header, rows)
+
+
+def _head(title: str, below: str) -> str:
+    """A column's name, what kind of number it holds, and what stands below."""
+    name, _, kind = title.partition(", ")
+    return escape(name) + "".join(f"<br><small>{escape(line)}</small>" for line in (kind, below) if line)
 
 
 def _score(score: Score | None, mark: str, with_n: bool, span: tuple[float, float]) -> str:
