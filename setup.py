@@ -33,6 +33,7 @@ EXTRAS = {
         "ruff>=0.9",
         "mypy>=1.11",
         "types-PyYAML",
+        "playwright>=1.50",  # drives a browser that is already there, to test the report
         "gguf>=0.17",  # `make` unpacks SmolLM2-135M from a GGUF file
         "fastapi>=0.115",  # for a test against `transformers serve`, as is
         "uvicorn>=0.30",
@@ -46,7 +47,15 @@ setup(
     license="Apache-2.0",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"bmc": ["judging/*.yaml"]},  # a published prompt
+    package_data={
+        "bmc": [
+            "judging/*.yaml",  # a published prompt
+            "web/*.css",
+            "analysis/page/*.css",
+            "analysis/page/*.html",
+            "analysis/page/*.js",
+        ]
+    },
     python_requires=">=3.11",
     install_requires=CORE,
     extras_require=EXTRAS,

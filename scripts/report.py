@@ -1,4 +1,4 @@
-"""One table over all runs below a folder, as Markdown and HTML.
+"""All runs below a folder, side by side: `report.html` to look at, `report.md` to read.
 
 python scripts/report.py outputs/smollm2-135m/math
 """

@@ -131,6 +131,11 @@ def test_a_folder_that_holds_a_run_of_another_recipe() -> None:
 
 def test_a_folder_without_runs() -> None:
     assert script("report.py", "none") == ["none: no such folder; give the one that the runs were written to"]
+    Path("empty").mkdir()
+    assert script("report.py", "empty") == [
+        "empty: holds no run; train one by scripts/preference.py, evaluate it by scripts/evaluate.py"
+    ]
+    assert not list(Path("empty").iterdir())
 
 
 @pytest.mark.slow

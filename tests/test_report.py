@@ -25,26 +25,71 @@ def result(correct: int, n: int) -> dict[str, Any]:
 def test_table(tmp_path: Path) -> None:
     write(tmp_path / "dpo/metrics.json", {"rows": 64, "seconds": 90.2})
     write(tmp_path / "bridge/stats.json", {"rows": 9, "kept": 6, "bridged": 5, "dropped": 3, "seconds": 1.0})
-    two = {"ecqa": result(5, 10), "qasc": result(3, 4)}
+    two = {"ecqa": result(5, 10), "qasc": result(3, 4)}  # the average: 62.5 − √(30² + 55²)/2, 62.5 + √(30² + 5²)/2
     write(tmp_path / "dpo/eval/metrics.json", {"n": 14, "results": two, "average": 0.625, "seconds": 9})
     write(tmp_path / "<sft>/eval/metrics.json", {"n": 10, "results": {"ecqa": result(4, 10)}, "seconds": 8})
     markdown = report(ReportConfig(runs=str(tmp_path)))
     assert "| run | ecqa | qasc | average |" in markdown
-    assert "| dpo | 50.0 [20.0, 80.0] (n = 10) | 75.0 [20.0, 80.0] (n = 4) | 62.5 |" in markdown
+    assert "| dpo | 50.0 [20.0, 80.0] (n = 10) | 75.0 [20.0, 80.0] (n = 4) | 62.5 [31.2, 77.7] (n = 14) |" in markdown
     assert "| <sft> | 40.0 [20.0, 80.0] (n = 10) | not run | – |" in markdown
     assert "| bridge | 1 s | 6 of 9 pairs kept (5 bridged), 3 dropped |" in markdown
     assert "| dpo | 90 s | a model, from 64 rows |" in markdown
     assert markdown in (tmp_path / "report.md").read_text()
     page = (tmp_path / "report.html").read_text()
-    assert "<td>&lt;sft&gt;</td>" in page
+    assert '<th scope="row">&lt;sft&gt;</th>' in page
     assert "<sft>" not in page
 
 
-def test_a_folder_without_evaluated_runs(tmp_path: Path) -> None:
-    write(tmp_path / "dpo/metrics.json", {"train_loss": 0.5})
-    with pytest.raises(Faults, match="holds no evaluated run"):
+def test_a_folder_without_runs(tmp_path: Path) -> None:
+    write(tmp_path / "prepare/stats.json", {"train": 1, "leaked": 0})
+    with pytest.raises(Faults, match="holds no run; train one"):
         report(ReportConfig(runs=str(tmp_path)))
     assert not (tmp_path / "report.md").exists()
+
+
+def test_a_run_without_metrics_is_named_as_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "dpo/metrics.json", {"train_loss": 0.5})
+    assert "## Scores" not in report(ReportConfig(runs=str(tmp_path)))
+    (said,) = caplog.messages
+    assert said == (
+        "dpo: trained and not evaluated; run scripts/evaluate.py RECIPE --model_name_or_path MODEL "
+        "--output_dir MODEL/eval"
+    )
+    assert f"- {said}" in (tmp_path / "report.md").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert f"<li>{said}</li>" in page
+    evaluated(tmp_path / "sft/eval", {"r": True})
+    assert "| dpo | not run |" in report(ReportConfig(runs=str(tmp_path)))
+    assert '<th scope="row">dpo</th><td><span class="none">not run</span>' in (tmp_path / "report.html").read_text()
+
+
+def test_two_runs_of_one_name(tmp_path: Path) -> None:
+    evaluated(tmp_path / "dpo", {"r": True})
+    evaluated(tmp_path / "dpo/eval", {"r": True})
+    with pytest.raises(Faults) as caught:
+        report(ReportConfig(runs=str(tmp_path)))
+    paths = f"{tmp_path}/dpo/eval/metrics.json and {tmp_path}/dpo/metrics.json"
+    assert str(caught.value) == f"{tmp_path}: two runs are called dpo: {paths}; move or remove one of them"
+
+
+def test_what_is_damaged_beside_the_scores_is_named_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluated(tmp_path / "dpo/eval", {"r": True})
+    damaged = ["trainer_state.json", "seeds.json"]
+    for name in damaged:
+        (tmp_path / "dpo" / name).write_text('{"results": {"ecqa"')
+    (tmp_path / "dpo/eval/provenance.json").write_text("[]")
+    write(tmp_path / "bridge/stats.json", {"kept": 3, "rows": 4})
+    analysis = {"figures": [{"name": "f", "svg": "none.svg"}, 3, {}], "missing": "x"}
+    write(tmp_path / "analysis/analysis.json", analysis)
+    (tmp_path / "analysis/tokens").mkdir()
+    (tmp_path / "analysis/tokens/dpo.jsonl").write_text('{"id": "1", "prompt"\n[]\n\n')
+    assert "| dpo | 100.0 [" in report(ReportConfig(runs=str(tmp_path)))
+    said = "\n".join(caplog.messages)
+    for name in [*damaged, "bridge", "none.svg", "tokens/dpo.jsonl: row 1 (and 2 more): is no pair"]:
+        assert name in said, name
+    assert "Mind this" in (tmp_path / "report.html").read_text()
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ class ReportConfig:
     """Arguments of `scripts/report.py`.
 
     Attributes:
-        runs: Folder below which every `metrics.json` becomes a row of the table.
+        runs: Folder below which every trained or evaluated model is a run.
         output_dir: Folder that gets `report.md` and `report.html`; `runs` by default.
     """
 

@@ -1,168 +1,116 @@
-"""One table over all runs below a folder."""
+"""`report.md` and `report.html`: all that is known of the runs below a folder, to be read and to be looked at."""
 
 from __future__ import annotations
 
-import html
-import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..config import ReportConfig
 from ..errors import fail
+from ..runtime import write_text
+from .alike import missing_rows, unlike
+from .cells import Named, Table, listed, markdown_table
 from .differences import NOTE as DIFFERENCES
-from .differences import differences
+from .differences import Compared, differences, hits_of
+from .overview import NOTE as SCORES
+from .overview import REPORTED, Column, as_table, overview
+from .page.whole import Found, page
+from .runs import ANALYSIS, dict_of, find, find_runs, find_trainings, name_of, readable
 from .seeds import FILE, seeds_cell
 
-NOTE = "Accuracy in %, with its 95 % Wilson interval and the number of rows. Each line is a single run."
+logger = logging.getLogger(__name__)
+
 SEEDS = "Mean ± standard deviation of the accuracy in %, over the seeds that a method was trained with."
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1a1a1a; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; }}
-th, td {{ padding: .4rem .9rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }}
-th:first-child, td:first-child {{ text-align: left; }}
-thead th {{ border-bottom: 2px solid #1a1a1a; }}
-</style>
-<h1>{title}</h1>
-{tables}
-</html>
-"""
-Table = tuple[list[str], list[list[str]]]
+STAGES = "What each stage took and made, in the order in which they ended."
 
 
 def report(config: ReportConfig) -> str:
-    """Writes `report.md` and `report.html` and returns the Markdown.
+    """Writes `report.md` and `report.html` and returns the tables as Markdown; warns of what a reader must know.
 
     Raises:
-        Faults: There is no such folder, or no evaluated run in it.
+        Faults: There is no such folder, no run in it, two runs have one name, or an evaluation's files are damaged.
     """
-    folder = Path(config.runs)
-    if not folder.is_dir():
+    root, notices = Path(config.runs), list[str]()
+    if not root.is_dir():
         raise fail(config.runs, "no such folder; give the one that the runs were written to")
-    folders = find_runs(folder)
-    runs = {name: read_json(path / "metrics.json") for name, path in folders.items()}
-    if not runs:
-        raise fail(config.runs, "holds no evaluated run (metrics.json with `results`); run scripts/evaluate.py")
-    sections = [("Accuracy", NOTE, accuracies(runs)), ("Stages", "What each stage took and made.", stages(folder))]
-    if seeds := over_seeds(folder):
-        sections.insert(1, ("Seeds", SEEDS, seeds))
-    compared = differences(folders)
-    if compared:
-        baseline, rows = compared
-        table = (["run", "benchmark", "difference", "p"], rows)
-        sections.insert(-1, ("Differences", DIFFERENCES.format(baseline=baseline), table))
-    markdown = "\n\n".join(f"## {title}\n\n{note}\n\n{markdown_table(table)}" for title, note, table in sections)
+    found = Found(root, find_runs(root), find_trainings(root, notices), find(root, ANALYSIS))
+    if not (found.runs or found.trained or found.analyses):
+        raise fail(config.runs, "holds no run; train one by scripts/preference.py, evaluate it by scripts/evaluate.py")
+    hits = {name: hits_of(run.folder / "predictions.jsonl") for name, run in found.runs.items()}
+    notices += [*unlike(found.runs), *missing_rows(found.runs, hits), *_not_evaluated(found)]
+    columns, compared = overview(found.runs, root), differences(hits)
+    tables = list(_tables(found, columns, compared, notices))
+    markdown = "\n\n".join(f"## {one.title}\n\n{one.note}\n\n{markdown_table(one.cells)}" for one in tables)
+    html = page(found, columns, compared, tables, notices)
+    for notice in notices:
+        logger.warning(notice)
     output = Path(config.output_dir or config.runs)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "report.md").write_text(f"# Runs in {folder}\n\n{markdown}\n", encoding="utf-8")
-    tables = "\n".join(f"<h2>{title}</h2>\n<p>{note}</p>\n{_html(table)}" for title, note, table in sections)
-    page = _PAGE.format(title=html.escape(f"Runs in {folder}"), tables=tables)
-    (output / "report.html").write_text(page, encoding="utf-8")
+    parts = [f"# Runs in {root}", "\n".join(f"- {notice}" for notice in notices), markdown]
+    write_text(output / "report.md", "\n\n".join(filter(None, parts)))
+    write_text(output / "report.html", html)
     return markdown
 
 
-def find_runs(folder: Path) -> dict[str, Path]:
-    """Name of a run → the folder of its evaluation. The name is that folder's path, without a closing `eval`.
+def _tables(found: Found, columns: list[Column], compared: Compared, notices: list[str]) -> Iterator[Named]:
+    """The tables of `report.md`."""
+    if columns:
+        note = SCORES + (REPORTED if any(column.reported for column in columns) else "")
+        yield Named("Scores", note, as_table(found.names, columns))
+    if seeds := over_seeds(found.root, notices):
+        yield Named("Seeds", SEEDS, seeds)
+    if compared:
+        baseline, rows = compared
+        cells = ["run", "benchmark", "difference", "p"], [row.cells() for row in rows]
+        yield Named("Differences", DIFFERENCES.format(baseline=baseline), cells)
+    yield Named("Stages", STAGES, stages(found.root, notices))
 
-    Raises:
-        Faults: A `metrics.json` can't be read.
-    """
-    runs = {}
-    for path in sorted(folder.rglob("metrics.json")):
-        if read_json(path).get("results") and not _of_a_sweep(path):
-            parts = path.parent.relative_to(folder).parts
-            runs["/".join(parts[:-1] if parts[-1:] == ("eval",) else parts) or folder.name] = path.parent
-    return runs
+
+def _not_evaluated(found: Found) -> list[str]:
+    """The trained models without scores."""
+    names = [name for name in found.trained if name not in found.runs]
+    how = "scripts/evaluate.py RECIPE --model_name_or_path MODEL --output_dir MODEL/eval"
+    return [f"{listed(names)}: trained and not evaluated; run {how}"] if names else []
 
 
-def over_seeds(folder: Path) -> Table | None:
+def over_seeds(root: Path, notices: list[str]) -> Table | None:
     """Header and rows: a line for each method that was trained with several seeds; None where none was."""
-    found = {str(path.parent.relative_to(folder)): read_json(path)["results"] for path in folder.rglob(FILE)}
+    found: dict[str, dict[str, str]] = {}
+    for path in find(root, FILE):
+        results = dict_of((readable(path, notices) or {}).get("results"))
+        try:
+            found[name_of(path.parent, root)] = {name: seeds_cell(result) for name, result in results.items()}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            notices.append(f"{path}: isn't what --seeds writes; run it again")
     benchmarks = list(dict.fromkeys(name for results in found.values() for name in results))
-    rows = [
-        [method, *(seeds_cell(results[name]) if name in results else "not run" for name in benchmarks)]
-        for method, results in sorted(found.items())
-    ]
-    return (["method", *benchmarks], rows) if rows else None
+    rows = [[method, *(cells.get(name, "not run") for name in benchmarks)] for method, cells in sorted(found.items())]
+    return (["method", *benchmarks], rows) if benchmarks else None
 
 
-def _of_a_sweep(path: Path) -> bool:
-    """Whether a run is a sweep's, which is scored on other rows."""
-    return any((folder / "sweep.json").exists() for folder in path.parents)
-
-
-def accuracies(runs: dict[str, dict[str, Any]]) -> Table:
-    """Header and rows: a line a run, a column a benchmark, and the average where there are several."""
-    benchmarks = sorted({name for metrics in runs.values() for name in metrics["results"]})
-    several = ["average"] if len(benchmarks) > 1 else []
-    rows = []
-    for name, metrics in runs.items():
-        average = [f"{100 * metrics['average']:.1f}" if "average" in metrics else "–" for _ in several]
-        rows.append([name, *(accuracy_cell(metrics["results"].get(b)) for b in benchmarks), *average])
-    return ["run", *benchmarks, *several], rows
-
-
-def accuracy_cell(result: dict[str, Any] | None) -> str:
-    """A share in %, with its interval and n: `50.0 [20.0, 80.0] (n = 10)`."""
-    if result is None:
-        return "not run"
-    low, high = result["interval"]
-    return f"{100 * result['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}] (n = {result['n']})"
-
-
-def stages(folder: Path) -> Table:
+def stages(root: Path, notices: list[str]) -> Table:
     """Header and rows: a line for each folder that a stage wrote, in the order in which they were finished."""
-    paths = sorted((p for p in folder.rglob("*.json") if p.name in ("stats.json", "metrics.json")), key=_time)
+    paths = [*find(root, "stats.json"), *find(root, "metrics.json")]
     rows = []
-    for path in paths:
-        stats = read_json(path)
-        rows.append([str(path.parent.relative_to(folder)), f"{stats.get('seconds', 0):.0f} s", _made(stats)])
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime):
+        stats = readable(path, notices)
+        if stats is not None:
+            seconds = stats.get("seconds")
+            took = f"{seconds:,.0f} s" if isinstance(seconds, int | float) else "–"
+            rows.append([str(path.parent.relative_to(root)), took, _made(stats)])
     return ["stage", "took", "made"], rows
-
-
-def _time(path: Path) -> float:
-    return path.stat().st_mtime
 
 
 def _made(stats: dict[str, Any]) -> str:
     """What a stage's numbers say, in words."""
+    said = {name: stats.get(name, "?") for name in ("rows", "kept", "bridged", "dropped", "pairs", "n")}
+    said |= {name: stats.get(name, "?") for name in ("train", "validation", "test")}
     if "kept" in stats:
-        return f"{stats['kept']} of {stats['rows']} pairs kept ({stats['bridged']} bridged), {stats['dropped']} dropped"
-    if "pairs" in stats:
-        return f"{stats['pairs']} pairs sampled, {stats['dropped']} dropped"
-    if "leaked" in stats:
-        return f"{stats['train']} training, {stats['validation']} validation and {stats['test']} test rows"
-    if "results" in stats:
-        return f"{stats['n']} responses scored"
-    return f"a model, from {stats.get('rows', '?')} rows"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a stage wrote.
-
-    Raises:
-        Faults: It is no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise fail(str(path), "is not JSON; remove it and run its stage again") from None
-
-
-def markdown_table(table: Table) -> str:
-    """A table in GitHub's Markdown, numbers to the right."""
-    header, rows = table
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _html(table: Table) -> str:
-    header, rows = table
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "\n".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+        form = "{kept} of {rows} pairs kept ({bridged} bridged), {dropped} dropped"
+    elif "pairs" in stats:
+        form = "{pairs} pairs sampled, {dropped} dropped"
+    elif "leaked" in stats:
+        form = "{train} training, {validation} validation and {test} test rows"
+    else:
+        form = "{n} responses scored" if "results" in stats else "a model, from {rows} rows"
+    return form.format(**said)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import did_you_mean, fail
 from ..recipe import load
-from .report import accuracy_cell, markdown_table, read_json
+from .cells import accuracy_cell, markdown_table, read_json
 from .seeds import FILE as SEEDS
 from .seeds import seeds_cell
 

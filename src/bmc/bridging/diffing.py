@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import re
 
 from rapidfuzz.distance import Levenshtein
 
-LIMIT = 20_000  # characters of a text that are shown
-_DIRECTIONS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+from ..web.page import LIMIT, escape
+
 _WORD = re.compile(r"\w+\s*|[^\w\s]\s*|\s+")
-
-
-def escape(text: str) -> str:
-    """A text to be shown: markup, control characters and marks of direction as they are written, cut at `LIMIT`."""
-    more = len(text) - LIMIT
-    return html.escape(_visible(text[:LIMIT])) + (f"<small> … {more:,} more characters</small>" if more > 0 else "")
-
-
-def _visible(text: str) -> str:
-    """The text with what would act on the page, or not be seen there, written out."""
-    text = "".join(chr(0x2400 + ord(char)) if char < " " and char not in "\n\t" else char for char in text)
-    return _DIRECTIONS.sub(lambda mark: f"[U+{ord(mark[0]):04X}]", text).encode("utf-8", "replace").decode("utf-8")
 
 
 def diff(before: str, after: str) -> str:

@@ -8,54 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime import write_text
-from .diffing import diff, escape
+from ..web.page import document, escape, facts
+from .diffing import diff
 from .statistics import Example
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --quiet: #57606a; --line: #d0d7de; --page: #fff; --panel: #f6f8fa;
-  --ins: #0b4f8a; --ins-back: #dcebfa; --del: #9a3b00; --del-back: #fdeadb; --bar: #3d6ea8; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --quiet: #9da7b1; --line: #3d444d; --page: #0d1117;
-  --panel: #161b22; --ins: #8fc7ff; --ins-back: #10304f; --del: #ffb280; --del-back: #4a2509; --bar: #79aee6; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 70rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink);
-  background: var(--page); }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; } h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
-p, figcaption, small, caption { color: var(--quiet); } p { margin: .25rem 0 .75rem; max-width: 45rem; }
-table { border-collapse: collapse; margin: .5rem 0 1rem; } caption { text-align: left; }
-th, td { text-align: left; font-weight: normal; padding: .25rem 1.5rem .25rem 0; border-bottom: 1px solid var(--line);
-  overflow-wrap: anywhere; vertical-align: top; }
-td { text-align: right; padding-right: 0; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.charts, .sides { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
-.charts { align-items: start; }
-figure { margin: 0; }
-svg { width: 100%; height: auto; display: block; }
-svg text { font-size: 11px; fill: var(--quiet); }
-svg rect { fill: var(--bar); } svg line { stroke: var(--line); }
-details { border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; padding: 0 .75rem; }
-details[open] { padding-bottom: .75rem; }
-summary { cursor: pointer; padding: .5rem 0; overflow-wrap: anywhere; }
-:focus-visible { outline: 3px solid var(--bar); outline-offset: 2px; }
-.text { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--panel); border-radius: 6px;
-  padding: .5rem .75rem; max-height: 30rem; overflow: auto; unicode-bidi: isolate; }
-ins, del { border-radius: 3px; padding: 0 .1em; unicode-bidi: isolate; }
-ins { color: var(--ins); background: var(--ins-back); text-decoration: underline; text-decoration-thickness: 2px; }
-del { color: var(--del); background: var(--del-back); text-decoration: line-through; }
-"""
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>Bridging: {title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>"""
+Section = tuple[str, str]  # a title and the markup below it
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 360, 200, 44, 40, 12
 
 
@@ -67,23 +24,34 @@ def write(folder: Path, summary: Mapping[str, Any], examples: Sequence[Example])
         summary: The content of `stats.json`.
         examples: Bridged pairs to show.
     """
+    path = folder / "stats.html"
+    body = [f"<h1>{_kept(summary)}</h1>", f"<p>{escape(str(folder))}</p>"]
+    body += [f"<h2>{title}</h2>\n{text}" if title else text for title, text in sections(summary, examples)]
+    write_text(path, document(f"Bridging: {folder.name}", "<main>\n{}\n</main>".format("\n".join(body))))
+    return path
+
+
+def sections(summary: Mapping[str, Any], examples: Sequence[Example]) -> list[Section]:
+    """What a run's `stats.json` and examples have to tell, under whatever headings; the first has no title."""
     mode = summary.get("mode", "")
     degrades = mode == "degrade"
-    body = [
-        f"<h1>{summary['kept']:,} of {summary['rows']:,} pairs kept</h1>",
-        f"<p>{escape(str(folder))}</p>",
-        _counts(summary),
-        _reasons("Dropped, by reason", summary["reasons"]),
-        _reasons("Kept as they were, the edit having failed, by reason", summary["kept_original"]),
-        _reasons("First replies turned down and asked for again, by reason", summary["second_tries"]["reasons"]),
-        _charts(summary, degrades),
-        _similarity(summary, degrades),
-        _spent(summary),
-        _examples(examples, degrades, mode == "polish"),
+    tries = summary["second_tries"]["reasons"]
+    found = [
+        ("", _counts(summary)),
+        ("Dropped, by reason", _reasons(summary["reasons"])),
+        ("Kept as they were, the edit having failed, by reason", _reasons(summary["kept_original"])),
+        ("First replies turned down and asked for again, by reason", _reasons(tries)),
+        ("Edit ratio", _edit_ratios(summary, degrades)),
+        ("Length", _lengths(summary, degrades)),
+        ("Similarity", _similarity(summary, degrades)),
+        ("Spent", _spent(summary)),
+        ("Examples", _examples(examples, degrades, mode == "polish")),
     ]
-    path = folder / "stats.html"
-    write_text(path, _PAGE.format(title=escape(folder.name), style=_STYLE, body="\n".join(filter(None, body))))
-    return path
+    return [section for section in found if section[1]]
+
+
+def _kept(summary: Mapping[str, Any]) -> str:
+    return f"{summary['kept']:,} of {summary['rows']:,} pairs kept"
 
 
 def _counts(summary: Mapping[str, Any]) -> str:
@@ -96,17 +64,15 @@ def _counts(summary: Mapping[str, Any]) -> str:
         "Asked for a second time": tries["rows"],
         "Kept on the second try": tries["kept"],
     }
-    return _table("", {name: f"{count:,}" for name, count in rows.items()})
+    return facts("", {name: f"{count:,}" for name, count in rows.items()})
 
 
-def _reasons(title: str, reasons: Mapping[str, int]) -> str:
-    if not reasons:
-        return ""
-    return f"<h2>{title}</h2>\n" + _table("", {reason: f"{count:,}" for reason, count in reasons.items()})
+def _reasons(reasons: Mapping[str, int]) -> str:
+    return facts("", {reason: f"{count:,}" for reason, count in reasons.items()}) if reasons else ""
 
 
-def _charts(summary: Mapping[str, Any], degrades: bool) -> str:
-    histograms, base, edit = summary["histograms"], _name(summary["length"]["compared_to"]), _edit(degrades)
+def _edit_ratios(summary: Mapping[str, Any], degrades: bool) -> str:
+    histograms, edit = summary["histograms"], _edit(degrades)
     pair = f"y_w and {edit}" if degrades else f"{edit} and y_l"
     ratios = [
         ("original_edit_ratio", f"Before: y_w and y_l, mean {summary['original_edit_ratio']:.2f}"),
@@ -114,15 +80,17 @@ def _charts(summary: Mapping[str, Any], degrades: bool) -> str:
     ]
     top = max(max(histograms[name]["counts"]) for name, _ in ratios)
     charts = [_histogram(title, "edit ratio", histograms[name], top) for name, title in ratios]
-    shape = histograms["length_ratio"]
+    return (
+        "<p>Levenshtein distance over the longer length, in characters, of the kept pairs: 0 where the responses are "
+        f'equal, 1 where they have nothing in common.</p>\n<div class="charts">{"".join(charts)}</div>'
+    )
+
+
+def _lengths(summary: Mapping[str, Any], degrades: bool) -> str:
+    base, edit, shape = _name(summary["length"]["compared_to"]), _edit(degrades), summary["histograms"]["length_ratio"]
     length = _histogram(f"Length of {edit} over that of {base}", "times as long", shape, max(shape["counts"]))
     lengths = {_name(name, degrades): _number(summary["length"][name], 0) for name in ("y_w", "y_l", "edit")}
-    return (
-        "<h2>Edit ratio</h2>\n<p>Levenshtein distance over the longer length, in characters, of the kept pairs: 0 "
-        "where the responses are equal, 1 where they have nothing in common.</p>\n"
-        f'<div class="charts">{"".join(charts)}</div>\n'
-        f'<h2>Length</h2>\n<div class="charts">{length}{_table("Mean characters, bridged pairs", lengths)}</div>'
-    )
+    return f'<div class="charts">{length}{facts("Mean characters, bridged pairs", lengths)}</div>'
 
 
 def _histogram(title: str, unit: str, histogram: Mapping[str, Any], top: int) -> str:
@@ -154,7 +122,7 @@ def _histogram(title: str, unit: str, histogram: Mapping[str, Any], top: int) ->
         f'transform="rotate(-90 12 {(floor + _TOP) / 2})">pairs</text>'
         f'<text x="{(_WIDTH + _LEFT) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{unit}</text>'
     )
-    table = _table("", {name: f"{count:,}" for name, count in zip(bins, counts, strict=True)})
+    table = facts("", {name: f"{count:,}" for name, count in zip(bins, counts, strict=True)})
     return (
         f'<figure><figcaption>{title}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{title}: histogram of {sum(counts):,} pairs">{axes}{bars}{ticks}</svg>'
@@ -170,7 +138,7 @@ def _similarity(summary: Mapping[str, Any], degrades: bool) -> str:
         for kind, values in summary["similarity"].items()
         for pair, value in values.items()
     }
-    return "<h2>Similarity</h2>\n" + _table("Means of the bridged pairs", rows)
+    return facts("Means of the bridged pairs", rows)
 
 
 def _spent(summary: Mapping[str, Any]) -> str:
@@ -182,7 +150,7 @@ def _spent(summary: Mapping[str, Any]) -> str:
         _costs("This run", run) if len(run) > 1 else "",
     ]
     seconds = f"<p>{summary['seconds']:,.1f} seconds</p>" if summary.get("seconds") is not None else ""
-    return f'<h2>Spent</h2>\n<div class="charts">{"".join(tables)}</div>\n{seconds}' if any(tables) else ""
+    return f'<div class="charts">{"".join(tables)}</div>\n{seconds}' if any(tables) else ""
 
 
 def _costs(caption: str, costs: Mapping[str, Any]) -> str:
@@ -198,12 +166,12 @@ def _costs(caption: str, costs: Mapping[str, Any]) -> str:
         rows["Dollars"] = _number(costs["dollars"], 2 if (costs["dollars"] or 0) >= 0.1 else 4)
     speeds = {"rows_per_second": "Rows a second", "answers_per_second": "Answers a second"}
     rows |= {words: f"{costs[name]:,.1f}" for name, words in speeds.items() if costs.get(name) is not None}
-    return _table(caption, rows) if rows else ""
+    return facts(caption, rows) if rows else ""
 
 
 def _examples(examples: Sequence[Example], degrades: bool, polishes: bool) -> str:
     if not examples:
-        return "<h2>Examples</h2>\n<p>No pair was bridged.</p>"
+        return "<p>No pair was bridged.</p>"
     base = "y_w" if degrades or polishes else "y_l"
     other = "y_l" if degrades or polishes else "y_w"
     shown = []
@@ -211,13 +179,13 @@ def _examples(examples: Sequence[Example], degrades: bool, polishes: bool) -> st
         texts = {"y_w": example.chosen, "y_l": example.rejected}
         shown.append(
             f"<details open><summary>{escape(example.id)}</summary>\n"
-            f"<h3>x</h3>{_text(escape(example.prompt), 'x')}\n"
-            f'<div class="sides"><div><h3>{base} → {_edit(degrades)}</h3>'
+            f'<p class="label">x</p>{_text(escape(example.prompt), "x")}\n'
+            f'<div class="sides"><div><p class="label">{base} → {_edit(degrades)}</p>'
             f"{_text(diff(texts[base], example.edit), 'edit')}</div>\n"
-            f"<div><h3>{other}</h3>{_text(escape(texts[other]), other)}</div></div></details>"
+            f'<div><p class="label">{other}</p>{_text(escape(texts[other]), other)}</div></div></details>'
         )
     return (
-        f"<h2>Examples</h2>\n<p>{len(examples)} bridged pairs drawn at random, by the hashes of their ids. "
+        f"<p>{len(examples)} bridged pairs drawn at random, by the hashes of their ids. "
         f"<del>Struck through</del>: in {base} only. <ins>Underlined</ins>: in {_edit(degrades)} only. "
         "↵ is a line break.</p>\n" + "\n".join(shown)
     )
@@ -226,12 +194,6 @@ def _examples(examples: Sequence[Example], degrades: bool, polishes: bool) -> st
 def _text(markup: str, label: str) -> str:
     """A text in a box, which scrolls by keyboard too."""
     return f'<div class="text" dir="auto" tabindex="0" role="region" aria-label="{label}">{markup}</div>'
-
-
-def _table(caption: str, rows: Mapping[str, str]) -> str:
-    head = f"<caption>{caption}</caption>" if caption else ""
-    cells = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{value}</td></tr>' for name, value in rows.items())
-    return f"<table>{head}{cells}</table>"
 
 
 def _edit(degrades: bool) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +123,7 @@ class Statistics:
         self.similarity["y_w_edit"].add(1 - edit_ratio(chosen, edit))
         self.similarity["edit_y_l"].add(1 - edit_ratio(edit, rejected))
         # The rows whose ids have the smallest hashes: a random choice that is the same however the rows arrive.
-        place = (-int(digest(f"example {row['id']}"), 16), -self.counts["rows"])
+        place = (-_draw(row), -self.counts["rows"])
         if len(self._drawn) < EXAMPLES or place > self._drawn[0][:2]:
             drawn = (*place, Example(str(row["id"]), content(row["prompt"]), chosen, rejected, edit))
             (heapq.heappush if len(self._drawn) < EXAMPLES else heapq.heappushpop)(self._drawn, drawn)
@@ -171,6 +171,26 @@ class Statistics:
                 "length_ratio": self.growth.summary(),
             },
         }
+
+
+def examples_of(pairs: Iterable[Row], mode: BridgeMode) -> list[Example]:
+    """The examples that `Statistics` draws, from the pairs that a run left in `train.jsonl`."""
+    bridged = (row for row in pairs if row.get("bridged"))
+    return [
+        Example(
+            id=str(row["id"]),
+            prompt=content(row["prompt"]),
+            chosen=content(row["original_chosen"]),
+            rejected=content(row.get("original_rejected") or row["rejected"]),
+            edit=content(row[edited_side(mode)]),
+        )
+        for row in heapq.nsmallest(EXAMPLES, bridged, key=_draw)
+    ]
+
+
+def _draw(row: Row) -> int:
+    """A random number that belongs to a row."""
+    return int(digest(f"example {row['id']}"), 16)
 
 
 def _failure(outcome: Row) -> str | None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..analysis.report import accuracy_cell, markdown_table, read_json
+from ..analysis.cells import accuracy_cell, markdown_table, read_json
 from ..analysis.seeds import FILE, seeds_cell, summary
 from ..analysis.tables import average
 from ..errors import fail

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ..analysis.report import accuracy_cell, markdown_table, read_json
+from ..analysis.cells import accuracy_cell, markdown_table, read_json
 from ..analysis.tables import average
 from ..config import EvaluateConfig
 from ..data.mixture import read
