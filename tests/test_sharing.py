@@ -78,7 +78,7 @@ def test_two_processes_write_one_evaluation(recipe: dict[str, Any], tmp_path: Pa
 
 
 MORTAL = """
-import os, runpy, signal
+import os, runpy, signal, time
 from pathlib import Path
 from bmc import stages
 
@@ -89,6 +89,8 @@ def backend(*given, real=stages.backend):
         Path({noted!r}, f"asked.{{os.environ['RANK']}}").write_text(str(len(prompts)))
         for number, found in enumerate(complete(prompts, seeds)):
             if number == 2 and os.environ["RANK"] == "1":
+                while not Path({noted!r}, "asked.0").exists():  # the launcher would end it before it has begun
+                    time.sleep(0.05)
                 os.kill(os.getpid(), signal.SIGKILL)
             yield found
 
