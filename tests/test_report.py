@@ -63,6 +63,15 @@ def test_a_run_without_metrics_is_named_as_missing(tmp_path: Path, caplog: pytes
     assert '<th scope="row">dpo</th><td><span class="none">not run</span>' in (tmp_path / "report.html").read_text()
 
 
+def test_judgements_that_cannot_be_read_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    judged = {"benchmark": "mine", "judge": "j", "n": 7, "win_rate": 50.0, "interval": [20.0, 80.0]}
+    write(tmp_path / "dpo/eval/mine/judged.json", judged | {"unreadable": 3})
+    write(tmp_path / "sft/eval/mine/judged.json", judged | {"unreadable": 0})
+    markdown = report(ReportConfig(runs=str(tmp_path)))
+    assert "| run | mine WR |" in markdown
+    assert caplog.messages == ["dpo/eval/mine: mine: 3 of the judge's answers can't be read; they aren't scored"]
+
+
 def test_two_runs_of_one_name(tmp_path: Path) -> None:
     evaluated(tmp_path / "dpo", {"r": True})
     evaluated(tmp_path / "dpo/eval", {"r": True})

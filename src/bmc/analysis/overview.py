@@ -130,7 +130,9 @@ def _released(result: dict[str, Any]) -> Score:
 
 
 def _judged(runs: dict[str, Run]) -> Iterator[Column]:
-    for benchmark, (title, keys) in JUDGES.items():
+    benchmarks = sorted({benchmark for run in runs.values() for benchmark in run.judged})
+    for benchmark in benchmarks:
+        title, keys = JUDGES.get(benchmark, (benchmark, {"win_rate": ("WR", "wr")}))
         found = {run: made.judged[benchmark] for run, made in runs.items() if benchmark in made.judged}
         for key, (short, name) in keys.items():
             scores = {run: _win_rate(one, key) for run, one in found.items() if one.said.get(key) is not None}

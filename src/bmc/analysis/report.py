@@ -39,7 +39,7 @@ def report(config: ReportConfig) -> str:
     if not (found.runs or found.trained or found.analyses):
         raise fail(config.runs, "holds no run; train one by scripts/preference.py, evaluate it by scripts/evaluate.py")
     hits = {name: hits_of(run.folder / "predictions.jsonl") for name, run in found.runs.items()}
-    notices += [*unlike(found.runs), *missing_rows(found.runs, hits), *_not_evaluated(found)]
+    notices += [*unlike(found.runs), *missing_rows(found.runs, hits), *_unreadable(found), *_not_evaluated(found)]
     columns, compared = overview(found.runs, root), differences(hits)
     tables = list(_tables(found, columns, compared, notices))
     markdown = "\n\n".join(f"## {one.title}\n\n{one.note}\n\n{markdown_table(one.cells)}" for one in tables)
@@ -65,6 +65,20 @@ def _tables(found: Found, columns: list[Column], compared: Compared, notices: li
         cells = ["run", "benchmark", "difference", "p"], [row.cells() for row in rows]
         yield Named("Differences", DIFFERENCES.format(baseline=baseline), cells)
     yield Named("Stages", STAGES, stages(found.root, notices))
+
+
+def _unreadable(found: Found) -> list[str]:
+    """The judgements that no score is made of."""
+    counts = {
+        f"{name}: {benchmark}": told.said.get("unreadable")
+        for name, run in found.runs.items()
+        for benchmark, told in run.judged.items()
+    }
+    return [
+        f"{what}: {count} of the judge's answers can't be read; they aren't scored"
+        for what, count in counts.items()
+        if count
+    ]
 
 
 def _not_evaluated(found: Found) -> list[str]:
