@@ -135,10 +135,18 @@ RESUMED = [
 ]
 GROUPED = {"name": "grouped", "keys": ["--train_sampling_strategy", "group_by_length", "--dataloader_num_workers", "1"]}
 
+ADAPTER = {
+    "name": "adapter",
+    "keys": [
+        "--use_peft", "--lora_r", "4", "--lora_dropout", "0.0", "--lora_target_modules", "[q_proj, down_proj]",
+        "--learning_rate", "1e-2", "--precompute_ref_log_probs", "false", "--max_steps", "4", "--eval_strategy", "'no'",
+    ],
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def one(data: Path) -> Runs:
-    return launch(data, "one", *map(dict, BOTH), dict(GROUPED))
+    return launch(data, "one", *map(dict, [*BOTH, GROUPED, ADAPTER]))
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +162,12 @@ def ddp(data: Path) -> Runs:
 
 @pytest.fixture(scope="module")
 def zero3(data: Path) -> Runs:
-    return launch(data, "zero3", *map(dict, [*BOTH, *RESUMED]))
+    return launch(data, "zero3", *map(dict, [*BOTH, *RESUMED, ADAPTER]))
 
 
 @pytest.fixture(scope="module")
 def fsdp2(data: Path) -> Runs:
-    return launch(data, "fsdp2", *map(dict, [*BOTH, *RESUMED]))
+    return launch(data, "fsdp2", *map(dict, [*BOTH, *RESUMED, ADAPTER]))
 
 
 @pytest.mark.slow
@@ -230,6 +238,20 @@ def test_a_killed_job_ends_as_if_it_had_never_been(engine: str, request: pytest.
     assert runs.steps("resumed") == runs.steps("preference")[6:]  # in the midst of the second epoch
     assert distance(runs.weights("again"), runs.weights("preference")) < 1e-6
     assert runs.curve("again", "loss") == pytest.approx(runs.curve("preference", "loss"), abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["zero3", "fsdp2"])
+def test_an_adapter_on_a_sharded_model_has_the_model_for_its_reference(
+    engine: str, one: Runs, request: pytest.FixtureRequest
+) -> None:
+    runs: Runs = request.getfixturevalue(engine)
+    assert runs.codes("adapter") == [0, 0], runs.log("adapter")[-3000:]
+    alone = one.curve("adapter", "loss")
+    assert alone[3] < alone[0] - 0.02
+    assert runs.curve("adapter", "loss") == pytest.approx(alone, abs=1e-4)
+    assert {path.name for path in (runs.folder / "adapter").glob("*.safetensors")} == {"adapter_model.safetensors"}
+    assert distance(runs.weights("adapter"), one.weights("adapter")) < 1e-4
 
 
 @pytest.mark.slow
