@@ -15,6 +15,8 @@ import pytest
 import torch
 import yaml
 
+from bmc.checkpoints import flaw
+
 ROOT = Path(__file__).parents[1]
 CPU = ["--use_cpu", "true"]
 ENGINES: dict[str, tuple[list[str], list[str], dict[str, str]]] = {  # launcher, keys of the recipe, environment
@@ -157,6 +159,7 @@ def ddp(data: Path) -> Runs:
         {"name": "torn_killed", "output": "torn", "kill_at": 9, "keys": often},
         {"name": "torn", "tear": torn, "keys": often},
         {"name": "nan", "nan_at": [3, 1]},
+        {"name": "preempted", "term_at": [4, 1]},
     )  # fmt: skip
 
 
@@ -285,6 +288,14 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_both(ddp: Runs) -> None:
     assert said == ddp.log("nan", 1).splitlines()[-1]  # alone, since no launcher ended it
     assert f"stopped at step 4: the loss is nan; the batch has the rows {', '.join(rows)}; look at them" in said
     assert "Traceback" not in ddp.log("nan") + ddp.log("nan", 1)
+
+
+@pytest.mark.slow
+def test_a_sigterm_that_reaches_one_process_has_both_save_and_leave(ddp: Runs) -> None:
+    assert ddp.codes("preempted") == [75, 75]
+    said = f"stopped by SIGTERM after step 5: {ddp.folder}/preempted/checkpoint-5; the same command goes on"
+    assert [ddp.log("preempted", rank).count(said) for rank in (0, 1)] == [1, 0]
+    assert flaw(ddp.folder / "preempted/checkpoint-5") is None
 
 
 @pytest.mark.slow
