@@ -4,8 +4,9 @@
 
 `JOBS.json` is a list of `{name, argv, …}`. Each runs in a fork of this process, which has imported what takes seconds.
 What it prints goes to NAME.RANK.log beside the list, what is observed to NAME.RANK.jsonl, its exit code to
-NAME.RANK.code. A job may have `kill_at` (SIGKILL after that step has begun), `tear` (a file to be cut short before it
-starts) and `nan_at` ([step, rank], where the loss is no number).
+NAME.RANK.code. A job may have `kill_at` (SIGKILL when so many steps are done), `term_at` ([steps, rank], where a
+SIGTERM comes), `tear` (a file to be cut short before it starts) and `nan_at` ([steps, rank], where the loss is no
+number).
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def observe(job: dict[str, Any], say: Any) -> None:
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == job.get("kill_at"):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if [state.global_step, RANK] == job.get("term_at"):
+                os.kill(os.getpid(), signal.SIGTERM)
 
     started, stepped, ours = Trainer.__init__, Trainer.training_step, SteadyTraining.training_step
 

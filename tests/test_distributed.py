@@ -15,6 +15,8 @@ import pytest
 import torch
 import yaml
 
+from bmc.checkpoints import flaw
+
 ROOT = Path(__file__).parents[1]
 CPU = ["--use_cpu", "true"]
 ENGINES: dict[str, tuple[list[str], list[str], dict[str, str]]] = {  # launcher, keys of the recipe, environment
@@ -23,7 +25,7 @@ ENGINES: dict[str, tuple[list[str], list[str], dict[str, str]]] = {  # launcher,
     "zero3": (["zero3_cpu"], ["--ddp_backend", "gloo"], {"DS_ACCELERATOR": "cpu"}),
     "fsdp2": (["fsdp2", "--num_processes", "2", "--mixed_precision", "no"], ["--ddp_backend", "gloo"], {}),
 }
-STEPS = 10  # 38 rows by 4: the last step has 2, which is none for one of two processes
+ROWS, STEPS = 18, 10  # two epochs by 4: the last step of each has 2 rows, which is none for one of two processes
 STAGES = {"sft": "rows.jsonl", "preference": "pairs.jsonl"}
 
 
@@ -75,7 +77,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
             "chosen": f"The sum is {i + 2}{'!' * (i % 5)}",
             "rejected": f"{i}.",
         }
-        for i in range(38)
+        for i in range(ROWS)
     ]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     sft = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]
@@ -84,8 +86,8 @@ def data(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
         (folder / f"test_{name}").write_text("".join((folder / name).read_text().splitlines(keepends=True)[:5]))
     settings = {
         "model_name_or_path": str(model_dir), "dtype": "float32", "bf16": False, "report_to": "none", "max_length": 96,
-        "num_train_epochs": 1, "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 5, "save_strategy": "steps",
-        "save_steps": 5, "learning_rate": 1e-3, "gradient_checkpointing": False,
+        "num_train_epochs": 2, "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 5, "save_strategy": "steps",
+        "save_steps": 3, "learning_rate": 1e-3, "gradient_checkpointing": False,
     }  # fmt: skip
     for stage, name in STAGES.items():
         mixture = {"datasets": [{"id": str(folder / name)}], "test_datasets": [{"id": str(folder / f"test_{name}")}]}
@@ -130,36 +132,45 @@ def _free_port() -> int:
 
 BOTH = [{"name": stage, "stage": stage} for stage in STAGES]
 RESUMED = [
-    {"name": "killed", "output": "again", "kill_at": 7},
+    {"name": "killed", "output": "again", "kill_at": 8},
     {"name": "resumed", "output": "again"},
 ]
 GROUPED = {"name": "grouped", "keys": ["--train_sampling_strategy", "group_by_length", "--dataloader_num_workers", "1"]}
 
+ADAPTER = {
+    "name": "adapter",
+    "keys": [
+        "--use_peft", "--lora_r", "4", "--lora_dropout", "0.0", "--lora_target_modules", "[q_proj, down_proj]",
+        "--learning_rate", "1e-2", "--precompute_ref_log_probs", "false", "--max_steps", "4", "--eval_strategy", "'no'",
+    ],
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def one(data: Path) -> Runs:
-    return launch(data, "one", *map(dict, BOTH), dict(GROUPED))
+    return launch(data, "one", *map(dict, [*BOTH, GROUPED, ADAPTER]))
 
 
 @pytest.fixture(scope="module")
 def ddp(data: Path) -> Runs:
-    torn, often = str(data / "ddp/torn/checkpoint-6/model.safetensors"), ["--save_steps", "2"]
+    torn, often = str(data / "ddp/torn/checkpoint-8/model.safetensors"), ["--save_steps", "2"]
     return launch(
         data, "ddp", *map(dict, [*BOTH, *RESUMED, GROUPED]),
-        {"name": "torn_killed", "output": "torn", "kill_at": 7, "keys": often},
+        {"name": "torn_killed", "output": "torn", "kill_at": 9, "keys": often},
         {"name": "torn", "tear": torn, "keys": often},
         {"name": "nan", "nan_at": [3, 1]},
+        {"name": "preempted", "term_at": [4, 1]},
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def zero3(data: Path) -> Runs:
-    return launch(data, "zero3", *map(dict, [*BOTH, *RESUMED]))
+    return launch(data, "zero3", *map(dict, [*BOTH, *RESUMED, ADAPTER]))
 
 
 @pytest.fixture(scope="module")
 def fsdp2(data: Path) -> Runs:
-    return launch(data, "fsdp2", *map(dict, [*BOTH, *RESUMED]))
+    return launch(data, "fsdp2", *map(dict, [*BOTH, *RESUMED, ADAPTER]))
 
 
 @pytest.mark.slow
@@ -177,7 +188,7 @@ def test_two_processes_follow_one(engine: str, stage: str, one: Runs, request: p
     assert two.curve(stage, "eval_loss") == pytest.approx(one.curve(stage, "eval_loss"), abs=1e-4)
     found, wanted = (json.loads((runs.folder / stage / "metrics.json").read_text()) for runs in (two, one))
     assert found["eval_loss"] == pytest.approx(wanted["eval_loss"], abs=1e-4)
-    assert found["rows"] == 38
+    assert found["rows"] == ROWS
     for name in (stage, f"{stage}/checkpoint-10"):
         assert distance(two.weights(name), one.weights(stage)) < 1e-4
 
@@ -227,16 +238,31 @@ def test_a_killed_job_ends_as_if_it_had_never_been(engine: str, request: pytest.
     runs: Runs = request.getfixturevalue(engine)
     assert runs.codes("killed") == [-9, -9]
     assert runs.codes("resumed") == [0, 0], runs.log("resumed")[-3000:]
-    assert runs.steps("resumed") == runs.steps("preference")[5:]
+    assert runs.steps("resumed") == runs.steps("preference")[6:]  # in the midst of the second epoch
     assert distance(runs.weights("again"), runs.weights("preference")) < 1e-6
     assert runs.curve("again", "loss") == pytest.approx(runs.curve("preference", "loss"), abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["zero3", "fsdp2"])
+def test_an_adapter_on_a_sharded_model_has_the_model_for_its_reference(
+    engine: str, one: Runs, request: pytest.FixtureRequest
+) -> None:
+    runs: Runs = request.getfixturevalue(engine)
+    assert runs.codes("adapter") == [0, 0], runs.log("adapter")[-3000:]
+    alone = one.curve("adapter", "loss")
+    assert alone[3] < alone[0] - 0.02
+    assert runs.curve("adapter", "loss") == pytest.approx(alone, abs=1e-4)
+    assert {path.name for path in (runs.folder / "adapter").glob("*.safetensors")} == {"adapter_model.safetensors"}
+    assert distance(runs.weights("adapter"), one.weights("adapter")) < 1e-4
 
 
 @pytest.mark.slow
 def test_steps_have_the_same_rows_each_once(one: Runs, ddp: Runs) -> None:
     for name in ("preference", "grouped"):
         assert ddp.steps(name) == one.steps(name)
-        assert sorted(row for step in one.steps(name) for row in step) == sorted(f"r{i}" for i in range(38))
+        for epoch in (one.steps(name)[:5], one.steps(name)[5:]):
+            assert sorted(row for step in epoch for row in step) == sorted(f"r{i}" for i in range(ROWS))
     assert one.steps("preference") != one.steps("grouped")
 
 
@@ -244,20 +270,20 @@ def test_steps_have_the_same_rows_each_once(one: Runs, ddp: Runs) -> None:
 def test_a_torn_checkpoint_is_passed_over_by_both(ddp: Runs) -> None:
     assert ddp.codes("torn_killed") == [-9, -9]
     assert ddp.codes("torn") == [0, 0], ddp.log("torn")[-3000:]
-    newest = ddp.folder / "torn/checkpoint-6"
+    newest = ddp.folder / "torn/checkpoint-8"
     size = (newest / "model.safetensors").stat().st_size
     warning = (
         f"{newest} is torn (model.safetensors has {size - 1:,} of {size:,} bytes); going back to the one before it"
     )
     assert [log.count(warning) for log in (ddp.log("torn"), ddp.log("torn", 1))] == [1, 0]
-    assert ddp.steps("torn") == ddp.steps("preference")[4:]
+    assert ddp.steps("torn") == ddp.steps("preference")[6:]
     assert distance(ddp.weights("torn"), ddp.weights("preference")) < 1e-6
 
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_on_one_process_stops_both(ddp: Runs) -> None:
     assert ddp.codes("nan") == [2, 2]
-    (rows,) = [found["ids"] for found in ddp.observed("nan", "ids")[-1:]]  # the other process's own come first
+    rows = ddp.observed("nan", "ids")[-1]["ids"]  # the last of the second process
     said = ddp.log("nan").splitlines()[-1]
     assert said == ddp.log("nan", 1).splitlines()[-1]  # alone, since no launcher ended it
     assert f"stopped at step 4: the loss is nan; the batch has the rows {', '.join(rows)}; look at them" in said
@@ -265,7 +291,15 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_both(ddp: Runs) -> None:
 
 
 @pytest.mark.slow
+def test_a_sigterm_that_reaches_one_process_has_both_save_and_leave(ddp: Runs) -> None:
+    assert ddp.codes("preempted") == [75, 75]
+    said = f"stopped by SIGTERM after step 5: {ddp.folder}/preempted/checkpoint-5; the same command goes on"
+    assert [ddp.log("preempted", rank).count(said) for rank in (0, 1)] == [1, 0]
+    assert flaw(ddp.folder / "preempted/checkpoint-5") is None
+
+
+@pytest.mark.slow
 def test_only_one_process_speaks(one: Runs, ddp: Runs) -> None:
     for stage in STAGES:
-        assert [ddp.log(stage, rank).count("trained on 38") for rank in (0, 1)] == [1, 0]
-        assert one.log(stage).count("trained on 38") == 1
+        assert [ddp.log(stage, rank).count(f"trained on {ROWS}") for rank in (0, 1)] == [1, 0]
+        assert one.log(stage).count(f"trained on {ROWS}") == 1

@@ -77,7 +77,9 @@ def test_repeated_rows_lose_their_labels() -> None:
     assert packed["labels"].tolist() == [[0, 1, 2, 3, 4, 5]]
 
 
-def run(model_dir: Path, folder: Path, size: int, steps: int, **changed: Any) -> tuple[list[list[str]], Any]:
+def run(
+    model_dir: Path, folder: Path, size: int, steps: int, resume: str | None = None, **changed: Any
+) -> tuple[list[list[str]], Any]:
     """Two epochs of 21 pairs by 8; the ids of each step's rows."""
     seen: dict[int, list[str]] = {}
 
@@ -94,7 +96,7 @@ def run(model_dir: Path, folder: Path, size: int, steps: int, **changed: Any) ->
     } | changed  # fmt: skip
     rows = Dataset.from_list(ROWS)
     trainer = Observed(str(model_dir), args=bmc.BMCConfig(**settings), train_dataset=rows, eval_dataset=rows)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return [sorted(ids) for ids in seen.values()], trainer
 
 
@@ -121,6 +123,13 @@ def test_a_step_is_the_same_however_it_is_split(
         for key in ("loss", "rewards/margins", "logps/chosen", "diff/share", "entropy"):
             assert curve(split, key) == pytest.approx(curve(whole, key), abs=1e-4)
         assert curve(split, "num_tokens") == curve(whole, "num_tokens")
+
+
+@pytest.mark.slow
+def test_a_resumed_epoch_goes_on_in_its_order(model_dir: Path, tmp_path: Path) -> None:
+    keys = {"train_sampling_strategy": "group_by_length", "save_strategy": "steps", "save_steps": 4}
+    steps, _ = run(model_dir, tmp_path, 4, 2, **keys)
+    assert run(model_dir, tmp_path, 4, 2, str(tmp_path / "checkpoint-4"), **keys)[0] == steps[4:]
 
 
 @pytest.mark.slow
