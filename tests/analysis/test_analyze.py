@@ -190,3 +190,14 @@ def test_a_run_that_is_weighted_from_outside(setting: Path, out: Path, tmp_path:
         call("analyze", f"--setting={tmp_path}", f"--output_dir={tmp_path / 'analyze'}")
     assert stop.value.code == 2
     assert "runs: dpo's λ are scores that an LLM gave the training pairs" in capsys.readouterr().err
+
+
+def test_a_damaged_file_is_told_before_anything_is_written(setting: Path, tmp_path: Path, capsys: Any) -> None:
+    shutil.copytree(setting / "dpo", tmp_path / "dpo")
+    (tmp_path / "bridge").mkdir()
+    (tmp_path / "bridge/stats.json").write_text('{"rows"')
+    with pytest.raises(SystemExit) as stop:
+        call("analyze", f"--setting={tmp_path}", f"--output_dir={tmp_path / 'analyze'}")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.endswith("bridge/stats.json: is not JSON; remove it and run its stage again\n")
+    assert not (tmp_path / "analyze").exists()

@@ -15,6 +15,8 @@ from .held_out import HeldOut, held_out, originals
 from .token_scores import Scored, Scorer, token_row
 from .trained import METHODS, Run, check_alike, find, make, run_stage
 
+Figures = dict[str, Drawing | Missing]
+
 
 def analyze(config: AnalyzeConfig) -> dict[str, Any]:
     """Writes all that can be made of the runs that are there; returns what `analysis.json` says.
@@ -30,13 +32,14 @@ def analyze(config: AnalyzeConfig) -> dict[str, Any]:
     check_alike(runs)
     there = [run for run in runs if run.has_weights]
     missing |= {run.name: "its weights are gone; only its curves are shown" for run in runs if run not in there}
+    ready = _of_files(Path(config.setting), config.metric, runs)  # a damaged file is told before anything is scored
     pairs, why = _pairs(config, there)
     scorer = Scorer(config, there) if pairs else None
     folder = claim(config.output_dir, recipe, config, rows=pairs.rows if pairs else None)
     scored = _score(scorer, there, pairs, folder) if scorer and pairs else []
     with writing(folder):
         (folder / "figures").mkdir(exist_ok=True)
-        figures = list(_figures(config, runs, scored, pairs, why))
+        figures = list(_figures(config, runs, scored, pairs, why, ready))
         drawn = [figure for figure in figures if isinstance(figure, Drawing)]
         files = {figure.name: save(figure, folder / "figures") for figure in drawn}
         _remove_others(folder, [one.run.name for one in scored], files)
@@ -104,11 +107,21 @@ def _described(one: Scored) -> dict[str, Any]:
     }
 
 
+def _of_files(setting: Path, metric: str, runs: list[Run]) -> Figures:
+    """The figures that no model is needed for, by name."""
+    made = (
+        *(draw(setting, metric) for draw in (ablations.figure3, ablations.figure4, ablations.figure5)),
+        costs.table9(setting),
+        costs.table10(setting, runs),
+    )
+    return {figure.name: figure for figure in made}
+
+
 def _figures(
-    config: AnalyzeConfig, runs: list[Run], scored: list[Scored], pairs: HeldOut | None, why: str
+    config: AnalyzeConfig, runs: list[Run], scored: list[Scored], pairs: HeldOut | None, why: str, ready: Figures
 ) -> Iterator[Drawing | Missing]:
     """Each figure, or what it lacks, in the paper's order."""
-    setting, by_name = Path(config.setting), {one.run.name: one for one in scored}
+    by_name = {one.run.name: one for one in scored}
 
     def of_runs(name: str, runs: tuple[str, ...], draw: Callable[[], Drawing | Missing]) -> Drawing | Missing:
         """A figure of held-out pairs, by runs that must be there."""
@@ -121,11 +134,8 @@ def _figures(
     prompts = pairs.prompts if pairs else {}
     again, two = run_stage("analyze", config.setting), ("dpo", "dpo_bmc")
     yield of_runs("figure2", ("dpo_bc",), lambda: spans.figure2(by_name["dpo_bc"]))
-    yield ablations.figure3(setting, config.metric)
-    yield ablations.figure4(setting, config.metric)
-    yield ablations.figure5(setting, config.metric)
+    yield from (ready[name] for name in ("figure3", "figure4", "figure5"))
     yield of_runs("figure6", two, lambda: pair.figure6([by_name[run] for run in two], prompts, config.pair, again))
     yield rewards.rewards(scored) if scored else Missing("rewards", why, make(config.setting, *config.runs))
     yield divergence.figure9(runs, scored, make(config.setting, *METHODS))
-    yield costs.table9(setting)
-    yield costs.table10(setting, runs)
+    yield from (ready[name] for name in ("table9", "table10"))
