@@ -46,7 +46,8 @@ def main() -> None:
     if judged["length_controlled_win_rate"] is not None:
         print(f"  length-controlled: {judged['length_controlled_win_rate']:.1f} %")
     if judged["unreadable"]:
-        print(f"  {judged['unreadable']} judgements can't be read: {', '.join(judged['unreadable_ids'][:5])}, …")
+        named = ", ".join(judged["unreadable_ids"][:5]) + (", …" if judged["unreadable"] > 5 else "")
+        print(f"  {judged['unreadable']} judgements can't be read: {named}")
 
 
 if __name__ == "__main__":
