@@ -93,8 +93,9 @@ def test_a_loss_without_reference_loads_and_runs_none(model_dir, tmp_path, monke
     trainer = make(model_dir, tmp_path, loss_type=["simpo"], beta=2.0)
     trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset)))
     (metrics,) = trainer._metrics.values() if len(trainer._metrics) == 1 else (trainer._metrics["eval"],)
-    per_token = metrics["logps/chosen"][0]
-    assert metrics["rewards/chosen"][0] == pytest.approx(2.0 * per_token / 3, rel=1e-3)  # "1." and its end: 3 tokens
+    (reward, pairs), (logp, _) = (metrics[name][0] for name in ("rewards/chosen", "logps/chosen"))
+    assert pairs == 4
+    assert reward == pytest.approx(2.0 * logp / 3, rel=1e-3)  # "1." and its end: 3 tokens
 
 
 def test_each_model_weighs_the_reference_by_its_own_confidence(model_dir, tmp_path):
