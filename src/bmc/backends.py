@@ -101,7 +101,7 @@ def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: i
 def check_vllm(key: str) -> None:
     """Raises Faults, of the recipe's `key`, if vLLM isn't installed."""
     if "vllm" not in sys.modules and importlib.util.find_spec("vllm") is None:
-        what = "vLLM is not installed; pip install 'bmc[vllm]', or choose"
+        what = "vLLM is not installed; pip install '.[vllm]', or choose"
         raise fail(f"{key}: vllm", f"{what} {key}: transformers")
 
 

@@ -260,7 +260,7 @@ def test_alpaca_eval_must_be_installed(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(alpaca.importlib.util, "find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "alpaca_eval", raising=False)
     assert fault(arena(tmp_path, benchmark="alpaca_eval")) == (
-        "benchmark: alpaca_eval: alpaca_eval, which judges AlpacaEval, is not installed; pip install 'bmc[eval]'"
+        "benchmark: alpaca_eval: alpaca_eval, which judges AlpacaEval, is not installed; pip install '.[eval]'"
     )
 
 

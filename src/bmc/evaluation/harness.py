@@ -49,7 +49,7 @@ def measure(config: HarnessConfig) -> Row:
         Faults: The harness isn't installed, fails, or leaves no result.
     """
     if importlib.util.find_spec("lm_eval") is None:
-        raise fail("lm_eval", "lm-evaluation-harness is not installed; pip install 'bmc[eval]'")
+        raise fail("lm_eval", "lm-evaluation-harness is not installed; pip install '.[eval]'")
     raw = Path(config.output_dir) / RAW
     before = set(raw.rglob("results_*.json"))
     status = subprocess.run(command(config)).returncode

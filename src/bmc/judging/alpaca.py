@@ -23,7 +23,7 @@ ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
 ROWS = 805  # of the benchmark; the length-controlled win rate knows the difficulty of each
 PASSING = ("preference_date", "preference_price_per_example", "preference_time_per_example")
 HOLDS_TEMPLATE = "the texts hold a chat template's tokens, which the evaluator's prompt can't carry"
-NOT_INSTALLED = "alpaca_eval, which judges AlpacaEval, is not installed; pip install 'bmc[eval]'"
+NOT_INSTALLED = "alpaca_eval, which judges AlpacaEval, is not installed; pip install '.[eval]'"
 
 
 class _Captured(Exception):
