@@ -129,7 +129,7 @@ def test_a_harness_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, b
 
 def test_it_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(Faults, match=r"^lm_eval: lm-evaluation-harness is not installed; pip install 'bmc\[eval\]'$"):
+    with pytest.raises(Faults, match=r"^lm_eval: lm-evaluation-harness is not installed; pip install '\.\[eval\]'$"):
         measure(recipe())
 
 
