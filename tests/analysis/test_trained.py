@@ -19,7 +19,7 @@ def message(words: str) -> list[dict[str, str]]:
 
 
 def pairs(path: Path, numbers: range) -> str:
-    sides = {"chosen": "w", "rejected": "l", "original_chosen": "o", "original_rejected": "l"}
+    sides = {"chosen": "w", "rejected": "l", "original_chosen": "o"}
     said = {side: message(words) for side, words in sides.items()} | {"bridged": True, "edit_ratio": 0.5}
     rows = [{"id": f"p{n}", "prompt": [{"role": "user", "content": f"x{n}"}]} | said for n in numbers]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -27,7 +27,6 @@ def pair(number: int) -> dict[str, Any]:
         "chosen": message(f"The sum, voilà, is {total}."),
         "rejected": message(f"The sum, voilà, is not {number}."),
         "original_chosen": message(f"It makes {total}, I think"),
-        "original_rejected": message(f"The sum, voilà, is not {number}."),
         "bridged": True,
         "edit_ratio": 0.2,
     }

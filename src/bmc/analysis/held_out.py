@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import TypeAdapter
 
 from ..config import AnalyzeConfig, DatasetMixture, names
-from ..data.pairs import ORIGINALS, unbridged
+from ..data.pairs import unbridged
 from ..data.schema import PAIR, Row, check, content, digest, split_prompt
 from ..errors import Faults, fail
 from .trained import Run
@@ -61,7 +61,7 @@ def held_out(config: AnalyzeConfig, runs: list[Run]) -> HeldOut:
         found, origin = load_split(holding[0])[1], names(holding[0].test_datasets)
         origin = origin or f"{holding[0].test_split_size:g} of {names(holding[0].datasets)}, held out of training"
     rows = [split_prompt(row) for row in found]
-    check(rows, (*PAIR, *ORIGINALS), origin)
+    check(rows, (*PAIR, "original_chosen"), origin)
     trained = _trained(mixtures)
     kept = [row for row in rows if _key(row) not in trained]
     if not kept:
