@@ -114,7 +114,8 @@ def _draw_token(panel: Any, x: int, y: float, token: str, color: Any, differs: b
     text = _shown(token)
     ink = "white" if 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] < 0.5 else "black"
     panel.add_patch(Rectangle((x, y), len(text), 0.84, facecolor=color, edgecolor="white", linewidth=0.5))
-    panel.text(x, y + 0.62, text, fontsize=FONT, family="monospace", color=ink, parse_math=False)
+    fixed = text.replace(" ", "\u00a0")  # a browser leaves out a space at the beginning of an SVG's text
+    panel.text(x, y + 0.62, fixed, fontsize=FONT, family="monospace", color=ink, parse_math=False)
     if differs:
         panel.plot([x + 0.1, x + len(text) - 0.1], [y + 0.9] * 2, color="black", linewidth=1.8, solid_capstyle="butt")
     return len(text)
