@@ -23,8 +23,11 @@ from .recipe import default_of
 MANIFEST = "recipe.json"
 FAULT = 2
 PREEMPTED = 75  # EX_TEMPFAIL, the exit status that says: a checkpoint was saved, start me again
-GRACE = 10  # seconds
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL error", "Socket Timeout")
+GRACE = 30  # seconds; more than a launcher on a busy machine takes
+LOST = (
+    "Connection closed by peer", "Connection reset by peer", "Connection was likely closed", "Connection refused",
+    "Broken pipe", "NCCL error", "Socket Timeout",
+)  # fmt: skip
 _STARTED = time.monotonic()
 
 

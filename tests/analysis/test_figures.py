@@ -151,7 +151,7 @@ def test_figure6_shows_markup_as_it_is_and_breaks_lines(tmp_path: Path) -> None:
     one = Side(words, [-1.0] * 7, [-2.0] * 7, [1.0] * 7, [0.0] * 7, [False, True] + [False] * 5)
     runs = [Scored(Run(name, tmp_path), 1.0, None, {"a": (one, one)}, {}, []) for name in ("dpo", "dpo_bmc")]
     texts = save_and_check(pair.figure6(runs, {"a": "x"}, None, ""), tmp_path, "token reward r")
-    assert {"<script>", "$x$", " a&b", "⏎"} <= texts
+    assert {"<script>", "$x$", "\u00a0a&b", "⏎"} <= texts
     assert pair._lines(words) == [[0, 1, 2, 3], [4, 5], [6]]
 
 
