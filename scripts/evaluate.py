@@ -22,7 +22,8 @@ def main() -> None:
         return
     from bmc.evaluation.outputs import write_outputs
     from bmc.evaluation.scoring import describe, predict, summarise
-    from bmc.stages import KEEP, respond
+    from bmc.generation import KEEP
+    from bmc.stages import respond
 
     rows, responses, folder = respond(config)
     given = zip(rows, responses, strict=True)

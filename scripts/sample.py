@@ -21,8 +21,9 @@ def main() -> None:
         facts = {"prompts": data} | losers | describe_generation(config) | generation_facts(config)
         show("sample losing responses", facts)
         return
+    from bmc.generation import KEEP
     from bmc.sampling import pair_up
-    from bmc.stages import KEEP, respond
+    from bmc.stages import respond
 
     rows, responses, folder = respond(config)
     pairs, dropped = pair_up(rows, responses)

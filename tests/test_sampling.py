@@ -18,8 +18,9 @@ from bmc import stages
 from bmc.config import DatasetConfig, DatasetMixture, SampleConfig
 from bmc.data.schema import assistant, user
 from bmc.errors import Faults
+from bmc.generation import KEEP
 from bmc.sampling import pair_up
-from bmc.stages import KEEP, respond
+from bmc.stages import respond
 
 ROOT = Path(__file__).parents[1]
 Rows = list[dict[str, Any]]

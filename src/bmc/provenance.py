@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .ranks import processes
+
 PROVENANCE = "provenance.json"
 PACKAGES = ("bmc", "torch", "transformers", "trl", "datasets", "accelerate", "deepspeed", "peft", "vllm")
 MASK = "***"
@@ -49,7 +51,7 @@ def describe(
             "git": git(),
             "model": _model(recipe),
             "data": list(_data(recipe, rows)),
-            "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            "processes": processes(),
             "host": host(),
         }
     )

@@ -1,4 +1,4 @@
-"""Several processes that share the rows of one stage out, started by `accelerate launch`, torchrun or the stage."""
+"""This process among those of a stage, started by `accelerate launch`, torchrun or the stage itself."""
 
 from __future__ import annotations
 

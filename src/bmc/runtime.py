@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from . import provenance
 from .errors import Faults, fail
+from .ranks import processes, rank
 from .recipe import default_of
 
 MANIFEST = "recipe.json"
@@ -41,7 +42,7 @@ def stage(main: Callable[[], None]) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' notes to one another
     for chatty in ("httpx", "httpx2", "datasets", "filelock", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    alone = processes() == 1
     status: Any = 0
     try:
         main()
@@ -87,7 +88,7 @@ def _end_progress() -> None:
 
 def is_main_process() -> bool:
     """Whether this is the process that writes, under `accelerate launch` or alone."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
 
 
 def recipe_of(*parts: Any) -> dict[str, Any]:

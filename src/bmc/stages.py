@@ -13,12 +13,10 @@ from .data.pairs import winner
 from .data.schema import Row, check, split_prompt
 from .data.templates import check_template, encode_prompt
 from .data.tokens import Continuing, Untraceable, check_offsets, prefix
-from .generation import KEEP, Response, generate
+from .generation import Response, generate
 from .launch import share_out
 from .models import check_model, check_room, load_tokenizer
 from .runtime import claim, is_main_process, recipe_of
-
-__all__ = ["KEEP", "load_prompts", "respond"]
 
 
 def load_prompts(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], Any]:
@@ -54,7 +52,7 @@ def respond(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], list[Resp
     several and no launcher started them, this one does, and ends as they do.
 
     Returns:
-        `(rows, responses, output folder)`; whoever has written the results removes `KEEP` from the folder.
+        `(rows, responses, output folder)`; whoever has written the results removes `generation.KEEP` from the folder.
 
     Raises:
         Faults: The rows, the template or the model can't be used, or the folder is another recipe's.

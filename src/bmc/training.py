@@ -25,6 +25,7 @@ from .models import check_model, load_tokenizer
 from .plan import describe_data, show
 from .planning.facts import batch_warning, training_facts
 from .planning.hardware import read_launch
+from .ranks import processes
 from .recipe import parse
 from .runtime import MANIFEST, PREEMPTED, claim, elapsed, is_main_process, may_claim, recipe_of, set_fields, write_json
 from .training_config import ModelArguments, TrainingArguments
@@ -117,8 +118,8 @@ def _check_engine(config: Any) -> None:
         raise fail("accelerate launch", "has FSDP for GPUs alone; take accelerate_configs/zero3_cpu.yaml, or cpu.yaml")
     if "DEEPSPEED" in asked and engine != DistributedType.DEEPSPEED:
         raise fail("use_cpu", "accelerate then leaves DeepSpeed out; set it to false, and DS_ACCELERATOR=cpu")
-    if engine == DistributedType.NO and (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-        what = f"started {processes} processes, and there is no GPU to join them on"
+    if engine == DistributedType.NO and processes() > 1:
+        what = f"started {processes()} processes, and there is no GPU to join them on"
         raise fail("accelerate launch", f"{what}; for a CPU add --use_cpu true --bf16 false --ddp_backend gloo")
 
 

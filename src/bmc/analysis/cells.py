@@ -35,7 +35,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except OSError as error:
+        raise fail(str(path), f"can't be read ({error.strerror}); run its stage again") from None
+    except ValueError:
         raise fail(str(path), "is not JSON; remove it and run its stage again") from None
     if not isinstance(found, dict):
         raise fail(str(path), "is not a JSON object; remove it and run its stage again")

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from ..errors import fail
+from .cells import read_json
 from .numbers import Estimate
 from .seeds import FILE as SEEDS
-from .tables import average
-from .trained import read_json
-
-JUDGED = {  # ending of a metric's name → key of the number and of its interval in judged.json
-    "lc": ("length_controlled_win_rate", "interval_length_controlled"),
-    "wr": ("win_rate", "interval"),
-}
+from .tables import KEYS, average, gradient_norms
 
 
 def number(folder: Path, metric: str) -> Estimate | None:
@@ -50,8 +44,7 @@ def _accuracy(folder: Path) -> Estimate | None:
 def _gradient_norm(folder: Path) -> Estimate | None:
     if not (folder / "trainer_state.json").is_file():
         return None
-    history = read_json(folder / "trainer_state.json")["log_history"]
-    norms = [step["grad_norm"] for step in history if isfinite(step.get("grad_norm", float("nan")))]
+    norms = gradient_norms(read_json(folder / "trainer_state.json"))
     return Estimate(sum(norms) / len(norms), None, None, len(norms)) if norms else None
 
 
@@ -59,8 +52,9 @@ def _judged(folder: Path, name: str) -> Estimate | None:
     benchmark, _, kind = name.rpartition("_")
     for path in sorted(folder.rglob("judged.json")):
         said = read_json(path)
-        if said["benchmark"] == benchmark and said.get(JUDGED[kind][0]) is not None:
-            return _estimate(1, said[JUDGED[kind][0]], said.get(JUDGED[kind][1]), said["n"])
+        value, interval = KEYS[kind]
+        if said["benchmark"] == benchmark and said.get(value) is not None:
+            return _estimate(1, said[value], said.get(interval or ""), said["n"])
     return None
 
 

@@ -155,8 +155,13 @@ def average(results: dict[str, Any]) -> dict[str, Any] | None:
     return {"accuracy": mean, "interval": [mean - low, mean + high], "n": sum(part["n"] for part in parts)}
 
 
+def gradient_norms(state: dict[str, Any]) -> list[float]:
+    """Those that a training logged (`trainer_state.json`), and that are numbers."""
+    return [step["grad_norm"] for step in state["log_history"] if isfinite(step.get("grad_norm", float("nan")))]
+
+
 def _gradient_norm(state: dict[str, Any]) -> str:
-    logged = [step["grad_norm"] for step in state["log_history"] if isfinite(step.get("grad_norm", float("nan")))]
+    logged = gradient_norms(state)
     return f"{sum(logged) / len(logged):.2f} (n = {len(logged)} logged)" if logged else NOT_RUN
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from ..errors import fail
 from ..planning.chain import OUTPUTS
 from ..provenance import file_digest
 from ..runtime import MANIFEST
+from .cells import read_json
 
 METHODS = {"dpo": "DPO", "dpo_mc": "DPO-MC", "dpo_bc": "DPO-BC", "dpo_bmc": "DPO-BMC"}
 
@@ -143,17 +143,3 @@ def _max_length(run: Run) -> Any:
 def _tokenizer(run: Run) -> list[str]:
     names = ("tokenizer.json", "chat_template.jinja")
     return [file_digest(path) if (path := run.folder / name).is_file() else "" for name in names]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a stage wrote.
-
-    Raises:
-        Faults: There is no such file, or it is no JSON object.
-    """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise fail(str(path), f"can't be read ({error.strerror}); run its stage again") from None
-    except (ValueError, TypeError):
-        raise fail(str(path), "is not JSON; remove it and run its stage again") from None

@@ -61,7 +61,7 @@ class RulesEditor:
 
 
 def _answer_scores(text: str) -> Scores:
-    marks = list(re.finditer(rf"{re.escape(MARK)}:?", text, re.IGNORECASE))
+    marks = _marks(text)
     if not marks:
         return {}
     start, line = marks[-1].end(), text[marks[-1].end() :].partition("\n")[0]
@@ -102,12 +102,17 @@ def _in_case_of(mention: str, option: str) -> str:
 
 def state(text: str, answer: str) -> str:
     """The text with the answer that it states last replaced, or with a last line that states it."""
-    marks = list(re.finditer(rf"{re.escape(MARK)}:?", text, re.IGNORECASE))
+    marks = _marks(text)
     if not marks:
         return f"{text.rstrip()}\n{MARK} {answer}"
     line, newline, rest = text[marks[-1].end() :].partition("\n")
     stop = "." if line.rstrip().endswith(".") and not answer.endswith(".") else ""
     return f"{text[: marks[-1].end()]} {answer}{stop}{newline}{rest}"
+
+
+def _marks(text: str) -> list[re.Match[str]]:
+    """Where a text states an answer."""
+    return list(re.finditer(rf"{re.escape(MARK)}:?", text, re.IGNORECASE))
 
 
 @dataclass(frozen=True)

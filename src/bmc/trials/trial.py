@@ -4,7 +4,6 @@ fails takes no other with it. What it has finished is not done again."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 
 from ..config import EvaluateConfig
 from ..errors import Fault, Faults, fail
+from ..ranks import processes
 from ..recipe import parse, resolve
 from ..runtime import may_claim, recipe_of
 from ..training import identity, parse_training
@@ -128,7 +128,7 @@ def refuse_launcher() -> None:
     Raises:
         Faults: This process was started by one.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes() > 1:
         raise fail("command line", 'run it by python; `--launcher "accelerate launch …"` starts each training')
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..cells import read_json
 from ..measured import number
 from ..numbers import Estimate
-from ..trained import METHODS, make, read_json
+from ..trained import METHODS, make
 from .drawing import Drawing, Missing, Row, error_bars, look
 
 TITLES = {

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ...provenance import read as read_provenance
-from ..trained import METHODS, Run, make, read_json, run_stage
+from ..cells import read_json
+from ..trained import METHODS, Run, make, run_stage
 from .drawing import BLUE, ORANGE, Drawing, Missing, Row, look
 
 TABLE9 = "Table 9: tokens and dollars of bridging"
