@@ -133,7 +133,7 @@ class BMCConfig(trl.DPOConfig):
         beta: β, how closely the policy is held to the reference model.
         loss_type: The objective, a name in `bmc.LOSSES`; several are added up with `loss_weights`.
         simpo_gamma: γ of SimPO.
-        rdpo_alpha: α of R-DPO.
+        rdpo_alpha: α of R-DPO; negative for the sign of Table 7 (the released code: −β).
         orpo_lambda: λ of ORPO.
         figa_alpha: α of FIGA.
         figa_beta: β of FIGA.
@@ -159,7 +159,7 @@ class BMCConfig(trl.DPOConfig):
     beta: Annotated[float, Field(gt=0.0)] = 0.1
     loss_type: list[str] | str = field(default_factory=lambda: ["sigmoid"])
     simpo_gamma: Annotated[float, Field(ge=0.0)] = 0.5
-    rdpo_alpha: Annotated[float, Field(ge=0.0)] = 0.05
+    rdpo_alpha: Annotated[float, Field(allow_inf_nan=False)] = 0.05
     orpo_lambda: Annotated[float, Field(ge=0.0)] = 0.1
     figa_alpha: Annotated[float, Field(ge=0.0)] = 1.0
     figa_beta: Annotated[float, Field(ge=0.0)] = 0.5

@@ -165,7 +165,7 @@ def test_the_list_is_nltks_and_its_ids_are_single_tokens(tokenizer):
         ({"simpo_gamma": 0.3}, r"simpo_gamma: sigmoid doesn't read it; leave it out \(it is of simpo\)"),
         ({"loss_type": ["orpo"], "beta": 0.2}, "beta: orpo doesn't read it"),
         ({"loss_type": ["simpo"], "rdpo_alpha": 0.2}, "rdpo_alpha: simpo doesn't read it"),
-        ({"loss_type": ["rdpo"], "rdpo_alpha": -1.0}, "rdpo_alpha: must be greater than or equal to 0"),
+        ({"loss_type": ["rdpo"], "rdpo_alpha": float("nan")}, "rdpo_alpha: must be a finite number"),
         ({"weight_source": "each_model"}, "weight_source: each_model is a way to make λ; set token_weighting: bmc too"),
     ],
 )

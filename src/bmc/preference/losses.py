@@ -4,7 +4,9 @@ Each is a pure function of a batch of `Pairs` and of its own hyperparameters, wh
 name, and returns one loss for each pair, shape (B,). The trainer takes the mean. Δ is Σ_t λ log π_θ/π_ref.
 
 Token weights have been applied before: a sum over the tokens of y is Σ_t λ(y^t) log π(y^t | y^{<t}, x), with λ ≡ 1
-under `token_weighting: none`. Every objective thus has its BMC form (§5.4 of arXiv 2408.07471, Table 5).
+under `token_weighting: none`. Every objective thus has its BMC form (§5.4 of arXiv 2408.07471, Table 5). An average
+divides that sum by |y|, the number of tokens, as Table 7 prints it and as the authors' code does: dividing by Σ_t λ
+would cancel λ wherever all tokens of a response differ.
 """
 
 from __future__ import annotations
@@ -27,24 +29,22 @@ class Pairs(NamedTuple):
         rejected_logps: Σ_t λ log π_θ over the losing response.
         ref_chosen_logps: Σ_t λ log π_ref over the winning response, with the policy's λ.
         ref_rejected_logps: Σ_t λ log π_ref over the losing response, with the policy's λ.
-        chosen_weights: Σ_t λ over the winning response; |y_w| where λ ≡ 1.
-        rejected_weights: Σ_t λ over the losing response; |y_l| where λ ≡ 1.
-        chosen_lengths: |y_w|, tokens.
-        rejected_lengths: |y_l|, tokens.
+        chosen_lengths: |y_w|, tokens; 1 for an empty response, so that averages are finite.
+        rejected_lengths: |y_l|, tokens; 1 for an empty response.
         chosen_diff_logps: Σ_t λ log π_θ over diff(y_w | y_l), the winner's tokens that differ.
         rejected_diff_logps: Σ_t λ log π_θ over diff(y_l | y_w), the loser's tokens that differ.
+        chosen_plain_logps: Σ_t log π_θ over the winning response, without λ.
     """
 
     chosen_logps: Tensor
     rejected_logps: Tensor
     ref_chosen_logps: Tensor
     ref_rejected_logps: Tensor
-    chosen_weights: Tensor
-    rejected_weights: Tensor
     chosen_lengths: Tensor
     rejected_lengths: Tensor
     chosen_diff_logps: Tensor
     rejected_diff_logps: Tensor
+    chosen_plain_logps: Tensor
 
     @property
     def chosen_logratios(self) -> Tensor:
@@ -62,14 +62,19 @@ class Pairs(NamedTuple):
         return self.chosen_logratios - self.rejected_logratios
 
     @property
+    def average_margins(self) -> Tensor:
+        """Δ_w/|y_w| − Δ_l/|y_l|."""
+        return self.chosen_logratios / self.chosen_lengths - self.rejected_logratios / self.rejected_lengths
+
+    @property
     def chosen_averages(self) -> Tensor:
-        """Σ_t λ log π_θ / Σ_t λ over the winning response."""
-        return self.chosen_logps / self.chosen_weights
+        """Σ_t λ log π_θ / |y| over the winning response."""
+        return self.chosen_logps / self.chosen_lengths
 
     @property
     def rejected_averages(self) -> Tensor:
-        """Σ_t λ log π_θ / Σ_t λ over the losing response."""
-        return self.rejected_logps / self.rejected_weights
+        """Σ_t λ log π_θ / |y| over the losing response."""
+        return self.rejected_logps / self.rejected_lengths
 
 
 def weigh(
@@ -88,10 +93,11 @@ def weigh(
     Returns:
         The sums of the B pairs.
     """
-    weights = weights * responses
-    weighted = weights * logps
-    sums = (weighted, ref_weights * responses * ref_logps, weights, responses.to(logps.dtype), weighted * differs)
-    return Pairs(*(side for values in sums for side in values.sum(dim=-1).unbind(1)))
+    weighted, plain = weights * responses * logps, logps * responses
+    lengths = responses.sum(dim=-1).clamp(min=1).to(logps.dtype)
+    sums = [values.sum(dim=-1) for values in (weighted, ref_weights * responses * ref_logps)]
+    sums += [lengths, (weighted * differs).sum(dim=-1)]
+    return Pairs(*(side for values in sums for side in values.unbind(1)), chosen_plain_logps=plain[:, 0].sum(dim=-1))
 
 
 def sigmoid(pairs: Pairs, *, beta: float) -> Tensor:
@@ -112,29 +118,26 @@ def hinge(pairs: Pairs, *, beta: float) -> Tensor:
 def ipo(pairs: Pairs, *, beta: float) -> Tensor:
     """IPO (Azar et al., 2023, arXiv 2310.12036, Eq. 17): (Δ_w/|y_w| − Δ_l/|y_l| − 1/(2τ))², τ = `beta`.
 
-    The paper writes sums of log-ratios; its authors averaged over tokens, and so do TRL, the released code and this.
-    The average is weighted, Σ_t λ log π_θ/π_ref over Σ_t λ, where the released code divides the weighted sum by |y|.
-    Needs a reference.
+    The paper writes sums of log-ratios; its authors averaged over tokens, and so do TRL, the released code of BMC and
+    this. Needs a reference.
     """
-    margins = pairs.chosen_logratios / pairs.chosen_weights - pairs.rejected_logratios / pairs.rejected_weights
-    return (margins - 1 / (2 * beta)) ** 2
+    return (pairs.average_margins - 1 / (2 * beta)) ** 2
 
 
 def rdpo(pairs: Pairs, *, beta: float, rdpo_alpha: float) -> Tensor:
     """R-DPO (Park et al., 2024, arXiv 2403.19159): −log σ(β (Δ_w − Δ_l) + α (|y_w| − |y_l|)), α = `rdpo_alpha`.
 
-    The sign is that paper's: a reward r − α|y| makes r_w − r_l = β (Δ_w − Δ_l) + α (|y_w| − |y_l|), so a winner that
-    is longer has less left to gain. Table 7 of the BMC paper, like SimPO's code, prints −α (|y_w| − |y_l|), which would
-    push longer winners harder. Lengths are tokens and carry no λ. Needs a reference.
+    For α > 0 the sign is that paper's: a reward r − α|y| makes r_w − r_l = β (Δ_w − Δ_l) + α (|y_w| − |y_l|), so a
+    winner that is longer has less left to gain. Table 7 of the BMC paper, like SimPO's code, prints −α (|y_w| − |y_l|),
+    which pushes longer winners harder: a negative α reproduces it. The released code of BMC has
+    −log σ(β (Δ_w − Δ_l − (|y_w| − |y_l|))), which is α = −β. Lengths are tokens and carry no λ. Needs a reference.
     """
     return -F.logsigmoid(beta * pairs.margins + rdpo_alpha * (pairs.chosen_lengths - pairs.rejected_lengths))
 
 
 def simpo(pairs: Pairs, *, beta: float, simpo_gamma: float) -> Tensor:
     """SimPO (Meng et al., 2024, arXiv 2405.14734, Eq. 6): −log σ(β/|y_w| log π_θ(y_w) − β/|y_l| log π_θ(y_l) − γ),
-    γ = `simpo_gamma`, the margin itself as in the paper (not the ratio γ/β that its code takes).
-
-    The average is weighted, Σ_t λ log π_θ over Σ_t λ. Needs no reference.
+    γ = `simpo_gamma`, the margin itself as in the paper (not the ratio γ/β that its code takes). Needs no reference.
     """
     return -F.logsigmoid(beta * (pairs.chosen_averages - pairs.rejected_averages) - simpo_gamma)
 
@@ -143,12 +146,13 @@ def orpo(pairs: Pairs, *, orpo_lambda: float) -> Tensor:
     """ORPO (Hong et al., 2024, arXiv 2403.07691, Eqs. 6 and 7): −log p(y_w) − λ log σ(log odds(y_w) − log odds(y_l)),
     odds = p/(1 − p), p(y) = exp(log π_θ(y)/|y|), λ = `orpo_lambda` (TRL's ORPOTrainer calls it beta).
 
-    The first term is the paper's, over the response's tokens and a mean a pair; TRL takes it over prompt and response
-    and over the batch's tokens. The averages are weighted, Σ_t λ log π_θ over Σ_t λ. Needs no reference.
+    The first term, the likelihood, carries no λ, as in the released code of BMC; it is the ORPO paper's, over the
+    response's tokens and a mean a pair, where TRL takes it over prompt and response and over the batch's tokens. Needs
+    no reference.
     """
-    winner, loser = pairs.chosen_averages, pairs.rejected_averages
-    log_odds_ratio = winner - loser - _log1mexp(winner) + _log1mexp(loser)
-    return -winner - orpo_lambda * F.logsigmoid(log_odds_ratio)
+    chosen, rejected = pairs.chosen_averages, pairs.rejected_averages
+    log_odds_ratio = chosen - rejected - _log1mexp(chosen) + _log1mexp(rejected)
+    return -pairs.chosen_plain_logps / pairs.chosen_lengths - orpo_lambda * F.logsigmoid(log_odds_ratio)
 
 
 def figa(pairs: Pairs, *, figa_alpha: float, figa_beta: float) -> Tensor:
@@ -235,31 +239,36 @@ def discopop(pairs: Pairs, *, beta: float, discopop_tau: float) -> Tensor:
     z = β (Δ_w − Δ_l) and s = σ(z/τ), τ = `discopop_tau`. Needs a reference.
     """
     logits = beta * pairs.margins
-    share = torch.sigmoid(logits / discopop_tau)
-    return -F.logsigmoid(logits) * (1 - share) + torch.exp(-logits) * share
+    logistic = -F.logsigmoid(logits) * torch.sigmoid(-logits / discopop_tau)
+    return logistic + torch.exp(F.logsigmoid(logits / discopop_tau) - logits)  # as a product, 0 · ∞ where z is small
 
 
 def sigmoid_norm(pairs: Pairs, *, beta: float) -> Tensor:
-    """DPO with averaged log-ratios (as in Tülu 3, arXiv 2411.15124): −log σ(β (Δ_w/|y_w| − Δ_l/|y_l|)).
-
-    The average is weighted, Δ over Σ_t λ. Needs a reference.
+    """DPO with averaged log-ratios (as in Tülu 3, arXiv 2411.15124): −log σ(β (Δ_w/|y_w| − Δ_l/|y_l|)). Needs a
+    reference.
     """
-    margins = pairs.chosen_logratios / pairs.chosen_weights - pairs.rejected_logratios / pairs.rejected_weights
-    return -F.logsigmoid(beta * margins)
+    return -F.logsigmoid(beta * pairs.average_margins)
 
 
 def sft(pairs: Pairs) -> Tensor:
-    """Negative log-likelihood of the winners, the mean over the batch's tokens: −Σ λ log π_θ / Σ λ; the same for each
-    pair. An additive term, as in MPO (arXiv 2411.10442): `loss_type: [sigmoid, sft]` with `loss_weights`. Needs no
+    """Negative log-likelihood of the winners, the mean over the batch's tokens: −Σ λ log π_θ / Σ |y_w|; the same for
+    each pair. An additive term, as in MPO (arXiv 2411.10442): `loss_type: [sigmoid, sft]` with `loss_weights`. Needs no
     reference.
     """
-    return (-pairs.chosen_logps.sum() / pairs.chosen_weights.sum()).expand_as(pairs.chosen_logps)
+    return (-pairs.chosen_logps.sum() / pairs.chosen_lengths.sum()).expand_as(pairs.chosen_logps)
 
 
 def _log1mexp(x: Tensor) -> Tensor:
-    """log(1 − eˣ) for x < 0 without losing digits at either end; −∞ is kept off at x = 0."""
-    x = x.clamp(max=-torch.finfo(x.dtype).tiny)
-    return torch.where(x > -log(2), torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(x)))
+    """Compute log(1 − eˣ) for x ≤ 0 without losing digits at either end, finite at 0, as is its gradient.
+
+    Each branch sees only arguments at which it is finite: `torch.where` multiplies the gradient of the branch that it
+    doesn't take by 0, and 0 · ∞ is no number. The slope, about 1/x, is cut off where its square would overflow; the
+    mean of float32 log-probs comes no closer to 0 unless it is 0.
+    """
+    x = x.clamp(max=-(torch.finfo(x.dtype).eps ** 2))
+    near = x > -log(2)
+    far = x.masked_fill(near, -1.0)
+    return torch.where(near, torch.log(-torch.expm1(x.masked_fill(~near, -log(2)))), torch.log1p(-torch.exp(far)))
 
 
 def _smoothed_logistic(logits: Tensor, label_smoothing: float) -> Tensor:
