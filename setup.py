@@ -11,6 +11,7 @@ CORE = [
     "deepspeed>=0.17",
     "peft>=0.17",
     "rapidfuzz>=3.9",
+    "regex>=2024.11.6",  # Unicode's word boundaries
     "openai>=2.0",
     "pyyaml>=6.0",
     "pydantic>=2.8",  # the types of a recipe's values

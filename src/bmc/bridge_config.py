@@ -20,12 +20,15 @@ class ValidatorSettings:
 
     Attributes:
         min_chars: Characters that an edit has at the least, whitespace around it aside.
-        min_edit_ratio: An edit this close to the response that it is to stand against (0: equal) is the same.
-        max_edit_ratio: An edit further than this from what it was made of is a rewrite; 1 allows everything.
+        min_edit_ratio: An edit this close to the response that it is to stand against (0: equal) is the same; white
+            space doesn't count.
+        max_edit_ratio: An edit further than this from what it was made of is a rewrite, unless no more than this
+            share of the words that it was made of is lost; 1 allows everything.
         copy_edit_ratio: An edit this close to the response that it was to learn from is a copy of it, …
         copy_min_original_ratio: … where y_w and y_l differ by more than this; where they differ by less, mending a few
             words may well end there. 1 allows copies.
-        short_words: What was made of so few words may be replaced whole: no rewrite, copy or drift there.
+        short_words: What was made of so few words may be replaced whole: no rewrite, copy or drift there. In scripts
+            without spaces each character is a word.
         min_length_ratio: Length of an edit over that of the shorter of what it was made of and what it was to learn
             from, at the least; 0 allows everything.
         max_length_ratio: The same over the longer, at the most; null allows everything.
@@ -34,8 +37,9 @@ class ValidatorSettings:
         meta_window: Characters at the start and at the end in which talk about the edit ("Here is the revised
             response") counts; 0 allows it. What y_w or y_l says is no such talk.
         cut_off: Turn down replies that reached `max_tokens`.
-        final_answer: Check the final answer of QA and math rows against `answer`.
-        delimiters: Turn down the prompt's own tags and chat templates' special tokens that are in none of x, y_w, y_l.
+        final_answer: Check the final answer of QA and math rows against `answer`; where the verdict is "good", y_l's.
+        delimiters: Reject the prompt's own tags, special tokens of chat templates and diff marks (`~~old~~`) that are
+            in none of x, y_w, y_l.
     """
 
     min_chars: Positive = 1

@@ -79,7 +79,7 @@ BAD: dict[str, Callable[[Messages], Reply | str]] = {  # reason → a reply that
     "edit equals y_l": lambda asked: tagged(asked, L),
     "copy of y_w": lambda asked: tagged(asked, W),
     "talks about the edit": lambda asked: tagged(asked, f"Here is the revised draft:\n{EDIT}"),
-    "template delimiters in the edit": lambda asked: tagged(asked, f"<revised {mark_of(asked)}>{EDIT}"),
+    "template delimiters in the edit": lambda asked: tagged(asked, f"{EDIT}</draft>"),
     "a rewrite, not an edit: edit ratio above 0.6": lambda asked: tagged(
         asked, "Zwölf Boxkämpfer jagen Viktor übers Watt"
     ),

@@ -153,7 +153,7 @@ REASONS = {
     "lost": "edit doesn't state the gold answer",
 }
 MIXED = [
-    pair(f"{word}{number}", f"{word} {number}\nThe answer is 4")
+    pair(f"{word}{number}", f"{word} {number}\nThe answer is {3 if word == 'good' else 4}")
     for number in range(4)
     for word in ("fine", *REASONS, "well")
 ]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -57,16 +58,44 @@ def test_the_methods_own_prompts_are_as_they_were(template: str, digest: str) ->
         ("<revised 2b>not this</revised 2b><revised 1a>One.</revised 2b></revised 1a>", "One.</revised 2b>"),
         ("<revised 1a></revised 1a>", ""),
         ("<revised 1a>\nSay <verdict>good</verdict>\n</revised 1a>", "Say <verdict>good</verdict>"),
+        # a reply may mention the tags, think aloud or try twice
+        ("I write it between <revised 1a> and </revised 1a>:\n<revised 1a>One.</revised 1a>", "One."),
+        ("<revised 1a>One.</revised 1a>\nIt stands between <revised 1a> and </revised 1a>.", "One."),
+        ("<revised 1a>One.</revised 1a>\nIt stands in <revised 1a>.", "One."),
+        ("<revised 1a>first try</revised 1a> No, better:\n<revised 1a>better</revised 1a>", "better"),
+        ("<revised 1a>first try</revised 1a> No, better:\n<revised 1a>better</revised>", "better"),
+        ("<think><revised 1a>try</revised 1a></think>\n<revised 1a>One.</revised 1a>", "One."),
+        ("<revised 1a>try</revised 1a> <verdict>good</verdict></think><revised 1a>One.</revised 1a>", "One."),
+        ("a</think>b</think><revised 1a>Say </think> now.</revised 1a>", "Say </think> now."),
+        ("[THINK]<revised 1a>try</revised 1a>[/THINK]<revised 1a>One.</revised 1a>", "One."),
+        ("<REVISED 1A>One.</Revised 1a >", "One."),
+        ("<revised 1a>One.</revised>", "One."),
+        ("<revised 1a>Close </revised> there.</revised>", "Close </revised> there."),
+        (
+            "<verdict>good</verdict> if it is right. It is not: <verdict>edit</verdict> <revised 1a>One.</revised 1a>",
+            "One.",
+        ),
     ],
 )
 @pytest.mark.parametrize(("mode", "template"), KINDS)
 def test_the_text_is_what_stands_between_the_tags(mode: str, template: str, reply: str, text: str) -> None:
     if mode == "fresh":
-        reply = reply.replace("revised 1a", "answer 1a")
+        reply, text = (re.sub("revised", "answer", part, flags=re.IGNORECASE) for part in (reply, text))
     assert read_reply(mode, template, reply, "1a").text == text
 
 
-@pytest.mark.parametrize("reply", [GOOD, f"\n {GOOD}\n", "<verdict> Good </verdict> It is.", "<VERDICT>GOOD</VERDICT>"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        GOOD,
+        f"\n {GOOD}\n",
+        "<verdict> Good </verdict> It is.",
+        f"The draft is fine. {GOOD}",
+        f"<verdict>edit</verdict>? No: {GOOD}",
+        f"wrong? <verdict>edit</verdict> </think> {GOOD}",
+        "<VERDICT>GOOD</VERDICT>",
+    ],
+)
 def test_a_draft_may_be_good_where_the_editor_sees_what_is_right(reply: str) -> None:
     for mode, template in KINDS:
         if (mode, template) in JUDGING:
@@ -87,7 +116,10 @@ def test_a_draft_may_be_good_where_the_editor_sees_what_is_right(reply: str) -> 
         "<revised 1b>One.</revised 1b>",
         "<revised 1a>One.",
         "One.</revised 1a>",
-        f"It is {GOOD}",
+        "Put it between <revised 1a> and </revised 1a>.",
+        "<think><revised 1a>One.</revised 1a></think> I can't.",
+        f"<think>{GOOD}</think> I can't.",
+        f"{GOOD}? No: <verdict>edit</verdict>",
     ],
 )
 @pytest.mark.parametrize(("mode", "template"), KINDS)

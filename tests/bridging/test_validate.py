@@ -11,7 +11,7 @@ from bmc.asking.replies import Reply
 from bmc.bridge_config import BridgeConfig, ValidatorSettings
 from bmc.bridging.edit import Case
 from bmc.bridging.phrases import meta_phrases, refusal
-from bmc.bridging.validate import Candidate, objection, unfinished
+from bmc.bridging.validate import Candidate, lost_share, objection, unfinished, wrongly_good
 from bmc.errors import Faults
 from bmc.recipe import parse
 
@@ -123,6 +123,12 @@ REFUSALS = [
     "Unfortunately, as a large language model I am not able to generate such content.",
     "I won't be able to help you with that.",
     "I can't edit this text.",
+    "I can't do that.",
+    "I cannot do this because it would be harmful.",
+    "We're sorry, but we can't do that.",
+    "We cannot assist with this request.",
+    "I cannot and will not provide any guidance.",
+    "I can't create explicit content.",
 ]
 NO_REFUSALS = [
     "I can't believe you did it!",
@@ -135,6 +141,13 @@ NO_REFUSALS = [
     "You can't help with that.",
     "If I can't help with that, call again.",
     "",
+    "We cannot do that without equipment.",
+    "We can't help the rain.",
+    "We cannot answer this with the data at hand.",
+    "We can't write that as a fraction of whole numbers.",
+    "I cannot do this alone.",
+    "I can't share this secret with anyone, so I keep it.",
+    "I can't give that up.",
 ]
 
 
@@ -161,11 +174,23 @@ LEAKS = [
     "I have corrected the draft so that it is right. ",
     "As the reference answer says, ",
     "Here’s a polished version of your text:\n",
+    "Revised: ",
+    "Draft: ",
+    "**Edited version**: ",
+    "[Edited for accuracy] ",
+    "(corrected)\n",
 ]
 LEAKS_AFTER = [
     "\n\nChanges made:\n- a word",
     "\n\n(Note: I have changed the number.)",
     "\nSummary of the changes: one.",
+    " (I replaced the mirror with air.)",
+    "\n**Explanation:** the draft spoke of a mirror.",
+    "\n\nExplanation: I replaced the wrong word.",
+    "\n*I changed the cause to scattering.*",
+    " [Edited for accuracy]",
+    "\nEdits: mirror became air.",
+    "\nWhat I changed: the cause.",
 ]
 NO_LEAKS = [
     "The answer is 4",
@@ -177,6 +202,11 @@ NO_LEAKS = [
     "Note: I am no lawyer.",
     "The original response of the government",
     "Here is an improved algorithm",
+    "I made a cake (I added sugar) and ate it.",
+    "The draft law says so.",
+    "Corrected for inflation, it is 5.",
+    "Explanation: the bank is by the river.",
+    "He left (updated in 2020) the firm.",
 ]
 
 
@@ -202,6 +232,9 @@ def test_what_only_sounds_like_talk_about_the_edit(text: str) -> None:
         ("Please proofread my text: It are blue.", "Here is the corrected draft: It is blue.", True),
         ("Improve this draft: It are blue.", "Here is the improved draft: It is blue.", False),
         ("Which answer is correct?", "Here is the corrected answer: It is blue.", True),
+        ("Make this paragraph shorter: It are blue.", "Here's the revised paragraph: It is blue.", False),
+        ("Can you fix the grammar? It are blue.", "Here is the corrected text: It is blue.", False),
+        ("Who was picked first in the draft?", "He was, since the draft was held in 1970.", False),
     ],
 )
 def test_a_request_for_an_edit_may_be_answered_as_such(prompt: str, text: str, leaks: bool) -> None:
@@ -215,6 +248,7 @@ def test_a_request_for_an_edit_may_be_answered_as_such(prompt: str, text: str, l
     [
         "<|im_start|>", "<|im_end|>", "<|eot_id|>", "[INST]", "[/INST]", "<<SYS>>", "</s>", "<start_of_turn>", "<bos>",
         "<｜User｜>", "</draft>", "<revised 1a2b3c>", "1a2b3c", "<verdict>good</verdict>", "\n### Response:",
+        "~~hammer~~", "<del>hammer</del>", "{--hammer--}", "[-hammer-]{+pick+}",
     ],
 )  # fmt: skip
 def test_delimiters(leak: str) -> None:
@@ -229,6 +263,41 @@ def test_delimiters(leak: str) -> None:
 def test_markup_is_no_delimiter() -> None:
     text = "The sky is <b>blue</b> as a[i] < b | c > d scatters [1] it. <draw>"
     assert reason(text, max_edit_ratio=1.0) is None
+
+
+@pytest.mark.parametrize("edit", [f" {L}", L.replace(" ", "  "), L.replace("\n", " \u00a0\n\n")])
+def test_white_space_is_no_edit(edit: str) -> None:
+    assert reason(edit, case=MATH, final_answer=False) == SAME_L
+
+
+def test_good_needs_the_gold_answer_in_y_l() -> None:
+    wrong = "verdict good, but y_l doesn't state the gold answer"
+    found = wrongly_good(MATH, ValidatorSettings())
+    assert found is not None
+    assert found.reason == wrong
+    assert wrongly_good(replace(MATH, answer="4"), ValidatorSettings()) is None
+    assert wrongly_good(replace(MATH, answer=None), ValidatorSettings()) is None
+    assert wrongly_good(MATH, ValidatorSettings(final_answer=False)) is None
+    assert wrongly_good(CHAT, ValidatorSettings()) is None
+
+
+def test_what_an_edit_adds_is_no_rewrite() -> None:
+    """All of y_l and twice as much again: an edit ratio of 0.67, and no word of y_l lost."""
+    more = f"{CHAT.rejected} Air scatters blue light far more than it does red light, so blue comes from all around us."
+    assert reason(more, max_length_ratio=None) is None
+    assert lost_share(CHAT.rejected, more) == 0
+    # 6 of 10 words are new, one of them in the place of a word that went: a rewrite by neither measure
+    assert lost_share("a b c d e", "a x b y c d z u v w") == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("rejected", "short"),
+    [("河里", True), ("这个答案是错误的，因为天空不是镜子。", False), ("ไม่ใช่เพราะว่าท้องฟ้าเป็นกระจก", False)],
+)
+def test_words_of_scripts_without_spaces_count(rejected: str, short: bool) -> None:
+    case = replace(CHAT, rejected=rejected, chosen="天空呈蓝色是由于空气散射蓝光比红光更多。")
+    rewritten = "Zwölf Boxkämpfer jagen"[: len(rejected)]
+    assert (reason(rewritten, case=case, min_length_ratio=0.0) is None) == short
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,11 @@ _TOKENS = (
 SPECIAL = re.compile("|".join(_TOKENS))
 _HEADING = re.compile(r"^### ?(?:Instruction|Input|Response|System|User|Human|Assistant) ?:", re.MULTILINE)
 _TAG = re.compile(r"</?(?:revised|draft|reference|verdict|scores)(?: [0-9a-f]+)?>", re.IGNORECASE)
+# A change that is marked instead of made: ~~old~~ **new**, CriticMarkup, word diffs, HTML.
+_DIFF_MARKS = re.compile(
+    r"~~[^~\n]+~~|</?(?:del|ins|strike)>|\{(?:--|\+\+|~~)[^{}\n]*(?:--|\+\+|~~)\}|\[-[^\]\n]*-\]|\{\+[^}\n]*\+\}|^```diff$",
+    re.MULTILINE,
+)
 # What may be a special token, with joiners after its first character.
 _JOINED = re.compile(rf"([<\[])({_JOINER}*)([^<>\[\]\s]{{1,70}}[>\]]|</?SYS>>)")
 
@@ -43,5 +48,5 @@ def _is_special(token: re.Match[str]) -> bool:
 
 
 def delimiters(text: str) -> set[str]:
-    """The special tokens, the headings of turns (`### Response:`) and the prompts' tags that stand in a text."""
-    return {found[0] for pattern in (SPECIAL, _HEADING, _TAG) for found in pattern.finditer(text)}
+    """Find the special tokens, headings of turns (`### Response:`), the prompts' tags and diff marks in a text."""
+    return {found[0] for pattern in (SPECIAL, _HEADING, _TAG, _DIFF_MARKS) for found in pattern.finditer(text)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
+import regex
 from rapidfuzz.distance import Levenshtein
 
 from ..web.page import LIMIT, escape
+from .words import UNSPACED
 
-_WORD = re.compile(r"\w+\s*|[^\w\s]\s*|\s+")
+_WORD = regex.compile(rf"{UNSPACED}\p{{M}}*\s*|(?:(?!{UNSPACED})\w)+\s*|[^\w\s]\s*|\s+")
 
 
 def diff(before: str, after: str) -> str:

@@ -13,8 +13,9 @@ from ..data.schema import Row, content, share, with_content
 from ..data.tokens import Untraceable, response_start, tokenise
 from .edit import Case, Edit, EditError, Editor, GoodEnough, Scores, TurnedDown
 from .prompts import PROMPTS, SCORING, Messages, Prompt, read_reply, request, score_request
-from .scores import read_scores, token_weights, words
-from .validate import Candidate, edit_ratio, objection, refused_reply, unfinished
+from .scores import read_scores, token_weights
+from .validate import Candidate, edit_ratio, objection, refused_reply, unfinished, wrongly_good
+from .words import words
 
 Result = TypeVar("Result")
 
@@ -83,11 +84,13 @@ async def _asked_for_edit(asker: Asker, case: Case, settings: BridgeConfig) -> t
 
 
 def _validated(edit: Edit, case: Case, settings: BridgeConfig, mark: str | None) -> Edit:
-    """The edit, if nothing speaks against it."""
-    if edit.text is not None:
+    """Return the edit, or the verdict that none is needed, if no check speaks against it."""
+    if edit.text is None:
+        found = wrongly_good(case, settings.validators)
+    else:
         found = objection(Candidate(edit.text, case, settings.mode, mark), settings.validators)
-        if found:
-            raise TurnedDown(found)
+    if found:
+        raise TurnedDown(found)
     return edit
 
 

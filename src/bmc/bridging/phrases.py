@@ -7,48 +7,82 @@ from collections.abc import Iterator
 
 _SORRY = (
     r"(?:however,? |but )?"
-    r"(?:(?:(?:i am|i'm|we are|we're) (?:\w+ )?sorry|sorry|(?:my )?apologies|i apologi[sz]e|unfortunately|regrettably|"
-    r"as an? (?:ai|artificial|large|language)[^.\n]{0,60}?)[^.\n]{0,60}?[,.;:!–—-]? ?(?:but |and |that |however,? )?)?"
+    r"(?:(?:i am|i'm|we are|we're) (?:\w+ )?sorry|sorry|(?:my )?apologies|i apologi[sz]e|unfortunately|regrettably|"
+    r"as an? (?:ai|artificial|large|language)[^.\n]{0,60}?)[^.\n]{0,60}?[,.;:!–—-]? ?(?:but |and |that |however,? )?"
 )
 _CANNOT = (
-    r"(?:(?:i|we) (?:can't|cannot|can not|could not|couldn't|will not|won't|am unable to|am not able to|"
-    r"will not be able to|won't be able to|am not going to|do not feel comfortable|don't feel comfortable)|"
-    r"(?:i'm|we're|we are) (?:unable to|not able to|not going to|not comfortable))"
+    r"(?:{who} (?:can't|cannot(?: and will not)?|can not|could not|couldn't|will not|won't|am unable to|"
+    r"am not able to|are unable to|are not able to|will not be able to|won't be able to|am not going to|"
+    r"do not feel comfortable|don't feel comfortable)|"
+    r"(?:i'm|we're) (?:unable to|not able to|not going to|not comfortable))(?: \w+ly)? "
 )
-_OBJECT = (
-    r"(?:that|this|these|those|such|your|you|any|(?:the|a|an) (?:\w+ )?"
-    r"(?:request|draft|task|question|text|response|answer|content|edit|revision)|"
-    r"(?:\w+ )?(?:information|advice|content|instructions|guidance|assistance|help))\b"
+_REQUEST = (
+    r"(?:\w+ ){0,3}?"
+    r"(?:requests?|drafts?|tasks?|questions?|texts?|responses?|answers?|content|edits?|revisions?|information|advice|"
+    r"instructions|guidance|assistance|help|topics?|discussions?|conversations?)\b"
 )
-_HELP = r"(?:assist|help|helping|assisting)(?: you)?(?: with\b| in\b| on\b| to\b|[.,;!\n]|\Z)"
+# "I can't do that." refuses, "we can't do that without equipment" explains.
+_ITSELF = r"(?:that|this|these|those|it|so)(?: for you)?(?=[.,;!:\n]|\Z| (?:because|as|since|due|in good conscience)\b)"
+_HELP = r"(?:assist|help|helping|assisting)(?: you)?(?:(?: with\b| in\b| on\b)|(?=[.,;!\n]|\Z)| to\b)"
 _DO = (
     r"(?:fulfil|fulfill|complet|process|provid|answer|respond to|edit|revis|rewrit|improv|mend|creat|generat|writ|"
-    r"produc|engag|continu|discuss|shar|giv|offer|do|support|promot|participat)(?:e|ing)?(?: in| with)? "
+    r"produc|engag|continu|discuss|shar|giv|offer|do|support|promot|participat)(?:e|ing)?(?: in| with)?"
+    r"(?: you(?: with)?)? "
 )
 _DECLINE = r"(?:i|we) (?:must|have to|need to|will)(?: \w+ly)? (?:decline|refuse)\b"
+_ANYTHING = rf"(?:{_HELP}|compl(?:y|ying)\b|{_DO}(?:{_REQUEST}|{_ITSELF}))"
+# Who says "we" in a response mostly explains something, so that only a request's own words make it a refusal.
 _REFUSAL = re.compile(
-    rf"(?:\A|[.!?\n] ?){_SORRY}(?:{_CANNOT}(?: \w+ly)? (?:{_HELP}|compl(?:y|ying)\b|{_DO}{_OBJECT})|{_DECLINE})"
+    rf"(?:\A|[.!?\n] ?)(?:"
+    rf"{_SORRY}{_CANNOT.replace('{who}', '(?:i|we)')}{_ANYTHING}"
+    rf"|(?:however,? |but )?{_CANNOT.replace('{who}', 'i')}{_ANYTHING}"
+    rf"|(?:however,? |but )?{_CANNOT.replace('{who}', 'we')}"
+    rf"(?:{_HELP}(?= (?:that|this|your)\b|[.!\n])|compl(?:y|ying) with\b|"
+    rf"{_DO}(?:that|this|your|such an?) (?:\w+ )?requests?\b)"
+    rf"|(?:{_SORRY})?{_DECLINE})"
 )
 
 _EDITED = (
-    r"(?:revised|edited|improved|corrected|mended|polished|re-?written|updated|modified|refined|enhanced|amended|fixed)"
+    r"(?:revised|edited|improved|corrected|mended|polished|re-?written|updated|modified|refined|enhanced|amended|fixed|"
+    r"changed|adjusted|reworked|reworded|rephrased)"
 )
+_CHANGED = rf"(?:{_EDITED}|rewrote|replaced|removed|added|swapped|kept|left|inserted|deleted|substituted|made)"
 _OURS = r"(?:draft|reference|response|answer|reply)"
-_META = re.compile(
-    rf"(?:here(?:'s| is| are)|below is|this is|the following is) (?:the |my |your |an? )?(?:\w+ )?{_EDITED}"
-    rf"(?: and \w+)? (?:{_OURS}|version|text|paragraph|passage|solution)\b"
-    rf"|^\W*{_EDITED} (?:{_OURS}|version|text)\W*(?::|$)"
-    rf"|\bi(?:'ve| have)? (?:\w+ly |also |only |just )?(?:revised|edited|mended|corrected|polished|rewrote|rewritten|"
-    rf"changed|improved|modified|kept|left) (?:only )?(?:the|your) (?:\w+ )?(?:{_OURS}|text|wording)\b"
-    rf"|\b(?:the|your) (?:reference|draft|preferred|{_EDITED}) {_OURS}\b"
-    r"|^\W*(?:(?:changes|edits|revisions|modifications|corrections)(?: i)? made|"
-    r"(?:summary|list|explanation) of (?:the |my )?(?:changes|edits|revisions))\b"
-    r"|\bnote:? [^.\n]{0,30}\bi(?:'ve| have)? (?:changed|revised|kept|corrected|edited|fixed|replaced|removed|added)\b",
-    re.MULTILINE,
+_TEXT = rf"(?:{_OURS}|version|text|paragraph|passage|solution|essay|story|sentence|letter|email)"
+_I = r"\bi(?:'ve| have)? (?:\w+ly |also |only |just )?"
+_LABEL = r"(?:note|explanation|rationale|reasoning|comment|remark|changes?|edits?|revisions?)s?"
+# What no response says unless it is about the edit, each with an example.
+_META = tuple(
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        # Here is the revised draft
+        rf"(?:here(?:'s| is| are)|below is|this is|the following is) (?:the |my |your |an? )?(?:\w+ )?{_EDITED}"
+        rf"(?: and \w+)? {_TEXT}\b",
+        # Revised: …   **Corrected answer:** …
+        rf"^\W*(?:the |my )?{_EDITED}(?: {_TEXT})?\W*:",
+        # I have only changed the wording
+        rf"{_I}{_CHANGED} (?:only )?(?:the|your) (?:\w+ )?(?:{_OURS}|text|wording)\b",
+        # the reference answer
+        rf"\b(?:the|your) (?:reference|draft|preferred|{_EDITED}) {_OURS}\b",
+        # Changes made: …   Edits: …   What I changed: …   Summary of the changes
+        r"^\W*(?:changes|edits|revisions|modifications|corrections)(?:(?: i)? made\b|\W*:)",
+        r"^\W*(?:what i (?:changed|edited)|(?:summary|list|explanation) of (?:the |my )?(?:changes|edits|revisions))\b",
+        # Note: I have replaced …   (I replaced the hammer with a pick.)   *I changed the tool.*
+        rf"^\W*{_LABEL}\W{{0,5}}[^.\n]{{0,40}}{_I}{_CHANGED}\b",
+        rf"(?:(?:^|[.!?…:\"'] ?)[(\[]|^[*_]{{1,2}}) ?(?:{_LABEL}\W+)?[^.()\n]{{0,20}}{_I}{_CHANGED}\b"
+        r"[^)\]\n]{0,120}[)\]*_]",
+        # [Edited for accuracy]
+        rf"[(\[] ?(?:{_LABEL}\W+)?{_EDITED}(?: (?:for|to|so|with|from|text|version|draft)\b[^)\]\n]{{0,80}})? ?[)\]]",
+        # The draft used …   Draft: …   A response may be about a draft, but then x, y_w or y_l speaks of it too.
+        r"\b(?:the|your|this|original) draft\b(?! (?:law|bill|picks?|treaty|beer|lottery|order|board)\b)|^\W*draft\W*:",
+    )
 )
 _ASKS_FOR_EDIT = re.compile(
-    r"\b(?:re-?writ|re-?phras|paraphras|revis|edit\b|proof-?read|improv|polish|refin|rework|"
-    r"(?:correct|fix|mend|update|modify|change|amend|enhance) (?:the|this|that|my|our|any|all|it|these|following)\b)"
+    r"\b(?:re-?writ|re-?phras|re-?word|paraphras|revis|edit\b|edited\b|proof-?read|improv|polish|refin|rework|shorten|condens|simplif|"
+    r"expand|elaborat|tighten|summari[sz]|translat|convert|transform|adapt|adjust|grammar|typos?\b|spelling|punctuat|"
+    r"(?:correct|fix|mend|update|modify|change|amend|enhance) (?:the|this|that|my|our|any|all|it|these|following)\b|"
+    r"make (?:the|this|that|my|our|it|these|following)\b|better version|"
+    r"more (?:formal|concise|professional|readable|polite)\b)"
 )
 
 
@@ -75,7 +109,7 @@ def asks_for_edit(prompt: str) -> bool:
 
 
 def meta_phrases(text: str, window: int) -> Iterator[str]:
-    """What a text says about the edit, `plain`.
+    """Find what a text says about the edit, `plain`.
 
     Args:
         text: An edit.
@@ -83,7 +117,8 @@ def meta_phrases(text: str, window: int) -> Iterator[str]:
     """
     folded = plain(text)
     for part in (folded[:window], folded[len(folded) - window :] if len(folded) > window else ""):
-        yield from (found[0].strip() for found in _META.finditer(part))
+        for pattern in _META:
+            yield from (found[0].strip() for found in pattern.finditer(part))
 
 
 def own_words(phrase: str) -> set[str]:

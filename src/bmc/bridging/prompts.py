@@ -65,15 +65,14 @@ class Prompt:
         return [{"role": "system", "content": self.system}, {"role": "user", "content": user}], mark
 
     def between_tags(self, reply: str, mark: str) -> str:
-        """What stands between the tags of a reply.
+        """Return the text between the last pair of tags in a reply.
 
         Raises:
             TurnedDown: It has none.
         """
         tag = self.tag
-        found = re.search(rf"<{tag} {mark}>[ \t]*\n?(.*?)\n?[ \t]*</{tag} {mark}>", _said(reply), re.DOTALL)
-        if found:
-            return restore(found[1])
+        if span := _last_pair(reply, tag, mark):
+            return restore(_trimmed(reply[slice(*span)]))
         what = "revised draft" if tag == "revised" else tag
         missing = f"there is no text between <{tag} {mark}> and </{tag} {mark}>"
         raise TurnedDown(Objection(f"unreadable reply: no {what} between the tags", missing))
@@ -264,18 +263,60 @@ def _mark(text: str) -> str:
     return mark
 
 
-def _said(reply: str) -> str:
-    """A reply without the thoughts that some servers leave before it."""
-    return re.sub(r"\A\s*<think>.*?</think>", "", reply, count=1, flags=re.DOTALL)
+# What closes a reasoning model's thoughts, in the replies of servers that leave them in.
+_END_OF_THOUGHTS = re.compile(
+    r"</(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[/THINK\]|◁/think▷", re.IGNORECASE
+)
+_VERDICT = re.compile(r"<verdict>\s*(good|edit)\s*</verdict\s*>", re.IGNORECASE)
+_NO_TEXT = {"and", "to", "&", "…", "..."}  # between tags that a reply only mentions: "between <a> and </a>"
+
+
+def _end_of_thoughts(reply: str) -> int:
+    """Return where the reply proper starts."""
+    return max((found.end() for found in _END_OF_THOUGHTS.finditer(reply)), default=0)
+
+
+def _last_pair(reply: str, tag: str, mark: str) -> tuple[int, int] | None:
+    """Find the text between the last pair of tags, outside the thoughts.
+
+    Case and white space inside a tag don't matter, and the closing tag may lack the mark. A reply may try twice, or
+    mention the tags before it uses them: the last pair that holds a text counts.
+
+    Returns:
+        (start, end) of the text, or None.
+    """
+    thoughts_end, limit = _end_of_thoughts(reply), len(reply)
+    closing = re.compile(rf"</{tag}(?P<mark>\s+{mark})?\s*>", re.IGNORECASE)
+    for opening in reversed([*re.finditer(rf"<{tag}\s+{mark}\s*>", reply, re.IGNORECASE)]):
+        ends = [*closing.finditer(reply, opening.end(), limit)]
+        # A text may hold an unmarked closing tag of its own, so a marked one comes first, then the last of the others.
+        end = next((found for found in ends if found["mark"]), ends[-1] if ends else None)
+        if end and end.end() > thoughts_end and reply[opening.end() : end.start()].strip().casefold() not in _NO_TEXT:
+            return opening.end(), end.start()
+        limit = opening.start()
+    return None
+
+
+def _trimmed(text: str) -> str:
+    """Drop the spaces and the one line break that belong to the tags."""
+    return re.sub(r"\A[ \t]*\n?|\n?[ \t]*\Z", "", text)
+
+
+def _is_good(reply: str, span: tuple[int, int] | None) -> bool:
+    """Return whether the last verdict, outside thoughts and the edit at `span`, is "good"."""
+    start, end = span or (len(reply), len(reply))
+    outside = reply[_end_of_thoughts(reply) : start] + "\n" + reply[end:]
+    verdicts = _VERDICT.findall(outside)
+    return bool(verdicts) and verdicts[-1].casefold() == "good"
 
 
 def read_reply(mode: BridgeMode, template: str, reply: str, mark: str) -> Edit:
-    """What an editor's reply says.
+    """Read an editor's reply: an edit, or the verdict that none is needed.
 
     Raises:
         TurnedDown: The reply has neither the text that was asked for nor, where it may, a verdict "good".
     """
     prompt = PROMPTS[mode, template]
-    if prompt.judges and re.match(r"\s*<verdict>\s*good\s*</verdict>", _said(reply), re.IGNORECASE):
+    if prompt.judges and _is_good(reply, _last_pair(reply, prompt.tag, mark)):
         return Edit(None)
     return Edit(prompt.between_tags(reply, mark))

@@ -13,7 +13,8 @@ from ..errors import fail
 from ..evaluation import math, qa
 from ..evaluation.answers import MARK, stated_answer
 from .edit import Case, Edit, EditError, Scores
-from .scores import LIMIT, words
+from .scores import LIMIT
+from .words import words
 
 # A whole equation of integers: no part of a decimal, of a number with commas, or of a longer equation.
 _EQUATION = re.compile(r"(?<![\w.])(?<!\d,)(-?\d+) ?([-+*/×]) ?(-?\d+) ?= ?(-?\d+)(?![\w.,]*\d)(?! ?[-+*/×^=] ?-?\d)")

@@ -13,17 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import count
+from itertools import pairwise
 
 from .edit import Objection, Scores, TurnedDown
+from .words import Span, words
 
-Span = tuple[int, int]
 LIMIT = 3
-
-
-def words(text: str) -> list[Span]:
-    """[start, end) of each word: what stands between whitespace."""
-    return [found.span() for found in re.finditer(r"\S+", text)]
 
 
 def number_words(text: str) -> str:
@@ -32,8 +27,9 @@ def number_words(text: str) -> str:
     >>> number_words("It is 4,\\nsure.")
     '[1]It [2]is [3]4,\\n[4]sure.'
     """
-    numbers = count(1)
-    return re.sub(r"\S+", lambda word: f"[{next(numbers)}]{word[0]}", text)
+    starts = [0, *(start for start, _ in words(text)), len(text)]
+    pieces = [text[start:end] for start, end in pairwise(starts)]
+    return pieces[0] + "".join(f"[{number}]{piece}" for number, piece in enumerate(pieces[1:], start=1))
 
 
 def read_scores(listed: str, count: int) -> Scores:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import LCSseq, Levenshtein
 
 from ..asking.replies import Reply
 from ..bridge_config import BridgeMode, ValidatorSettings
@@ -17,6 +17,7 @@ from ..evaluation import math, qa
 from .delimiters import delimiters
 from .edit import Case, Objection
 from .phrases import asks_for_edit, meta_phrases, own_words, plain, refusal
+from .words import word_texts, words
 
 _SCORERS: dict[str, ModuleType] = {"qa": qa, "math": math}
 
@@ -65,6 +66,16 @@ def edit_ratio(a: str, b: str) -> float:
     return Levenshtein.normalized_distance(a, b)
 
 
+def lost_share(before: str, after: str) -> float:
+    """Compute the share of a text's words that aren't in a longest common subsequence with what became of it.
+
+    >>> lost_share("It is a bank", "I think it is a river and not a bank")
+    0.25
+    """
+    old = word_texts(before)
+    return 1 - LCSseq.similarity(old, word_texts(after)) / max(len(old), 1)
+
+
 def unfinished(reply: Reply, limits: ValidatorSettings) -> Objection | None:
     """A reply that isn't whole, whatever it holds."""
     if reply.finish_reason == "length" and limits.cut_off:
@@ -100,10 +111,14 @@ def _refusal(text: str, case: Case, limits: ValidatorSettings) -> Objection | No
 
 
 def tells_of_edit(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
-    """Talk about the edit; where x asks for an edit, only words for the prompt's parts that x doesn't use count."""
+    """Reject talk about the edit. Where x asks for an edit, only the prompt's words for its parts that x doesn't use
+    count; where one of the texts is about a draft, the draft may be spoken of.
+    """
     known, asked = plain(f"{edit.case.chosen}\n{edit.case.rejected}"), plain(edit.case.prompt)
     open_task = edit.case.task not in _SCORERS and asks_for_edit(edit.case.prompt)
     for phrase in meta_phrases(edit.text, limits.meta_window):
+        if "draft" in phrase and "draft" in known + asked:
+            continue
         if phrase not in known and (not open_task or any(word not in asked for word in own_words(phrase))):
             return Objection("talks about the edit", "the text between the tags must not speak of the edit")
     return None
@@ -118,8 +133,9 @@ def holds_delimiters(edit: Candidate, limits: ValidatorSettings) -> Objection | 
 
 
 def same(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+    """Reject an edit that differs from its rival in white space alone, or by no more than `min_edit_ratio`."""
     for name, rival in edit.rivals.items():
-        if edit_ratio(edit.text.strip(), rival.strip()) <= limits.min_edit_ratio:
+        if edit_ratio(_one_spaced(edit.text), _one_spaced(rival)) <= limits.min_edit_ratio:
             unchanged = edit.base and edit.base[0] == rival
             advice = (
                 f"it leaves the {edit.base[1]} as it is"
@@ -128,6 +144,23 @@ def same(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
             )
             return Objection(f"edit equals {name}", advice)
     return None
+
+
+def _one_spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+def wrongly_good(case: Case, limits: ValidatorSettings) -> Objection | None:
+    """Reject the verdict "good" on a y_l that doesn't state the gold answer."""
+    scorer = _SCORERS.get(case.task)
+    if not limits.final_answer or scorer is None or case.answer is None:
+        return None
+    if scorer.correct(scorer.extract(case.rejected), case.answer):
+        return None
+    return Objection(
+        "verdict good, but y_l doesn't state the gold answer",
+        "the draft's final answer is not the reference's, so the draft isn't good enough",
+    )
 
 
 def final_answer(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
@@ -157,11 +190,15 @@ def copies(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
 
 
 def rewrites(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+    """Reject an edit that is far from what it was made of and keeps too little of it.
+
+    The edit ratio alone would count every word that an edit adds, though all of y_l may still be there.
+    """
     if edit.base is None or _is_short(edit.base[0], limits):
         return None
-    if edit_ratio(edit.text, edit.base[0]) <= limits.max_edit_ratio:
+    text, name = edit.base
+    if edit_ratio(edit.text, text) <= limits.max_edit_ratio or lost_share(text, edit.text) <= limits.max_edit_ratio:
         return None
-    name = edit.base[1]
     return Objection(
         f"a rewrite, not an edit: edit ratio above {limits.max_edit_ratio:g}",
         f"it changes too much of the {name}; keep every word of the {name} that may stay",
@@ -185,7 +222,7 @@ def drifts(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
 
 
 def _is_short(text: str, limits: ValidatorSettings) -> bool:
-    return len(text.split()) <= limits.short_words
+    return len(words(text)) <= limits.short_words
 
 
 # The mode decides what each is about; a fresh answer is no edit, so nothing is a copy, a rewrite or a drift there.
