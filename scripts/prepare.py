@@ -21,7 +21,8 @@ def main() -> None:
             {
                 "training data": describe_data(mixture.datasets),
                 "benchmarks": describe_data(mixture.test_datasets) or "none",
-                "validation": f"{config.validation_fraction:.1%} of the training prompts",
+                "validation": describe_data(config.validation_datasets)
+                or f"{config.validation_fraction:.1%} of the training prompts",
                 **data_facts(mixture.datasets, mixture.test_datasets),
                 "output": config.output_dir,
             },

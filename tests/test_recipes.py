@@ -212,6 +212,17 @@ def test_the_released_codes_weights() -> None:
     assert len(re.findall(r"\.(?=\s|$)", told)) == 4
 
 
+@pytest.mark.parametrize("setting", PAPER)
+def test_the_papers_settings_hold_no_training_row_out(setting: str) -> None:
+    (config,) = parse([f"recipes/{setting}/prepare.yaml"], PrepareConfig)
+    trained, tested = config.dataset_mixture.datasets, config.dataset_mixture.test_datasets
+    parts = {(dataset.source, dataset.split) for dataset in [*trained, *tested]}
+    assert config.validation_fraction == 0
+    assert not parts & {(dataset.source, dataset.split) for dataset in config.validation_datasets}
+    assert all(dataset.weight == 1 and dataset.num_rows is None for dataset in trained)
+    assert config.dataset_mixture.test_split_size is None
+
+
 @pytest.mark.parametrize(("setting", "epochs"), [("llama2-7b/qa", 1), ("llama2-7b/math", 2)])
 def test_sft_is_the_papers(setting: str, epochs: int) -> None:
     _, model_args, config = training(f"recipes/{setting}/sft.yaml")

@@ -185,9 +185,19 @@ class PrepareConfig(StageArguments, DataArguments):
 
     Attributes:
         validation_fraction: Share of the training prompts held out, chosen by the hash of the prompt.
+        validation_datasets: Data sets to validate on instead, so that no training row is held out; rows whose prompt
+            stands in the training data or in a benchmark are left out.
     """
 
     validation_fraction: Fraction = 0.0
+    validation_datasets: list[DatasetConfig] = field(default_factory=list)
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.validation_datasets and self.validation_fraction:
+            yield "validation_fraction", "there are validation_datasets already; give one of the two"
+        for index, dataset in enumerate(self.validation_datasets):
+            for key, what in dataset.faults():
+                yield f"validation_datasets[{index}].{key}", what
 
 
 @dataclass(kw_only=True)

@@ -7,8 +7,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bmc.config import DatasetConfig, DatasetMixture, PrepareConfig
 from bmc.data.prepare import prepare
+from bmc.errors import Faults
+from bmc.recipe import parse
 
 ROWS = [{"problem": f"What is {i}?", "solution": f"It is {i}.", "answer": str(i)} for i in range(200)]
 
@@ -59,3 +63,32 @@ def test_benchmark_prompts_are_not_trained_on(tmp_path: Path) -> None:
     assert "What is 7?" not in prompts(parts["train"])
     assert len(parts["test"]) == 2
     assert json.loads((tmp_path / "a/out/stats.json").read_text())["leaked"] == 1
+
+
+def test_a_validation_set_of_its_own_takes_nothing_from_training(tmp_path: Path) -> None:
+    """Of five validation rows one is a benchmark's and one a training row's; all training rows stay."""
+    twice = [ROWS[7], {"problem": "benchmark?", "answer": "1"}]
+    files = {
+        "train": ROWS[:50],
+        "test": [{"problem": "Benchmark?", "answer": "1", "solution": ""}],
+        "dev": [*({"problem": f"Dev {i}?", "answer": "1"} for i in range(3)), *twice],
+    }
+    for name, rows in files.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train, test, dev = (DatasetConfig(id=str(tmp_path / f"{name}.jsonl"), source="gsm8k") for name in files)
+    mixture = DatasetMixture(datasets=[train], test_datasets=[test])
+    stats = prepare(PrepareConfig(dataset_mixture=mixture, validation_datasets=[dev], output_dir=str(tmp_path / "out")))
+    assert {key: stats[key] for key in ("leaked", "held_out", "train", "validation", "test")} == {
+        "leaked": 0, "held_out": 0, "train": 50, "validation": 3, "test": 1
+    }  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "out/validation.jsonl").read_text().splitlines()]
+    assert prompts(rows) == {"Dev 0?", "Dev 1?", "Dev 2?"}
+
+
+def test_validation_is_asked_for_in_one_way() -> None:
+    words = ["--dataset_mixture", "{datasets: [{source: ecqa}]}", "--output_dir", "o"]
+    with pytest.raises(Faults, match="validation_fraction: there are validation_datasets already") as caught:
+        parse([*words, "--validation_fraction", "0.1", "--validation_datasets", "[{source: ecqa}]"], PrepareConfig)
+    assert len(caught.value.faults) == 1
+    with pytest.raises(Faults, match=r"validation_datasets\[0\].source: 'ecka' is unknown \(did you mean 'ecqa'\?\)"):
+        parse([*words, "--validation_datasets", "[{source: ecka}]"], PrepareConfig)

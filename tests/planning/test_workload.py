@@ -65,15 +65,19 @@ def test_tokens_of_a_row() -> None:
 @pytest.mark.parametrize(
     ("data", "rows"),
     [
-        # Table 6: ECQA 7,598 + QASC 8,134; 2 % are held out, and bridging drops 31 % of QA's pairs
-        ({"id": "outputs/llama2-7b/qa/prepare/train.jsonl"}, round(0.98 * 15_732)),
+        # Table 6: ECQA 7,598 + QASC 8,134, none of which are held out, and bridging drops 31 % of QA's pairs
+        ({"id": "outputs/llama2-7b/qa/prepare/train.jsonl"}, 15_732),
+        ({"id": "outputs/llama2-7b/qa/prepare/validation.jsonl"}, 1_090 + 500),
         ({"id": "outputs/llama2-7b/qa/prepare/test.jsonl"}, 2_194 + 926 + 500 + 687),
-        ({"id": "outputs/llama2-7b/qa/bridge/train.jsonl"}, round(round(0.98 * 15_732) * 0.69)),
+        ({"id": "outputs/llama2-7b/qa/bridge/train.jsonl"}, round(15_732 * 0.69)),
         # MetaMathQA 40,000; bridging drops 43 % of math's
-        ({"id": "outputs/llama2-7b/math/bridge/train.jsonl"}, round(round(0.98 * 40_000) * 0.57)),
+        ({"id": "outputs/llama2-7b/math/prepare/test.jsonl"}, 1_319 + 5_000 + 2_065 + 1_000),
+        ({"id": "outputs/llama2-7b/math/prepare/validation.jsonl"}, 700 + 1_000),
+        ({"id": "outputs/llama2-7b/math/bridge/train.jsonl"}, round(40_000 * 0.57)),
         # UltraFeedback 61,135, no filter
-        ({"id": "outputs/llama3-8b/ultrafeedback/bridge/train.jsonl"}, round(0.98 * 61_135)),
-        ({"id": "outputs/llama3-8b/ultrafeedback/bridge/train.jsonl", "edit_split": "2/6"}, round(0.98 * 61_135) // 6),
+        ({"id": "outputs/llama3-8b/ultrafeedback/bridge/train.jsonl"}, 61_135),
+        ({"id": "outputs/llama3-8b/ultrafeedback/bridge_held_out/train.jsonl"}, 2_000),
+        ({"id": "outputs/llama3-8b/ultrafeedback/bridge/train.jsonl", "edit_split": "2/6"}, 61_135 // 6),
         ({"source": "ecqa", "weight": 0.5}, 3_799),
         ({"id": "HuggingFaceH4/ultrafeedback_binarized", "split": "train_prefs"}, 61_135),
     ],

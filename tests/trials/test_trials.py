@@ -175,7 +175,9 @@ def test_a_sweep_needs_rows_to_score_on(recipe: Path) -> None:
         "eval.yaml: its rows have no answers to compare; hold out pairs (dataset_mixture.test_split_size: 0.05)"
     ]
     Path("validation.jsonl").write_text("")
-    assert faults(grid) == ["validation.jsonl: holds no rows; set validation_fraction where the data are prepared"]
+    assert faults(grid) == [
+        "validation.jsonl: holds no rows; set validation_datasets or validation_fraction where the data are prepared"
+    ]
     Path("eval.yaml").unlink()
     assert faults(grid) == ["eval_recipe: is missing; no eval.yaml stands beside the recipe"]
 

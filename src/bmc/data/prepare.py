@@ -3,47 +3,59 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from ..config import PrepareConfig
 from ..errors import fail
 from ..runtime import claim, elapsed, recipe_of, write_json, write_jsonl
-from .mixture import load_split
+from .mixture import load_mixture, load_split
 from .schema import Row, content, share
 
 logger = logging.getLogger(__name__)
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:
-    """Writes the three files and `stats.json` to the recipe's `output_dir`.
+    """Write the three files and `stats.json` to the recipe's `output_dir`.
 
     Whether a training row is held out for validation depends on its prompt alone: neither the order of the rows nor
     new rows move it, and two rows of one prompt stay together. Training rows whose prompt is a benchmark's are left
-    out.
+    out, and rows of `validation_datasets` whose prompt is a benchmark's or a training row's.
 
     Returns:
-        Rows in each file, and `leaked`, the training rows left out.
+        Rows in each file; `leaked` and `held_out`, the training rows left out for a benchmark and for validation.
     """
     mixture = config.dataset_mixture
-    train, held_out = load_split(mixture)
-    test = list(held_out) if held_out is not None else []
-    benchmark = {_key(row) for row in test}
+    train, evaluation = load_split(mixture)
+    test = list(evaluation) if evaluation is not None else []
+    given = list(load_mixture(config.validation_datasets, mixture.seed)) if config.validation_datasets else []
+    benchmark = _prompts(test)
     kept = [row for row in train if _key(row) not in benchmark]
     if not kept:
         raise fail("dataset_mixture", "every training row is a benchmark's; nothing is left to train on")
     parts: dict[str, list[Row]] = {"train": [], "validation": [], "test": test}
     for row in kept:
         parts["validation" if share(_key(row)) < config.validation_fraction else "train"].append(row)
+    held_out = len(parts["validation"])
+    if given:
+        known = benchmark | _prompts(kept)
+        parts["validation"] = [row for row in given if _key(row) not in known]
 
-    folder = claim(config.output_dir, recipe_of(config), config, rows=[*train, *test])
-    stats: dict[str, Any] = {"leaked": len(train) - len(kept)}
+    folder = claim(config.output_dir, recipe_of(config), config, rows=[*train, *test, *given])
+    stats: dict[str, Any] = {"leaked": len(train) - len(kept), "held_out": held_out}
     for name, rows in parts.items():
         stats[name] = write_jsonl(folder / f"{name}.jsonl", map(_tidy, rows))
     stats["seconds"] = elapsed()
     write_json(folder / "stats.json", stats)
     if stats["leaked"]:
         logger.warning("left out %d training rows whose prompts are a benchmark's", stats["leaked"])
+    if shared := len(given) - len(parts["validation"]) if given else 0:
+        logger.warning("left out %d validation rows whose prompts are a benchmark's or a training row's", shared)
     return stats
+
+
+def _prompts(rows: Iterable[Row]) -> set[str]:
+    return {_key(row) for row in rows}
 
 
 def _key(row: Row) -> str:

@@ -17,13 +17,13 @@ from .chain import OUTPUTS, upstream
 
 # Rows of each split: Table 6 of arXiv 2408.07471, and the Hub's pages where it has none
 ROWS: dict[tuple[str, str], int] = {
-    ("ecqa", "train"): 7_598, ("ecqa", "test"): 2_194,
+    ("ecqa", "train"): 7_598, ("ecqa", "test"): 2_194, ("ecqa", "validation"): 1_090,
     ("qasc", "train"): 8_134, ("qasc", "test"): 926,
-    ("openbookqa", "test"): 500, ("strategyqa", "test"): 687,
+    ("openbookqa", "test"): 500, ("openbookqa", "validation"): 500, ("strategyqa", "test"): 687,
     ("arc_easy", "test"): 2_376, ("arc_challenge", "test"): 1_172,
     ("metamathqa", "train"): 40_000, ("gsm8k", "test"): 1_319, ("math", "test"): 5_000,
-    ("mawps", "test"): 2_065, ("tabmwp", "test"): 1_000,
-    ("math_500", "test"): 500, ("svamp", "test"): 300, ("asdiv", "test"): 2_305,
+    ("mawps", "test"): 2_065, ("tabmwp", "test"): 1_000, ("tabmwp", "validation"): 1_000,
+    ("math_500", "test"): 500, ("svamp", "test"): 300, ("svamp", "train"): 700, ("asdiv", "test"): 2_305,
     ("ultrachat_200k", "train"): 207_865, ("ultrafeedback", "train"): 61_135, ("ultrafeedback", "test"): 2_000,
     ("alpaca_eval", "test"): 805, ("arena_hard", "test"): 500,
 }  # fmt: skip
@@ -187,13 +187,14 @@ def _assumed(rows: int | None, task: str) -> Workload | None:
 def _made(recipe: dict[str, Any], split: str, tokenizer: Any) -> Workload | None:
     """What a data stage's recipe will write."""
     mixture = recipe.get("dataset_mixture", {})
-    name = "test_datasets" if split == "test" else "datasets"
-    whole = workload(_configs(mixture.get(name, [])), tokenizer)
+    given = mixture.get("test_datasets" if split == "test" else "datasets", [])
+    apart = recipe.get("validation_datasets", []) if split == "validation" else []
+    whole = workload(_configs(apart or given), tokenizer)
     if whole is None:
         return None
     rows = float(whole.rows)
     held_out = recipe.get("validation_fraction", 0.0)
-    rows *= {"train": 1 - held_out, "validation": held_out}.get(split, 1.0)
+    rows *= {"train": 1 - held_out, "validation": 1.0 if apart else held_out}.get(split, 1.0)
     drops = recipe.get("editor") == "openai" and recipe.get("template") == "closed"
     if drops and recipe.get("mode", "targeted") in ("targeted", "degrade"):
         rows *= 1 - FILTERED.get(whole.task or "", 0.0)

@@ -185,7 +185,9 @@ def scoring(argv: list[str], arguments: PreferenceArguments) -> Scoring:
         if file.stem != "validation":
             raise fail(str(path), "evaluates no test.jsonl of prepared data; name another by --eval_recipe")
         if not file.is_file() or not file.stat().st_size:
-            raise fail(str(file), "holds no rows; set validation_fraction where the data are prepared")
+            raise fail(
+                str(file), "holds no rows; set validation_datasets or validation_fraction where the data are prepared"
+            )
         files.append(str(file))
     if any(row.get("answer") is not None for file in files for row in read(id=file)):
         return Scoring(evaluate, ", ".join(files))
