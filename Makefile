@@ -202,10 +202,13 @@ DELTAS      := 1.0 1.5 2.0 2.5 3.0 3.5
 SPLITS      := 1 2 3 4 5 6
 variants     = $(patsubst $(1)/ablations/bridge_%,%,$(filter $(1)/ablations/bridge_%,$(RECIPES))) $(PROPORTIONS:%=proportion_%)
 
-# 1: setting, 2: proportion; the editor's replies are the setting's, so that nothing is asked twice
+# The response cache of a setting's own, where its recipe names none that several share.
+cache = $(if $(shell grep '^replies:' recipes/$(1)/bridge.yaml),,--replies $(OUT)/$(1)/replies.sqlite)
+
+# 1: setting, 2: proportion; the response cache is that of `bridge`, so that nothing is asked twice
 define PROPORTION_RULES
 $(OUT)/$(1)/ablations/bridge_proportion_$(2)/stats.json: | $(call reads,$(1)/bridge)
-	$$(STAGE) scripts/bridge.py recipes/$(1)/bridge.yaml --proportion $(2) --replies $(OUT)/$(1)/replies.sqlite --output_dir $$(@D)
+	$$(STAGE) scripts/bridge.py recipes/$(1)/bridge.yaml --proportion $(2) $(call cache,$(1)) --output_dir $$(@D)
 .PHONY: $(1)/ablations/bridge_proportion_$(2)
 $(1)/ablations/bridge_proportion_$(2): $(NEEDS) | $(OUT)/$(1)/ablations/bridge_proportion_$(2)/stats.json
 endef

@@ -137,6 +137,12 @@ def test_what_an_ablation_says_on_the_command_line(tmp_path: Path) -> None:
     assert options("dpo_bc_split_2")[1] == split
 
 
+def test_a_cache_that_the_recipe_names_is_not_overridden(tmp_path: Path) -> None:
+    lines = chain("mistral-7b/ultrafeedback/ablations/bridge_proportion_0.2", out=tmp_path)
+    assert "--proportion 0.2" in lines[-1]
+    assert "--replies" not in lines[-1]  # the recipe's own, which all models share
+
+
 @pytest.mark.parametrize(
     ("recipe", "options"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
 import subprocess
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bmc.asking.store import ReplyStore
 from bmc.bridge_config import BridgeConfig
 from bmc.config import AnalyzeConfig, DatasetConfig, DatasetMixture, Price, SampleConfig
 from bmc.planning import facts
@@ -178,6 +181,26 @@ def test_generation_and_bridging() -> None:
     assert found["cost"].startswith(f"about ${dollars:,.0f} for 15,732 requests")
     found = facts.bridging_facts(BridgeConfig(output_dir="o", dataset_mixture=mixture, model="llama3-70b"))
     assert found["cost"] == "the recipe's `prices` has none for llama3-70b"
+
+
+def test_a_shared_response_cache_is_told(tmp_path: Path) -> None:
+    """61,135 pairs (Table 6) of 350 + 180 + 2 × 320 tokens to read and 320 to write, at $10 and $30 a million."""
+    recipe = BridgeConfig(
+        output_dir="outputs/mistral-7b/ultrafeedback/bridge",
+        dataset_mixture=DatasetMixture(
+            datasets=[DatasetConfig(id="outputs/mistral-7b/ultrafeedback/prepare/train.jsonl")]
+        ),
+        prices={"gpt-4-0125-preview": Price(input=10, output=30)},
+        template="instruction",
+    )
+    found = facts.bridging_facts(recipe)
+    assert found["cost"] == f"about ${61_135 * (1_170 * 10 + 320 * 30) / 1e6:,.0f} for 61,135 requests"
+    assert found["paid once"] is None
+    shared = replace(recipe, replies=str(tmp_path / "shared.sqlite"))
+    assert facts.bridging_facts(shared)["paid once"].endswith("shared.sqlite, which holds 0 responses")
+    with contextlib.closing(ReplyStore(tmp_path / "shared.sqlite")) as cache:
+        asyncio.run(cache.put_all({"a": {}, "b": {}}))
+    assert facts.bridging_facts(shared)["paid once"].endswith("shared.sqlite, which holds 2 responses")
 
 
 def test_an_analysis() -> None:

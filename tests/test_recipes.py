@@ -186,6 +186,27 @@ def test_external_weights_are_for_the_tokens_that_are_trained(setting: str) -> N
     assert scored.chat_template == arguments.chat_template
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    sorted(path.relative_to(ROOT / "recipes/llama3-8b") for path in ROOT.glob("recipes/llama3-8b/**/bridge*.yaml")),
+)
+def test_models_that_send_equal_requests_share_a_response_cache(recipe: Path) -> None:
+    """UltraFeedback's pairs are the data set's own, whatever the model; QA's and math's are the model's."""
+    paths = [f"recipes/{model}/{recipe}" for model in ("llama3-8b", "mistral-7b", "qwen2.5-14b")]
+    configs = [parse([path], BridgeConfig)[0] for path in paths if Path(path).exists()]
+    assert {config.replies for config in configs} == {"outputs/ultrafeedback/replies.sqlite"}
+    message = [{"role": "user", "content": "x"}]
+    asked = [(config.request(message), config.mode, config.template, config.validators) for config in configs]
+    assert all(one == asked[0] for one in asked)
+
+
+def test_data_of_ultrafeedback_are_the_same_for_every_model() -> None:
+    models = ("llama3-8b", "mistral-7b", "qwen2.5-14b")
+    prepared = [parse([f"recipes/{model}/ultrafeedback/prepare.yaml"], PrepareConfig)[0] for model in models]
+    parts = [(config.dataset_mixture, config.validation_datasets) for config in prepared]
+    assert parts[0] == parts[1] == parts[2]
+
+
 @pytest.mark.parametrize("setting", ["llama2-7b/qa", "llama2-7b/math", "llama3-8b/ultrafeedback"])
 def test_ablations_of_the_bridging_phase(setting: str) -> None:
     def recipe(name: str) -> tuple[Any, ...]:

@@ -15,11 +15,11 @@ from server import ChatServer, Reply, part, says
 
 from bmc.bridge_config import BridgeConfig
 from bmc.bridging.edit import EditError
-from bmc.bridging.pipeline import bridge
+from bmc.bridging.pipeline import bridge, load, quote_for
 from bmc.bridging.prompts import SCORING
 from bmc.bridging.scores import number_words, read_scores, token_weights
 from bmc.bridging.words import words
-from bmc.config import DatasetConfig, DatasetMixture
+from bmc.config import DatasetConfig, DatasetMixture, Price
 from bmc.data.schema import assistant, user
 from bmc.errors import Faults
 
@@ -171,6 +171,22 @@ def test_there_is_a_weight_for_each_token_of_the_trainer(
     assert pair["original_chosen"] == row["chosen"]
     assert pair["bridged"] is False
     assert pair["edit_ratio"] == stats["edit_ratio"] == stats["original_edit_ratio"]
+
+
+def test_models_with_other_tokenizers_pay_once(folder: Path) -> None:
+    """The second model's estimate says so, its run sends nothing, and its weights are for tokens of its own."""
+    cache = {"replies": str(folder / "shared.sqlite"), "prices": {"gpt-4-0125-preview": Price(input=1e6, output=1e6)}}
+    with ChatServer(scripted) as server:
+        bridge(recipe(folder, server.url, [STRINGS], "bytes", **cache))
+        bytewise, asked = lines(folder, "train"), len(server.requests)
+        other = recipe(folder, server.url, [STRINGS], "merging", **cache | {"output_dir": str(folder / "b" / "out")})
+        found = quote_for(other, *load(other))
+        assert (asked, found.asked, found.dollars, found.kept_dollars) == (2, 0, 0.0, 2 * 12.0)
+        bridge(replace(other, max_cost_usd=1.0))  # a cap on what is paid, and nothing is
+        assert len(server.requests) == asked
+    (pair,) = bytewise
+    (merged,) = lines(folder / "b", "train")
+    assert len(pair["chosen_weights"]) > len(merged["chosen_weights"])
 
 
 def test_weights_worked_out_by_hand(folder: Path) -> None:

@@ -156,7 +156,7 @@ class Quote:
         told = f"about ${self.dollars:,.2f} (${price.input:g} and ${price.output:g} per million tokens{half})"
         if most is None:
             return told
-        over = self.kept_dollars + self.dollars > most
+        over = self.asked and self.kept_dollars + self.dollars > most
         return f"{told}; stops at max_cost_usd, ${most:,.2f}{', which is less' if over else ''}"
 
     def _minutes(self) -> str:

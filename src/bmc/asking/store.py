@@ -54,6 +54,9 @@ class KeptReplies:
         row = self.reading.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
         return json.loads(row[0]) if row else None
 
+    def __len__(self) -> int:
+        return int(self.reading.execute("SELECT count(*) FROM replies").fetchone()[0])
+
     def close(self) -> None:
         self.reading.close()
 

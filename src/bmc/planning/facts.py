@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from dataclasses import replace
@@ -134,7 +135,20 @@ def bridging_facts(config: BridgeConfig) -> Facts:
         return facts | {"cost": f"the recipe's `prices` has none for {config.model}"}
     rows = round(min(load.rows, config.limit or load.rows) * config.proportion)
     dollars = work.bridging_dollars(price, rows, load.prompt, load.response, config.template)
-    return facts | {"cost": f"about ${dollars * (0.5 if config.batch_api else 1):,.0f} for {rows:,} requests"}
+    cost = f"about ${dollars * (0.5 if config.batch_api else 1):,.0f} for {rows:,} requests"
+    return facts | {"cost": cost, "paid once": _shared_cache(config)}
+
+
+def _shared_cache(config: BridgeConfig) -> str | None:
+    """Where responses are kept that recipes in other folders find too, and how many there are; None for a recipe's own
+    cache."""
+    from ..asking.store import KeptReplies, replies_path
+
+    path = replies_path(config.replies, config.output_dir)
+    if path == replies_path(None, config.output_dir):
+        return None
+    with contextlib.closing(KeptReplies(path)) as cache:
+        return f"equal requests of other recipes share {path}, which holds {len(cache):,} responses"
 
 
 def data_facts(datasets: list[DatasetConfig], tests: list[DatasetConfig]) -> Facts:
