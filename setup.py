@@ -50,6 +50,7 @@ setup(
     packages=find_packages("src"),
     package_data={
         "bmc": [
+            "bridging/prompts/*.txt",
             "judging/*.yaml",  # a published prompt
             "web/*.css",
             "analysis/page/*.css",

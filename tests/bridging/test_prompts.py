@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bmc.bridging.edit import Case, Edit, EditError
 from bmc.bridging.prompts import PROMPTS, SCORING, _mark, read_reply, request, score_request
+from bmc.bridging.scores import LIMIT
 
 GOOD = "<verdict>good</verdict>"
 KINDS = list(PROMPTS)
@@ -32,6 +33,8 @@ def asked(mode: str, template: str, prompt: str = "x", chosen: str = "y_w", reje
 def test_there_is_a_prompt_for_each_mode_and_template() -> None:
     assert [(mode, template) for mode in SHOWN for template in ("closed", "instruction")] == KINDS
     assert len({prompt.text for prompt in PROMPTS.values()}) == len(KINDS)
+    assert f"from -{LIMIT} (" in SCORING.text
+    assert f" to {LIMIT} (" in SCORING.text
 
 
 @pytest.mark.parametrize(
