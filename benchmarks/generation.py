@@ -89,7 +89,9 @@ def measure(config: EvaluateConfig, tokenizer: Any, prompts: list[list[int]], ro
         with tempfile.TemporaryDirectory() as folder:
             runs: dict[str, Callable[[], list[Response]]] = {
                 "plain": lambda part=part: plain(model, tokenizer, part, config.max_new_tokens),
-                "ours": lambda part=part, folder=folder: generate(part, lambda: complete, Path(folder)),
+                "ours": lambda part=part, folder=folder: generate(
+                    part, [config] * len(part), lambda: complete, Path(folder)
+                ),
             }
             order = sorted(runs, reverse=number % 2 == 0)  # either is first in turn
             found = {name: timed(runs[name]) for name in order}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from vllm_double import Calls, SamplingParams, vllm_double
 
 from bmc import decoding
-from bmc.backends import backend, stop_ids
-from bmc.config import EvaluateConfig, GenerationArguments
+from bmc.backends import backend, batches, stop_ids
+from bmc.config import Decoding, EvaluateConfig, GenerationArguments
 from bmc.decoding import GumbelNoise, decode
 from bmc.errors import Faults
+from bmc.recipe import parse
 
 PROMPTS = [[10 + n, *range(20, 20 + n)] for n in (1, 30, 4, 9, 2, 17, 3, 3)]
 
@@ -160,7 +162,7 @@ def test_the_recipe_alone_decides_how_tokens_are_chosen(model_dir: Path, tokeniz
     model.save_pretrained(tmp_path)
     settings = config(tmp_path)
     complete = backend(settings, settings, tokenizer)
-    ((_, response),) = complete([PROMPTS[1]], [0])
+    ((_, response),) = complete([PROMPTS[1]], [0], [settings])
     assert (response["tokens"], response["finished"]) == (4, True)
     assert response["text"] == tokenizer.decode(plain[:3], skip_special_tokens=True)
 
@@ -169,6 +171,43 @@ def config(model_dir: Path, **changed: Any) -> EvaluateConfig:
     return EvaluateConfig(
         output_dir="unused", model_name_or_path=str(model_dir), dtype="float32", max_new_tokens=6, **changed
     )
+
+
+def test_each_benchmark_is_generated_in_its_own_way(model_dir: Path, tokenizer: Any) -> None:
+    """Prompts of three benchmarks, mixed: what each gets is what it gets alone."""
+    own = {"alpaca_eval": Decoding(temperature=0.9), "gsm8k": Decoding(max_new_tokens=3)}
+    settings = config(model_dir, benchmarks=own, batch_size=2)
+    sources = ["alpaca_eval", "arena_hard", "gsm8k", None] * 2
+    ways = [settings.decoding(source) for source in sources]
+    assert [(way.temperature, way.max_new_tokens) for way in ways[:4]] == [(0.9, 6), (0.0, 6), (0.0, 3), (0.0, 6)]
+    assert [places for _, places in batches(ways, 2)] == [[0, 4], [1, 3], [5, 7], [2, 6]]
+    complete = backend(settings, settings, tokenizer)
+    mixed = dict(complete(PROMPTS, list(range(8)), ways))
+    for place, source in enumerate(sources):
+        given = {} if source is None else vars(own.get(source, Decoding()))
+        alone = replace(settings, benchmarks={}, **{key: value for key, value in given.items() if value is not None})
+        ((_, response),) = complete([PROMPTS[place]], [place], [alone])
+        assert mixed[place] == response
+    assert max(mixed[place]["tokens"] for place in (2, 6)) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (
+            "{alpaca_evil: {temperature: 1}}",
+            r"benchmarks.alpaca_evil: is no known benchmark \(did you mean 'alpaca_eval'",
+        ),
+        ("{alpaca_eval: {temperature: -1}}", "benchmarks.alpaca_eval.temperature: must be 0 or more|temperature"),
+        ("{alpaca_eval: {top_k: 3}}", "top_k"),
+        ("{alpaca_eval: {}}", "benchmarks.alpaca_eval: is empty"),
+    ],
+)
+def test_settings_of_a_benchmark_are_judged(words: str, what: str) -> None:
+    argv = ["--model_name_or_path", "m", "--output_dir", "o", "--dataset_mixture", "{datasets: [{source: gsm8k}]}"]
+    with pytest.raises(Faults, match=what) as caught:
+        parse([*argv, "--benchmarks", words], EvaluateConfig)
+    assert len(caught.value.faults) == 1
 
 
 @pytest.mark.parametrize(
@@ -191,13 +230,13 @@ def test_vllm_is_given_the_same_tokens_ends_and_seeds(
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
     settings = config(tmp_path, backend="vllm", temperature=0.5, top_p=0.9, batch_size=4, tensor_parallel_size=2)
-    complete = backend(settings, settings, tokenizer, longest=31)
+    complete = backend(settings, settings, tokenizer, longest=37)
     given = {key: calls.engine[key] for key in ("model", "tensor_parallel_size", "max_model_len", "max_num_seqs")}
     assert given == {"model": str(tmp_path), "tensor_parallel_size": 2, "max_model_len": 37, "max_num_seqs": 4}
-    found = list(complete(PROMPTS[:3], [11, 12, 13]))
+    found = list(complete(PROMPTS[:3], [11, 12, 13], [settings, settings, replace(settings, temperature=0.0)]))
     assert [prompt for prompt, _ in calls.requests] == [{"prompt_token_ids": prompt} for prompt in PROMPTS[:3]]
     assert [params for _, params in calls.requests] == [
-        SamplingParams(0.5, 0.9, 6, seed, [2, 7]) for seed in (11, 12, 13)
+        SamplingParams(temperature, 0.9, 6, seed, [2, 7]) for temperature, seed in ((0.5, 11), (0.5, 12), (0.0, 13))
     ]
     text = tokenizer.decode([65, 66])
     ended, cut = ({"text": text, "tokens": n, "finished": n == 3} for n in (3, 2))

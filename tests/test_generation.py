@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bmc.config import GenerationArguments
 from bmc.generation import KEEP, generate, keys_of, seed_of, share
 
 
@@ -46,8 +47,8 @@ class Echo:
     def __call__(self) -> Any:
         return self.complete
 
-    def complete(self, prompts: list[list[int]], seeds: list[int]) -> Any:
-        assert len(prompts) == len(seeds)
+    def complete(self, prompts: list[list[int]], seeds: list[int], settings: list[Any]) -> Any:
+        assert len(prompts) == len(seeds) == len(settings)
         for start in range(0, len(prompts), 2):
             for place in reversed(range(start, min(start + 2, len(prompts)))):
                 if len(self.asked) == self.dies:
@@ -57,10 +58,11 @@ class Echo:
 
 
 PROMPTS = [[0] * length for length in (3, 9, 1, 5, 7, 2)]
+SETTINGS = [GenerationArguments()] * len(PROMPTS)
 
 
 def texts(folder: Path, backend: Echo) -> list[str]:
-    return [response["text"] for response in generate(PROMPTS, backend, folder)]
+    return [response["text"] for response in generate(PROMPTS, SETTINGS, backend, folder)]
 
 
 def test_responses_are_in_the_order_of_the_prompts(tmp_path: Path) -> None:
@@ -105,13 +107,13 @@ def test_what_other_processes_kept_is_used_and_folded_into_one_file(tmp_path: Pa
 def test_other_prompts_find_what_is_theirs_alone(tmp_path: Path) -> None:
     texts(tmp_path, Echo())
     backend = Echo()
-    generate([[0] * 5, [0] * 4, [0] * 5], backend, tmp_path)
+    generate([[0] * 5, [0] * 4, [0] * 5], SETTINGS[:3], backend, tmp_path)
     assert sorted(backend.asked) == [4, 5]  # of two equal prompts, each has a response of its own
 
 
 def test_a_run_that_is_complete_loads_no_model(tmp_path: Path) -> None:
     texts(tmp_path, Echo())
-    assert [response["text"] for response in generate(PROMPTS, lambda: 1 / 0, tmp_path)] == [
+    assert [response["text"] for response in generate(PROMPTS, SETTINGS, lambda: 1 / 0, tmp_path)] == [
         "3",
         "9",
         "1",
@@ -119,4 +121,4 @@ def test_a_run_that_is_complete_loads_no_model(tmp_path: Path) -> None:
         "7",
         "2",
     ]
-    assert generate([], lambda: 1 / 0, tmp_path) == []
+    assert generate([], [], lambda: 1 / 0, tmp_path) == []

@@ -233,6 +233,14 @@ def test_the_released_codes_weights() -> None:
     assert len(re.findall(r"\.(?=\s|$)", told)) == 4
 
 
+@pytest.mark.parametrize("model", ["llama3-8b", "mistral-7b", "qwen2.5-14b"])
+def test_each_chat_benchmark_is_generated_as_released(model: str) -> None:
+    """eval/alpacaeval2 and eval/arenahard of YJiangcm/BMC: temperature 0.9 and 0.0, 2,048 new tokens, no top-p."""
+    (config,) = parse([f"recipes/{model}/ultrafeedback/eval.yaml"], EvaluateConfig)
+    ways = [config.decoding(name) for name in ("alpaca_eval", "arena_hard")]
+    assert [(way.temperature, way.top_p, way.max_new_tokens) for way in ways] == [(0.9, 1.0, 2048), (0.0, 1.0, 2048)]
+
+
 @pytest.mark.parametrize("setting", PAPER)
 def test_the_papers_settings_hold_no_training_row_out(setting: str) -> None:
     (config,) = parse([f"recipes/{setting}/prepare.yaml"], PrepareConfig)

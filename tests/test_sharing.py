@@ -85,9 +85,9 @@ from bmc import stages
 def backend(*given, real=stages.backend):
     complete = real(*given)
 
-    def mortal(prompts, seeds):
+    def mortal(prompts, *rest):
         Path({noted!r}, f"asked.{{os.environ['RANK']}}").write_text(str(len(prompts)))
-        for number, found in enumerate(complete(prompts, seeds)):
+        for number, found in enumerate(complete(prompts, *rest)):
             if number == 2 and os.environ["RANK"] == "1":
                 while not Path({noted!r}, "asked.0").exists():  # the launcher would end it before it has begun
                     time.sleep(0.05)
@@ -122,7 +122,7 @@ def test_a_process_that_is_killed_loses_no_finished_row(
 
     def backend(*given: Any) -> Any:
         complete = real(*given)
-        return lambda prompts, seeds: (asked.append(len(prompts)), complete(prompts, seeds))[1]
+        return lambda prompts, *rest: (asked.append(len(prompts)), complete(prompts, *rest))[1]
 
     monkeypatch.setattr(stages, "backend", backend)
     alone("killed", script, recipe | {"batch_size": 2})

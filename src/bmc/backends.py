@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from .config import GenerationArguments
+from .engine_guard import MARK, engine_guard
 from .errors import fail
-from .generation import Complete, Prompts, Response
+from .generation import Complete, Prompts, Response, Settings
 
 # What a launcher tells its processes; vLLM's engines, which start processes of their own, must not take it for theirs.
 _LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
@@ -21,10 +22,10 @@ def backend(args: GenerationArguments, model_args: Any, tokenizer: Any, longest:
     """The recipe's backend, its model loaded.
 
     Args:
-        args: Which, and how tokens are chosen.
+        args: Which, and how large its batches are.
         model_args: The recipe's `ModelArguments`.
         tokenizer: Decodes.
-        longest: Tokens of the longest prompt, where that is known; vLLM makes room for no more.
+        longest: Tokens of the longest prompt with its response, where that is known; vLLM makes room for no more.
 
     Raises:
         Faults: There is no such model, or vLLM can't run it.
@@ -44,13 +45,26 @@ def _transformers(args: GenerationArguments, model_args: Any, tokenizer: Any) ->
     eos = stop_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id)
     model.generation_config = GenerationConfig()  # the recipe alone says how tokens are chosen, as with vLLM
 
-    def complete(prompts: Prompts, seeds: list[int]) -> Iterator[tuple[int, Response]]:
-        for start in range(0, len(prompts), args.batch_size):
-            batch = slice(start, start + args.batch_size)
-            for place, ids in decode(model, prompts[batch], seeds[batch], args, eos, tokenizer.pad_token_id):
-                yield start + place, response_of(ids, eos, tokenizer)
+    def complete(prompts: Prompts, seeds: list[int], settings: Settings) -> Iterator[tuple[int, Response]]:
+        for own, batch in batches(settings, args.batch_size):
+            ids, noise = [prompts[place] for place in batch], [seeds[place] for place in batch]
+            for place, new in decode(model, ids, noise, own, eos, tokenizer.pad_token_id):
+                yield batch[place], response_of(new, eos, tokenizer)
 
     return complete
+
+
+def batches(settings: Settings, size: int) -> Iterator[tuple[GenerationArguments, list[int]]]:
+    """Deal prompts out in batches of one setting each, in their order: `(setting, places of the prompts)`."""
+    groups: list[tuple[GenerationArguments, list[int]]] = []
+    for place, own in enumerate(settings):
+        group = next((places for known, places in groups if known == own), None)
+        if group is None:
+            groups.append((own, group := []))
+        group.append(place)
+    for own, places in groups:
+        for start in range(0, len(places), size):
+            yield own, places[start : start + size]
 
 
 def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: int | None) -> Complete:
@@ -64,7 +78,7 @@ def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: i
             "is an adapter, which vLLM doesn't load by itself; merge it into its model, or choose backend: transformers"
         )
         raise fail("model_name_or_path", what)
-    with _engine_environment(own_gpus(args.tensor_parallel_size)):
+    with _engine_environment(own_gpus(args.tensor_parallel_size), engine_guard().mark):
         from vllm import LLM, SamplingParams
 
         model = LLM(
@@ -74,18 +88,19 @@ def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: i
             trust_remote_code=model_args.trust_remote_code,
             dtype=model_args.dtype,
             tensor_parallel_size=args.tensor_parallel_size,
-            max_model_len=None if longest is None else longest + args.max_new_tokens,
+            max_model_len=longest,
             max_num_seqs=args.batch_size,
+            use_tqdm_on_load=False,
         )
     eos = stop_ids(_model_eos(model_args), tokenizer.eos_token_id)
 
-    def complete(prompts: Prompts, seeds: list[int]) -> Iterator[tuple[int, Response]]:
+    def complete(prompts: Prompts, seeds: list[int], settings: Settings) -> Iterator[tuple[int, Response]]:
         engine = model.llm_engine
-        for place, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        for place, (prompt, seed, own) in enumerate(zip(prompts, seeds, settings, strict=True)):
             sampling = SamplingParams(
-                temperature=args.temperature,
-                top_p=args.top_p,
-                max_tokens=args.max_new_tokens,
+                temperature=own.temperature,
+                top_p=own.top_p,
+                max_tokens=own.max_new_tokens,
                 seed=seed,
                 stop_token_ids=eos,
             )
@@ -106,9 +121,12 @@ def check_vllm(key: str) -> None:
 
 
 @contextlib.contextmanager
-def _engine_environment(gpus: range) -> Iterator[None]:
-    """Has this process's engine see its own GPUs alone, and nothing of the launcher that started this process."""
+def _engine_environment(gpus: range, guard: str) -> Iterator[None]:
+    """Have this process's engine see its own GPUs alone, nothing of the launcher that started this process, and the
+    mark of its guard; and have it print errors only, unless VLLM_LOGGING_LEVEL says otherwise."""
     given = dict(os.environ)
+    os.environ[MARK] = guard
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if gpus:
         visible = given.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus.stop)))
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[gpus.start : gpus.stop])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -159,6 +159,10 @@ class GenerationArguments:
     data_parallel_size: Positive = 1
     tensor_parallel_size: Positive = 1
 
+    def decoding(self, source: str | None) -> GenerationArguments:
+        """Return how responses to the prompts of a data set are generated: all alike, but in an evaluation."""
+        return self
+
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.tensor_parallel_size > 1 and self.backend != "vllm":
             yield "tensor_parallel_size", "only backend: vllm reads it; leave it out, or set that backend"
@@ -294,8 +298,44 @@ class AskingArguments:
 
 
 @dataclass(kw_only=True)
+class Decoding:
+    """How one benchmark's responses are generated, where that differs; names as in `GenerationArguments`."""
+
+    temperature: Annotated[float, Field(ge=0.0)] | None = None
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    max_new_tokens: Positive | None = None
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(kw_only=True)
 class EvaluateConfig(GenerationArguments, StageArguments, DataArguments, ModelArguments):
-    """Recipe of `scripts/evaluate.py`: greedy answers to the test rows, scored."""
+    """Recipe of `scripts/evaluate.py`: responses to the test rows, greedy by default, scored.
+
+    Attributes:
+        benchmarks: Benchmark (a row's `source`) → `temperature`, `top_p`, `max_new_tokens` where they differ from the
+            recipe's.
+    """
+
+    benchmarks: dict[str, Decoding] = field(default_factory=dict)
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        from .data.sources import SOURCES
+        from .errors import did_you_mean
+
+        yield from super().faults()
+        for name, own in self.benchmarks.items():
+            if name not in SOURCES:
+                hint = did_you_mean(name, list(SOURCES))
+                yield f"benchmarks.{name}", f"is no known benchmark{hint}; choose from {', '.join(SOURCES)}"
+            elif own == Decoding():
+                yield f"benchmarks.{name}", "is empty; give temperature, top_p or max_new_tokens, or remove it"
+
+    def decoding(self, source: str | None) -> GenerationArguments:
+        """Return how responses to a benchmark's prompts are generated."""
+        own = self.benchmarks.get(source or "")
+        given = {} if own is None else {key: value for key, value in vars(own).items() if value is not None}
+        return replace(self, **given)
 
 
 @dataclass(kw_only=True)

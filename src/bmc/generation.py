@@ -15,22 +15,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from .config import GenerationArguments
 from .ranks import everyones, processes, rank
 from .runtime import is_main_process, write_jsonl, writing
 
 Response = dict[str, Any]  # {"text": str, "tokens": int, "finished": bool}
 Prompts = list[list[int]]
-Complete = Callable[[Prompts, list[int]], Iterator[tuple[int, Response]]]
+Settings = list[GenerationArguments]  # how each prompt's response is generated
+Complete = Callable[[Prompts, list[int], Settings], Iterator[tuple[int, Response]]]
 KEEP = "responses.partial.jsonl"
 
 
-def generate(prompts: Prompts, load: Callable[[], Complete], folder: Path, seed: int = 0) -> list[Response]:
+def generate(
+    prompts: Prompts, settings: Settings, load: Callable[[], Complete], folder: Path, seed: int = 0
+) -> list[Response]:
     """One response to each prompt, in their order, in every process.
 
     Args:
         prompts: Token ids.
-        load: Loads the model and gives a backend, `(prompts, a seed each) → (place of a prompt, its response), …` as
-            they end; called where there is anything to do.
+        settings: How the response to each is generated.
+        load: Loads the model and gives a backend, `(prompts, a seed each, settings) → (place of a prompt, its
+            response), …` as they end; called where there is anything to do.
         folder: Where finished responses are kept, in `KEEP`; it is removed by whoever has written the results.
         seed: Of the sampling. A response depends on it, the prompt, and how many equal prompts stand before it.
 
@@ -40,7 +45,7 @@ def generate(prompts: Prompts, load: Callable[[], Complete], folder: Path, seed:
     keys = keys_of(prompts)
     kept = {key: response for found in everyones(_read(folder)) for key, response in found.items()}
     todo = share([len(prompt) for prompt in prompts], [key in kept for key in keys], rank(), processes())
-    new = _complete(prompts, keys, todo, load, folder, seed) if todo else {}
+    new = _complete(prompts, settings, keys, todo, load, folder, seed) if todo else {}
     for theirs in everyones(new):
         kept |= theirs
     if is_main_process():
@@ -72,7 +77,13 @@ def seed_of(seed: int, key: str) -> int:
 
 
 def _complete(
-    prompts: Prompts, keys: list[str], todo: list[int], load: Callable[[], Complete], folder: Path, seed: int
+    prompts: Prompts,
+    settings: Settings,
+    keys: list[str],
+    todo: list[int],
+    load: Callable[[], Complete],
+    folder: Path,
+    seed: int,
 ) -> dict[str, Response]:
     """This process's part, each response kept as it ends. The bar is the first process's, and of its own part."""
     from tqdm import tqdm
@@ -86,7 +97,8 @@ def _complete(
         tqdm(total=total, initial=total - len(todo), unit="row", desc=what, disable=not is_main_process()) as bar,
     ):
         seeds = [seed_of(seed, keys[place]) for place in todo]
-        for number, response in complete([prompts[place] for place in todo], seeds):
+        ours = [prompts[place] for place in todo], seeds, [settings[place] for place in todo]
+        for number, response in complete(*ours):
             key = keys[todo[number]]
             new[key] = response
             with writing(folder):

@@ -111,12 +111,13 @@ def own_gpus(each: int = 1) -> range:
     return range(first, first + each)
 
 
-def check_room(args: Any, prompts: dict[int, list[int]], where: str) -> None:
+def check_room(args: Any, prompts: dict[int, list[int]], settings: dict[int, Any], where: str) -> None:
     """Looks whether prompts and their responses fit the model's context.
 
     Args:
-        args: The recipe's `ModelArguments` and `GenerationArguments`.
+        args: The recipe's `ModelArguments`.
         prompts: Token ids by their rows' places, from 0.
+        settings: How the response to each is generated; `max_new_tokens` is read.
         where: What to call the data in a fault.
 
     Raises:
@@ -125,7 +126,7 @@ def check_room(args: Any, prompts: dict[int, list[int]], where: str) -> None:
     from transformers import AutoConfig
     from transformers.utils.peft_utils import find_adapter_config_file
 
-    name, revision, new = args.model_name_or_path, args.model_revision, args.max_new_tokens
+    name, revision = args.model_name_or_path, args.model_revision
     if adapter := find_adapter_config_file(name, revision=revision):
         name, revision = json.loads(Path(adapter).read_text(encoding="utf-8"))["base_model_name_or_path"], "main"
     config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=args.trust_remote_code)
@@ -140,6 +141,8 @@ def check_room(args: Any, prompts: dict[int, list[int]], where: str) -> None:
         more = f" ({over:,} rows are too long)" if over > 1 else ""
         mend = "shorten or remove it, or take a model with a longer context"
         raise fail(f"{where}: row {place + 1}", f"{what}{more}; {mend}")
+    place = max(prompts, key=lambda place: len(prompts[place]) + settings[place].max_new_tokens)
+    longest, new = len(prompts[place]), settings[place].max_new_tokens
     if longest + new > context:
         what = f"{new:,} more than the {longest:,} tokens of row {place + 1}'s prompt exceed the model's context of"
         raise fail("max_new_tokens", f"{what} {context:,}; {context - longest:,} are the most")

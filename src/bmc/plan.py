@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .config import DatasetConfig, EvaluateConfig, SampleConfig
+from .config import DatasetConfig, EvaluateConfig, GenerationArguments, SampleConfig
 from .runtime import is_main_process
 
 
@@ -52,12 +52,18 @@ def _processes(config: SampleConfig | EvaluateConfig) -> str | None:
     return several if config.data_parallel_size > 1 else None
 
 
+def _decoding(settings: GenerationArguments) -> str:
+    how = f"temperature {settings.temperature:g}, top-p {settings.top_p:g}" if settings.temperature else "greedy"
+    return f"{how}, at most {settings.max_new_tokens} new tokens"
+
+
 def describe_generation(config: SampleConfig | EvaluateConfig) -> dict[str, Any]:
     """Model, decoding and output of a generating stage."""
-    decoding = f"temperature {config.temperature:g}, top-p {config.top_p:g}" if config.temperature else "greedy"
+    own = {name: _decoding(config.decoding(name)) for name in getattr(config, "benchmarks", {})}
     return {
         "model": config.model_name_or_path,
-        "decoding": f"{decoding}, at most {config.max_new_tokens} new tokens",
+        "decoding": _decoding(config),
+        **{f"decoding of {name}": what for name, what in own.items()},
         "backend": f"{config.backend}, batches of {config.batch_size}",
         "processes": _processes(config),
         "output": config.output_dir,

@@ -61,13 +61,15 @@ def respond(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], list[Resp
     rows, tokenizer = load_prompts(config)
     beginnings = [_beginning(config, tokenizer, row) for row in rows]
     prompts = {place: start[0] for place, start in enumerate(beginnings) if isinstance(start, tuple)}
-    check_room(config, prompts, names(config.dataset_mixture.datasets))
+    settings = {place: config.decoding(rows[place].get("source")) for place in prompts}
+    check_room(config, prompts, settings, names(config.dataset_mixture.datasets))
     folder = claim(config.output_dir, recipe_of(config), config, rows=rows)
     if _continues(config):
         tokenizer = Continuing(tokenizer)
-    longest = max(map(len, prompts.values()), default=0)
+    longest = max((len(prompt) + settings[place].max_new_tokens for place, prompt in prompts.items()), default=0)
     load = partial(backend, config, config, tokenizer, longest)
-    generated = dict(zip(prompts, generate([*prompts.values()], load, folder, config.seed), strict=True))
+    responses = generate([*prompts.values()], [*settings.values()], load, folder, config.seed)
+    generated = dict(zip(prompts, responses, strict=True))
     if not is_main_process():
         raise SystemExit
     return rows, [_response(start, generated.get(place, {})) for place, start in enumerate(beginnings)], folder

@@ -17,7 +17,7 @@ from .cells import listed
 from .differences import Hits
 from .runs import Run, dict_of, dicts_of
 
-SETTINGS = ("backend", "dtype", "max_new_tokens", "temperature", "top_p")
+SETTINGS = ("backend", "dtype", "max_new_tokens", "temperature", "top_p", "benchmarks")
 NO_RECORD = "not recorded"
 MOST_WAYS = 4  # that are told of one thing
 

@@ -113,7 +113,7 @@ class Local:
             self.complete = backend(self.arguments, self.model, self.tokenizer)
         # a seed of the request's own: one that is made again samples the same
         seeds = [int(request.key[:15], 16) for request in batch]
-        found = dict(self.complete([request.ids for request in batch], seeds))
+        found = dict(self.complete([request.ids for request in batch], seeds, [self.arguments] * len(batch)))
         return [found[place] for place in range(len(batch))]
 
     def stop(self) -> None:

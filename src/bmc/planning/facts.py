@@ -107,7 +107,8 @@ def generation_facts(config: SampleConfig | EvaluateConfig) -> Facts:
         return facts
     model, card = found[0], GPUS[config.gpu]
     width = 4 if config.dtype == "float32" else 2
-    longest = int(load.prompt) + config.max_new_tokens
+    most = max(config.decoding(name).max_new_tokens for name in (None, *getattr(config, "benchmarks", ())))
+    longest = int(load.prompt) + most
     shared, cards = config.tensor_parallel_size, config.tensor_parallel_size * config.data_parallel_size
     if config.backend == "transformers":
         need = memory.generating(model, config.batch_size, longest, width, on_gpu=True)
@@ -117,7 +118,7 @@ def generation_facts(config: SampleConfig | EvaluateConfig) -> Facts:
         weights = model.parameters * width / shared
         fits = "yes" if weights <= work.VLLM_SHARE * card.memory_gib * GIB else "NO; raise tensor_parallel_size"
         facts |= {"memory a card": f"{gibibytes(weights)} of weights", f"fits {shared} × {config.gpu}": fits}
-    new = min(load.response or config.max_new_tokens, config.max_new_tokens)
+    new = min(load.response or most, most)
     seconds = work.generating_seconds(model, load.rows, load.prompt, new, config.batch_size, card) / cards
     where = f"{cards} × {config.gpu}" if cards > 1 else f"one {config.gpu}"
     assumed = f"{work.EFFICIENCY:.0%} of its peak and bandwidth"
