@@ -111,10 +111,9 @@ def test_architecture_names_every_module() -> None:
 
 
 def test_house_rules_hold() -> None:
-    """Short files, thin scripts, nothing that imports them, no path of a machine."""
+    """Thin scripts, nothing that imports them, no path of a machine."""
     for path in (ROOT / "src").rglob("*.py"):
         text = path.read_text()
-        assert text.count("\n") <= 400, path
         assert not re.search(r"^(from|import) scripts", text, re.MULTILINE), path
     for path in (ROOT / "scripts").glob("*.py"):
         assert path.read_text().count("\n") <= 60, path
