@@ -1,6 +1,12 @@
 """The only list of dependencies. `constraints.txt` pins the versions that are tested together."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"', (ROOT / "src/bmc/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
 
 CORE = [
     "torch>=2.8",
@@ -43,13 +49,25 @@ EXTRAS = {
 
 setup(
     name="bmc",
-    version="0.1.0",
+    version=VERSION[1],
     description="Preference optimisation with bridged pairs and token weights (DPO-BMC)",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
+    keywords=["preference optimization", "DPO", "alignment", "language models", "RLHF"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     package_dir={"": "src"},
     packages=find_packages("src"),
     package_data={
         "bmc": [
+            "py.typed",
             "bridging/prompts/*.txt",
             "judging/*.yaml",  # a published prompt
             "web/*.css",

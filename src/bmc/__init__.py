@@ -6,6 +6,8 @@ Names are imported when they are first used, so that `import bmc` costs nothing.
 from importlib import import_module
 from typing import Any
 
+__version__ = "0.1.0"
+
 _HOME = {
     "BMCConfig": "bmc.training_config",
     "BMCTrainer": "bmc.preference.trainer",
@@ -13,7 +15,7 @@ _HOME = {
     "bmc_weights": "bmc.preference.weights",
     "token_diff": "bmc.preference.diff",
 }
-__all__ = sorted(_HOME)
+__all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:
