@@ -97,7 +97,7 @@ def weigh(
     lengths = responses.sum(dim=-1).clamp(min=1).to(logps.dtype)
     sums = [values.sum(dim=-1) for values in (weighted, ref_weights * responses * ref_logps)]
     sums += [lengths, (weighted * differs).sum(dim=-1)]
-    return Pairs(*(side for values in sums for side in values.unbind(1)), chosen_plain_logps=plain[:, 0].sum(dim=-1))
+    return Pairs(*[side for values in sums for side in values.unbind(1)] + [plain[:, 0].sum(dim=-1)])
 
 
 def sigmoid(pairs: Pairs, *, beta: float) -> Tensor:
