@@ -23,6 +23,10 @@ from .packing import Tree
 
 TREE_ATTENTION = "bmc_tree"
 KINDS = {"full_attention", "sliding_attention"}
+# what models hand to their attention beside masks, and what changes no result here
+HARMLESS = {
+    "position_ids", "cache_position", "use_cache", "output_hidden_states", "output_router_logits", "return_dict",
+}  # fmt: skip
 
 
 class Run(NamedTuple):
@@ -50,9 +54,10 @@ def tree_attention(
     scaling: float | None = None,
     trees: tuple[Tree, ...] | None = None,
     sliding_window: int | None = None,
+    is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface; SDPA's own where there are no trees.
+    """Attend over trees, or as SDPA does where there are none; transformers' attention interface.
 
     Args:
         module: The attention layer.
@@ -64,16 +69,28 @@ def tree_attention(
         scaling: Of the scores.
         trees: One a row.
         sliding_window: Tokens that a token sees of its path, itself included; None for all.
+        is_causal: Whether tokens don't see those after them; None for yes.
         kwargs: What else a model hands to its attention.
 
     Returns:
         `((R, S, heads, head size), None)`.
+
+    Raises:
+        RuntimeError: The model gave no trees where its mask says that there are some.
+        NotImplementedError: The model wants something of its attention that trees don't have (a soft cap, sinks).
     """
     if trees is None:
         if attention_mask is not None and attention_mask.numel() == 1:
             raise RuntimeError(f"{type(module).__name__} was given no trees; set prefix_sharing and packing to false")
+        kwargs |= {} if is_causal is None else {"is_causal": is_causal}
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    key, value = (repeat_kv(states, module.num_key_value_groups) for states in (key, value))
+    given = {name for name, value in kwargs.items() if value is not None and value is not False}
+    unknown = sorted(given - HARMLESS)
+    if is_causal is False:
+        unknown.append("is_causal=False")
+    if unknown:
+        raise NotImplementedError(f"{type(module).__name__} asks its attention for {', '.join(unknown)}")
+    key, value = (repeat_kv(states, query.size(1) // states.size(1)) for states in (key, value))
     rows = zip(query.split(1), key.split(1), value.split(1), trees, strict=True)
     output = torch.cat([_attend(*row, sliding_window, dropout, scaling) for row in rows])
     return output.transpose(1, 2).contiguous(), None
@@ -156,7 +173,8 @@ def attention_arguments(config: Any, trees: tuple[Tree, ...], positions: Tensor)
 
 
 def obstacle(model: Any) -> str | None:
-    """Why a causal language model, perhaps with an adapter, can't take trees; None if it can."""
+    """Say why a causal language model, perhaps with an adapter, can't take trees; None where only a trial can tell
+    (`bmc.preference.tree_check`)."""
     lm = causal_lm(model)
     config = lm.config.get_text_config()
     attention, kinds = config._attn_implementation, set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -170,11 +188,12 @@ def obstacle(model: Any) -> str | None:
     return None
 
 
-def use_tree_attention(model: Any) -> None:
-    """Has a model that uses SDPA see trees where they are given; everything else stays as it was."""
+def use_tree_attention(model: Any, wanted: bool = True) -> None:
+    """Have a model that uses SDPA see trees where they are given, or no longer; everything else stays as it was."""
     lm = causal_lm(model)
-    if lm.config.get_text_config()._attn_implementation == "sdpa":
-        lm.set_attn_implementation(TREE_ATTENTION)
+    before, after = ("sdpa", TREE_ATTENTION) if wanted else (TREE_ATTENTION, "sdpa")
+    if lm.config.get_text_config()._attn_implementation == before:
+        lm.set_attn_implementation(after)
 
 
 def causal_lm(model: Any) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import is_peft_model, send_to_device
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -29,9 +30,12 @@ from .losses import LOSSES, REFERENCE_FREE, Pairs, hyperparameters, weigh
 from .metrics import FallingRewards, kl, reward_metrics, token_metrics, weight_shares
 from .reference import ReferenceCache, add_reference_logps, default_cache, model_digest
 from .stop_words import stop_word_ids
+from .tree_check import compare, longest, sequences
 from .weights import WEIGHT_COLUMNS, bmc_weights, check_weights
 
 logger = logging.getLogger(__name__)
+
+UNKNOWN_LENGTH = 1024  # tokens of the longest sequence of a streamed data set without max_length
 
 
 class BMCTrainer(SteadyTraining, DPOTrainer):
@@ -52,6 +56,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
     args: BMCConfig
     _signature_columns: list[str]
     _layout_chosen = False
+    _checked: tuple[Any, ...] = ()
     _precompute_engine: Any
 
     def __init__(
@@ -86,6 +91,9 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         self.precompute_ref_logps &= not self.reference_free
         self.add_callback(FallingRewards())
         self._choose_layout()
+        self._check_trees(self.ref_model)
+        if not self._sharded:
+            self._check_trees(self.model)
 
     # data: tokenise as TRL does, mark the differing tokens, perhaps run the reference
 
@@ -132,6 +140,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
             # as in TRL: the policy isn't on its device yet, so an inference engine places and gathers it
             self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
         model = self.ref_model or self._precompute_engine or self.model
+        self._check_trees(model)
         digest = model_digest(self.accelerator.unwrap_model(self.ref_model or self.model), self.accelerator)
         return add_reference_logps(
             dataset,
@@ -144,26 +153,83 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         )
 
     def _choose_layout(self) -> None:
-        """Shares prefixes and packs where the recipe and the models allow it, and says where they don't; once."""
+        """Share prefixes and pack where the recipe and the models' classes allow it; once."""
         if self._layout_chosen:
             return
         self._layout_chosen = True
-        models = [self.accelerator.unwrap_model(model) for model in (self.model, self.ref_model) if model is not None]
+        models = self._models()
         reason = next(filter(None, map(obstacle, models)), None)
         if self.aux_loss_enabled:
             reason = "the router's auxiliary loss counts every token"
         if self.compute_metrics is not None:
             reason = "compute_metrics is to see the logits of two sequences a pair"
-        wanted = {key: getattr(self.args, key) is not False for key in ("prefix_sharing", "packing")}
-        if reason and any(wanted.values()):
-            logger.warning(
-                "%s: two padded sequences a pair, since %s", " and ".join(filter(wanted.get, wanted)), reason
-            )
-        for key, value in wanted.items():
-            setattr(self.data_collator, key, value and reason is None)
+        for key in ("prefix_sharing", "packing"):
+            setattr(self.data_collator, key, getattr(self.args, key) is not False)
+        if reason:
+            self._pad_pairs(reason)
         for model in models:
-            use_tree_attention(model)
             keep_predictors(model)
+            use_tree_attention(model, self.data_collator.prefix_sharing or self.data_collator.packing)
+
+    @property
+    def _sharded(self) -> bool:
+        """Whether the policy can't run before an engine has prepared it for training."""
+        return bool(self.is_deepspeed_enabled or self.is_fsdp_enabled)
+
+    def _models(self) -> list[Any]:
+        return [self.accelerator.unwrap_model(model) for model in (self.model, self.ref_model) if model is not None]
+
+    def _pad_pairs(self, reason: str) -> None:
+        """Take two padded sequences a pair, and say why where something else was wanted."""
+        wanted = [key for key in ("prefix_sharing", "packing") if getattr(self.data_collator, key)]
+        if wanted:
+            logger.warning("%s: two padded sequences a pair, since %s", " and ".join(wanted), reason)
+        self.data_collator.prefix_sharing = self.data_collator.packing = False
+        for model in self._models():
+            use_tree_attention(model, False)
+
+    def _check_trees(self, model: Any) -> None:
+        """Compare a tree with its sequences on a model that is ready to run; once, and on every process."""
+        lm = model and causal_lm(self.accelerator.unwrap_model(model))
+        shares = self.data_collator.prefix_sharing or self.data_collator.packing
+        if lm is None or not shares or any(lm is checked for checked in self._checked):
+            return
+        self._checked += (lm,)
+        config, training = lm.config.get_text_config(), lm.training
+
+        def logps(layout: dict[str, Any]) -> Tensor:
+            layout = send_to_device(layout, self.accelerator.device)
+            with torch.no_grad():
+                return at_places(self._score(model, layout).logps, layout)
+
+        def with_trees(layout: dict[str, Any]) -> Tensor:
+            use_tree_attention(lm)
+            return logps(layout)
+
+        use_tree_attention(lm, False)
+        model.eval()
+        positions = getattr(config, "max_position_embeddings", None) or self._longest()
+        pairs = sequences(max(8, min(positions, self._longest())), config.vocab_size)
+        outcome = compare(pairs, self.data_collator, logps, with_trees)
+        model.train(training)
+        failed = self.accelerator.reduce(torch.tensor(float(not outcome.passed), device=self.accelerator.device))
+        if failed > 0:
+            found = f"other log-probs ({outcome.error:.2g} nats a token apart)"
+            self._pad_pairs(f"{type(lm).__name__} has {outcome.reason or found} when sequences share a row")
+
+    def _longest(self) -> int:
+        """Tokens of the longest sequence that the model will see."""
+        evaluation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
+        found = [self.train_dataset, *evaluation.values()]
+        limit = self.args.max_length or math.inf
+        if any(isinstance(dataset, IterableDataset) for dataset in found):
+            return self.args.max_length or UNKNOWN_LENGTH
+        return int(min(limit, max(longest(dataset) for dataset in found if dataset is not None)))
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        self._check_trees(self.model_wrapped)  # of those that an engine shards; the others have been seen
+        return prepared
 
     def _lengths(self, dataset: Any) -> list[int]:
         columns = (dataset[column] for column in ("prompt_ids", *RESPONSES))
@@ -195,12 +261,12 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         if not return_outputs:
             return loss
         with torch.no_grad():  # the fused head makes no logits, which `compute_metrics` may ask for
-            return loss, model(**self._arguments(inputs))
+            return loss, model(**self._arguments(model, inputs))
 
     def _score(self, model: Any, inputs: dict[str, Any]) -> TokenScores:
         """log π of the response tokens, each token once, and what comes with it."""
         router = {"output_router_logits": True} if self.aux_loss_enabled else {}
-        return score(model, inputs["predictors"], inputs["labels"], **self._arguments(inputs), **router)
+        return score(model, inputs["predictors"], inputs["labels"], **self._arguments(model, inputs), **router)
 
     @torch.no_grad()
     def token_scores(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
@@ -219,11 +285,11 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
             "kl": at_places(exact_kl(scores.head, reference.head), inputs),
         }
 
-    def _arguments(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The model's view of a batch: rows of several sequences, or padded sequences."""
+    def _arguments(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Hand a model its view of a batch: rows of several sequences, or padded sequences."""
         if "trees" not in inputs:
             return {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
-        config = causal_lm(self.accelerator.unwrap_model(self.model)).config.get_text_config()
+        config = causal_lm(self.accelerator.unwrap_model(model)).config.get_text_config()
         positions = inputs["position_ids"]
         attention = attention_arguments(config, inputs["trees"], positions)
         return {"input_ids": inputs["input_ids"], "position_ids": positions, **attention}
