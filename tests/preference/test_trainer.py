@@ -12,7 +12,7 @@ from datasets import Dataset
 
 import bmc
 from bmc.errors import Faults
-from bmc.preference.batching import DataCollatorForBMC
+from bmc.preference.batching import DataCollatorForBMC, no_signal
 
 PAIRS = [
     {
@@ -182,6 +182,50 @@ def test_pairs_without_room_for_a_response_are_dropped_and_counted(model_dir, tm
     trainer = make(model_dir, tmp_path, rows=[long, *PAIRS], max_length=64)
     assert len(trainer.train_dataset) == 8
     assert "dropped 1 of 9 train pairs" in caplog.text
+
+
+def test_pairs_without_a_difference_are_dropped_and_counted(model_dir, tmp_path, caplog):
+    """Two differ behind max_length alone, one not at all once the template has trimmed its responses."""
+    prompt = [{"role": "user", "content": "?"}]
+    late = [
+        {
+            "prompt": prompt,
+            **{side: [{"role": "assistant", "content": "x" * 60 + side}] for side in ("chosen", "rejected")},
+        }
+    ] * 2
+    trimmed = {"prompt": prompt, "chosen": [{"role": "assistant", "content": "yes"}]}
+    trimmed["rejected"] = [{"role": "assistant", "content": "yes \n"}]
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    tokenizer.chat_template = tokenizer.chat_template.replace("message.content", "message.content | trim")
+    args = bmc.BMCConfig(**settings(tmp_path, max_length=64))
+    rows = Dataset.from_list([trimmed, *late, *PAIRS])
+    trainer = bmc.BMCTrainer(str(model_dir), args=args, train_dataset=rows, processing_class=tokenizer)
+    assert len(trainer.train_dataset) == 8
+    assert "max_length: dropped 2 of 11 train pairs, whose responses are equal within its 64 tokens" in caplog.text
+    assert "dropped 1 of 11 train pairs, whose responses are equal once tokenised" in caplog.text
+    args.max_length = None
+    with pytest.raises(Faults, match="train data: no pair is left: chosen and rejected are equal once tokenised"):
+        bmc.BMCTrainer(str(model_dir), args=args, train_dataset=rows.select([0]), processing_class=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "max_length", "reason"),
+    [
+        ([5, 6], [5, 7], None, None),
+        ([5, 6], [5, 7], 4, "cut"),
+        ([5, 6], [5, 7], 5, None),
+        ([5], [5, 7], 4, "cut"),
+        ([5], [5, 7], 5, None),  # one is the other's beginning, and its end is seen
+        ([5, 6], [5, 6], None, "equal"),
+        ([5, 6], [5, 7], 3, "prompt"),
+        ([], [], None, "equal"),
+    ],
+)
+def test_which_pairs_hold_a_preference(chosen, rejected, max_length, reason):
+    row = {"prompt_ids": [1, 2, 3], "chosen_ids": chosen, "rejected_ids": rejected}
+    assert no_signal(row, max_length) == reason
 
 
 def test_no_pair_left_is_a_fault(model_dir, tmp_path):

@@ -21,9 +21,23 @@ REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 Batch = dict[str, Any]
 
 
-def prompt_fits(row: dict[str, Any], max_length: int) -> bool:
-    """Whether `max_length` leaves a tokenised pair any token of its responses."""
-    return len(row["prompt_ids"]) < max_length
+# why a tokenised pair teaches nothing → how to say so
+NO_SIGNAL = {
+    "prompt": "prompts alone fill its {max_length} tokens",
+    "cut": "responses are equal within its {max_length} tokens",
+    "equal": "responses are equal once tokenised (a chat template may trim them)",
+}
+
+
+def no_signal(row: dict[str, Any], max_length: int | None) -> str | None:
+    """Say why a tokenised pair holds no preference, a key of `NO_SIGNAL`; None if it holds one."""
+    chosen, rejected = (row[side] for side in RESPONSES)
+    if max_length is not None and len(row["prompt_ids"]) >= max_length:
+        return "prompt"
+    if chosen == rejected:
+        return "equal"
+    room = None if max_length is None else max_length - len(row["prompt_ids"])
+    return "cut" if chosen[:room] == rejected[:room] else None
 
 
 @dataclass

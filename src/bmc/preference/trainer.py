@@ -6,6 +6,7 @@ import contextlib
 import copy
 import logging
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..errors import fail
 from ..steady import SteadyTraining
 from ..training_config import BMCConfig
 from .attention import attention_arguments, causal_lm, obstacle, use_tree_attention
-from .batching import REF_COLUMNS, DataCollatorForBMC, prompt_fits
+from .batching import NO_SIGNAL, REF_COLUMNS, DataCollatorForBMC, no_signal
 from .diff import DIFF_COLUMNS, RESPONSES, mark_differences
 from .head import TokenScores, at_places, exact_kl, keep_predictors, score
 from .losses import LOSSES, REFERENCE_FREE, Pairs, hyperparameters, weigh
@@ -110,19 +111,28 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         how = {"algorithm": args.diff_algorithm, "ignored": ignored}
         options = {} if streamed else {"num_proc": args.dataset_num_proc, "desc": f"Comparing {dataset_name} pairs"}
         dataset = dataset.map(mark_differences, fn_kwargs=how, **options)
-        if args.max_length is None:
-            return dataset
-        options = (
-            {} if streamed else {**options, "desc": f"Dropping {dataset_name} pairs whose prompt fills max_length"}
-        )
-        kept = dataset.filter(prompt_fits, fn_kwargs={"max_length": args.max_length}, **options)
-        if not streamed and len(kept) < len(dataset):
-            logger.warning(
-                "max_length: dropped %d of %d %s pairs, whose prompts alone fill its %d tokens",
-                *(len(dataset) - len(kept), len(dataset), dataset_name, args.max_length),
-            )
-        if not streamed and not len(kept):
-            raise fail("max_length", f"no {dataset_name} pair is left under {args.max_length} tokens; raise it")
+        max_length = args.max_length
+        if streamed:
+            return dataset.filter(lambda row: no_signal(row, max_length) is None)
+        return self._with_signal(dataset, max_length, args.dataset_num_proc, dataset_name)
+
+    def _with_signal(self, dataset: Dataset, max_length: int | None, processes: int | None, name: str) -> Dataset:
+        """Drop the pairs that hold no preference, and say how many and why."""
+        found = dataset.map(
+            lambda row: {"reason": no_signal(row, max_length) or ""},
+            remove_columns=dataset.column_names,
+            num_proc=processes,
+            desc=f"Looking for {name} pairs without a difference",
+        )["reason"]
+        for reason, count in Counter(filter(None, found)).items():
+            what = NO_SIGNAL[reason].format(max_length=max_length)
+            key = "" if reason == "equal" else "max_length: "
+            logger.warning("%sdropped %d of %d %s pairs, whose %s", key, count, len(dataset), name, what)
+        kept = dataset.select([place for place, reason in enumerate(found) if not reason])
+        if not len(kept) and set(found) == {"equal"}:
+            raise fail(f"{name} data", "no pair is left: chosen and rejected are equal once tokenised")
+        if not len(kept):
+            raise fail("max_length", f"no {name} pair is left under {max_length} tokens; raise it")
         return kept
 
     def _set_signature_columns_if_needed(self) -> None:
