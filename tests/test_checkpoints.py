@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from bmc.checkpoints import SEAL, check_checkpoint, flaw, last_checkpoint, publish, seal
+from bmc.checkpoints import SEAL, check_checkpoint, find_start, flaw, last_checkpoint, publish, seal
 from bmc.errors import Faults
 
 ROOT = Path(__file__).parents[1]
@@ -44,8 +45,11 @@ def test_a_sealed_checkpoint_is_whole(tmp_path: Path) -> None:
     [
         (lambda path: (path / "model.safetensors").write_bytes(b"x" * 999), "model.safetensors has 999 of 1,000 bytes"),
         (lambda path: (path / "deep/optimizer.pt").unlink(), "deep/optimizer.pt is missing"),
-        (lambda path: (path / SEAL).unlink(), "it has no checkpoint.json, which is written last"),
-        (lambda path: (path / SEAL).write_text("{"), "it has no checkpoint.json, which is written last"),
+        (
+            lambda path: (path / SEAL).unlink(),
+            f"it has neither {SEAL} nor a trainer_state.json that can be read, one of which is written last",
+        ),
+        (lambda path: (path / SEAL).write_text("{"), "checkpoint.json, which is written last, can't be read"),
     ],
 )
 def test_a_torn_checkpoint_is_passed_over(damage: Any, said: str, tmp_path: Path, caplog: Any) -> None:
@@ -64,12 +68,61 @@ def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
     assert last_checkpoint(str(tmp_path / "nothing")) is None
 
 
-def test_a_checkpoint_takes_the_place_of_a_torn_one(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint-5").mkdir()
-    (tmp_path / "checkpoint-5/left.txt").touch()
-    publish(checkpoint(tmp_path / "partial", 5), tmp_path / "checkpoint-5")
-    assert flaw(tmp_path / "checkpoint-5") is None
-    assert not (tmp_path / "checkpoint-5/left.txt").exists()
+def test_a_checkpoint_takes_the_place_of_an_older_one_and_moves_what_others_wrote_aside(tmp_path: Path) -> None:
+    older = checkpoint(tmp_path, 5)
+    (older / "left.txt").touch()
+    publish(checkpoint(tmp_path / "partial", 5), older)
+    assert flaw(older) is None
+    assert not (older / "left.txt").exists()
+    foreign = tmp_path / "checkpoint-6"
+    for number in (1, 2):
+        foreign.mkdir()
+        (foreign / "mine.txt").write_text(str(number))
+        publish(checkpoint(tmp_path / f"again-{number}", 6), foreign)
+        assert flaw(foreign) is None
+        assert (tmp_path / f"replaced-{number}-checkpoint-6/mine.txt").read_text() == str(number)
+        shutil.rmtree(foreign)
+
+
+def of_another_trainer(folder: Path, step: int) -> Path:
+    """A checkpoint as transformers' trainers write it."""
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    save_file({"w": torch.ones(3)}, path / "model.safetensors")
+    (path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    return path
+
+
+def test_checkpoints_of_another_trainer_are_found_and_never_overwritten(tmp_path: Path) -> None:
+    two, four = (of_another_trainer(tmp_path, step) for step in (2, 4))
+    folder = str(tmp_path)
+    assert flaw(four) is None
+    assert last_checkpoint(folder) == str(four)
+    assert find_start(folder, True, {}) == str(four)
+    assert find_start(folder, str(four), {}) == str(four)
+    said = "of another trainer, which this one would overwrite; resume_from_checkpoint: true goes on from it"
+    for given, names in (
+        (None, "checkpoint-2, checkpoint-4"),
+        (False, "checkpoint-2, checkpoint-4"),
+        (str(two), "checkpoint-4"),
+    ):
+        with pytest.raises(Faults) as caught:
+            find_start(folder, given, {})
+        assert str(caught.value) == f"{folder}: holds {names} {said}, another output_dir starts anew"
+    ours = checkpoint(tmp_path, 6)
+    assert find_start(folder, None, {}) == str(ours)
+    (two / "model.safetensors").write_bytes(b"short")
+    assert flaw(two) == "model.safetensors is no safetensors file (5 bytes)"
+
+
+@pytest.mark.parametrize("given", [None, False])
+def test_where_there_is_no_checkpoint_a_run_starts_from_the_beginning(given: Any, tmp_path: Path) -> None:
+    assert find_start(str(tmp_path), given, {}) is None
+
+
+def test_to_resume_from_nothing_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(Faults, match=r"^resume_from_checkpoint: true, and .* holds no whole checkpoint; leave it out"):
+        find_start(str(tmp_path), True, {})
 
 
 def test_a_named_checkpoint_must_be_whole_and_of_the_recipe(tmp_path: Path) -> None:
@@ -228,3 +281,44 @@ def test_a_full_disk_leaves_the_older_checkpoint(folder: Path, model_dir: Path) 
     assert said.endswith(f"make room and start again, from the newest: {folder}/full/checkpoint-3")
     assert [entry.name for entry in (folder / "full").iterdir() if "checkpoint" in entry.name] == ["checkpoint-3"]
     assert flaw(folder / "full/checkpoint-3") is None
+
+
+def trainers(folder: Path, model_dir: Path, **options: Any) -> Any:
+    """TRL's DPOTrainer and ours with the same arguments, on the same rows."""
+    import trl
+    from datasets import Dataset
+
+    import bmc
+
+    rows = Dataset.from_list([{"prompt": f"{i}+1=", "chosen": f"{i + 1}", "rejected": f"{i}?"} for i in range(12)])
+    values = {
+        "output_dir": str(folder), "use_cpu": True, "bf16": False, "report_to": "none", "learning_rate": 1e-3,
+        "gradient_checkpointing": False, "per_device_train_batch_size": 2, "save_steps": 2, "logging_steps": 1,
+        "precompute_ref_log_probs": False, "seed": 3, "max_steps": 6, **options,
+    }  # fmt: skip
+    for trainer, config in ((trl.DPOTrainer, trl.DPOConfig), (bmc.BMCTrainer, bmc.BMCConfig)):
+        yield trainer(str(model_dir), args=config(**values), train_dataset=rows)
+
+
+def losses(trainer: Any) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in trainer.state.log_history if "loss" in line}
+
+
+@pytest.mark.slow
+def test_after_the_swap_a_run_goes_on_where_trl_stopped(tmp_path: Path, model_dir: Path) -> None:
+    """Steps 5 and 6 after TRL's checkpoint-4 have the losses that TRL itself would have gone on with."""
+    theirs, _ = trainers(tmp_path / "whole", model_dir)
+    theirs.train()
+    _, ours = trainers(tmp_path / "swapped", model_dir)
+    shutil.copytree(tmp_path / "whole/checkpoint-4", tmp_path / "swapped/checkpoint-4")
+    before = (tmp_path / "swapped/checkpoint-4/model.safetensors").read_bytes()
+    with pytest.raises(Faults, match="holds checkpoint-4 of another trainer"):
+        ours.train()
+    ours.train(resume_from_checkpoint=True)
+    assert ours.state.global_step == 6
+    assert [losses(ours)[step] for step in (5, 6)] == pytest.approx([losses(theirs)[step] for step in (5, 6)], abs=1e-5)
+    assert (tmp_path / "swapped/checkpoint-4/model.safetensors").read_bytes() == before
+    assert not (tmp_path / "swapped/checkpoint-2").exists()
+    _, fresh = trainers(tmp_path / "nothing", model_dir)
+    with pytest.raises(Faults, match="holds no whole checkpoint"):
+        fresh.train(resume_from_checkpoint=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import has_length, rotate_checkpoints
 
-from .checkpoints import PARTIAL, is_full_disk, last_checkpoint, publish, seal
+from .checkpoints import NONE_THERE, PARTIAL, check_start, is_full_disk, last_checkpoint, publish, seal
 from .errors import Faults, fail
 from .order import ByLength, last_step, silence
 from .runtime import write_json
@@ -53,9 +53,17 @@ class SteadyTraining(Trainer):
         self.add_callback(_Watch(self))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """As the trainer's; `True` takes the newest checkpoint that is whole."""
+        """Train as the trainer does; `True` takes the newest checkpoint that is whole, of this trainer or another.
+
+        Raises:
+            Faults: `True`, and there is none; or the training would overwrite another trainer's checkpoints.
+        """
+        folder = self.args.output_dir
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = last_checkpoint(folder)
+            if resume_from_checkpoint is None:
+                raise fail("resume_from_checkpoint", NONE_THERE.format(folder))
+        check_start(folder, resume_from_checkpoint or None)
         self._resumed_from = resume_from_checkpoint or None
         return super().train(resume_from_checkpoint=self._resumed_from, **kwargs)
 

@@ -14,7 +14,7 @@ import trl
 from accelerate.utils import DistributedType
 from datasets import Dataset
 
-from .checkpoints import check_checkpoint
+from .checkpoints import find_start
 from .config import names
 from .data.mixture import load_split
 from .data.pairs import WEIGHTS
@@ -104,9 +104,9 @@ def open_run(
     _check_packages(model_args, config.report_to)
     train, evaluation = load_rows(arguments, tokenizer, columns, chosen_column)
     _check_batches(arguments, config, len(train))
-    if isinstance(config.resume_from_checkpoint, str):
-        check_checkpoint(Path(config.resume_from_checkpoint), recipe)
+    start = find_start(config.output_dir, config.resume_from_checkpoint, recipe)
     claim(config.output_dir, recipe, arguments, model_args, config, rows=train)
+    config.resume_from_checkpoint = start
     return tokenizer, train, evaluation
 
 
@@ -229,7 +229,7 @@ def identity(arguments: TrainingArguments, model_args: ModelArguments, config: A
 
 
 def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
-    """Trains, from where an earlier run of the recipe stopped; saves model, tokenizer, history and `metrics.json`.
+    """Train, from the checkpoint that `open_run` has found; save model, tokenizer, history and `metrics.json`.
 
     Args:
         trainer: A `SteadyTraining`, in a folder that was claimed.
@@ -241,10 +241,7 @@ def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
     """
     config = trainer.args
     trainer.recipe = json.loads((Path(config.output_dir) / MANIFEST).read_text(encoding="utf-8"))
-    checkpoint = config.resume_from_checkpoint
-    if not isinstance(checkpoint, str):
-        checkpoint = checkpoint is not False
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    result = trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
     if trainer.preempted:
         _leave(trainer)
         if is_main_process():

@@ -119,7 +119,8 @@ class SFTConfig(trl.SFTConfig):
     """`trl.SFTConfig`.
 
     Attributes:
-        resume_from_checkpoint: A checkpoint's path; true or nothing for the newest in output_dir; false for none.
+        resume_from_checkpoint: A checkpoint's path; nothing for the newest in output_dir, if there is one; true where
+            there must be one, perhaps of another trainer; false for none.
     """
 
     resume_from_checkpoint: bool | str | None = None
@@ -153,7 +154,8 @@ class BMCConfig(trl.DPOConfig):
             default wherever the run goes through all pairs.
         reference_cache: Folder of the reference's log-probs, which other runs find again; by default `bmc-reference`
             in the cache of 🤗 datasets.
-        resume_from_checkpoint: A checkpoint's path; true or nothing for the newest in output_dir; false for none.
+        resume_from_checkpoint: A checkpoint's path; nothing for the newest in output_dir, if there is one; true where
+            there must be one, perhaps of another trainer; false for none.
     """
 
     beta: Annotated[float, Field(gt=0.0)] = 0.1
