@@ -22,6 +22,7 @@ CORE = [
     "pyyaml>=6.0",
     "pydantic>=2.8",  # the types of a recipe's values
     "math-verify>=0.9",  # equality of mathematical answers
+    "scipy>=1.13",  # intervals and tests
     "reasoning-gym>=0.1.20",  # tasks with a verifier, no download
 ]
 

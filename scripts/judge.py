@@ -35,6 +35,7 @@ def main() -> None:
     if config.dry_run:
         plan(config)
         return
+    from bmc.judging.benchmarks import lost
     from bmc.judging.pipeline import judge
 
     judged = judge(config)
@@ -46,8 +47,8 @@ def main() -> None:
     if judged["length_controlled_win_rate"] is not None:
         print(f"  length-controlled: {judged['length_controlled_win_rate']:.1f} %")
     if judged["unreadable"]:
-        named = ", ".join(judged["unreadable_ids"][:5]) + (", …" if judged["unreadable"] > 5 else "")
-        print(f"  {judged['unreadable']} judgements can't be read: {named}")
+        named = ", ".join(judged["unreadable_ids"][:5]) + (", …" if len(judged["unreadable_ids"]) > 5 else "")
+        print(f"  {lost(judged)} ({named})")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,13 @@ def test_judgements_that_cannot_be_read_are_counted(tmp_path: Path, caplog: pyte
     write(tmp_path / "sft/eval/mine/judged.json", judged | {"unreadable": 0})
     markdown = report(ReportConfig(runs=str(tmp_path)))
     assert "| run | mine WR |" in markdown
-    assert caplog.messages == ["dpo/eval/mine: mine: 3 of the judge's answers can't be read; they aren't scored"]
+    assert caplog.messages == ["dpo/eval/mine: mine: 3 of the verdicts can't be read; they are not scored"]
+    write(tmp_path / "dpo/eval/mine/judged.json", judged | {"unreadable": 15, "verdicts": 220, "rows": 110})
+    report(ReportConfig(runs=str(tmp_path)))
+    assert caplog.messages[-1] == (
+        "dpo/eval/mine: mine: 15 of 220 verdicts can't be read, so 103 of 110 rows (93.6 %) are not scored: the win "
+        "rate is that of the others"
+    )
 
 
 def test_two_runs_of_one_name(tmp_path: Path) -> None:
@@ -121,13 +127,25 @@ def test_differences_are_row_by_row(tmp_path: Path) -> None:
     evaluated(tmp_path / "other/eval", {"x": True})
     markdown = report(ReportConfig(runs=str(tmp_path)))
     assert "points above dpo" in markdown
-    assert "| dpo_bmc | ecqa | +30.0 [+10.0, +50.0] (n = 20) | 0.0312 |" in markdown
-    assert "| other | ecqa | other rows |  |" in markdown
+    assert "| dpo_bmc | ecqa | +30.0 [+9.1, +51.9] (n = 20) | 0.0312 | 0.0312 |" in markdown
+    assert "| other | ecqa | other rows |  |  |" in markdown
+
+
+def test_p_values_are_adjusted_for_all_comparisons(tmp_path: Path) -> None:
+    """Six better rows and none worse: p = 2/2⁶; three: 2/2³. Holm: 2 · 2/2⁶, and 2/2³."""
+    theirs = {f"r{i}": i < 10 for i in range(20)}
+    for run, right in (("dpo", 10), ("a", 13), ("b", 16)):
+        evaluated(tmp_path / run / "eval", {row: int(row[1:]) < right for row in theirs})
+    lines = report(ReportConfig(runs=str(tmp_path))).splitlines()
+    assert [line.split("| ")[-2:] for line in lines if "(n = 20)" in line and " ecqa " in line] == [
+        ["0.25 ", "0.25 |"],
+        ["0.0312 ", "0.0625 |"],
+    ]
 
 
 def test_seeds_are_compared_by_the_means_of_rows(tmp_path: Path) -> None:
     """Of 20 rows dpo gets 10 with either seed; dpo_bmc gets 16 with seed 1 and 12 with seed 2, those 10 among them:
-    (6 + 2)/2/20 = 20 points; p = 2/2⁶ and 2/2²."""
+    (6 + 2)/2/20 = 20 points. Two seeds tell little: t with few degrees of freedom."""
     ten = {f"r{i}": i < 10 for i in range(20)}
     for seed, right in ((1, 16), (2, 12)):
         evaluated(tmp_path / f"dpo/seed_{seed}/eval", ten)
@@ -135,7 +153,8 @@ def test_seeds_are_compared_by_the_means_of_rows(tmp_path: Path) -> None:
     markdown = report(ReportConfig(runs=str(tmp_path)))
     (line,) = [line for line in markdown.splitlines() if line.startswith("| dpo_bmc | ecqa |")]
     assert line.startswith("| dpo_bmc | ecqa | +20.0 [")
-    assert line.endswith("] (n = 20) | 0.0312, 0.5 |")
+    assert "] (n = 20, 2 against 2 seeds) |" in line
+    assert float(line.split("|")[-3]) > 0.05
     assert "| dpo_bmc/seed_2 | 60.0 [" in markdown
 
 
@@ -145,7 +164,7 @@ def test_seeds_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
     write(tmp_path / "dpo/seeds.json", {"seeds": [1, 2, 3], "results": found})
     markdown = report(ReportConfig(runs=str(tmp_path)))
     assert "## Seeds" in markdown
-    assert "| dpo | 50.0 ± 2.0 (3 seeds, n = 100) |" in markdown
+    assert "| dpo | 50.0 ± 2.0 [45.0, 55.0] (3 seeds, n = 100) |" in markdown
 
 
 def test_the_points_of_a_sweep_are_no_runs(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_of_seeds_there_is_a_mean_and_a_deviation(tmp_path: Path) -> None:
     write(folder / "eval/metrics.json", {"results": {"gsm8k": result(0.6, 0.57, 0.64, 600)}})
     found = {"gsm8k": {"mean": 0.5, "sd": 0.02, "accuracies": [0.48, 0.5, 0.52], "n": 100}}
     write(folder / "seeds.json", {"seeds": [1, 2, 3], "results": found})
-    assert row("table1", tmp_path, "DPO")[3] == "50.0 ± 2.0 (3 seeds, n = 100)"
+    assert row("table1", tmp_path, "DPO")[3] == "50.0 ± 2.0 [45.0, 55.0] (3 seeds, n = 100)"  # ± 4.303 · 2/√3
 
 
 def test_an_average_of_one_benchmark_is_its_own() -> None:
@@ -89,7 +89,7 @@ def test_judgements(tmp_path: Path) -> None:
     none = {"length_controlled_win_rate": None, "n": 500}
     write(folder / "arena_hard/judged.json", {"win_rate": 13.6, "interval": [12, 15], "length": 540, **none})
     found = row("table2", tmp_path, "DPO")
-    assert found[10:12] == ["15.1", "15.1 [13.0, 17.1] (n = 805)"]
+    assert found[10:12] == ["15.1", "15.1 (n = 805)"]  # alpaca_eval's error makes no interval
     assert found[13] == "13.3 [11.0, 15.6] (n = 805)"
     assert found[15] == "1657.4 (n = 805)"
     assert found[17] == "13.6 [12.0, 15.0] (n = 500)"

@@ -289,6 +289,10 @@ class AskingArguments:
             "max_tokens": self.max_tokens,
         }
 
+    def lacks(self, reply: dict[str, Any]) -> str | None:
+        """Say what a reply to such a request lacks; None of a whole one."""
+        return None
+
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.base_url is not None and not re.match(r"https?://[^/\s]+", self.base_url):
             yield "base_url", "is no address of a server; write it like http://localhost:8000/v1"

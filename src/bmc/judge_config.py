@@ -24,6 +24,12 @@ class JudgeConfig(AskingArguments, StageArguments):
     reference: str
     limit: Positive | None = None
 
+    def lacks(self, reply: dict[str, Any]) -> str | None:
+        """AlpacaEval reads log-probabilities, which some servers leave out without a word."""
+        if self.benchmark == "alpaca_eval" and not reply.get("first_token"):
+            return "the reply has no `logprobs`, by which AlpacaEval weighs a verdict"
+        return None
+
     def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
         """AlpacaEval weighs its judge's verdict by the log-probabilities of its first token."""
         weighed = {"logprobs": True, "top_logprobs": 5} if self.benchmark == "alpaca_eval" else {}

@@ -54,7 +54,7 @@ def test_figure2(tmp_path: Path) -> None:
     assert rows["after", "ỹ_w", "later"] == ["3", "", "", "1", "1"]
     assert rows["after", "y_l", "first"] == ["5", "5", "5", "2", "2"]
     assert rows["after", "y_l", "later"] == ["7", "7", "7", "2", "2"]
-    assert rows["before", "ỹ_w", "first"] == ["2.5", "1.52002", "3.47998", "2", "2"]  # 2 and 3; 1.96 · ½
+    assert rows["before", "ỹ_w", "first"] == ["2.5", "-3.8531", "8.8531", "2", "2"]  # 2 and 3; 12.706 · ½
 
 
 def test_rewards(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_figure5(tmp_path: Path) -> None:
         write(folder / "trainer_state.json", {"log_history": [{"grad_norm": norm} for norm in norms] + [{"loss": 1}]})
         write(folder / "eval/alpaca_eval/judged.json", said | {"length_controlled_win_rate": 10.0 + split})
     rows = cells(ablations.figure5(tmp_path, "judged.alpaca_eval_lc"))
-    assert rows[1] == ["alpaca eval LC, %", "DPO", "1", "11", "9", "14", "805"]
+    assert rows[1] == ["alpaca eval LC, %", "DPO", "1", "11", "", "", "805"]
     assert rows[3] == ["gradient norm", "DPO", "1", "3.5", "", "", "2"]
     assert rows[4] == ["gradient norm", "DPO", "2", "5", "", "", "1"]
     assert isinstance(ablations.figure5(tmp_path / "none", "accuracy"), Missing)

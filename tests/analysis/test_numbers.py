@@ -24,11 +24,11 @@ def test_sums_at_first_and_later_tokens() -> None:
     assert sums_by_place([3.0], [False]) == {"first": (0.0, 0), "later": (0.0, 0)}
 
 
-def test_a_mean_has_its_normal_interval() -> None:
+def test_a_mean_has_its_t_interval() -> None:
     """1, 2, 6: mean 3, deviations −2, −1, 3, variance 14/2 = 7, standard error √(7/3)."""
     found = mean([1.0, 2.0, 6.0])
     assert found is not None
-    half = 1.959963984540054 * sqrt(7 / 3)
+    half = 4.302652729749464 * sqrt(7 / 3)  # t with 2 degrees of freedom
     assert found == pytest.approx(Estimate(3.0, 3 - half, 3 + half, 3))
     assert found.bars == pytest.approx((half, half))
 
@@ -36,7 +36,7 @@ def test_a_mean_has_its_normal_interval() -> None:
 def test_an_average_over_tokens_counts_pairs_as_one() -> None:
     """Two tokens of sum 4 and six of sum 20: R = 3; residuals −2 and 2, s² = 2/1 · 8 / 8² = 1/4."""
     found = ratio([4.0, 20.0, 0.0], [2, 6, 0])
-    assert found == pytest.approx(Estimate(3.0, 3 - 0.5 * 1.959963984540054, 3 + 0.5 * 1.959963984540054, 2))
+    assert found == pytest.approx(Estimate(3.0, 3 - 0.5 * 12.706204736174694, 3 + 0.5 * 12.706204736174694, 2))
 
 
 def test_of_one_pair_there_is_no_interval() -> None:

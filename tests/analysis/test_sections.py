@@ -96,12 +96,12 @@ def test_a_record_that_says_little(record: dict[str, Any], tmp_path: Path) -> No
 
 def test_differences_stand_beside_the_line_of_none() -> None:
     """The scale goes from 0, at 4, to 10, at 96: 2, 5 and 10 lie at 22.4, 50 and 96."""
-    rows = [Difference("b<", "ecqa", (5.0, 2.0, 10.0), 20, (0.03125, 0.5)), Difference("c", "ecqa")]
+    rows = [Difference("b<", "ecqa", (5.0, 2.0, 10.0), 20, 0.03125, 0.5), Difference("c", "ecqa")]
     markup = sections.differences(("dpo", rows))
     assert "<td>+5.0 [+2.0, +10.0] (n = 20)</td>" in markup
     assert '<line class="zero" x1="4.0" y1="0" x2="4.0" y2="8"/><line x1="22.4" y1="4" x2="96.0" y2="4"/>' in markup
     assert '<circle cx="50.0" cy="4" r="3"/>' in markup
-    assert "<td>0.0312, 0.5</td>" in markup
+    assert "<td>0.0312</td><td>0.5</td>" in markup
     assert '<tr><th scope="row">b&lt;</th>' in markup
-    assert "<td>other rows</td><td></td><td></td>" in markup
+    assert "<td>other rows</td><td></td><td></td><td></td>" in markup
     assert sections.differences(None) == ""

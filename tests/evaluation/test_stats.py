@@ -1,13 +1,25 @@
 from __future__ import annotations
 
-import random
-from math import comb, sqrt
+from math import comb, log, sqrt
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.stats import binom, norm
 
-from bmc.evaluation.stats import accuracy, mcnemar, paired_bootstrap, wilson
+from bmc.evaluation.stats import (
+    accuracy,
+    holm,
+    mcnemar,
+    paired_difference,
+    ratio,
+    score_interval,
+    t95,
+    wilson,
+    win_rate,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,30 +81,142 @@ def test_mcnemar_is_the_sign_test_on_discordant_rows(better: int, worse: int, p:
     assert mcnemar(ours, theirs) == mcnemar(theirs, ours) == pytest.approx(p)
 
 
-def test_paired_bootstrap_against_its_normal_approximation() -> None:
-    """120 better, 80 worse of 1000: difference 0.04, variance (0.2 − 0.04²)/1000, so 0.04 ± 1.96 · 0.01409."""
-    ours, theirs = outcomes(120, 80, 800)
-    assert paired_bootstrap(ours, theirs) == pytest.approx((0.0124, 0.0676), abs=1.1e-3)
-    assert paired_bootstrap(theirs, ours) == pytest.approx((-0.0676, -0.0124), abs=1.1e-3)
+def test_mcnemar_takes_numpy_and_many_rows() -> None:
+    """60 against 40: 2 P(Bin(100, ½) ≥ 60) = 0.0569, whatever the type; 20,000 discordant rows take no time."""
+    ours, theirs = (np.array(rows) for rows in outcomes(60, 40, 9_900))
+    assert mcnemar(ours, theirs) == pytest.approx(0.05689, abs=5e-6)
+    many = [np.array(rows) for rows in outcomes(10_100, 9_900, 0)]
+    assert mcnemar(*many) == pytest.approx(2 * norm.sf(199 / 20_000**0.5), rel=1e-3)
 
 
-def test_paired_bootstrap_draws_rows_not_methods() -> None:
-    """Methods that agree on every row have no difference at all, however far from 0 or 1 their accuracy is."""
-    rows = [True, False] * 50
-    assert paired_bootstrap(rows, rows) == (0.0, 0.0)
-    assert paired_bootstrap([], []) == (-1.0, 1.0)
+def score_at(delta: float, better: int, worse: int, n: int) -> float:
+    """Tango's statistic, the nuisance share by numerical maximum likelihood."""
+
+    def loss(q: float) -> float:
+        cells = ((better, q + delta), (worse, q), (n - better - worse, 1 - 2 * q - delta))
+        return -sum(count * log(max(share, 1e-300)) for count, share in cells if count)
+
+    low, high = max(0.0, -delta), (1 - delta) / 2
+    q = float(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-13}).x)
+    return float((better - worse - n * delta) / sqrt(n * (2 * q + delta - delta**2)))
 
 
-def test_paired_bootstrap_is_that_of_resampled_rows() -> None:
-    """Against a loop over rows."""
-    ours, theirs = outcomes(7, 3, 10)
-    generator = random.Random(1)
-    gains = [int(a) - int(b) for a, b in zip(ours, theirs, strict=True)]
-    drawn = sorted(sum(generator.choices(gains, k=20)) / 20 for _ in range(20_000))
-    assert paired_bootstrap(ours, theirs) == pytest.approx((drawn[500], drawn[-501]), abs=0.051)
+@pytest.mark.parametrize(
+    ("better", "worse", "n"),
+    [(12, 2, 50), (120, 80, 1000), (7, 3, 20), (0, 5, 10), (3, 1, 12), (1, 30, 60), (6, 0, 20)],
+)
+def test_score_interval_inverts_the_score_test(better: int, worse: int, n: int) -> None:
+    low, high = score_interval(better, worse, n)
+    assert score_at(low, better, worse, n) == pytest.approx(1.95996, abs=2e-3)
+    assert score_at(high, better, worse, n) == pytest.approx(-1.95996, abs=2e-3)
 
 
-def test_paired_bootstrap_takes_the_means_of_rows_over_seeds() -> None:
-    """Of 100 rows 40 gain 1/2 and 60 nothing: mean 0.2, variance (0.4 · 0.25 − 0.04)/100, so 0.2 ± 1.96 · 0.0245."""
-    ours, theirs = [1.0] * 40 + [0.5] * 60, [0.5] * 100
-    assert paired_bootstrap(ours, theirs) == pytest.approx((0.152, 0.248), abs=6e-3)
+def test_score_interval_does_not_collapse() -> None:
+    """Without discordant rows it is ± z²/(n + z²); one row tells next to nothing."""
+    assert score_interval(0, 0, 10) == pytest.approx((-0.2775, 0.2775), abs=5e-5)
+    assert score_interval(0, 0, 500) == pytest.approx((-0.0076, 0.0076), abs=5e-5)
+    assert score_interval(10, 0, 10) == pytest.approx((0.4449, 1.0), abs=5e-5)  # (n − z²)/(n + z²)
+    low, high = score_interval(0, 1, 1)
+    assert low == -1.0
+    assert high > 0.5
+
+
+def coverage(seeds: tuple[int, int], sd: float, rows: int, times: int = 1000) -> float:
+    """How often the interval holds the true difference, 3 points: seeds move all rows by `sd` points, and rows have
+    their own difficulty, and their own liking of each method."""
+    generator = np.random.default_rng(seeds[0] * 1000 + int(100 * sd) + rows)
+    hit = 0
+    for _ in range(times):
+        easy = generator.uniform(0.2, 0.8, rows)
+        methods = []
+        for k, level in zip(seeds, (0.03, 0.0), strict=True):
+            chance = easy + level + generator.uniform(-0.1, 0.1, rows) + generator.normal(0, sd / 100, (k, 1))
+            methods.append(generator.random((k, rows)) < chance)
+        _, (low, high), _ = paired_difference(*methods)
+        hit += low <= 0.03 <= high
+    return hit / times
+
+
+@pytest.mark.parametrize("sd", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("seeds", [(3, 3), (5, 5), (10, 10), (3, 10)])
+def test_intervals_over_seeds_cover(seeds: tuple[int, int], sd: float) -> None:
+    assert coverage(seeds, sd, rows=400) >= 0.93
+
+
+def test_intervals_of_single_runs_cover_the_chance_in_rows() -> None:
+    assert coverage((1, 1), 0.0, rows=400) >= 0.93
+
+
+def test_one_method_with_one_run_borrows_the_others_spread() -> None:
+    assert coverage((1, 5), 2.0, rows=400) >= 0.93
+
+
+def test_p_and_interval_of_seeds_agree() -> None:
+    """p = 0.05 where the interval ends at 0, and less where it doesn't reach it."""
+    generator = np.random.default_rng(3)
+    for _ in range(50):
+        ours, theirs = generator.random((3, 200)) < 0.55, generator.random((4, 200)) < 0.5
+        _, (low, high), p = paired_difference(ours, theirs)
+        assert (p < 0.05) == (low > 0 or high < 0)
+
+
+def test_seeds_that_agree_on_all_rows_are_not_certain() -> None:
+    same = np.ones((3, 20), bool)
+    gain, (low, high), p = paired_difference(same, same)
+    assert (gain, p) == (0.0, 1.0)
+    assert (low, high) == pytest.approx((-0.1611, 0.1611), abs=5e-5)
+    assert paired_difference(np.ones((2, 0), bool), np.ones((2, 0), bool)) == (0.0, (-1.0, 1.0), 1.0)
+
+
+def test_ratio_of_one_pair_has_no_error() -> None:
+    assert ratio([3.0], [2.0]) == (1.5, None)
+    # R = 10/5; (4 − 2·1)² + (2 − 2·2)² + (4 − 2·2)² = 8; √(3/2 · 8)/5
+    assert ratio([4, 2, 4], [1, 2, 2]) == pytest.approx((2.0, sqrt(12) / 5))
+    assert t95(2) == pytest.approx(4.3027, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("won", "low", "high"),
+    [
+        ([0.5], 0.0004, 0.9996),  # a single tie tells nothing
+        ([1] * 5, 0.4782, 1.0),  # 0.025^(1/5)
+        ([0] * 20, 0.0, 0.1684),  # 1 − 0.025^(1/20)
+        ([1] * 2 + [0] * 18, 0.0123, 0.3170),  # of a table of exact intervals
+    ],
+)
+def test_win_rates_of_few_or_one_sided_games_are_exact(won: list[float], low: float, high: float) -> None:
+    assert win_rate(won, [1] * len(won)) == pytest.approx((sum(won) / len(won), low, high), abs=5e-5)
+
+
+def test_win_rate_of_many_prompts_is_near_its_normal_interval() -> None:
+    """Strong verdicts weigh 3, and the two games of a prompt go together: the ratio estimator's ± t s."""
+    generator = np.random.default_rng(5)
+    played = generator.choice([2.0, 4.0, 6.0], 500)
+    won = played * generator.choice([0.0, 0.5, 1.0], 500, p=[0.5, 0.1, 0.4])
+    rate, low, high = win_rate(won, played)
+    _, error = ratio(won, played)
+    assert error is not None
+    assert (low, high) == pytest.approx((rate - 1.965 * error, rate + 1.965 * error), abs=2e-3)
+
+
+@pytest.mark.parametrize(("chance", "n"), [(0.5, 12), (0.1, 30), (0.3, 60), (0.02, 200)])
+def test_win_rate_covers(chance: float, n: int) -> None:
+    """The binomial distribution summed up: never below 95 %."""
+    covered = 0.0
+    for wins in range(n + 1):
+        _, low, high = win_rate([1.0] * wins + [0.0] * (n - wins), [1.0] * n)
+        covered += binom.pmf(wins, n, chance) * (low <= chance <= high)
+    assert covered >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [
+        ([], []),
+        ([0.2], [0.2]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # Holm's procedure by hand
+        ([0.5, 0.9, 0.4], [1.0, 1.0, 1.0]),
+    ],
+)
+def test_holm(p_values: list[float], adjusted: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(adjusted)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from server import ChatServer, Reply, refuses, says
 
+from bmc.errors import Faults
 from bmc.judge_config import JudgeConfig
 from bmc.judging import alpaca
 from bmc.judging.pipeline import judge
@@ -48,9 +49,9 @@ def recipe(folder: Path, url: str, rows: int = 6, **settings: Any) -> JudgeConfi
     )
 
 
-def weighs(first: float, *others: tuple[str, float]) -> Reply:
-    """A verdict that gives m this probability and M the rest."""
-    likely = [("m", first), ("M", 1 - first), *others]
+def weighs(first: float, *others: tuple[str, float], token: str = "m") -> Reply:
+    """A verdict that gives m (or another token) this probability and M the rest."""
+    likely = [(token, first), ("M", 1 - first), *others]
     reply = says("m")
     top = [{"token": token, "logprob": log(p), "bytes": None} for token, p in likely if p > 0]
     reply["body"]["choices"][0]["logprobs"] = {"content": [{"token": "m", "logprob": log(first), "top_logprobs": top}]}
@@ -71,7 +72,7 @@ def test_preferences_are_weighed_whatever_the_order(tmp_path: Path, capsys: pyte
     def script(request: dict[str, Any], number: int) -> Reply:
         row, is_first = row_of(request)
         if row == 4:
-            return says("Both")
+            return weighs(1.0, token="Both")
         return weighs(0.1 * (row + 1) if is_first else 1 - 0.1 * (row + 1), ("Both", 1e-9))
 
     with ChatServer(script) as server:
@@ -88,7 +89,8 @@ def test_preferences_are_weighed_whatever_the_order(tmp_path: Path, capsys: pyte
     preferences = [row["preference"] for row in rows]
     assert preferences[4] is None
     assert [p for p in preferences if p] == pytest.approx([1.1, 1.2, 1.5, 1.4, 1.6])
-    assert (judged["n"], judged["unreadable"], judged["unreadable_ids"]) == (5, 1, ["r4"])
+    assert [judged[key] for key in ("rows", "n", "verdicts", "unreadable", "unreadable_ids")] == [6, 5, 5, 1, ["r4"]]
+    assert rows[4]["reason"] == "neither m nor M among the likely first tokens (they are 'Both')"
     assert judged["win_rate"] == pytest.approx(100 * (0.1 + 0.2 + 0.5 + 0.4 + 0.6) / 5)
     assert judged["interval"][0] < judged["win_rate"] < judged["interval"][1]
     assert judged["length"] == pytest.approx((5 * len("model 0") + len("same")) / 6)
@@ -149,6 +151,51 @@ def test_a_row_that_the_endpoint_refuses_is_named(tmp_path: Path) -> None:
         assert judge(recipe(tmp_path, server.url))["unreadable_ids"] == ["r5"]
 
 
+def test_a_server_without_log_probabilities_is_left_at_the_first_reply(tmp_path: Path) -> None:
+    with ChatServer(lambda request, number: says("m")) as server:
+        with pytest.raises(Faults) as raised:
+            judge(recipe(tmp_path, server.url, max_concurrency=1))
+        assert str(raised.value) == (
+            f"j at {server.url}: the reply has no `logprobs`, by which AlpacaEval weighs a verdict; nothing was kept "
+            "of it: use a server and a model that give it"
+        )
+        assert len(server.requests) == 1
+    with ChatServer(lambda request, number: weighs(0.5)) as other:  # nothing stands in its way
+        assert judge(recipe(tmp_path, other.url))["unreadable"] == 0
+        assert len(other.requests) == 5
+
+
+def test_a_single_reply_without_log_probabilities_is_its_rows(tmp_path: Path) -> None:
+    """That of the third request, which is asked for again by the next run, and the others aren't."""
+    order: list[int] = []
+
+    def script(request: dict[str, Any], number: int) -> Reply:
+        order.append(row_of(request)[0])
+        return says("m") if order[-1] in order[2:3] else weighs(0.5)
+
+    with ChatServer(script) as server:
+        judged = judge(recipe(tmp_path, server.url, max_concurrency=1))
+        assert (judged["n"], judged["unreadable_ids"]) == (5, [f"r{order[2]}"])
+        judge(recipe(tmp_path, server.url))
+        assert order[5:] == order[2:3]
+    rows = [json.loads(line) for line in (tmp_path / "eval/alpaca_eval/judgements.jsonl").read_text().splitlines()]
+    assert rows[order[2]]["reason"] == "the reply has no `logprobs`, by which AlpacaEval weighs a verdict"
+
+
+def test_a_judge_that_thinks_until_it_is_cut_off_is_named(tmp_path: Path) -> None:
+    def script(request: dict[str, Any], number: int) -> Reply:
+        if row_of(request)[0] != 1:
+            return weighs(0.5)
+        reply = weighs(1.0, token="<think>")
+        reply["body"]["choices"][0] |= {"finish_reason": "length", "message": {"role": "assistant", "content": ""}}
+        return reply
+
+    with ChatServer(script) as server:
+        assert judge(recipe(tmp_path, server.url))["unreadable_ids"] == ["r1"]
+    rows = [json.loads(line) for line in (tmp_path / "eval/alpaca_eval/judgements.jsonl").read_text().splitlines()]
+    assert rows[1]["reason"] == "cut off at max_tokens before a verdict"
+
+
 def test_the_length_controlled_win_rate_is_alpaca_evals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With made-up difficulties of the 805 instructions: to a judge that only likes length, equal lengths would be
     a tie.
@@ -164,11 +211,14 @@ def test_the_length_controlled_win_rate_is_alpaca_evals(tmp_path: Path, monkeypa
     pandas.DataFrame(rows).to_csv(tmp_path / "df_gamed.csv", index=False)
     monkeypatch.setattr(glm_winrate, "hf_hub_download", lambda **_: str(tmp_path / "df_gamed.csv"))
     annotations = [
-        {"preference": 2 - 1 / (1 + exp(2 * ((i * 53 % 97) - 58) / 28)), "output_1": "x" * 100,
+        {"instruction": str(i), "preference": 2 - 1 / (1 + exp(2 * ((i * 53 % 97) - 58) / 28)), "output_1": "x" * 100,
          "output_2": "y" * (42 + i * 53 % 97), "generator_1": "r", "generator_2": "m", "annotator": "w"}
         for i in range(805)
     ]  # fmt: skip
     plain = sum(row["preference"] - 1 for row in annotations) / 805
+    assert "in their published order" in str(alpaca.length_controlled(annotations))
+    monkeypatch.setattr(alpaca, "ORDER", alpaca.order_of([str(i) for i in range(805)]))
+    assert "in their published order" in str(alpaca.length_controlled(annotations[::-1]))
     found = alpaca.length_controlled(annotations)
     assert not isinstance(found, str)
     assert plain < 0.42
@@ -182,5 +232,13 @@ def test_without_the_hub_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr(glm_winrate, "hf_hub_download", offline)
-    row = {"preference": 1.5, "output_1": "x", "output_2": "y", "generator_1": "r", "generator_2": "m"}
+    monkeypatch.setattr(alpaca, "ORDER", alpaca.order_of(["i"] * 805))
+    row = {
+        "instruction": "i",
+        "preference": 1.5,
+        "output_1": "x",
+        "output_2": "y",
+        "generator_1": "r",
+        "generator_2": "m",
+    }
     assert alpaca.length_controlled([row] * 805) == "alpaca_eval can't compute it (OSError: no network)"

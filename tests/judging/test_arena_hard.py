@@ -78,11 +78,11 @@ def test_verdicts(judgement: str, verdict: str | None, reason: str | None) -> No
         (("A>B", "A>B"), 1.0, 1.0),  # whoever stands first wins
         (("A=B", "A=B"), 1.0, 1.0),
         (("A=B", "A>>B"), 3.5, 0.5),
-        ((None, "A>B"), 1.0, 0.0),
     ],
 )
 def test_what_two_games_are_worth(verdicts: tuple[str | None, str], won: float, lost: float) -> None:
     assert outcome(verdicts) == (won, lost)
+    assert outcome((None, verdicts[1])) is outcome((verdicts[0], None)) is None  # one place alone tells of places
 
 
 def test_a_judgement_without_verdict_is_continued_once() -> None:

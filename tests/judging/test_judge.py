@@ -68,7 +68,7 @@ def place(request: dict[str, Any]) -> tuple[int, bool]:
 
 
 def verdicts(request: dict[str, Any], number: int = 0) -> Reply:
-    """Prompt 0: a strong win and a win; 1: a loss twice; 2: ties; 3: nonsense first, a loss second."""
+    """Prompt 0: a strong win and a win; 1: a loss twice; 2: ties; 3: nonsense first, a loss second: not scored."""
     prompt, is_a = place(request)
     label = {0: ("B>>A", "A>B"), 1: ("A>B", "B>A"), 2: ("A=B", "A=B"), 3: (None, "B>A")}[prompt % 4][is_a]
     return says(f"My verdict: [[{label}]]" if label else "Banana.")
@@ -79,17 +79,20 @@ def test_verdicts_become_a_win_rate(tmp_path: Path, capsys: pytest.CaptureFixtur
         judged = judge(arena(tmp_path, url=server.url, prices={"m": Price(input=10.0, output=20.0)}))
     folder = tmp_path / "dpo/eval/arena_hard"
     assert judged == json.loads((folder / "judged.json").read_text())
-    assert {key: judged[key] for key in ("benchmark", "judge", "reference", "n", "unreadable", "unreadable_ids")} == {
+    told = ("benchmark", "judge", "reference", "rows", "n", "verdicts", "unreadable", "unreadable_ids")
+    assert {key: judged[key] for key in told} == {
         "benchmark": "arena_hard",
         "judge": "m",
         "reference": "gpt-4-0314",
-        "n": 4,
+        "rows": 4,
+        "n": 3,
+        "verdicts": 8,
         "unreadable": 1,
         "unreadable_ids": ["r3"],
     }
-    # wins 4 + 0 + 1 + 0 and losses 0 + 2 + 1 + 1: 5 of 9
-    assert judged["win_rate"] == pytest.approx(100 * 5 / 9)
-    assert judged["interval"][0] < judged["win_rate"] < judged["interval"][1]
+    # wins 4 + 0 + 1 and losses 0 + 2 + 1: 5 of 8; as much as 1.875 of 3 trials, by the beta distribution
+    assert judged["win_rate"] == pytest.approx(100 * 5 / 8)
+    assert judged["interval"] == pytest.approx([7.80, 98.63], abs=0.01)
     assert judged["length_controlled_win_rate"] is None
     assert judged["length"] == 11.5
     assert len(server.requests) == 9  # 8 games, one continued
@@ -113,10 +116,32 @@ def test_verdicts_become_a_win_rate(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_judge_that_says_nothing_sensible(tmp_path: Path) -> None:
     with ChatServer(lambda request, number: says("Banana.")) as server:
-        what = r"judgements.jsonl: none of 4 judgements can be read \(the first: no verdict; no verdict\)"
+        what = r"judgements.jsonl: none of 4 rows can be scored \(the first: no verdict; no verdict\)"
         with pytest.raises(Faults, match=what):
             judge(arena(tmp_path, url=server.url))
     assert not (tmp_path / "dpo/eval/arena_hard/judged.json").exists()
+
+
+def test_verdicts_are_counted_and_one_game_is_not_a_row(tmp_path: Path) -> None:
+    """Rows 0 to 2 lose both verdicts and 3 to 5 one; 6 and 7 are won: 9 of 16 verdicts are lost, and 6 of 8 rows."""
+
+    def script(request: dict[str, Any], number: int) -> Reply:
+        prompt, is_a = place(request)
+        if prompt < 3 or (prompt < 6 and is_a):
+            return says("Both are", finish_reason="length")
+        return says("[[A>B]]" if is_a else "[[B>A]]")
+
+    with ChatServer(script) as server:
+        judged = judge(arena(tmp_path, rows=8, url=server.url))
+    assert (judged["rows"], judged["n"], judged["verdicts"], judged["unreadable"]) == (8, 2, 16, 9)
+    assert judged["unreadable_ids"] == [f"r{i}" for i in range(6)]
+    # two rows, both won: not certain; 0.025^(1/2)
+    assert (judged["win_rate"], *judged["interval"]) == pytest.approx((100.0, 15.81, 100.0), abs=0.01)
+    rows = [
+        json.loads(line) for line in Path(tmp_path, "dpo/eval/arena_hard/judgements.jsonl").read_text().splitlines()
+    ]
+    assert rows[4]["reason"] == "no verdict, cut off at max_tokens"
+    assert rows[0]["reason"] == "; ".join(["no verdict, cut off at max_tokens"] * 2)
 
 
 def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
@@ -141,7 +166,7 @@ def test_the_budget_stops_it_and_keeps_all(tmp_path: Path) -> None:
         assert len(server.requests) == 4
         assert not Path(config.output_dir, "judged.json").exists()
         config.max_cost_usd = 10.0
-        assert judge(config)["n"] == 4
+        assert judge(config)["n"] == 3
     assert max(server.asked.values()) == 1
 
 
@@ -166,8 +191,9 @@ def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
         before = len(server.requests)
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    assert re.search(r"arena_hard: win rate 55.6 % against gpt-4-0314 \(n = 12; 95 % interval", done.stdout)
-    assert "3 judgements can't be read: r3, r7, r11" in done.stdout
+    assert re.search(r"arena_hard: win rate 62.5 % against gpt-4-0314 \(n = 9; 95 % interval", done.stdout)
+    told = "3 of 24 verdicts can't be read, so 3 of 12 rows (25.0 %) are not scored: the win rate is that of the others"
+    assert f"{told} (r3, r7, r11)" in done.stdout
     repeated = sum(count - 1 for count in server.asked.values())
     assert repeated <= 2  # those that were under way
     assert before < 27 <= len(server.requests)
@@ -245,7 +271,7 @@ def test_the_second_form_of_a_reference(tmp_path: Path) -> None:
         rows = [{"uid": f"q{i}", "model": "g", "messages": [{"role": "user", "content": "?"}, said]} for i in range(4)]
         jsonl(tmp_path / "reference.jsonl", rows)
         judged = judge(config)
-    assert (judged["reference"], judged["win_rate"]) == ("g", pytest.approx(100 * 5 / 9))
+    assert (judged["reference"], judged["win_rate"]) == ("g", pytest.approx(100 * 5 / 8))
     assert all("\ntheirs\n" in request["messages"][1]["content"] for request in server.requests)
 
 
@@ -269,6 +295,6 @@ def test_by_the_batch_api_it_says_the_same_at_half_the_price(tmp_path: Path, mon
     prices = {"m": Price(input=10.0, output=20.0)}
     with BatchServer(verdicts) as server:
         judged = judge(arena(tmp_path, url=server.url, batch_api=True, prices=prices))
-    assert (judged["win_rate"], judged["unreadable_ids"]) == (pytest.approx(100 * 5 / 9), ["r3"])
+    assert (judged["win_rate"], judged["unreadable_ids"]) == (pytest.approx(100 * 5 / 8), ["r3"])
     assert judged["answers"]["dollars"] == pytest.approx(9 * (7 * 10 + 5 * 20) / 2e6)
     assert len(server.batches) == 2  # the games, then the judgement that is continued

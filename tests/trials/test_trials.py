@@ -226,8 +226,8 @@ def test_sweep_on_the_command_line_leaves_the_recipe_s_grid(recipe: Path) -> Non
 def test_seeds_give_mean_and_standard_deviation(recipe: Path) -> None:
     given = ["dpo.yaml", "--seeds", "1,2"]
     table = seeds(given, *parsed(given))
-    # 40/80 and 44/80: mean 52.5, sd 5/√2 = 3.54 points
-    assert "| sums | 52.5 ± 3.5 (2 seeds, n = 80) |" in table
+    # 40/80 and 44/80: mean 52.5, sd 5/√2 = 3.54 points, ± 12.706 · 2.5
+    assert "| sums | 52.5 ± 3.5 [20.7, 84.3] (2 seeds, n = 80) |" in table
     assert [command[-2:] for command in commands()] == [
         [f"--seed={n}", f"--output_dir=out/dpo/seed_{n}"] for n in (1, 2)
     ]

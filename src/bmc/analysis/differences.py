@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import fail
-from ..evaluation.stats import mcnemar, paired_bootstrap
+from ..evaluation.stats import holm, paired_difference
 from .seeds import method_and_seed
 
 BASELINE = "dpo"
 NOTE = (
-    "Accuracy in points above {baseline}, row by row on the same test rows: 95 % paired bootstrap interval, and the "
-    "exact p-value of McNemar's test. A single run shows the chance in the rows, not in the training; of several seeds "
-    "the rows' means are compared, and there is a p for each seed that both have."
+    "Accuracy in points above {baseline}, row by row on the same test rows, with a 95 % interval. Of single runs it is "
+    "the score interval (Tango), and p is McNemar's exact one: they show the chance in the rows, not in the training. "
+    "Of several seeds they are t intervals and tests over seeds and rows; where only one of the two methods has "
+    "several, the other is taken to vary as much. The last column is p adjusted for all comparisons of this table "
+    "(Holm): below 0.05 there, one can say that something differs, though {count} were tried."
 )
 Hits = dict[str, dict[str, bool]]  # benchmark → row id → whether it is right
 Seeds = dict[int | None, dict[str, bool]]  # seed → row id → whether it is right
@@ -29,24 +33,30 @@ class Difference:
         benchmark: Where.
         gain: In points, with its interval; None where the two were scored on other rows.
         n: Rows.
-        p: Of McNemar's test, one a seed that both have.
+        p: Two-sided p-value.
+        adjusted: The same, by Holm, for all comparisons of the table.
+        seeds: How many of this method and of the baseline.
     """
 
     run: str
     benchmark: str
     gain: tuple[float, float, float] | None = None
     n: int = 0
-    p: tuple[float, ...] = ()
+    p: float | None = None
+    adjusted: float | None = None
+    seeds: tuple[int, int] = (1, 1)
 
     def cells(self) -> list[str]:
-        """The four cells of its line."""
+        """Return the cells of its line, as in `HEADER`."""
         if self.gain is None:
-            return [self.run, self.benchmark, "other rows", ""]
+            return [self.run, self.benchmark, "other rows", "", ""]
         gain, low, high = self.gain
-        told = f"{gain:+.1f} [{low:+.1f}, {high:+.1f}] (n = {self.n})"
-        return [self.run, self.benchmark, told, ", ".join(f"{x:.3g}" for x in self.p)]
+        several = f", {self.seeds[0]} against {self.seeds[1]} seeds" if max(self.seeds) > 1 else ""
+        told = f"{gain:+.1f} [{low:+.1f}, {high:+.1f}] (n = {self.n}{several})"
+        return [self.run, self.benchmark, told, *("" if p is None else f"{p:.3g}" for p in (self.p, self.adjusted))]
 
 
+HEADER = ["run", "benchmark", "difference", "p", "p (Holm)"]
 Compared = tuple[str, list[Difference]] | None  # the baseline's name, and the differences
 
 
@@ -69,23 +79,23 @@ def differences(found: dict[str, Hits]) -> Compared:
         return None
     theirs = runs.pop(baseline)
     pairs = ((name, ours, benchmark) for name, ours in runs.items() for benchmark in sorted(ours.keys() & theirs))
-    return baseline, [_compared(name, benchmark, ours[benchmark], theirs[benchmark]) for name, ours, benchmark in pairs]
+    return baseline, _adjusted([_compared(name, of, ours[of], theirs[of]) for name, ours, of in pairs])
 
 
 def _compared(name: str, benchmark: str, ours: Seeds, theirs: Seeds) -> Difference:
     ids = list(next(iter(theirs.values())))
     if any(hits.keys() != set(ids) for hits in (*ours.values(), *theirs.values())):
         return Difference(name, benchmark)
-    mine, other = _means(ours, ids), _means(theirs, ids)
-    low, high = paired_bootstrap(mine, other)
-    gain = (sum(mine) - sum(other)) / len(ids)
-    both = [seed for seed in ours if seed in theirs]
-    p = (mcnemar([ours[seed][row] for row in ids], [theirs[seed][row] for row in ids]) for seed in both)
-    return Difference(name, benchmark, (100 * gain, 100 * low, 100 * high), len(ids), tuple(p))
+    mine, other = (np.array([[hits[row] for row in ids] for hits in seeds.values()], bool) for seeds in (ours, theirs))
+    gain, (low, high), p = paired_difference(mine, other)
+    points = (100 * gain, 100 * low, 100 * high)
+    return Difference(name, benchmark, points, len(ids), p, seeds=(len(ours), len(theirs)))
 
 
-def _means(seeds: Seeds, ids: list[str]) -> list[float]:
-    return [sum(hits[row] for hits in seeds.values()) / len(seeds) for row in ids]
+def _adjusted(found: list[Difference]) -> list[Difference]:
+    """The differences with their adjusted p-values."""
+    adjusted = iter(holm([one.p for one in found if one.p is not None]))
+    return [one if one.p is None else replace(one, adjusted=next(adjusted)) for one in found]
 
 
 def hits_of(path: Path) -> Hits:

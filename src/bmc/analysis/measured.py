@@ -9,6 +9,7 @@ from ..errors import fail
 from .cells import read_json
 from .numbers import Estimate
 from .seeds import FILE as SEEDS
+from .seeds import interval
 from .tables import KEYS, average, gradient_norms
 
 
@@ -17,7 +18,7 @@ def number(folder: Path, metric: str) -> Estimate | None:
 
     Args:
         folder: The run's.
-        metric: `accuracy`, in %: the macro average over the benchmarks, or over seeds its mean, without an interval;
+        metric: `accuracy`, in %: the macro average over the benchmarks, or over seeds its mean, with their t interval;
             `grad_norm`: the mean of those that were logged; `judged.BENCHMARK_lc` or `_wr`: a win rate in %.
 
     Raises:
@@ -34,7 +35,7 @@ def _accuracy(folder: Path) -> Estimate | None:
     if (folder / SEEDS).is_file():
         results = read_json(folder / SEEDS)["results"]
         result = results.get("average") or next(iter(results.values()))
-        return Estimate(100 * result["mean"], None, None, result["n"])
+        return _estimate(100, result["mean"], interval(result), result["n"])
     if not (folder / "eval/metrics.json").is_file():
         return None
     found = average(read_json(folder / "eval/metrics.json")["results"])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
 from typing import NamedTuple
 
-from ..evaluation.stats import Z95, wilson
+from ..evaluation import stats
+from ..evaluation.stats import t95, wilson
 
 
 class Estimate(NamedTuple):
@@ -60,8 +60,8 @@ def sums_by_place(values: Sequence[float], differs: Sequence[bool]) -> dict[str,
 def ratio(sums: Sequence[float], counts: Sequence[float]) -> Estimate | None:
     """Σ sums / Σ counts over pairs, an average over tokens when a pair has several; None of no token.
 
-    The tokens of a pair aren't independent, its pairs are: the interval is that of a ratio estimator, R ± 1.96 s with
-    s² = n/(n − 1) · Σ (sum − R · count)² / (Σ counts)² (Cochran, 1977, §6.4). With counts of 1 it is a mean's.
+    The tokens of a pair aren't independent, its pairs are: the interval is that of a ratio estimator, R ± t s with
+    n − 1 degrees of freedom (`stats.ratio`). With counts of 1 it is a mean's.
 
     Args:
         sums: Of each pair.
@@ -70,12 +70,11 @@ def ratio(sums: Sequence[float], counts: Sequence[float]) -> Estimate | None:
     pairs = [(total, count) for total, count in zip(sums, counts, strict=True) if count]
     if not pairs:
         return None
-    n, whole = len(pairs), sum(count for _, count in pairs)
-    value = sum(total for total, _ in pairs) / whole
-    if n < 2:
+    n = len(pairs)
+    value, error = stats.ratio(*zip(*pairs, strict=True))
+    if error is None:
         return Estimate(value, None, None, n)
-    spread = Z95 * sqrt(n / (n - 1) * sum((total - value * count) ** 2 for total, count in pairs)) / whole
-    return Estimate(value, value - spread, value + spread, n)
+    return Estimate(value, value - t95(n - 1) * error, value + t95(n - 1) * error, n)
 
 
 def mean(values: Sequence[float]) -> Estimate | None:

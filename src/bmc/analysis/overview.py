@@ -20,6 +20,10 @@ NOTE = (
     "In %, with 95 % intervals (Wilson's for accuracies) and the number of rows. Each line is a single run. "
     f'"{BEST}": no other run lies within its interval; "{HIGHEST}": some do, so that it may be chance.'
 )
+NO_INTERVAL = (
+    " A length-controlled win rate has no interval: the error that alpaca_eval gives is the spread of its model's "
+    "predictions."
+)
 REPORTED = (
     " The paper's numbers stand beside the runs of its settings, accuracies as averages over the paper's benchmarks; "
     "recipes/reported.yaml says where they are from."
@@ -141,8 +145,7 @@ def _judged(runs: dict[str, Run]) -> Iterator[Column]:
 
 
 def _win_rate(judged: Told, key: str) -> Score:
-    interval = judged.said.get("interval" if key == "win_rate" else "interval_length_controlled")
-    return _checked(judged, key, judged.said.get(key), interval)
+    return _checked(judged, key, judged.said.get(key), judged.said.get("interval") if key == "win_rate" else None)
 
 
 def _harness(runs: dict[str, Run]) -> Iterator[Column]:

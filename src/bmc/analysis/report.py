@@ -9,20 +9,24 @@ from typing import Any
 
 from ..config import ReportConfig
 from ..errors import fail
+from ..judging.benchmarks import lost
 from ..runtime import write_text
 from .alike import missing_rows, unlike
 from .cells import Named, Table, listed, markdown_table
+from .differences import HEADER, Compared, differences, hits_of
 from .differences import NOTE as DIFFERENCES
-from .differences import Compared, differences, hits_of
+from .overview import NO_INTERVAL, REPORTED, Column, as_table, overview
 from .overview import NOTE as SCORES
-from .overview import REPORTED, Column, as_table, overview
 from .page.whole import Found, page
 from .runs import ANALYSIS, dict_of, find, find_runs, find_trainings, name_of, readable
 from .seeds import FILE, seeds_cell
 
 logger = logging.getLogger(__name__)
 
-SEEDS = "Mean ± standard deviation of the accuracy in %, over the seeds that a method was trained with."
+SEEDS = (
+    "Mean ± standard deviation of the accuracy in %, over the seeds that a method was trained with; in brackets the "
+    "mean's 95 % t interval over seeds, on these test rows."
+)
 STAGES = "What each stage took and made, in the order in which they ended."
 
 
@@ -56,29 +60,29 @@ def report(config: ReportConfig) -> str:
 def _tables(found: Found, columns: list[Column], compared: Compared, notices: list[str]) -> Iterator[Named]:
     """The tables of `report.md`."""
     if columns:
-        note = SCORES + (REPORTED if any(column.reported for column in columns) else "")
+        controlled = any(column.metric == "judged.alpaca_eval_lc" for column in columns)
+        note = (
+            SCORES
+            + (NO_INTERVAL if controlled else "")
+            + (REPORTED if any(column.reported for column in columns) else "")
+        )
         yield Named("Scores", note, as_table(found.names, columns))
     if seeds := over_seeds(found.root, notices):
         yield Named("Seeds", SEEDS, seeds)
     if compared:
         baseline, rows = compared
-        cells = ["run", "benchmark", "difference", "p"], [row.cells() for row in rows]
-        yield Named("Differences", DIFFERENCES.format(baseline=baseline), cells)
+        count = sum(row.p is not None for row in rows)
+        cells = HEADER, [row.cells() for row in rows]
+        yield Named("Differences", DIFFERENCES.format(baseline=baseline, count=count), cells)
     yield Named("Stages", STAGES, stages(found.root, notices))
 
 
 def _unreadable(found: Found) -> list[str]:
-    """The judgements that no score is made of."""
-    counts = {
-        f"{name}: {benchmark}": told.said.get("unreadable")
-        for name, run in found.runs.items()
-        for benchmark, told in run.judged.items()
-    }
-    return [
-        f"{what}: {count} of the judge's answers can't be read; they aren't scored"
-        for what, count in counts.items()
-        if count
-    ]
+    """The verdicts that no score is made of."""
+    judged = {f"{name}: {key}": told.said for name, run in found.runs.items() for key, told in run.judged.items()}
+    unreadable = {what: said for what, said in judged.items() if said.get("unreadable")}
+    old = "{unreadable} of the verdicts can't be read; they are not scored"
+    return [f"{what}: {lost(said) or old.format_map(said)}" for what, said in unreadable.items()]
 
 
 def _not_evaluated(found: Found) -> list[str]:

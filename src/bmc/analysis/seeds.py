@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
+
+from ..evaluation.stats import t95
 
 FILE = "seeds.json"
 
@@ -16,11 +19,20 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     return {"mean": fmean(accuracies), "sd": sd, "accuracies": accuracies, "n": results[0]["n"]}
 
 
-def seeds_cell(found: dict[str, Any]) -> str:
-    """A mean over seeds in %: `50.0 ± 2.0 (3 seeds, n = 100)`."""
-    sd = "" if found["sd"] is None else f" ± {100 * found['sd']:.1f}"
+def interval(found: dict[str, Any]) -> tuple[float, float] | None:
+    """Compute the 95 % t interval of a mean over seeds, on these test rows; None of a single seed."""
+    if found["sd"] is None:
+        return None
     count = len(found["accuracies"])
-    return f"{100 * found['mean']:.1f}{sd} ({count} seed{'s' * (count > 1)}, n = {found['n']})"
+    half = t95(count - 1) * found["sd"] / sqrt(count)
+    return max(0.0, found["mean"] - half), min(1.0, found["mean"] + half)
+
+
+def seeds_cell(found: dict[str, Any]) -> str:
+    """Format a mean over seeds in %: `50.0 ± 2.0 [45.0, 55.0] (3 seeds, n = 100)`."""
+    ends, count = interval(found), len(found["accuracies"])
+    spread = "" if ends is None else f" ± {100 * found['sd']:.1f} [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"
+    return f"{100 * found['mean']:.1f}{spread} ({count} seed{'s' * (count > 1)}, n = {found['n']})"
 
 
 def method_and_seed(run: str) -> tuple[str, int | None]:

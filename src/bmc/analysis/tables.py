@@ -19,7 +19,7 @@ NOT_RUN, UNKNOWN, OTHER_MODEL = "not run", "–", "other model"
 SINGLE = "A reproduced number is a single run, with its 95 % interval where it has one, and n, unless it is of seeds."
 JUDGED = "Win rates and lengths are a judge's (make SETTING/METHOD/judge)."
 KEYS = {  # name in `reported.yaml` → keys of `judged.json`: the number, and its interval if it has one
-    "lc": ("length_controlled_win_rate", "interval_length_controlled"),
+    "lc": ("length_controlled_win_rate", None),  # alpaca_eval's error of it is of predictions, not of rows
     "wr": ("win_rate", "interval"),
     "length": ("length", None),
 }

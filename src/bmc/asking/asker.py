@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from ..config import AskingArguments
 from ..errors import Faults, fail
 from .cost import Messages, Meter
-from .replies import Reply
+from .replies import NoReply, Reply
 from .store import KeptReplies, ReplyStore, request_key
+from .trouble import place
 
 
 class Stopped(Exception):
@@ -81,6 +82,7 @@ class StoredAsker:
         self.slots = asyncio.Semaphore(settings.max_concurrency)
         self.under_way: dict[str, asyncio.Task[dict[str, Any]]] = {}
         self.stopped: Faults | None = None
+        self.whole = False  # whether a reply had all that was asked for
 
     def key(self, messages: Messages) -> str:
         """The request's name: all that its answer depends on."""
@@ -89,7 +91,7 @@ class StoredAsker:
     async def ask(self, messages: Messages) -> Reply:
         """The reply to a conversation, now or as it was when it was first asked."""
         key = self.key(messages)
-        reply = self.store.get(key)
+        reply = self._kept(key)
         if reply is None:
             task = self.under_way.get(key)
             if task is None:
@@ -108,8 +110,16 @@ class StoredAsker:
     async def look(self, messages: Messages) -> None:
         """Has a request answered if it isn't yet, and counts nothing."""
         key = self.key(messages)
-        if self.store.get(key) is None:
+        if self._kept(key) is None:
             await self.model.answer(messages, key)
+
+    def _kept(self, key: str) -> dict[str, Any] | None:
+        """The cached reply, unless it lacks what is asked for."""
+        reply = self.store.get(key)
+        if reply is None or self.settings.lacks(reply):
+            return None
+        self.whole = True
+        return reply
 
     async def _answer(self, messages: Messages, key: str) -> dict[str, Any]:
         async with self.slots:
@@ -118,6 +128,9 @@ class StoredAsker:
             try:
                 reply = await self.model.answer(messages, key)
                 self.meter.pay(reply)
+                if lacking := self.settings.lacks(reply):
+                    raise self._unusable(lacking)
+                self.whole = True
                 if isinstance(self.store, ReplyStore):
                     await self.store.put(key, reply)
             except Stopped:
@@ -126,6 +139,13 @@ class StoredAsker:
                 self.stop(error)  # before the next request takes the slot
                 raise
             return reply
+
+    def _unusable(self, lacking: str) -> Exception:
+        """A reply that lacks something: a fault of the row where others had it, and else of the endpoint."""
+        if self.whole:
+            return NoReply(lacking)
+        where = f"{self.settings.model} at {place(self.settings.base_url)}"
+        return fail(where, f"{lacking}; nothing was kept of it: use a server and a model that give it")
 
     def _finished(self, key: str, task: asyncio.Task[dict[str, Any]]) -> None:
         del self.under_way[key]

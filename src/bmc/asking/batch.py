@@ -217,9 +217,12 @@ class Batches:
                 elif isinstance(outcome, Exception):
                     self.failed[key] = str(outcome)
                 else:
-                    answers[key] = outcome
                     if store.get(key) is None:
                         self.meter.pay(outcome)
+                    if lacking := self.settings.lacks(outcome):
+                        self.failed[key] = lacking
+                    else:
+                        answers[key] = outcome
                 if len(answers) >= CHUNK:
                     await store.put_all(answers)
                     answers = {}

@@ -5,6 +5,7 @@ length-controlled win rate. Only the judge's answers come from our store.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import io
 import logging
@@ -20,7 +21,10 @@ from ..errors import fail
 from .cases import Case
 
 ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
-ROWS = 805  # of the benchmark; the length-controlled win rate knows the difficulty of each
+ROWS = 805
+# SHA-256 of the instructions in their published order, joined by line breaks: the length-controlled win rate looks up
+# each one's difficulty by its place.
+ORDER = "80812b0556445b68"
 PASSING = ("preference_date", "preference_price_per_example", "preference_time_per_example")
 HOLDS_TEMPLATE = "the texts hold a chat template's tokens, which the evaluator's prompt can't carry"
 NOT_INSTALLED = "alpaca_eval, which judges AlpacaEval, is not installed; pip install '.[eval]'"
@@ -57,16 +61,28 @@ def prompts_of(cases: Sequence[Case], names: tuple[str, str]) -> list[str]:
     return found
 
 
-async def ask(prompt: str, asker: Asker) -> Reply | None:
-    """The judge's answer to a prompt; None where there is none.
+async def ask(prompt: str, asker: Asker) -> Reply | str:
+    """Return the judge's reply to a prompt, or why there is none.
 
     Raises:
         Faults: The run can't go on.
     """
     try:
         return await asker.ask(messages(prompt))
-    except NoReply:
-        return None
+    except NoReply as error:
+        return str(error)
+
+
+def reason(reply: Reply | str) -> str:
+    """Say why a reply can't be read as a verdict."""
+    if isinstance(reply, str):
+        return reply
+    first = [one["token"] for one in reply.first_token or []]
+    if not reply.text.strip() and reply.finish_reason == "length":
+        return "cut off at max_tokens before a verdict"
+    seen = ", ".join(map(repr, first)) or "none"
+    cut = ", cut off at max_tokens" if reply.finish_reason == "length" and len(reply.text) > 1 else ""
+    return f"neither m nor M among the likely first tokens (they are {seen}{cut})"
 
 
 def messages(prompt: str) -> Messages:
@@ -86,19 +102,19 @@ def messages(prompt: str) -> Messages:
     return made
 
 
-def annotate(cases: Sequence[Case], names: tuple[str, str], replies: Mapping[str, Reply | None]) -> list[Row]:
+def annotate(cases: Sequence[Case], names: tuple[str, str], replies: Mapping[str, Reply | str]) -> list[Row]:
     """alpaca_eval's annotations, one a case, in their order; `preference` is 1 (the reference) to 2 (the model), or
     None where the judge's answer can't be read.
 
     Args:
         cases: The cases.
         names: Of the reference and of the model.
-        replies: Prompt → the judge's answer.
+        replies: Prompt → the judge's reply, or why there is none.
     """
 
     def answers(prompts: Sequence[str], **_: Any) -> dict[str, list[Any]]:
         given = [replies[prompt] for prompt in prompts]
-        texts = [reply.text if reply else "" for reply in given]
+        texts = ["" if isinstance(reply, str) else reply.text for reply in given]
         whole = [_completion(reply) for reply in given]
         unknown = [0.0] * len(given)
         return {
@@ -114,9 +130,17 @@ def annotate(cases: Sequence[Case], names: tuple[str, str], replies: Mapping[str
 
 
 def length_controlled(annotations: Sequence[Row]) -> tuple[float, float] | str:
-    """The length-controlled win rate and its standard error in %, or why there is none."""
+    """Compute the length-controlled win rate in % and alpaca_eval's `lc_standard_error`, or say why there is none.
+
+    That error is the spread of the fitted model's predictions over the instructions: no interval can be made of it.
+    """
     if len(annotations) != ROWS:
         return f"it is defined for all {ROWS} rows"
+    if order_of([row["instruction"] for row in annotations]) != ORDER:
+        return (
+            "the reference doesn't have AlpacaEval's instructions in their published order, by which their "
+            "difficulties are looked up; take alpaca_eval_gpt4_baseline.json as it is"
+        )
     from alpaca_eval.metrics import get_length_controlled_winrate
 
     try:
@@ -125,6 +149,11 @@ def length_controlled(annotations: Sequence[Row]) -> tuple[float, float] | str:
     except Exception as error:  # it downloads the instructions' difficulties: the Hub's client fails in many ways
         return f"alpaca_eval can't compute it ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     return float(found["length_controlled_winrate"]), float(found["lc_standard_error"])
+
+
+def order_of(instructions: Sequence[str]) -> str:
+    """Hash the instructions in their order."""
+    return hashlib.sha256("\n".join(instructions).encode()).hexdigest()[:16]
 
 
 def _annotated(cases: Sequence[Case], names: tuple[str, str], completions: Callable[..., Any]) -> list[Row]:
@@ -141,10 +170,10 @@ def _annotated(cases: Sequence[Case], names: tuple[str, str], completions: Calla
         )
 
 
-def _completion(reply: Reply | None) -> dict[str, Any]:
-    """An answer as alpaca_eval's parser wants it."""
-    likely = reply.first_token if reply and reply.first_token else []
-    return {"text": reply.text if reply else "", "logprobs": {"content": [{"top_logprobs": likely}]}}
+def _completion(reply: Reply | str) -> dict[str, Any]:
+    """Return a reply as alpaca_eval's parser wants it."""
+    text, likely = ("", []) if isinstance(reply, str) else (reply.text, reply.first_token or [])
+    return {"text": text, "logprobs": {"content": [{"top_logprobs": likely}]}}
 
 
 @contextlib.contextmanager

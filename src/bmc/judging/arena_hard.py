@@ -27,6 +27,7 @@ _LABEL = re.compile(r"\[\[([AB<>=]+)\]\]")
 TRIES = 2
 UNCLEAR = "several verdicts that differ"
 NONE = "no verdict"
+CUT = "cut off at max_tokens"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ async def play(case: Case, swapped: bool, asker: Asker) -> Game:
     Raises:
         Faults: The run can't go on.
     """
-    asked, said = messages(case, swapped), ""
+    asked, said, cut = messages(case, swapped), "", ""
     for _ in range(TRIES):
         try:
             reply = await asker.ask(asked)
@@ -73,8 +74,9 @@ async def play(case: Case, swapped: bool, asker: Asker) -> Game:
         verdict, reason = read_verdict(said)
         if reason != NONE:
             return Game(verdict, said, reason)
+        cut = f", {CUT}" if reply.finish_reason == "length" else ""
         asked = [*asked, {"role": "assistant", "content": reply.text}, {"role": "user", "content": prompts()["again"]}]
-    return Game(None, said, NONE)
+    return Game(None, said, f"{NONE}{cut}")
 
 
 def read_verdict(judgement: str) -> tuple[str | None, str | None]:
@@ -88,13 +90,16 @@ def read_verdict(judgement: str) -> tuple[str | None, str | None]:
     return (label, None) if label in VERDICTS else (None, f"a verdict that is none of the five: {label}")
 
 
-def outcome(verdicts: Sequence[str | None]) -> tuple[float, float]:
-    """Weighted wins and losses of the judged model over both games of a prompt; one without a verdict counts nothing,
-    as published.
+def outcome(verdicts: Sequence[str | None]) -> tuple[float, float] | None:
+    """Compute the weighted wins and losses of the judged model over both games of a prompt.
+
+    None where a game has no verdict: the other one alone would bring in the judge's liking of a place. (The published
+    script counts it.)
 
     Args:
         verdicts: Of the first game, whose B is the model, and of the second, whose A it is.
     """
-    lost, won = VERDICTS.get(str(verdicts[0]), (0.0, 0.0))
-    won_swapped, lost_swapped = VERDICTS.get(str(verdicts[1]), (0.0, 0.0))
+    if None in verdicts:
+        return None
+    (lost, won), (won_swapped, lost_swapped) = (VERDICTS[str(verdict)] for verdict in verdicts)
     return won + won_swapped, lost + lost_swapped

@@ -48,7 +48,7 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
         summary = benchmark.summary(judgements)
         if not summary["n"]:
             first = next(iter(unreadable.values()))
-            what = f"none of {len(judgements)} judgements can be read (the first: {first}); try another judge"
+            what = f"none of {len(judgements)} rows can be scored (the first: {first}); try another judge"
             raise fail(str(folder / "judgements.jsonl"), what)
         benchmark.write(folder)
         judged = {
@@ -56,8 +56,8 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
             "judge": config.model,
             "reference": reference,
             "responses": config.responses,
+            "rows": len(cases),
             **summary,
-            "unreadable": len(unreadable),
             "unreadable_ids": list(unreadable),
             "answers": meter.summary(meter.used),
             "this_run": meter.this_run(len(cases), elapsed()),

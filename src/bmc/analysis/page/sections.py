@@ -13,7 +13,7 @@ from ... import provenance
 from ...bridging.page import sections as bridging_sections
 from ...bridging.statistics import examples_of
 from ...web.page import data_uri, escape, facts, table
-from ..differences import Compared
+from ..differences import HEADER, Compared
 from ..overview import NOT_RUN, Column, Score
 from ..runs import dict_of, dicts_of, readable
 
@@ -71,10 +71,11 @@ def differences(compared: Compared) -> str:
     ends = [0.0, *(end for row in rows for end in row.gain or ())]
     body = []
     for row in rows:
-        run, benchmark, told, p = map(escape, row.cells())
+        run, benchmark, told, *p = map(escape, row.cells())
         drawn = _whisker(Score(*row.gain), (min(ends), max(ends)), zero=True) if row.gain else ""
-        body.append([run, benchmark, told, drawn, p])
-    return table("differences", ["run", "benchmark", "difference", "", "p"], body, words=(1,)) if body else ""
+        body.append([run, benchmark, told, drawn, *p])
+    header = [*HEADER[:3], "interval", *HEADER[3:]]
+    return table("differences from the baseline", header, body, words=(1,)) if body else ""
 
 
 def _whisker(score: Score, span: tuple[float, float], zero: bool = False) -> str:
