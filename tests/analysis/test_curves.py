@@ -22,12 +22,12 @@ def state(*values: float, key: str = "rewards/margins") -> dict[str, Any]:
 def test_what_was_logged_is_read_and_what_is_no_number_left_out() -> None:
     history = [
         {"step": 1, "loss": 0.7, "learning_rate": 1e-6},
-        {"step": 2, "loss": NAN, "grad_norm": float("inf"), "kl/chosen": 0.5},
+        {"step": 2, "loss": NAN, "grad_norm": float("inf"), "k3/chosen": 0.5},
         {"loss": 3.0},
         {"step": 3, "loss": "0.1"},
         "torn",
     ]
-    assert series({"log_history": history}) == {"loss": [(1, 0.7)], "kl/chosen": [(2, 0.5)]}
+    assert series({"log_history": history}) == {"loss": [(1, 0.7)], "k3/chosen": [(2, 0.5)]}
     assert series({}) == series({"log_history": 3}) == {}
 
 

@@ -67,18 +67,19 @@ def test_rewards(tmp_path: Path) -> None:
 
 def test_figure9_of_saved_models_and_of_the_log(tmp_path: Path) -> None:
     """Three tokens of 0.1 and two of 0.4: 1.1/5 a token."""
-    history = [{"step": 5, "eval_kl/chosen": 0.01}, {"step": 6, "loss": 1.0}, {"step": 10, "eval_kl/chosen": 0.02}]
+    history = [{"step": 5, "eval_k3/chosen": 0.01}, {"step": 6, "loss": 1.0}, {"step": 10, "eval_k3/chosen": 0.02}]
     write(tmp_path / "dpo/trainer_state.json", {"log_history": history})
     one = scored("dpo", tmp_path)
     drawing = divergence.figure9([one.run], [one], "make x")
     rows = cells(drawing)
-    assert rows[1] == ["while training: estimate", "DPO", "own", "5", "0.01", "", "", ""]
+    assert rows[1] == ["while training: k3", "DPO", "own", "5", "0.01", "", "", ""]
     assert rows[2][3:5] == ["10", "0.02"]
-    assert rows[3][:5] == ["saved models: exact", "DPO", "y_w", "10", "0.22"]
+    assert rows[3][:5] == ["saved models: exact KL", "DPO", "y_w", "10", "0.22"]
     assert rows[3][7] == "2"
     assert isinstance(drawing, Drawing)
     assert "While training" in drawing.caption
     assert "2 held-out winners" in drawing.caption
+    assert "KL(π_ref ‖ π_θ)" in drawing.caption  # the paper's direction, which isn't ours
     bare = divergence.figure9([Run("dpo_bc", tmp_path / "dpo_bc")], [], "make a/b/dpo")
     assert isinstance(bare, Missing)
     assert bare.why == "no run evaluated while it trained (eval_strategy), and no model is there"

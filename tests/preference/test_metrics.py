@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bmc.preference.metrics import FallingRewards, Metrics, kl, reward_metrics, token_metrics, weight_shares
+from bmc.preference.metrics import FallingRewards, Metrics, k3, reward_metrics, token_metrics, weight_shares
 
 
 def value(metrics: Metrics, name: str) -> float:
@@ -36,9 +36,9 @@ def test_a_token_counts_alike_whichever_pair_it_is_in() -> None:
     assert value(token_metrics({"x": (values, mask)}), "x") == 4.0
 
 
-def test_kl_is_the_k3_estimator() -> None:
+def test_k3() -> None:
     """π_θ = 1/2 and π_ref = 1/4: r = 1/2, r − 1 − ln r = −0.5 + 0.6931."""
-    found = kl(torch.tensor([0.5, 0.3]).log(), torch.tensor([0.25, 0.3]).log())
+    found = k3(torch.tensor([0.5, 0.3]).log(), torch.tensor([0.25, 0.3]).log())
     assert found.tolist() == pytest.approx([0.193147, 0.0], abs=1e-6)
 
 

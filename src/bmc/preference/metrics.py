@@ -44,11 +44,11 @@ def token_metrics(values: dict[str, tuple[Tensor, Tensor]]) -> Metrics:
     }
 
 
-def kl(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """KL(π_θ ‖ π_ref) at each token of a given text, by the k3 estimator: r − 1 − log r with r = π_ref/π_θ, at least 0.
+def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
+    """Compute k3 at each token of a given text: r − 1 − log r with r = π_ref/π_θ, at least 0.
 
-    On winners it is what the paper's Figure 9 follows during training; the texts are not the policy's own, so this
-    tells how far the policy has moved on them and not the divergence of its samples.
+    Its mean over tokens that π_θ has sampled estimates KL(π_θ ‖ π_ref). Over others' texts, such as chosen responses, it
+    tells how far the policy has moved on them and may be many times the divergence.
 
     Args:
         logps: log π_θ, any shape.

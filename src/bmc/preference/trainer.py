@@ -28,7 +28,7 @@ from .batching import NO_SIGNAL, REF_COLUMNS, DataCollatorForBMC, no_signal
 from .diff import DIFF_COLUMNS, RESPONSES, mark_differences
 from .head import TokenScores, at_places, exact_kl, keep_predictors, score
 from .losses import LOSSES, REFERENCE_FREE, Pairs, hyperparameters, weigh
-from .metrics import FallingRewards, kl, reward_metrics, token_metrics, weight_shares
+from .metrics import FallingRewards, k3, reward_metrics, token_metrics, weight_shares
 from .reference import ReferenceCache, add_reference_logps, default_cache, model_digest
 from .stop_words import stop_word_ids
 from .tree_check import compare, longest, sequences
@@ -355,7 +355,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         if self.args.token_weighting != "none":
             tokens |= weight_shares(weights, diff_mask)
         if not self.reference_free:
-            tokens["kl/chosen"] = (kl(logps, ref_logps)[:, 0], responses[:, 0])
+            tokens["k3/chosen"] = (k3(logps, ref_logps)[:, 0], responses[:, 0])
         found = reward_metrics(self._rewards(logps, ref_logps, responses), logps) | token_metrics(tokens)
         of_pairs = torch.stack([torch.stack(sum_and_count, dim=1) for sum_and_count in found.values()], dim=1)
         real = inputs.get("pair_weights", inputs["num_tokens"]) > 0  # a repeated pair weighs nothing

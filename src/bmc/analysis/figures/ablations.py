@@ -108,7 +108,7 @@ def _over(name: str, caption: str, axis: str, metric: str, points: Points, basel
         panel.set_xlabel(axis)
         panel.set_ylabel(f"{_axis(metric)} (n = {_counts(points.values())})")
         if baseline is not None:
-            panel.legend()
+            figure.legend(loc="outside upper center", ncols=2)
 
     return Drawing(name, TITLES[name], caption, header, rows, draw)
 

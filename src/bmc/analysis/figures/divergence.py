@@ -10,17 +10,22 @@ from ..trained import Run
 from .drawing import BLUE, VERMILION, Drawing, Missing, Row, error_bars, look
 
 NAME, TITLE = "figure9", "Figure 9: KL(policy ‖ reference) on held-out winners"
-LOGGED, EXACT = "while training: estimate", "saved models: exact"
-KEY = "eval_kl/chosen"
+LOGGED, EXACT = "while training: k3", "saved models: exact KL"
+KEY = "eval_k3/chosen"
 KINDS = {"y_w": (r"on $y_w$", BLUE, "o", "white"), "ỹ_w": (r"on $\tilde{y}_w$", VERMILION, "D", None)}
 CAPTIONS = {
-    LOGGED: "While training: what was logged at each evaluation, the mean over tokens of the estimate r − 1 − log r, "
-    "r = π_ref/π_θ of the response's own token, on the run's own winners (ỹ_w for DPO-BC and DPO-BMC, y_w for DPO and "
-    "DPO-MC).",
+    LOGGED: "While training: k3, the mean over tokens of r − 1 − log r with r = π_ref/π_θ of the response's own token, "
+    "logged at each evaluation on the run's own winners (ỹ_w for DPO-BC and DPO-BMC, y_w for DPO and DPO-MC). The "
+    "policy didn't sample these texts, so it is no estimate of the KL and can be many times that: compare runs within "
+    "this panel only.",
     EXACT: "Saved models: the divergence of the next token's distribution over the whole vocabulary, Σ_v π_θ(v) "
     "log π_θ(v)/π_ref(v), the mean over the tokens of {n} held-out winners, the same ones for all runs; 95 % intervals "
     "over pairs.",
 }
+PAPER = (
+    "The paper's curves are, by its released code, KL(π_ref ‖ π_θ), the other direction, summed over a response instead "
+    "of averaged over tokens."
+)
 Lines = dict[str, dict[int, float]]  # method → step → estimate
 Points = dict[str, list[tuple[int, Estimate]]]  # method → steps and exact KLs
 
@@ -62,7 +67,8 @@ def figure9(runs: list[Run], scored: list[Scored], command: str) -> Drawing | Mi
         for step, found in line
     ]
     caption = " ".join(CAPTIONS[panel] for panel in panels).format(n=max((len(s.bridged) for s in scored), default=0))
-    header = ("kind", "run", "winners", "step", "KL a token", "low", "high", "pairs")
+    caption += f" {PAPER}"
+    header = ("kind", "run", "winners", "step", "nats a token", "low", "high", "pairs")
     return Drawing(NAME, TITLE, caption, header, rows, lambda figure: _draw(figure, panels, logged, exact))
 
 
@@ -83,7 +89,7 @@ def _draw(figure: Any, panels: list[str], logged: Lines, exact: dict[str, Points
             _draw_methods(panel, exact)
         panel.set_title(title)
         panel.set_ylim(bottom=0)
-    axes[0].set_ylabel("KL a token, nats")
+    axes[0].set_ylabel("nats a token")
 
 
 def _draw_steps(panel: Any, points: Points) -> None:
@@ -100,7 +106,12 @@ def _draw_steps(panel: Any, points: Points) -> None:
 def _finish(panel: Any) -> None:
     panel.set_xlabel("step")
     panel.xaxis.get_major_locator().set_params(integer=True)
-    panel.legend()
+    _legend(panel)
+
+
+def _legend(panel: Any, title: str | None = None) -> None:
+    """Below the panel, where it hides nothing."""
+    panel.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2, columnspacing=1.0)
 
 
 def _draw_methods(panel: Any, exact: dict[str, Points]) -> None:
@@ -115,4 +126,4 @@ def _draw_methods(panel: Any, exact: dict[str, Points]) -> None:
         )  # fmt: skip
     panel.set_xticks(range(len(methods)), methods, rotation=25)
     panel.grid(axis="x", visible=False)
-    panel.legend(title=f"{exact['y_w'][methods[0]][-1][1].n} pairs")
+    _legend(panel, f"{exact['y_w'][methods[0]][-1][1].n} pairs")

@@ -14,7 +14,10 @@ PANELS = {
     "rewards/accuracies": ("Reward accuracy", "share of pairs in which ỹ_w has the higher reward"),
     "rewards/chosen": ("Reward of ỹ_w", "β Σ log π_θ/π_ref; below 0 the policy has moved away from it"),
     "rewards/rejected": ("Reward of y_l", "β Σ log π_θ/π_ref"),
-    "kl/chosen": ("KL(π_θ ‖ π_ref)", "a token of ỹ_w, k3 estimate"),
+    "k3/chosen": (
+        "k3 on ỹ_w",
+        "r − 1 − log r a token, r = π_ref/π_θ; how far the policy moved on these texts, not a KL",
+    ),
     "grad_norm": ("Gradient norm", "before clipping"),
     "diff/weight": ("Mean λ", "of the tokens that differ; 1 without weights"),
     "diff/share": ("Differing tokens", "as a share of the response tokens"),
