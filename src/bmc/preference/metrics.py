@@ -47,8 +47,8 @@ def token_metrics(values: dict[str, tuple[Tensor, Tensor]]) -> Metrics:
 def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
     """Compute k3 at each token of a given text: r − 1 − log r with r = π_ref/π_θ, at least 0.
 
-    Its mean over tokens that π_θ has sampled estimates KL(π_θ ‖ π_ref). Over others' texts, such as chosen responses, it
-    tells how far the policy has moved on them and may be many times the divergence.
+    Its mean over tokens that π_θ has sampled estimates KL(π_θ ‖ π_ref). Over others' texts, such as chosen responses,
+    it tells how far the policy has moved on them and may be many times the divergence.
 
     Args:
         logps: log π_θ, any shape.

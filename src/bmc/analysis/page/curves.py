@@ -16,7 +16,7 @@ PANELS = {
     "rewards/rejected": ("Reward of y_l", "β Σ log π_θ/π_ref"),
     "k3/chosen": (
         "k3 on ỹ_w",
-        "r − 1 − log r a token, r = π_ref/π_θ; how far the policy moved on these texts, not a KL",
+        "r − 1 − log r a token, r = π_ref/π_θ: the policy's distance on these texts, not a KL",
     ),
     "grad_norm": ("Gradient norm", "before clipping"),
     "diff/weight": ("Mean λ", "of the tokens that differ; 1 without weights"),
