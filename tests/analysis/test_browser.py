@@ -181,12 +181,12 @@ def test_colours_and_lines(opened: Opened) -> None:
 
 
 def test_another_run_can_be_chosen(opened: Opened) -> None:
-    choice = opened.page.locator("select").nth(1)
+    choice = opened.page.locator(".run select").nth(1)
     assert choice.locator("option").all_inner_texts() == ["dpo", "dpo_bmc", "zz"]
     choice.select_option("zz")
     assert opened.page.locator(".margin").all_inner_texts()[1] == "margin +1.625, ỹ_w preferred"
     opened.page.locator("#next").click()
-    assert opened.page.locator("select").nth(1).input_value() == "zz"
+    assert opened.page.locator(".run select").nth(1).input_value() == "zz"
 
 
 def test_what_stands_in_the_data_is_shown_and_not_run(opened: Opened) -> None:

@@ -102,6 +102,6 @@ def test_differences_stand_beside_the_line_of_none() -> None:
     assert '<line class="zero" x1="4.0" y1="0" x2="4.0" y2="8"/><line x1="22.4" y1="4" x2="96.0" y2="4"/>' in markup
     assert '<circle cx="50.0" cy="4" r="3"/>' in markup
     assert "<td>0.0312</td><td>0.5</td>" in markup
-    assert '<tr><th scope="row">b&lt;</th>' in markup
+    assert '<tr data-run="b&lt;"><th scope="row">b&lt;</th>' in markup
     assert "<td>other rows</td><td></td><td></td><td></td>" in markup
     assert sections.differences(None) == ""

@@ -51,7 +51,7 @@ def test_half_a_surrogate_pair_can_be_written() -> None:
 
 def test_a_table_names_its_lines_and_scrolls_by_keyboard() -> None:
     markup = table("of <x>", ["run", "word", "n"], [["a", "b", "1"]], words=(1,))
-    assert '<div class="wide" tabindex="0" role="region" aria-label="of &lt;x&gt;">' in markup
+    assert '<div class="wide" tabindex="0" role="group" aria-label="of &lt;x&gt;">' in markup
     assert '<tr><th scope="row">a</th><td class="words">b</td><td>1</td></tr>' in markup
     assert '<th scope="col" class="words">word</th>' in markup
 

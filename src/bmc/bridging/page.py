@@ -193,7 +193,7 @@ def _examples(examples: Sequence[Example], degrades: bool, polishes: bool) -> st
 
 def _text(markup: str, label: str) -> str:
     """A text in a box, which scrolls by keyboard too."""
-    return f'<div class="text" dir="auto" tabindex="0" role="region" aria-label="{label}">{markup}</div>'
+    return f'<div class="text" dir="auto" tabindex="0" role="group" aria-label="{label}">{markup}</div>'
 
 
 def _edit(degrades: bool) -> str:

@@ -68,6 +68,11 @@ def escape(text: str) -> str:
     return html.escape(_visible(text[:LIMIT])) + (f"<small> … {more:,} more characters</small>" if more > 0 else "")
 
 
+def breakable(text: str) -> str:
+    """Escape a name, and let a line break after its separators and nowhere else."""
+    return re.sub(r"([/_.=-])(?=[^\W\d])", r"\1<wbr>", escape(text))
+
+
 def _visible(text: str) -> str:
     """The text with what would act on the page, or not be seen there, written out."""
     text = "".join(chr(0x2400 + ord(char)) if char < " " and char not in "\n\t" else char for char in text)
@@ -86,7 +91,13 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def table(label: str, header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = ()) -> str:
+def table(
+    label: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    words: Sequence[int] = (),
+    runs: Sequence[str] = (),
+) -> str:
     """A table in a box that scrolls by itself, by keyboard too; the first cell of a line is its name.
 
     Args:
@@ -94,13 +105,18 @@ def table(label: str, header: Sequence[str], rows: Sequence[Sequence[str]], word
         header: Markup of the columns' names.
         rows: Markup of the cells.
         words: Places of the columns that hold no numbers, and stand to the left.
+        runs: Name of the run that each line is about, by which it can be hidden.
     """
     kinds = [' class="words"' if place in words else "" for place in range(len(header))]
     head = "".join(f'<th scope="col"{kind}>{cell}</th>' for cell, kind in zip(header, kinds, strict=True))
     lines = ("".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row[1:], kinds[1:], strict=True)) for row in rows)
-    body = "\n".join(f'<tr><th scope="row">{row[0]}</th>{line}</tr>' for row, line in zip(rows, lines, strict=True))
+    marks = [f' data-run="{escape(run)}"' for run in runs] or [""] * len(rows)
+    body = "\n".join(
+        f'<tr{mark}><th scope="row">{row[0]}</th>{line}</tr>'
+        for mark, row, line in zip(marks, rows, lines, strict=True)
+    )
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(label)}"><table class="grid">\n'
+        f'<div class="wide" tabindex="0" role="group" aria-label="{escape(label)}"><table class="grid">\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
     )
 

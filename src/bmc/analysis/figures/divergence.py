@@ -23,8 +23,8 @@ CAPTIONS = {
     "over pairs.",
 }
 PAPER = (
-    "The paper's curves are, by its released code, KL(π_ref ‖ π_θ), the other direction, summed over a response and not "
-    "averaged over tokens."
+    "The paper's curves are, by its released code, KL(π_ref ‖ π_θ), the other direction, summed over a response and "
+    "not averaged over tokens."
 )
 Lines = dict[str, dict[int, float]]  # method → step → estimate
 Points = dict[str, list[tuple[int, Estimate]]]  # method → steps and exact KLs

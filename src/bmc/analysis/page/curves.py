@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import floor, isfinite, log10
 from typing import Any
 
-from ...web.page import escape, table
+from ...web.page import breakable, escape, table
 
 PANELS = {
     "loss": ("Loss", "of the objective that a run minimises; of different objectives not to be compared"),
@@ -22,7 +22,7 @@ PANELS = {
     "diff/weight": ("Mean λ", "of the tokens that differ; 1 without weights"),
     "diff/share": ("Differing tokens", "as a share of the response tokens"),
 }
-COLOURS, DASHES = 7, ("", "6 3", "2 3", "8 3 2 3")
+COLOURS, DASHES = 7, ("", "6 3", "2 3", "8 3 2 3", "12 4", "10 3 2 3 2 3")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 210, 46, 74, 10, 34
 _MOST_DOTS = 40  # points of a line that are told one by one; the table has all
 _MOST_LABELS = 6
@@ -48,7 +48,11 @@ def curves(states: dict[str, dict[str, Any]]) -> str:
             panels.append(_figure(title, what, lines, places))
     if not panels:
         return ""
-    return f'{_legend(places)}<div class="charts">{"".join(panels)}</div>'
+    smoothing = (
+        '<p class="controls" data-tools hidden><label>Smoothing <input type="range" id="smoothing" min="0" max="0.98" '
+        'step="0.02" value="0"></label> <output id="smoothness" for="smoothing">none</output></p>'
+    )
+    return f'{chooser(list(places), places)}{smoothing}<div class="charts">{"".join(panels)}</div>'
 
 
 def series(state: dict[str, Any]) -> dict[str, Points]:
@@ -84,7 +88,7 @@ def _figure(title: str, what: str, lines: dict[str, Points], places: dict[str, i
     steps = sorted({step for points in lines.values() for step, _ in points})
     known = {run: dict(points) for run, points in lines.items()}
     rows = [[str(step), *(f"{found[step]:.4g}" if step in found else "" for found in known.values())] for step in steps]
-    numbers = table(f"{title}: numbers", ["step", *map(escape, lines)], rows)
+    numbers = table(f"{title}: numbers", ["step", *map(breakable, lines)], rows)
     return (
         f'<figure class="chart"><figcaption><b>{title}</b><br>{what}</figcaption>{_svg(title, lines, places)}'
         f"<details><summary>Numbers</summary>{numbers}</details></figure>"
@@ -108,11 +112,13 @@ def _svg(title: str, lines: dict[str, Points], places: dict[str, int]) -> str:
     for run, points in lines.items():
         path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
         said = f"{escape(run)}: {points[-1][1]:.4g} at step {points[-1][0]}"
+        drawn.append(f'<g data-run="{escape(run)}">')
         drawn.append(f'<polyline points="{path}" {stroke(places[run])}><title>{said}</title></polyline>')
         for step, value in points if len(points) <= _MOST_DOTS else ():
             at = f'cx="{x(step):.1f}" cy="{y(value):.1f}"'
             told = f"<title>{escape(run)}, step {step}: {value:.4g}</title>"
             drawn.append(f'<circle class="c{places[run] % COLOURS}" {at} r="2.5">{told}</circle>')
+        drawn.append("</g>")
     if len(lines) <= _MOST_LABELS:
         drawn.append(_labels({run: y(points[-1][1]) for run, points in lines.items()}, places, right))
     ends = ", ".join(f"{run} {points[-1][1]:.3g}" for run, points in lines.items())
@@ -145,7 +151,7 @@ def _labels(ends: dict[str, float], places: dict[str, int], right: float) -> str
         floor_ = max(end - overflow, floor_ + 12)
         name = run.rpartition("/")[2] if len(run) > 11 else run
         short = name if len(name) <= 11 else f"{name[:10]}…"
-        at = f'x="{right + 6}" y="{floor_ + 4:.1f}"'
+        at = f'x="{right + 6}" y="{floor_ + 4:.1f}" data-run="{escape(run)}"'
         drawn.append(f'<text class="t{places[run] % COLOURS}" {at}>{escape(short)}</text>')
     return "".join(drawn)
 
@@ -157,16 +163,23 @@ def _lowest(ends: dict[str, float]) -> float:
     return at
 
 
-def _legend(places: dict[str, int]) -> str:
-    items = "".join(
-        f'<li><svg viewBox="0 0 30 8" aria-hidden="true"><line x1="0" y1="4" x2="30" y2="4" {stroke(place)}/></svg>'
-        f"{escape(run)}</li>"
-        for run, place in places.items()
+def chooser(runs: Sequence[str], places: dict[str, int]) -> str:
+    """List the runs, each with its line where it has one, and with a box that hides it from tables and charts."""
+    items = []
+    for run in runs:
+        line = f'<line x1="0" y1="4" x2="30" y2="4" {stroke(places[run])}/>' if run in places else ""
+        sample = f'<svg viewBox="0 0 30 8" aria-hidden="true">{line}</svg>' if places else ""
+        box = f'<input type="checkbox" checked data-tools hidden value="{escape(run)}">'
+        items.append(f"<li><label>{box}{sample}<span>{breakable(run)}</span></label></li>")
+    buttons = (
+        '<p class="controls" data-tools hidden><button type="button" data-show="all">Show all runs</button>'
+        '<button type="button" data-show="none">Hide all</button></p>'
     )
-    return f'<ul class="legend">{items}</ul>'
+    return f'<ul class="legend">{"".join(items)}</ul>{buttons if len(runs) > 1 else ""}'
 
 
 def stroke(place: int) -> str:
-    """Class and dashes of the n-th run; seven colours, then the same again with other dashes."""
+    """Class and dashes of the n-th run: seven colours, then the same with other dashes, and then all of it thicker."""
     dash = DASHES[(place % COLOURS + place // COLOURS) % len(DASHES)]
-    return f'class="c{place % COLOURS}"' + (f' stroke-dasharray="{dash}"' if dash else "")
+    thick = " thick" if place // (COLOURS * len(DASHES)) % 2 else ""
+    return f'class="c{place % COLOURS}{thick}"' + (f' stroke-dasharray="{dash}"' if dash else "")

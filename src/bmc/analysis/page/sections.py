@@ -12,10 +12,11 @@ import yaml
 from ... import provenance
 from ...bridging.page import sections as bridging_sections
 from ...bridging.statistics import examples_of
-from ...web.page import data_uri, escape, facts, table
+from ...web.page import breakable, data_uri, escape, facts, table
 from ..differences import HEADER, Compared
 from ..overview import NOT_RUN, Column, Score
 from ..runs import dict_of, dicts_of, readable
+from .curves import chooser
 
 KINDS = {"svg": "image/svg+xml", "png": "image/png", "csv": "text/csv"}
 MOST_LINES = 100  # of a figure's numbers, that are shown as a table too
@@ -33,7 +34,7 @@ def notices(said: list[str]) -> str:
 
 def scores(runs: list[str], columns: list[Column]) -> str:
     """The overview: the value above its interval, the best in bold and named."""
-    header, rows = ["run"], [[escape(run)] for run in runs]
+    header, rows = ["run"], [[breakable(run)] for run in runs]
     for column in columns:
         ends = [end for score in column.scores.values() for end in (score.low, score.value, score.high)]
         span = min(end for end in ends if end is not None), max(end for end in ends if end is not None)
@@ -46,7 +47,8 @@ def scores(runs: list[str], columns: list[Column]) -> str:
             header.append(_head(column.title, column.papers))
             for run, row in zip(runs, rows, strict=True):
                 row.append(escape(column.reported.get(run, "–")))
-    return table("scores of each run", header, rows)
+    choice = f"<details><summary>Choose runs</summary>{chooser(runs, {})}</details>" if len(runs) > 2 else ""
+    return choice + table("scores of each run", header, rows, runs=runs)
 
 
 def _head(title: str, below: str) -> str:
@@ -71,11 +73,11 @@ def differences(compared: Compared) -> str:
     ends = [0.0, *(end for row in rows for end in row.gain or ())]
     body = []
     for row in rows:
-        run, benchmark, told, *p = map(escape, row.cells())
+        _, benchmark, told, *p = map(escape, row.cells())
         drawn = _whisker(Score(*row.gain), (min(ends), max(ends)), zero=True) if row.gain else ""
-        body.append([run, benchmark, told, drawn, *p])
+        body.append([breakable(row.run), benchmark, told, drawn, *p])
     header = [*HEADER[:3], "interval", *HEADER[3:]]
-    return table("differences from the baseline", header, body, words=(1,)) if body else ""
+    return table("differences from the baseline", header, body, (1,), [row.run for row in rows]) if body else ""
 
 
 def _whisker(score: Score, span: tuple[float, float], zero: bool = False) -> str:
@@ -167,7 +169,7 @@ def origins(folders: dict[str, Path]) -> str:
     parts = []
     for name, folder in folders.items():
         record = provenance.read(folder)
-        text = _origin(record) if record else "<p>There is no provenance.json that can be read.</p>"
+        text = _origin(name, record) if record else "<p>There is no provenance.json that can be read.</p>"
         short = _short(record) if record else "no record"
         parts.append(f"<details><summary>{escape(name)} <small>{short}</small></summary>{text}</details>")
     return "\n".join(parts)
@@ -182,7 +184,7 @@ def _short(record: dict[str, Any]) -> str:
     return escape(", ".join(filter(None, [commit, f"data {digests}" if digests else "", day])))
 
 
-def _origin(record: dict[str, Any]) -> str:
+def _origin(name: str, record: dict[str, Any]) -> str:
     git, model = dict_of(record.get("git")), dict_of(record.get("model"))
     changed = ", with changes that weren't committed" if git.get("dirty") else ""
     versions = ", ".join(f"{name} {found}" for name, found in dict_of(record.get("versions")).items() if found)
@@ -205,5 +207,5 @@ def _origin(record: dict[str, Any]) -> str:
     }
     recipe = yaml.safe_dump(record.get("recipe"), sort_keys=True, allow_unicode=True)
     shown = facts("", {name: value for name, value in rows.items() if value})
-    text = f'<pre class="text" tabindex="0" role="region" aria-label="recipe">{escape(recipe)}</pre>'
+    text = f'<pre class="text" tabindex="0" role="group" aria-label="recipe of {escape(name)}">{escape(recipe)}</pre>'
     return f'<div class="origin">{shown}</div><p class="label">Recipe</p>{text}'

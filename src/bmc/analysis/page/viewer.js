@@ -90,7 +90,7 @@
       show();
       $("runs").querySelectorAll("select")[column].focus();
     });
-    const element = make("section", { class: "run", "aria-label": run }, choice);
+    const element = make("div", { class: "run", role: "group", "aria-label": `${column ? "right" : "left"}: ${run}` }, choice);
     if (!made) {
       element.append(make("p", {}, "This run has no such pair."));
       return element;

@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...web.page import document, escape, table
+from ...web.page import breakable, document, escape, table
 from ..cells import Named, listed
 from ..differences import Compared
 from ..overview import Column
 from ..runs import ANALYSIS, STATE, Run, dict_of, find, name_of, readable
 from . import sections
 from .curves import curves
+from .predictions import browser
 from .tokens import viewer
 
 CURVES = "What was logged during training, a line each run. Rewards are the plain DPO rewards, whatever the objective."
+PREDICTIONS = "What each run answered to the test rows. Tick runs to read them side by side; press a row for its texts."
 BRIDGING = "What the editor made of the pairs, and which were dropped."
 ORIGINS = "The record of each run as it started: recipe, commit, data, command."
 NOT_ANALYSED = "Nothing is analysed yet; scripts/analyze.py makes the figures and the tokens' numbers."
+SCRIPTS = ("runs.js", "predictions.js", "viewer.js")
 _HERE = Path(__file__).parent
 
 
@@ -67,6 +70,7 @@ def page(found: Found, columns: list[Column], compared: Compared, tables: list[N
     *results, stages = [Section(one.title, one.note, drawn.get(one.title) or _table(one)) for one in tables]
     parts = [
         *results,
+        Section("Predictions", PREDICTIONS, _predictions(found, notices)),
         Section("Training", CURVES, _curves(found, notices)),
         Section("Tokens", *_tokens(found, notices)),
         Section("Figures", "", _figures(found, notices)),
@@ -88,14 +92,15 @@ def page(found: Found, columns: list[Column], compared: Compared, tables: list[N
         f'<nav aria-label="sections"><ul>{links}</ul></nav></header>\n<main id="main" tabindex="-1">\n'
         f"{sections.notices(notices)}\n{body}\n</main>",
         [(_HERE / "report.css").read_text(encoding="utf-8")],
-        [(_HERE / "viewer.js").read_text(encoding="utf-8")],
+        [(_HERE / name).read_text(encoding="utf-8") for name in SCRIPTS],
     )
 
 
 def _table(named: Named) -> str:
     header, rows = named.cells
     words = (2,) if named.title == "Stages" else ()  # columns that hold no numbers
-    return table(named.title, [*map(escape, header)], [[*map(escape, row)] for row in rows], words) if rows else ""
+    lines = [[breakable(row[0]), *map(escape, row[1:])] for row in rows]
+    return table(f"table of {named.title.lower()}", [*map(escape, header)], lines, words) if rows else ""
 
 
 def _curves(found: Found, notices: list[str]) -> str:
@@ -105,6 +110,10 @@ def _curves(found: Found, notices: list[str]) -> str:
         if state is not None:
             states[name] = state
     return curves(states)
+
+
+def _predictions(found: Found, notices: list[str]) -> str:
+    return browser({name: run.folder / "predictions.jsonl" for name, run in found.runs.items()}, notices)
 
 
 def _tokens(found: Found, notices: list[str]) -> tuple[str, str]:
