@@ -121,9 +121,9 @@ def test_divergence_is_exact(out: Path, setting: Path, model_dir: Path, tokenize
     rows = pairs(setting)
     held_out = [rows[row["id"]] for row in lines(out / "tokens/dpo.jsonl")]
     found = {
-        (row["run"], row["winners"], row["step"]): float(row["KL a token"])
+        (row["run"], row["winners"], row["step"]): float(row["nats a token"])
         for row in table(out / "figures/figure9.csv")
-        if row["kind"] == "saved models: exact"
+        if row["kind"] == "saved models: exact KL"
     }
     assert ("DPO-BMC", "y_w", "2") in found  # the checkpoint before the last step
     assert len(found) == 2 * (len(RUNS) + 1)
@@ -168,7 +168,7 @@ def test_without_weights_the_curves_are_left(out: Path, setting: Path, tmp_path:
     assert "rewards: no run has its weights; make" in printed
     drawn = sorted(path.name for path in (tmp_path / "analyze/figures").glob("*.csv"))
     assert drawn == ["figure9.csv", "table10.csv"]
-    assert {row["kind"] for row in table(tmp_path / "analyze/figures/figure9.csv")} == {"while training: estimate"}
+    assert {row["kind"] for row in table(tmp_path / "analyze/figures/figure9.csv")} == {"while training: k3"}
 
 
 def test_a_run_with_an_adapter(setting: Path, tmp_path: Path) -> None:
