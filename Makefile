@@ -170,7 +170,7 @@ $(OUT)/$(1)/%/eval/$(2)/judged.json: | $(OUT)/$(1)/%/eval/metrics.json
 	$$(STAGE) scripts/judge.py recipes/judge_$(2).yaml --responses $(OUT)/$(1)/$$*/eval --output_dir $$(@D) --replies $(OUT)/$(1)/judge.sqlite
 endef
 
-# 1: recipe
+# 1: run
 define JUDGED_RULES
 .PHONY: $(1)/judge
 $(1)/judge: $(NEEDS) | $(JUDGES:%=$(OUT)/$(1)/eval/%/judged.json)
@@ -227,16 +227,24 @@ $(foreach s,$(SETTINGS),$(foreach v,$(call variants,$(s)),$(eval $(call VARIANT_
 $(foreach s,$(SETTINGS),$(foreach d,$(DELTAS),$(eval $(call VARIANT_RULES,$(s),dpo_bmc,delta_$(d),$(call reads,$(s)/dpo_bmc),--bmc_delta $(d)))))
 $(foreach s,$(SETTINGS),$(foreach m,dpo dpo_mc dpo_bc dpo_bmc,$(foreach n,$(SPLITS),$(eval $(call VARIANT_RULES,$(s),$(m),split_$(n),$(call reads,$(s)/$(m)),$(dataset).edit_split $(n)/6)))))
 
+FIGURE3 := dpo_mc $(PROPORTIONS:%=ablations/dpo_bmc_proportion_%) dpo_bmc
+FIGURE5 := $(foreach m,dpo dpo_mc dpo_bc dpo_bmc,$(SPLITS:%=ablations/$(m)_split_%))
+ablations = $(patsubst %,ablations/dpo_bmc_%,$(call variants,$(1)) $(DELTAS:%=delta_%)) $(FIGURE5)
+$(foreach s,$(CHATS),$(foreach r,$(call ablations,$(s)),$(eval $(call JUDGED_RULES,$(s)/$(r)))))
+
 # A setting's own figures: what the ablations need and isn't there yet, then all figures that its runs allow, anew.
 delta = $(shell sed -n 's/^bmc_delta: *\([0-9.]*\).*/\1/p' recipes/$(1)/dpo_mc.yaml)
+figure4 = dpo $(patsubst %,ablations/dpo_bmc_delta_%,$(filter-out $(call delta,$(1)),$(DELTAS))) dpo_bmc
+# 1: setting, 2: its runs; those of chat are measured by AlpacaEval 2's judge, at the end
+measured = $(2:%=$(1)/%) $(if $(filter $(1),$(CHATS)),| $(2:%=$(OUT)/$(1)/%/eval/alpaca_eval/judged.json))
 # 1: setting
 define FIGURES_RULES
 .PHONY: $(1)/analyze $(1)/figure3 $(1)/figure4 $(1)/figure5
 $(1)/analyze: $(NEEDS) | $(call reads,$(1)/analyze) $(foreach m,dpo dpo_mc dpo_bc dpo_bmc,$(OUT)/$(1)/$(m)/metrics.json)
 	$$(STAGE) scripts/analyze.py recipes/$(1)/analyze.yaml
-$(1)/figure3: $(1)/dpo_mc $(PROPORTIONS:%=$(1)/ablations/dpo_bmc_proportion_%) $(1)/dpo_bmc
-$(1)/figure4: $(1)/dpo $(patsubst %,$(1)/ablations/dpo_bmc_delta_%,$(filter-out $(call delta,$(1)),$(DELTAS))) $(1)/dpo_bmc
-$(1)/figure5: $(foreach m,dpo dpo_mc dpo_bc dpo_bmc,$(SPLITS:%=$(1)/ablations/$(m)_split_%))
+$(1)/figure3: $(call measured,$(1),$(FIGURE3))
+$(1)/figure4: $(call measured,$(1),$(call figure4,$(1)))
+$(1)/figure5: $(call measured,$(1),$(FIGURE5))
 endef
 $(foreach s,$(SETTINGS),$(eval $(call FIGURES_RULES,$(s))))
 
@@ -245,7 +253,7 @@ TABLES := table1 table2 table3 table4 table5 table11 figure3 figure4 figure5
 OF     := $(if $(MODEL),--model $(MODEL))
 .PHONY: $(TABLES)
 $(TABLES): $(NEEDS)
-	@runs=$$(python scripts/table.py $@ $(OF) --targets) && $(MAKE) --no-print-directory $(if $(DRY_RUN),-s) $$runs
+	@runs=$$(python scripts/table.py $@ $(OF) --runs $(OUT) --targets $(if $(DRY_RUN),--dry_run)) && $(MAKE) --no-print-directory $(if $(DRY_RUN),-s) $$runs
 	$(STAGE) scripts/table.py $@ $(OF) --runs $(OUT)
 
 models/smollm2-135m/config.json:

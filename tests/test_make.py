@@ -238,6 +238,8 @@ def test_figures_of_a_setting(tmp_path: Path) -> None:
     assert trained("figure4") == [Path(name).stem for name in ["dpo", *deltas, "dpo_bmc"]]
     assert len(trained("figure3")) == 7
     assert len(trained("figure5")) == 24
+    judged = [line for line in chain("llama3-8b/ultrafeedback/figure5", out=tmp_path) if "judge.py" in line]
+    assert len(judged) == 24
 
 
 def test_a_table_skips_what_is_there(tmp_path: Path) -> None:
@@ -246,7 +248,8 @@ def test_a_table_skips_what_is_there(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     run = [line for line in chain("table11", out=tmp_path) if not line.startswith("make")]
-    assert [line.split()[1] for line in run] == ["scripts/preference.py", "scripts/evaluate.py", "scripts/table.py"]
+    stages = ["preference", "evaluate", *["judge"] * 4, "table"]
+    assert [line.split()[1] for line in run] == [f"scripts/{stage}.py" for stage in stages]
 
 
 TABLES = ["table1", "table2", "table3", "table4", "table5", "table11", "figure3", "figure4", "figure5"]
@@ -259,6 +262,26 @@ def test_every_run_of_every_table_can_be_made(monkeypatch: pytest.MonkeyPatch) -
     wanted = {run for table in TABLES for run in targets(TableConfig(table=table))}
     made = subprocess.run(["make", "-n", "DRY_RUN=1", *sorted(wanted)], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
+
+
+JUDGED = {"table2": 48, "table3": 5, "table4": 3, "table5": 10, "table11": 4, "figure5": 24, "table1": 0, "figure4": 0}
+
+
+@pytest.mark.parametrize(("table", "judges"), JUDGED.items())
+def test_tables_of_chat_end_with_a_judge(table: str, judges: int, tmp_path: Path) -> None:
+    """Each run's benchmarks that the table shows: 24 × 2, 5, 3, 10, 2 × 2, 24."""
+    stages = [command.split()[0] for command in commands(table, out=tmp_path)]
+    assert stages[-1] == "table"
+    assert stages.count("judge") == judges
+    assert stages[-1 - judges : -1] == ["judge"] * judges
+
+
+@pytest.mark.parametrize("run", ["dpo_split_2", "dpo_bmc_delta_1.5", "dpo_bmc_degrade", "dpo_bmc_proportion_0.2"])
+def test_ablations_of_chat_can_be_judged(run: str, tmp_path: Path) -> None:
+    asked = commands(f"llama3-8b/ultrafeedback/ablations/{run}/judge", out=tmp_path)
+    assert asked[-3:] == ["evaluate llama3-8b/ultrafeedback/eval", "judge judge_alpaca_eval", "judge judge_arena_hard"]
+    (line, _) = chain(f"llama3-8b/ultrafeedback/ablations/{run}/judge", out=tmp_path)[-2:]
+    assert f"--responses {tmp_path}/llama3-8b/ultrafeedback/ablations/{run}/eval " in line
 
 
 def test_an_unknown_model_is_told(tmp_path: Path) -> None:

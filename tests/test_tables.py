@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bmc.analysis import tables
 from bmc.analysis.tables import NOT_RUN, TableConfig, average, cells, table, targets
 from bmc.errors import Faults
 from bmc.recipe import load, parse
@@ -115,14 +116,67 @@ def test_another_models_rows_are_those_with_a_recipe(tmp_path: Path) -> None:
     assert len(runs) == 12
 
 
-def test_targets_come_once() -> None:
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which a judge can be asked."""
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setattr(tables.importlib.util, "find_spec", lambda name: name)
+
+
+def test_targets_come_once_and_a_judge_at_the_end(judge: None) -> None:
+    folder = "outputs/qwen2.5-14b/ultrafeedback"
+    methods, benchmarks = ("dpo", "dpo_bmc"), ("alpaca_eval", "arena_hard")
     assert targets(TableConfig(table="table11")) == [
-        "qwen2.5-14b/ultrafeedback/dpo",
-        "qwen2.5-14b/ultrafeedback/dpo_bmc",
+        *(f"qwen2.5-14b/ultrafeedback/{method}" for method in methods),
+        *(f"{folder}/{method}/eval/{benchmark}/judged.json" for method in methods for benchmark in benchmarks),
     ]
-    runs = targets(TableConfig(table="table2"))
+    runs = targets(TableConfig(table="table2", runs="out"))
     assert runs[:3] == ["llama3-8b/ultrafeedback/sft", "mistral-7b/ultrafeedback/sft", "llama3-8b/ultrafeedback/figa"]
-    assert len(runs) == 24
+    assert len(runs) == 24 + 48
+    assert all(run.startswith("out/") for run in runs[24:])
+    only = [run for run in targets(TableConfig(table="figure5")) if run.endswith("judged.json")]
+    assert len(only) == 24
+    assert all("alpaca_eval" in run for run in only)  # nothing is paid for that the table doesn't show
+    assert not any(run.endswith("judged.json") for run in targets(TableConfig(table="table1")))
+
+
+def test_without_what_a_judge_needs_the_table_says_what_to_type(
+    tmp_path: Path, judge: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TableConfig(table="table11", runs=str(tmp_path))
+    last = table(config).splitlines()[-1]
+    assert last == "What is missing comes by `make table11`."
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert [run.count("/") for run in targets(config)] == [2, 2]  # the runs alone
+    assert len(targets(TableConfig(table="table11", dry_run=True))) == 6
+    assert table(config).splitlines()[-1] == "What is missing comes by `OPENAI_API_KEY=… make table11`."
+    monkeypatch.setattr(tables.importlib.util, "find_spec", lambda name: None)
+    wanted = "What is missing comes by `pip install '.[eval]' && OPENAI_API_KEY=… make table11`."
+    assert table(config).splitlines()[-1] == wanted
+    small = TableConfig(table="table1", model="smollm2-135m", runs=str(tmp_path))
+    assert table(small).splitlines()[-1] == "What is missing comes by `make table1 MODEL=smollm2-135m`."
+
+
+def test_a_table_that_is_complete_asks_for_nothing(tmp_path: Path) -> None:
+    numbers = {"win_rate": 1.0, "length_controlled_win_rate": 1.0, "length": 1, "n": 9}
+    for method in ("dpo", "dpo_bmc"):
+        for benchmark in ("alpaca_eval", "arena_hard"):
+            write(tmp_path / f"qwen2.5-14b/ultrafeedback/{method}/eval/{benchmark}/judged.json", numbers)
+    assert table(TableConfig(table="table11", runs=str(tmp_path))).splitlines()[-1].startswith("| DPO-BMC |")
+
+
+def test_training_rows_that_were_set_aside_are_told(tmp_path: Path) -> None:
+    """The paper trains on all of them."""
+    config = TableConfig(table="table1", runs=str(tmp_path))
+    assert "not trained on" not in table(config)
+    counts = {"leaked": 3, "held_out": 0, "train": 15_729, "validation": 1_590, "test": 4_307}
+    write(tmp_path / "llama2-7b/qa/prepare/stats.json", counts)
+    write(tmp_path / "llama2-7b/math/prepare/stats.json", counts | {"leaked": 0})
+    (said,) = [line for line in table(config).splitlines() if "not trained on" in line]
+    assert said == "llama2-7b/qa: not trained on, unlike in the paper: 3 prompts of a benchmark (of 15,732 rows)."
+    write(tmp_path / "llama2-7b/math/prepare/stats.json", counts | {"held_out": 800, "train": 39_197})
+    said = "800 held out for validation, 3 prompts of a benchmark (of 40,000 rows)."
+    assert f"llama2-7b/math: not trained on, unlike in the paper: {said}" in table(config).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -153,7 +207,8 @@ def test_the_script() -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "scripts/table.py", *words], capture_output=True, text=True)
 
-    assert run("table11", "--targets").stdout.split() == targets(TableConfig(table="table11"))
+    needed = targets(TableConfig(table="table11", dry_run=True))
+    assert run("table11", "--targets", "--dry_run").stdout.split() == needed
     for words in ([], ["tabel1"]):
         failed = run(*words)
         assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (2, "", 1)

@@ -3,6 +3,9 @@ Markdown table."""
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite, sqrt
@@ -33,7 +36,9 @@ class TableConfig:
         table: Table or figure: `table1`, `figure4`, …
         runs: Folder of the runs.
         model: Model at whose scale to show the table, where that isn't the paper's: `smollm2-135m`.
-        targets: Print the make targets that the table needs instead, one a line.
+        targets: Print the make targets that the table needs instead, one a line; those of a judge only where this
+            machine has what it needs.
+        dry_run: With `targets`: those of a judge in any case.
         numbers: File of the reported numbers, beside the settings' folders.
     """
 
@@ -41,6 +46,7 @@ class TableConfig:
     runs: str = "outputs"
     model: str | None = None
     targets: bool = False
+    dry_run: bool = False
     numbers: str = "recipes/reported.yaml"
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -76,7 +82,7 @@ class Cell:
 def cells(config: TableConfig) -> list[list[Cell]]:
     """The rows of a table. At another model's scale they are those that have a recipe there."""
     entry = load(Path(config.numbers))[0][config.table]
-    columns = entry["columns"] if config.model is None else entry["other_models"][config.model]
+    columns = _columns(config)
     rows = []
     for row in entry["rows"]:
         numbers = row["reported"] if config.model is None else [OTHER_MODEL] * len(columns)
@@ -91,8 +97,41 @@ def cells(config: TableConfig) -> list[list[Cell]]:
 
 
 def targets(config: TableConfig) -> list[str]:
-    """The make targets that a table needs, each once."""
-    return list(dict.fromkeys(cell.run for row in cells(config) for cell in row))
+    """Return the make targets that a table needs, each once: its runs, then what judges them.
+
+    Without what a judge needs (its key, the package `alpaca_eval`) the runs alone; `table` says what is missing.
+    """
+    needed = [cell for row in cells(config) for cell in row]
+    judged = [str(Path(config.runs, cell.run, place)) for cell in needed if (place := _judged_file(cell.metric))]
+    return list(
+        dict.fromkeys([*(cell.run for cell in needed), *(judged if config.dry_run or not _lacking(config) else [])])
+    )
+
+
+def _judged_file(metric: str) -> str | None:
+    """Where the judge's numbers stand in a run's folder; None for a metric that isn't a judge's."""
+    kind, _, name = metric.partition(".")
+    return f"eval/{name.rpartition('_')[0]}/judged.json" if kind == "judged" else None
+
+
+def _lacking(config: TableConfig) -> list[str]:
+    """Return what the judges of a table still need on this machine, as the beginnings of a command line."""
+    metrics = {cell.metric for row in cells(config) for cell in row if _judged_file(cell.metric)}
+    benchmarks = sorted({metric.partition(".")[2].rpartition("_")[0] for metric in metrics})
+    lacking = {}
+    for benchmark in benchmarks:
+        recipe = load(Path(config.numbers).parent / f"judge_{benchmark}.yaml")[0]
+        if not os.environ.get(key := recipe.get("api_key_env", "OPENAI_API_KEY")):
+            lacking[key] = f"{key}=…"
+    if "alpaca_eval" in benchmarks and importlib.util.find_spec("alpaca_eval") is None:
+        return ["pip install '.[eval]' &&", *lacking.values()]
+    return [*lacking.values()]
+
+
+def _command(config: TableConfig) -> str:
+    """Return the command that makes what a table lacks."""
+    model = [f"MODEL={config.model}"] if config.model else []
+    return " ".join([*_lacking(config), "make", config.table, *model])
 
 
 def table(config: TableConfig) -> str:
@@ -112,19 +151,42 @@ def table(config: TableConfig) -> str:
     if config.model is not None:
         title, source = f"{title}; here with {config.model}", "Reported: nothing, the paper's model is another."
     judged = any(cell.metric.startswith("judged.") for cell in rows[0])
-    notes = [source, SINGLE, *([JUDGED] if judged else [])]
-    return "\n\n".join([f"## {title}", "\n".join(notes), markdown_table((header, body))])
+    notes = [source, SINGLE, *([JUDGED] if judged else []), *left_out(config)]
+    missing = [f"What is missing comes by `{_command(config)}`."] if NOT_RUN in itertools.chain(*body) else []
+    return "\n\n".join([f"## {title}", "\n".join(notes), markdown_table((header, body)), *missing])
+
+
+def left_out(config: TableConfig) -> list[str]:
+    """Say of each of a table's settings how many training rows were set aside, where any were."""
+    said = []
+    for setting in dict.fromkeys(column["setting"] for column in _columns(config)):
+        path = Path(config.runs, setting, "prepare/stats.json")
+        found = read_json(path) if path.is_file() else {}
+        reasons = {"held out for validation": found.get("held_out"), "prompts of a benchmark": found.get("leaked")}
+        told = ", ".join(f"{count:,} {what}" for what, count in reasons.items() if count)
+        if told:
+            said.append(f"{setting}: not trained on, unlike in the paper: {told} (of {_source_rows(found):,} rows).")
+    return said
+
+
+def _source_rows(found: dict[str, Any]) -> int:
+    return int(found["train"] + (found.get("held_out") or 0) + (found.get("leaked") or 0))
+
+
+def _columns(config: TableConfig) -> list[dict[str, Any]]:
+    entry = load(Path(config.numbers))[0][config.table]
+    columns: list[dict[str, Any]] = entry["columns"] if config.model is None else entry["other_models"][config.model]
+    return columns
 
 
 def reproduced(runs: Path, cell: Cell) -> str:
     """Our number for a cell, or `not run`."""
     kind, _, name = cell.metric.partition(".")
-    folder = runs / cell.run
+    folder, key = runs / cell.run, name.rpartition("_")[2]
     if kind == "accuracy" and (folder / SEEDS).is_file():
         return _seeds(folder / SEEDS)
-    benchmark, _, key = name.rpartition("_")
-    judged = f"eval/{benchmark}/judged.json"
-    path = folder / {"accuracy": "eval/metrics.json", "grad_norm": "trainer_state.json"}.get(kind, judged)
+    place = {"accuracy": "eval/metrics.json", "grad_norm": "trainer_state.json"}.get(kind)
+    path = folder / (place or _judged_file(cell.metric) or "")
     if not path.is_file():
         return NOT_RUN
     found = read_json(path)
