@@ -352,3 +352,47 @@ report_to: [tensorboard, wandb]
 save_strategy: "no"
 warmup_steps: 100
 """
+
+# of the SimPO and BMC repositories: what all of their preference recipes have
+RELEASED = """
+torch_dtype: null
+attn_implementation: flash_attention_2
+dataset_splits: [train, test]
+preprocessing_num_workers: 12
+bf16: true
+do_eval: true
+evaluation_strategy: steps
+eval_steps: 400
+gradient_accumulation_steps: 16
+gradient_checkpointing: true
+gradient_checkpointing_kwargs: {use_reentrant: False}
+log_level: info
+lr_scheduler_type: cosine
+max_length: 2048
+max_prompt_length: 1800
+num_train_epochs: 1
+optim: adamw_torch
+per_device_train_batch_size: 2
+per_device_eval_batch_size: 4
+push_to_hub: false
+save_strategy: "steps"
+save_steps: 1000000
+save_total_limit: 20
+seed: 42
+warmup_ratio: 0.1
+"""
+ULTRAFEEDBACK_BMC = "dataset_mixer: {training_data/ultrafeedback_dpo_bmc: 1.0}\n"
+SIMPO = {  # (β, γ/β, learning rate)
+    "gemma-2-9b-it": (10, 0.5, 8e-7),
+    "llama-3-8b-base": (2.0, 0.5, 6e-7),
+    "llama-3-8b-instruct": (2.5, 0.55, 1e-6),
+    "llama-3-8b-instruct-v2": (10, 0.3, 1e-6),
+    "mistral-7b-base": (2.0, 0.8, 3e-7),
+    "mistral-7b-instruct": (2.5, 0.1, 5e-7),
+}
+BMC = {  # (loss_type if it is there, β, δ)
+    "llama-3-8b-base": ("sigmoid", 0.01, 1.5),
+    "mistral-7b-base": (None, 0.01, 2.0),
+    "llama-2-7b-base-math": ("sigmoid", 0.05, 2.5),
+    "llama-2-7b-base-qa": ("sigmoid", 0.05, 3.0),
+}

@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 from handbook_recipes import (
+    BMC,
     CAPYBARA_ORPO,
     GEMMA_SFT,
     GPT2_CPT,
+    RELEASED,
     SCAN_DPO,
+    SIMPO,
     SMOLLM2_SFT,
     SMOLLM3_APO,
     SMOLLM3_SFT,
     STARCHAT_DPO,
+    ULTRAFEEDBACK_BMC,
     ZEPHYR_DPO,
     ZEPHYR_DPO_QLORA,
     ZEPHYR_SFT,
@@ -61,7 +65,7 @@ def test_zephyr_sft(caplog: pytest.LogCaptureFixture) -> None:
 def test_smollm3_sft() -> None:
     arguments, model, config = read_sft(SMOLLM3_SFT)
     assert (config.eos_token, config.packing, config.packing_strategy, config.max_length) == (
-        "<|im_end|>", True, "ffd", 65536,
+        "<|im_end|>", True, "bfd", 65536,
     )  # fmt: skip
     assert (config.warmup_steps, config.lr_scheduler_kwargs, config.save_steps) == (0.03, {"min_lr_rate": 0.1}, 0.05)
     assert (model.model_revision, arguments.dataset_mixture.datasets[0].weight) == ("it-mid-training", 0.02)
@@ -94,7 +98,9 @@ def test_gpt2_cpt_names_a_configuration() -> None:
 def test_zephyr_dpo(caplog: pytest.LogCaptureFixture) -> None:
     arguments, model, config = read(ZEPHYR_DPO)
     assert [record.message for record in caplog.records if record.name.startswith("bmc")] == [
-        "recipe.yaml: max_prompt_length: no longer has an effect; left out"
+        "recipe.yaml: max_prompt_length: no longer has an effect; left out; a prompt isn't shortened: a response is "
+        "cut at max_length, and a pair whose prompt fills it is left out",
+        "recipe.yaml: loss_type: is missing; trains sigmoid (DPO)",
     ]
     assert model.dtype is None
     assert (config.beta, config.learning_rate, config.max_length, config.eval_steps) == (0.01, 5e-7, 1024, 100)
@@ -138,6 +144,137 @@ def test_capybara_orpo_keeps_its_warm_up_steps() -> None:
     assert (config.warmup_steps, config.lr_scheduler_type.value, config.max_length) == (100, "inverse_sqrt", 2048)
     assert model.attn_implementation == "flash_attention_2"
     assert arguments.dataset_mixture.test_datasets == []
+
+
+# --- recipes of SimPO, of BMC, of TRL ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SIMPO)
+def test_simpo_recipes_keep_their_objective(name: str) -> None:
+    beta, ratio, rate = SIMPO[name]
+    text = f"model_name_or_path: m\noutput_dir: outputs/{name}-simpo\ndataset_mixer: {{d: 1.0}}\n{RELEASED}"
+    config = read(f"{text}beta: {beta}\ngamma_beta_ratio: {ratio}\nlearning_rate: {rate}\n")[2]
+    # their loss is -log σ(β (Δ − γ/β)), Δ the difference of mean log-probs
+    assert (config.loss_type, config.beta, config.learning_rate) == (["simpo"], beta, rate)
+    assert config.simpo_gamma == pytest.approx(ratio * beta, rel=1e-12)
+    assert (config.token_weighting, config.eval_strategy.value, config.warmup_steps) == ("none", "steps", 0.1)
+
+
+@pytest.mark.parametrize("name", BMC)
+def test_bmc_recipes_keep_their_objective(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    loss, beta, delta = BMC[name]
+    text = f"model_name_or_path: m\noutput_dir: outputs/{name}\n{ULTRAFEEDBACK_BMC}{RELEASED}"
+    text += f"beta: {beta}\ndpo_bmc_delta: {delta}\n" + (f"loss_type: {loss}\n" if loss else "")
+    config = read(text)[2]
+    assert config.loss_type == ["sigmoid"]
+    assert (config.beta, config.bmc_delta, config.token_weighting) == (beta, delta, "bmc")
+    assert (config.weight_source, config.diff_algorithm, config.ignore_stop_words) == ("each_model", "difflib", True)
+    assert (
+        "recipe.yaml: dpo_bmc_delta: read as bmc_delta with the released code's token_weighting: bmc, " in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("gamma_beta_ratio: 0.3", {"loss_type": ["simpo"], "beta": 2.0, "simpo_gamma": 0.6}),
+        ("gamma_beta_ratio: 0.3\nsft_weight: 0.0", {"loss_type": ["simpo"], "loss_weights": None}),
+        (
+            "gamma_beta_ratio: 0.5\nsft_weight: 0.2\nbeta: 10",
+            {"loss_type": ["simpo", "sft"], "loss_weights": [1.0, 0.2], "beta": 10, "simpo_gamma": 5.0},
+        ),
+        ("loss_type: simpo\ncpo_alpha: 0.5", {"loss_type": ["simpo", "sft"], "loss_weights": [1.0, 0.5]}),
+        ("rpo_alpha: 1.0", {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 1.0]}),
+        ("loss_type: ipo\nrpo_alpha: 0.1", {"loss_type": ["ipo", "sft"], "loss_weights": [1.0, 0.1]}),
+        ("rpo_alpha: null", {"loss_type": ["sigmoid"], "loss_weights": None}),
+        ("loss_type: r_dpo\nbeta: 0.05", {"loss_type": ["rdpo"], "beta": 0.05, "rdpo_alpha": -0.05}),
+        ("loss_type: aot_pair", {"loss_type": ["aot_unpaired"]}),
+        ("loss_type: orpo\nbeta: 0.05", {"loss_type": ["orpo"], "orpo_lambda": 0.05, "beta": 0.1}),
+        ("loss_type: orpo\norpo_lambda: 0.5", {"loss_type": ["orpo"], "orpo_lambda": 0.5}),
+        ("dpo_bmc_delta: 2.0\nweight_source: policy", {"weight_source": "policy", "ignore_stop_words": True}),
+        ("reference_free: false", {"loss_type": ["sigmoid"]}),
+    ],
+)
+def test_objectives_by_the_names_of_other_trainers(lines: str, expected: dict[str, Any]) -> None:
+    config = read(f"{SHORT}{lines}\n")[2]
+    assert {key: getattr(config, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        (
+            "loss_type: hinge\ngamma_beta_ratio: 0.5",
+            "gamma_beta_ratio: is SimPO's, and loss_type is hinge; write loss_",
+        ),
+        ("gamma_beta_ratio: high", 'gamma_beta_ratio: must be a number, got "high"'),
+        ("loss_type: kto_pair", "loss_type: kto_pair has been removed from DPOTrainer; apo_zero is the nearest"),
+        ("rpo_alpha: 1\nloss_weights: [1.0]", "rpo_alpha: adds sft to loss_type, which has weights of its own; write"),
+        (
+            "reference_free: true",
+            "reference_free: isn't there for DPO; take an objective without a reference, as loss_",
+        ),
+        ("cpo_alpha: 1.0", "cpo_alpha: is CPOTrainer's weight of the likelihood, read with loss_type: simpo alone"),
+        ("sft_weight: 1.0", "sft_weight: is SimPO's, beside gamma_beta_ratio or loss_type: simpo; for DPO write rpo_"),
+        ("pref_beta: 0.1", "pref_beta: is LLaMA-Factory's; write beta"),
+        (
+            "run_name: zephyr-orpo",
+            "loss_type: is missing, and run_name speaks of orpo; write loss_type: orpo (beta then",
+        ),
+        (
+            "output_dir: data/my-KTO",
+            "loss_type: is missing, and output_dir speaks of KTO; write loss_type: sigmoid for",
+        ),
+        (
+            "# SimPOTrainer arguments",
+            "loss_type: is missing, and a comment speaks of SimPO; write loss_type: simpo, or",
+        ),
+    ],
+)
+def test_objectives_that_are_not_guessed(lines: str, fault: str) -> None:
+    with pytest.raises(Faults) as caught:
+        read(SHORT.replace("output_dir: out\n", "" if "output_dir" in lines else "output_dir: out\n") + f"{lines}\n")
+    assert str(caught.value).splitlines()[0].startswith(f"recipe.yaml: {fault}")
+
+
+def test_an_orpo_recipe_trains_no_dpo(caplog: pytest.LogCaptureFixture) -> None:
+    for place, comment in (("orpo", ""), ("full", "# ORPOTrainer arguments\n")):
+        path = Path(place, "config.yaml")
+        path.parent.mkdir()
+        path.write_text(comment + CAPYBARA_ORPO)
+        with pytest.raises(Faults, match=r"loss_type: is missing, and .* speaks of orpo|ORPO; write loss_type: orpo"):
+            parse_training([str(path), "--dry_run"], PreferenceArguments, BMCConfig, "")
+        config = parse_training([str(path), "--dry_run", "--loss_type", "orpo"], PreferenceArguments, BMCConfig, "")[2]
+        assert (config.loss_type, config.orpo_lambda) == (["orpo"], 0.05)
+    read(CAPYBARA_ORPO)
+    assert "recipe.yaml: loss_type: is missing; trains sigmoid (DPO)" in caplog.text
+
+
+def test_the_nearest_of_two_names_for_a_hyperparameter() -> None:
+    Path("base.yaml").write_text(SHORT + "gamma_beta_ratio: 0.5\nloss_type: simpo\nbeta: 2\n")
+    config = read("extends: base.yaml\nsimpo_gamma: 1.6\n")[2]
+    assert (config.simpo_gamma, config.beta) == (1.6, 2)
+    assert read("extends: base.yaml\n", "--beta", "10")[2].simpo_gamma == 5.0
+    assert read(SHORT + "token_weighting: bmc\nbmc_delta: 3.0\n", "--dpo_bmc_delta", "1.5")[2].bmc_delta == 1.5
+
+
+def test_trls_lists_of_data_sets() -> None:
+    lines = """model_name_or_path: m
+output_dir: out
+datasets:
+  - {path: trl-lib/ultrafeedback_binarized, name: default, split: train}
+  - {path: json, data_files: [a.jsonl, b.jsonl], columns: [prompt, chosen, rejected]}
+  - {path: parquet, data_files: {train: a.parquet, test: b.parquet}}
+test_split_size: 0.1
+"""
+    mixture = read(lines)[0].dataset_mixture
+    assert parts(mixture.datasets) == [
+        ("trl-lib/ultrafeedback_binarized", "default", "train", 1.0),
+        ("a.jsonl", None, "train", 1.0),
+        ("b.jsonl", None, "train", 1.0),
+        ("a.parquet", None, "train", 1.0),
+    ]
+    assert (mixture.datasets[1].columns, mixture.test_split_size) == (["prompt", "chosen", "rejected"], 0.1)
 
 
 # --- what stands nearest wins, under either name -------------------------------------------------------------------
@@ -187,6 +324,14 @@ def test_data_of_the_command_line_replace_the_recipes() -> None:
         ("dataset_mixer: {a: 1}\ndataset_configs: [a, b]", "recipe.yaml: dataset_configs: must list one configuration"),
         ("dataset_mixer: {a: 1}\ndataset_name: b", "recipe.yaml: dataset_mixer: there is dataset_name as well; keep"),
         ("dataset_splits: [train]", "recipe.yaml: dataset_splits: refines dataset_mixer, which the recipe"),
+        (
+            "datasets: [{path: a, fraction: 0.5}]",
+            "recipe.yaml: datasets: entry 0: fraction isn't read; write dataset_mix",
+        ),
+        ("datasets: [{path: a, data_dir: b}]", "recipe.yaml: datasets: entry 0: data_dir isn't read; give the folder"),
+        ("datasets: [{name: a}]", "recipe.yaml: datasets: entry 0 names no path"),
+        ("datasets: a", "recipe.yaml: datasets: must be a list"),
+        ("dataset_name: a\ntest_split_size: 0.1", "recipe.yaml: test_split_size: refines datasets, which the recipe"),
         ("dataset_name: a\ntorch_dtype: 3", "recipe.yaml (torch_dtype): dtype: must be text, got 3; put it in quotes"),
     ],
 )

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import re
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,10 +22,11 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from .errors import Fault, Faults, did_you_mean, fail
-from .handbook import DATA, drop_other_data, mixture, today
-from .wording import mismatches, unknown_word
+from .handbook import EXPLAINED, RENAMED, SWITCHES, mixture, objective, replace_rivals, today
+from .wording import mismatches, unknown_word, words_of
 
 COMMAND_LINE = "command line"
+_SOURCES: dict[str, str] = {}  # where each key of the recipe that this process runs comes from; "": the recipe
 
 
 class _Loader(yaml.SafeLoader):
@@ -54,6 +56,7 @@ def parse(
     *classes: type,
     description: str = "",
     adjust: Callable[[dict[str, Any]], None] = lambda values: None,
+    across: Callable[..., Iterator[tuple[str, str]]] = lambda *instances: iter(()),
 ) -> tuple[Any, ...]:
     """Reads a recipe and the command line into one instance of each class.
 
@@ -63,6 +66,7 @@ def parse(
         classes: Dataclasses whose fields are the recipe's keys. A key that several have goes to each.
         description: What `--help` says first.
         adjust: May change the values before they are judged.
+        across: Yields `(key, what is wrong)` for what must hold between the instances.
 
     Raises:
         Faults: One fault for each thing that is wrong.
@@ -76,15 +80,32 @@ def parse(
     path, values, origin, faults = resolve(argv, *classes)
     where = str(path) if path else COMMAND_LINE
     adjust(values)
-    broken = mixture(values, origin, faults)
-
     known = sorted({field.name for cls in classes for field in dataclasses.fields(cls) if field.init})
+    broken = mixture(values, origin, faults, known)
+    if "simpo_gamma" in known:
+        objective(path, values, origin, faults)
+
     for key in sorted(set(values) - set(known) - broken):
-        faults.append(Fault(origin.get(key, where), f"{key}: unknown key{did_you_mean(key, known) or '; remove it'}"))
+        what = EXPLAINED.get(key) or f"unknown key{did_you_mean(key, known) or '; remove it'}"
+        faults.append(Fault(origin.get(key, where), f"{key}: {what}"))
     instances = [_build(cls, values, origin, where, faults, broken) for cls in classes]
+    if not faults:
+        faults += [Fault(_source(origin, key, where), f"{key}: {what}") for key, what in across(*instances)]
     if faults:
         raise Faults(*dict.fromkeys(faults))
+    _SOURCES.setdefault("", where)  # of the first recipe, which is the stage's own
+    if _SOURCES[""] == where:
+        _SOURCES.update({key: origin.get(key, where) for key in known} | origin)
     return tuple(instances)
+
+
+def located(error: Faults) -> str:
+    """Faults as lines; those of the stage's recipe that a later check has found name its file, too."""
+    lines = [
+        f"{_SOURCES[key]}: {fault}" if (key := fault.where) in _SOURCES and key else str(fault)
+        for fault in error.faults
+    ]
+    return "\n".join(lines)
 
 
 def resolve(argv: list[str], *classes: type) -> tuple[Path | None, dict[str, Any], dict[str, str], list[Fault]]:
@@ -96,7 +117,7 @@ def resolve(argv: list[str], *classes: type) -> tuple[Path | None, dict[str, Any
     Raises:
         Faults: As `load`.
     """
-    path, overrides = _split(argv, _switches(classes))
+    path, overrides = _split(argv, _hints(classes))
     values, origin = load(path) if path else ({}, {})
     faults: list[Fault] = []
     for key, value in overrides:
@@ -131,9 +152,8 @@ def _load(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], dict[
     if not isinstance(parent, str):
         raise fail(str(path), "extends: must be the path of one recipe")
     base, base_origin = _load(path.parent / parent, (*children, path))
-    for key in DATA:
-        if key in values:
-            drop_other_data(base, key)
+    for key in values:
+        replace_rivals(base, key)
     return _merge(base, values), base_origin | origin
 
 
@@ -185,16 +205,55 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _switches(classes: tuple[type, ...]) -> set[str]:
-    """The keys that are true or false."""
-    hints = {name: hint for cls in classes for name, hint in typing.get_type_hints(cls).items()}
-    return {name for name, hint in hints.items() if bool in (hint, *typing.get_args(hint))}
+def _hints(classes: tuple[type, ...]) -> dict[str, Any]:
+    """The type of each key; the last class's where several have it."""
+    return {name: hint for cls in classes for name, hint in _types(cls).items()}
 
 
-def _split(argv: list[str], switches: set[str]) -> tuple[Path | None, list[tuple[str, Any]]]:
+def _types(cls: type) -> dict[str, Any]:
+    """The types of a class's fields, with the limits that it sets for those of its parents (`LIMITS`)."""
+    return typing.get_type_hints(cls, include_extras=True) | getattr(cls, "LIMITS", {})
+
+
+def _kinds(hint: Any) -> Iterator[Any]:
+    """The types that a hint is a union of, without what annotates them."""
+    if typing.get_origin(hint) is typing.Annotated:
+        yield from _kinds(typing.get_args(hint)[0])
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for kind in typing.get_args(hint):
+            yield from _kinds(kind)
+    else:
+        yield hint
+
+
+def _hint_of(key: str, hints: dict[str, Any]) -> Any:
+    """The type of a place such as `dataset_mixture.datasets.0.id`; None where it isn't known."""
+    first, *rest = key.split(".")
+    hint = bool if first in SWITCHES else hints.get(RENAMED.get(first, first))
+    for part in rest:
+        found = None
+        for kind in _kinds(hint):
+            arguments = typing.get_args(kind)
+            if dataclasses.is_dataclass(kind):
+                found = typing.get_type_hints(kind, include_extras=True).get(part)
+            elif typing.get_origin(kind) in (list, dict) and arguments:
+                found = arguments[-1]
+        hint = found
+    return hint
+
+
+def _takes(hint: Any, kind: type) -> bool:
+    return any(one is kind or typing.get_origin(one) is kind for one in _kinds(hint))
+
+
+def _split(argv: list[str], hints: dict[str, Any]) -> tuple[Path | None, list[tuple[str, Any]]]:
     """The recipe's path and the `(key, value)` pairs of a command line.
 
-    A recipe's path that follows a switch, as in `--dry_run RECIPE.yaml`, is not the switch's value.
+    A key alone means true, `--no_KEY` false; a key whose type has lists takes several words. A recipe's path that
+    follows a switch or a list, as in `--dry_run RECIPE.yaml`, is not its value.
+
+    Raises:
+        Faults: There are two recipes, or a key that takes one value has several.
     """
     paths: list[str] = []
     pairs: list[tuple[str, Any]] = []
@@ -206,19 +265,61 @@ def _split(argv: list[str], switches: set[str]) -> tuple[Path | None, list[tuple
             continue
         key, equals, value = word[2:].partition("=")
         key = key.replace("-", "_")
-        if not equals:
-            alone = not rest or rest[0].startswith("--") or (key in switches and rest[0].endswith((".yaml", ".yml")))
-            value = "true" if alone else rest.pop(0)
-        if key == "config":
-            paths.append(value)
+        if key not in hints and _takes(hints.get(key.removeprefix("no_")), bool) and not equals:
+            pairs.append((key.removeprefix("no_"), False))
             continue
-        try:
-            pairs.append((key, yaml.load(value, Loader=_Loader)))
-        except (yaml.YAMLError, ValueError):
-            pairs.append((key, value))
+        hint = _hint_of(key, hints)
+        words = [value] if equals else [*rest[:1]] if key == "config" else _words(rest, hint)
+        if key == "config":
+            paths += words
+            rest = rest if equals else rest[1:]
+        elif len(words) > 1 and not _takes(hint, list):
+            raise fail(COMMAND_LINE, f"--{key}: takes one value, got {' '.join(words)}; put it in quotes")
+        else:
+            pairs.append((key, _value(hint, words)))
     if len(paths) > 1:
         raise fail(COMMAND_LINE, f"one recipe at a time, got {', '.join(paths)}")
     return (Path(paths[0]) if paths else None), pairs
+
+
+def _words(rest: list[str], hint: Any) -> list[str]:
+    """The words that follow a key, taken from the rest of the command line."""
+    words: list[str] = []
+    while rest and not rest[0].startswith("--"):
+        is_recipe = rest[0].endswith((".yaml", ".yml"))
+        if is_recipe and (words or hint is None or _takes(hint, bool)):
+            break
+        words.append(rest.pop(0))
+    return words
+
+
+def _value(hint: Any, words: list[str]) -> Any:
+    """What the words of a command line mean for a key of a type: YAML, if that fits; else text; else a list of one.
+
+    The shell takes away the quotes that keep `no`, `123` or `1e5` from being something else than text in YAML.
+    """
+    if not words:
+        return True
+    read = [_yaml(word) for word in words]
+    if len(words) > 1:
+        return read if hint is None or _fits(hint, read) else words
+    meant = [read[0], *([] if read[0] is None else [words[0], [read[0]], [words[0]]])]
+    return next((value for value in meant if hint not in (None, bool) and _fits(hint, value)), read[0])
+
+
+def _yaml(word: str) -> Any:
+    try:
+        return yaml.load(word, Loader=_Loader)
+    except (yaml.YAMLError, ValueError):
+        return word
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    try:
+        _check(hint, value)
+    except ValidationError:
+        return False
+    return True
 
 
 def _override(values: dict[str, Any], origin: dict[str, str], key: str, value: Any) -> None:
@@ -226,8 +327,7 @@ def _override(values: dict[str, Any], origin: dict[str, str], key: str, value: A
     first, *rest = key.split(".")
     new, source = today({first: value}, COMMAND_LINE)
     for name in new:  # none if the key is gone
-        if name in DATA:
-            drop_other_data(values, name)
+        replace_rivals(values, name)
         _assign(values, [name, *rest], new[name])
         place = ".".join([name, *rest])
         for deeper in [old for old in origin if old.startswith(f"{place}.")]:
@@ -252,7 +352,7 @@ def _build(
     A class may have `objections(values)`, which looks at what the instance would be made of, and `faults()`, which
     looks at the instance; both yield `(key, what is wrong)`. The values of fields may have `faults()` too.
     """
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _types(cls)
     fields = [field for field in dataclasses.fields(cls) if field.init and field.name not in broken]
     arguments: dict[str, Any] = {}
     before = len(faults)
@@ -263,13 +363,16 @@ def _build(
     for field in fields:
         name = field.name
         if name in values:
+            choices = words_of(hints[name], field.metadata.get("choices"))
             try:
-                arguments[name] = _check(hints[name], values[name])
+                arguments[name] = _check(
+                    hints[name], "no" if values[name] is False and "no" in choices else values[name]
+                )
             except ValidationError as error:
                 for key, what in mismatches(name, hints[name], error):
-                    object_to(key, what)
+                    object_to(key, what + _without(field, values[name]))
                 continue
-            if unknown := unknown_word(hints[name], arguments[name]):
+            if unknown := unknown_word(choices, arguments[name]):
                 object_to(name, unknown)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             faults.append(Fault(where, f"{name}: is missing; add it to the recipe, or give --{name}"))
@@ -284,12 +387,33 @@ def _build(
     try:
         instance = cls(**arguments)
     except (ValueError, TypeError, ImportError, OSError) as error:  # TRL's and transformers' own checks
-        key = str(error).partition(":")[0]
-        faults.append(Fault(_source(origin, key, where), str(error)))
+        what = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        about = _spoken_of(what, arguments)
+        faults.append(Fault(_source(origin, about, where), _named(about, what)) if about else Fault(where, what))
         return None
     for key, what in _faults_of(instance):
         object_to(key, what)
     return instance
+
+
+def _named(key: str, what: str) -> str:
+    return what if what.startswith(f"{key}: ") else f"{key}: {what}"
+
+
+def _without(field: dataclasses.Field[Any], value: Any) -> str:
+    """How to mend a null where a key takes none."""
+    default = default_of(field)
+    if value is not None or default is dataclasses.MISSING or isinstance(default, list | dict):
+        return ""
+    return f"; leave the key out for its default, {json.dumps(default, default=str)}"
+
+
+def _spoken_of(what: str, arguments: dict[str, Any]) -> str | None:
+    """The key that a message of TRL's or transformers' is about: one that it names, or whose value it quotes."""
+    words = [word.lower().replace("_", "") for word in re.findall(r"\w+", what)]
+    named = [key for word in words for key in arguments if key.replace("_", "") == word]
+    quoted = [key for key, value in arguments.items() if isinstance(value, str) and len(value) > 3 and value in what]
+    return next(iter([*named, *quoted]), None)
 
 
 def _faults_of(value: Any) -> Iterator[tuple[str, str]]:

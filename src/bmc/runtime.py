@@ -19,7 +19,7 @@ from typing import IO, Any
 from . import provenance
 from .errors import Faults, fail
 from .ranks import processes, rank
-from .recipe import default_of
+from .recipe import default_of, located
 
 MANIFEST = "recipe.json"
 FAULT = 2
@@ -50,7 +50,7 @@ def stage(main: Callable[[], None]) -> None:
         if not is_main_process():
             _wait_for_the_launcher()
         _end_progress()
-        print(error, file=sys.stderr)
+        print(located(error), file=sys.stderr)
         status = FAULT
     except KeyboardInterrupt:
         status = 130

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from .data.mixture import load_split
 from .data.pairs import WEIGHTS
 from .data.schema import Row, check, split_prompt
 from .data.templates import check_template
-from .errors import fail
+from .errors import did_you_mean, fail
 from .models import check_model, load_tokenizer
 from .plan import describe_data, show
 from .planning.facts import batch_warning, training_facts
@@ -32,6 +33,12 @@ from .training_config import ModelArguments, TrainingArguments
 
 logger = logging.getLogger(__name__)
 
+# what an evaluation measures, by which a best checkpoint can be chosen
+METRICS = ("loss", "entropy", "mean_token_accuracy", "num_tokens")
+PAIR_METRICS = (
+    "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected",
+    "kl/chosen", "diff/share", "diff/weight",
+)  # fmt: skip
 # columns that go to the trainer if they are there: TRL hands two to the chat template, two are token weights, and ids
 # name rows in messages
 ALSO = ("tools", "chat_template_kwargs", *WEIGHTS, "id")
@@ -51,10 +58,32 @@ def parse_training(argv: list[str], arguments: type, config: type, description: 
             asked.append(values.get("use_cpu"))
             values.update(use_cpu=True, tf32=None)
 
-    parsed = parse(argv, arguments, ModelArguments, config, description=description, adjust=as_it_will_run)
+    parsed = parse(
+        argv, arguments, ModelArguments, config, description=description, adjust=as_it_will_run, across=_across
+    )
+    os.environ.update(parsed[0].environment)
     if asked:
         parsed[2].use_cpu = asked[0] is True
     return parsed
+
+
+def _across(arguments: TrainingArguments, model_args: ModelArguments, config: Any) -> Iterator[tuple[str, str]]:
+    """What must hold between the keys of the data and those of the trainer."""
+    mixture = arguments.dataset_mixture
+    evaluates = {"eval_strategy": config.eval_strategy != "no", "eval_on_start": config.eval_on_start}
+    if not mixture.test_datasets and mixture.test_split_size is None:
+        for key in (key for key, is_so in evaluates.items() if is_so):
+            what = "there is nothing to evaluate on; write dataset_mixture.test_datasets, or its test_split_size: 0.05"
+            yield key, what
+    best = config.load_best_model_at_end or config.save_strategy == "best"
+    if best and config.eval_strategy == "no":
+        key = "load_best_model_at_end" if config.load_best_model_at_end else "save_strategy"
+        yield key, "nothing is evaluated; write eval_strategy: steps or epoch too"
+    metric = str(config.metric_for_best_model or "loss").removeprefix("eval_")
+    known = [*METRICS, *(PAIR_METRICS if hasattr(config, "token_weighting") else ())]
+    if best and metric not in known:
+        what = f"'{metric}' isn't measured{did_you_mean(metric, known)}; choose from {', '.join(known)}"
+        yield "metric_for_best_model", what
 
 
 def describe_run(title: str, arguments: TrainingArguments, model_args: ModelArguments, config: Any, facts: Row) -> None:

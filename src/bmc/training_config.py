@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal, get_type_hints
@@ -12,6 +13,51 @@ from pydantic import Field, TypeAdapter, ValidationError
 from .config import DataArguments, GpuName
 from .errors import did_you_mean
 from .preference.losses import LOSSES, REFERENCE_FREE, hyperparameters
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_FromZero = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+_Count = Annotated[int, Field(ge=1)]
+_Steps = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+# what the libraries' keys may be, beyond their types; most would fail far into a run, or train nothing
+TRAINER_LIMITS: dict[str, Any] = {
+    "learning_rate": _FromZero,
+    "weight_decay": _FromZero,
+    "max_grad_norm": _FromZero,
+    "adam_beta1": _Share,
+    "adam_beta2": _Share,
+    "adam_epsilon": _FromZero,
+    "num_train_epochs": _Steps,
+    "max_steps": Annotated[int, Field(ge=-1)],
+    "warmup_steps": _FromZero,
+    "logging_steps": _Steps,
+    "save_steps": _Steps,
+    "eval_steps": _Steps | None,
+    "eval_delay": _FromZero,
+    "save_total_limit": Annotated[int, Field(ge=0)] | None,
+    "per_device_train_batch_size": _Count,
+    "per_device_eval_batch_size": _Count,
+    "gradient_accumulation_steps": _Count,
+    "eval_accumulation_steps": _Count | None,
+    "dataloader_num_workers": Annotated[int, Field(ge=0)],
+    "dataloader_prefetch_factor": _Count | None,
+    "dataset_num_proc": _Count | None,
+    "ddp_timeout": _Count,
+    "seed": Annotated[int, Field(ge=0, lt=2**32)],
+    "data_seed": Annotated[int, Field(ge=0, lt=2**32)] | None,
+    "max_length": _Count | None,
+    "neftune_noise_alpha": _FromZero | None,
+    "label_smoothing_factor": _Share,
+}
+
+
+def trainer_objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """`(key, what is wrong)` for combinations of the Trainer's keys that it would fail at once it runs."""
+    if values.get("dataloader_persistent_workers") and not values.get("dataloader_num_workers"):
+        yield "dataloader_persistent_workers", "there are no workers to keep; set dataloader_num_workers too"
+    name, given = str(values.get("lr_scheduler_type", "")), values.get("lr_scheduler_kwargs")
+    if "min_lr" in name and not (isinstance(given, dict) and {"min_lr", "min_lr_rate"} & set(given)):
+        yield "lr_scheduler_kwargs", f"{name} needs a floor; write lr_scheduler_kwargs: {{min_lr_rate: 0.1}}"
 
 
 @dataclass(kw_only=True)
@@ -26,9 +72,16 @@ class TrainingArguments(DataArguments):
         num_processes: How many processes the plan is for; by default accelerate_config's.
         gpu: Card that the plan is for.
         paper_batch_size: The batch of all processes that a result is to be compared at; another one gets a warning.
+        wandb_project: Project that `report_to: wandb` writes to.
+        wandb_entity: Its owner, a user or team.
+        wandb_run_group: Group of the run.
+        env: Environment variables to set first, as in TRL's configs.
     """
 
-    PASSING: ClassVar = {"accelerate_config", "num_processes", "gpu", "paper_batch_size"}
+    PASSING: ClassVar = {
+        "accelerate_config", "num_processes", "gpu", "paper_batch_size", "wandb_project", "wandb_entity",
+        "wandb_run_group", "env",
+    }  # fmt: skip
 
     tokenizer_name_or_path: str | None = None
     dry_run: bool = False
@@ -36,6 +89,16 @@ class TrainingArguments(DataArguments):
     num_processes: Annotated[int, Field(ge=1)] | None = None
     gpu: GpuName = "A800-80GB"
     paper_batch_size: Annotated[int, Field(ge=1)] | None = None
+    wandb_project: str | None = None
+    wandb_entity: str | None = None
+    wandb_run_group: str | None = None
+    env: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables that the recipe sets."""
+        own = {key.upper(): getattr(self, key) for key in ("wandb_project", "wandb_entity", "wandb_run_group")}
+        return {key: str(value) for key, value in (*self.env.items(), *own.items()) if value is not None}
 
 
 @dataclass
@@ -50,14 +113,40 @@ class ModelArguments(trl.ModelConfig):
     """
 
     PASSING: ClassVar = {"allow_pickle", "license"}
+    LIMITS: ClassVar[dict[str, Any]] = {
+        "lora_r": _Count,
+        "lora_alpha": _Count,
+        "lora_dropout": _Share,
+        "lora_task_type": Literal["CAUSAL_LM"],
+        "bnb_4bit_quant_storage": Literal["uint8", "bfloat16", "float16", "float32", None],
+    }
 
     allow_pickle: bool = False
     license: str | None = None
     lora_target_modules: list[str] | str | None = None
 
+    def __post_init__(self) -> None:
+        modules = self.lora_target_modules
+        super().__post_init__()  # makes a text of a list of one, which PEFT would read as a regular expression
+        if isinstance(modules, str) and modules != "all-linear" and re.fullmatch(r"[\w., ]*\w", modules):
+            modules = re.split(r"[, ]+", modules)
+        self.lora_target_modules = modules
+
     def faults(self) -> Iterator[tuple[str, str]]:
         if not self.model_name_or_path:
             yield "model_name_or_path", "is missing; name a model of the Hub or a folder"
+
+    @staticmethod
+    def objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """`(key, what is wrong)` for an adapter's keys without an adapter, which would train the whole model."""
+        if "use_peft" in values:
+            return
+        for key in sorted(values):
+            if key.startswith(("lora_", "use_rslora", "use_dora", "load_in_")) and values[key] not in (None, False):
+                yield (
+                    key,
+                    "is of an adapter, and the recipe trains the whole model; write use_peft: true, or leave it out",
+                )
 
 
 @dataclass(kw_only=True)
@@ -123,6 +212,9 @@ class SFTConfig(trl.SFTConfig):
             there must be one, perhaps of another trainer; false for none.
     """
 
+    LIMITS: ClassVar = TRAINER_LIMITS
+    objections = staticmethod(trainer_objections)
+
     resume_from_checkpoint: bool | str | None = None
 
 
@@ -158,6 +250,13 @@ class BMCConfig(trl.DPOConfig):
             there must be one, perhaps of another trainer; false for none.
     """
 
+    LIMITS: ClassVar = TRAINER_LIMITS | {
+        "loss_weights": list[_Finite] | None,
+        "discopop_tau": _Steps,
+        "label_smoothing": _Share,
+        "precompute_ref_batch_size": _Count | None,
+    }
+
     beta: Annotated[float, Field(gt=0.0)] = 0.1
     loss_type: list[str] | str = field(default_factory=lambda: ["sigmoid"])
     simpo_gamma: Annotated[float, Field(ge=0.0)] = 0.5
@@ -178,7 +277,8 @@ class BMCConfig(trl.DPOConfig):
 
     def __post_init__(self) -> None:
         values = vars(self)
-        for key, kind in get_type_hints(BMCConfig, include_extras=True).items():
+        hints = get_type_hints(BMCConfig, include_extras=True)
+        for key, kind in ((one.name, hints[one.name]) for one in fields(self)):
             if key in BMCConfig.__annotations__:
                 try:
                     TypeAdapter(kind).validate_python(values[key])
@@ -206,18 +306,25 @@ class BMCConfig(trl.DPOConfig):
                 yield "loss_type", f"'{name}' is unknown; choose from {', '.join(LOSSES)}{hint}"
         if not names:
             yield "loss_type", f"names no objective; choose from {', '.join(LOSSES)}"
-        smoothing = values.get("label_smoothing", 0.0)
-        if "exo_pair" in names and not 0 < smoothing < 1:
-            yield "label_smoothing", f"must be between 0 and 1 for exo_pair (its paper: 1e-3), got {smoothing:g}"
-        if "robust" in names and not 0 <= smoothing < 0.5:
-            yield "label_smoothing", f"must be 0 or more and below 0.5 for robust, got {smoothing:g}"
-        read = {key for name in names if name in LOSSES for key in hyperparameters(name)}
-        for key in sorted((HYPERPARAMETERS - read) & values.keys()):
-            theirs = [name for name in LOSSES if key in hyperparameters(name)]
-            shown = ", ".join(theirs if len(theirs) < 5 else [*theirs[:3], "…"])
-            yield key, f"{' + '.join(names)} doesn't read it; leave it out (it is of {shown})"
-        if values.get("weight_source") == "each_model" and values.get("token_weighting") != "bmc":
-            yield "weight_source", "each_model is a way to make λ; set token_weighting: bmc too"
+        yield from _hyperparameter_objections(names, values)
+        yield from trainer_objections(values)
+        weights = values.get("loss_weights")
+        if weights is not None and len(weights) != len(names):
+            yield "loss_weights", f"has {len(weights)} numbers for {len(names)} objectives; write one for each"
+        weighting = values.get("token_weighting", "none")
+        if weighting != "bmc":
+            for key in ("bmc_delta", "weight_source"):
+                if values.get(key, "policy") != "policy":
+                    yield (
+                        key,
+                        f"token_weighting: {weighting} doesn't read it; write token_weighting: bmc, or leave it out",
+                    )
+            for key in ("diff_algorithm", "ignore_stop_words"):
+                if values.get(key, False) not in (False, "levenshtein") and "figa" not in names:
+                    yield (
+                        key,
+                        "without λ no loss reads which tokens differ; write token_weighting: bmc, or leave it out",
+                    )
         if values.get("train_sampling_strategy") == "batch_rebalance":
             yield "train_sampling_strategy", "batch_rebalance weighs pairs unequally; take group_by_length"
         for key, neutral in _UNSUPPORTED.items():
@@ -225,12 +332,32 @@ class BMCConfig(trl.DPOConfig):
                 yield key, "BMCTrainer doesn't have it; leave it out, or use trl.DPOTrainer"
 
 
+def _hyperparameter_objections(names: list[str], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Hyperparameters that none of the objectives reads, or that one can't use."""
+    smoothing = values.get("label_smoothing", 0.0)
+    if "exo_pair" in names and not 0 < smoothing < 1:
+        yield "label_smoothing", f"must be between 0 and 1 for exo_pair (its paper: 1e-3), got {smoothing:g}"
+    if "robust" in names and not 0 <= smoothing < 0.5:
+        yield "label_smoothing", f"must be 0 or more and below 0.5 for robust, got {smoothing:g}"
+    known = [name for name in names if name in LOSSES]
+    read = {key for name in known for key in hyperparameters(name)}
+    given = HYPERPARAMETERS & values.keys() - ({"label_smoothing"} if not smoothing else set())
+    for key in sorted(given - read) if known else []:
+        theirs = [name for name in LOSSES if key in hyperparameters(name)]
+        shown = ", ".join(theirs if len(theirs) < 5 else [*theirs[:3], "…"])
+        yield key, f"{' + '.join(names)} doesn't read it; leave it out (it is of {shown})"
+
+
 # hyperparameters that a recipe may only set for an objective that reads them; label_smoothing: 0.0 stands in many
-HYPERPARAMETERS = {key for name in LOSSES for key in hyperparameters(name)} - {"label_smoothing"}
+HYPERPARAMETERS = {key for name in LOSSES for key in hyperparameters(name)}
 # keys of DPOConfig that change the loss in ways that token weights have no definition for
 _UNSUPPORTED: dict[str, Any] = {
     "f_divergence_type": "reverse_kl",
+    "f_alpha_divergence_coef": 0.5,
+    "label_smoothing_factor": 0.0,
     "ld_alpha": None,
+    "ref_model_mixup_alpha": 0.6,
+    "ref_model_sync_steps": 512,
     "use_weighting": False,
     "sync_ref_model": False,
     "truncation_mode": "keep_start",

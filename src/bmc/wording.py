@@ -7,12 +7,14 @@ import enum
 import json
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from pydantic import ValidationError
 
 from .errors import did_you_mean
+
+SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "float16", "float": "float32"}
 
 
 def mismatches(key: str, hint: Any, error: ValidationError) -> Iterator[tuple[str, str]]:
@@ -65,14 +67,21 @@ def _field_names(hint: Any) -> set[str]:
     return names
 
 
-def unknown_word(hint: Any, value: Any) -> str | None:
-    """What is wrong with a text where transformers wants one of an enumeration's words (`OptimizerNames | str`)."""
-    words = [
-        str(member.value)
-        for kind in typing.get_args(hint)
-        if isinstance(kind, type) and issubclass(kind, enum.Enum)
-        for member in kind
-    ]
+def words_of(hint: Any, choices: Collection[str] | None = None) -> list[str]:
+    """The words that a key may have: `choices` of its field, or those of an enumeration or a Literal in its type."""
+    if choices:
+        return list(choices)
+    if typing.get_origin(hint) is typing.Literal:
+        return [word for word in typing.get_args(hint) if isinstance(word, str)]
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return [str(member.value) for member in hint]
+    return [word for kind in typing.get_args(hint) for word in words_of(kind)]
+
+
+def unknown_word(words: list[str], value: Any) -> str | None:
+    """What is wrong with a text where the libraries want one of some words, but take any text as a type."""
     if not words or not isinstance(value, str) or isinstance(value, enum.Enum) or value in words:
         return None
-    return f"'{value}' is unknown{did_you_mean(value, words)}; choose from {', '.join(words)}"
+    short = SHORT.get(value.removeprefix("torch."), value)
+    meant = f" (did you mean '{short}'?)" if short in words else did_you_mean(value, words)
+    return f"'{value}' is unknown{meant}; choose from {', '.join(words)}"
