@@ -74,7 +74,7 @@ def main() -> None:
     data = DatasetConfig(id=args.data, source="ecqa", split="test" if args.data is None else "train")
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    prompts = [encode_prompt(tokenizer, row["prompt"]) for row in load_mixture([data], 0)]
+    prompts = [encode_prompt(tokenizer, row) for row in load_mixture([data], 0)]
     measure(config, tokenizer, prompts, args.rounds, args.rows)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bmc import card
 from bmc.runtime import is_main_process, stage
-from bmc.training import describe_run, open_run, parse_training, run, trainer_arguments
+from bmc.training import SFT, assistant_only, describe_run, open_run, parse_training, run, trainer_arguments
 from bmc.training_config import SFTConfig, TrainingArguments
 
 
@@ -19,8 +19,8 @@ def main() -> None:
         return
     from bmc.steady import SFTTrainer
 
-    tokenizer, train, evaluation = open_run(arguments, model_args, config, ("prompt", "completion"))
-    config.assistant_only_loss = "messages" in train.column_names  # whole conversations
+    tokenizer, train, evaluation = open_run(arguments, model_args, config, SFT)
+    config.assistant_only_loss = assistant_only(config, train)
     trainer = card.with_card(SFTTrainer)(
         args=config,
         train_dataset=train,

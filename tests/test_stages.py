@@ -224,7 +224,7 @@ def test_a_prompt_has_the_same_ids_in_training_sampling_and_evaluation(
     pairs = Dataset.from_list([{"prompt": x, "chosen": y, "rejected": z}])
     sft = SFTTrainer(args=SFTConfig(**options), train_dataset=targets, **common).train_dataset[0]
     pair = bmc.BMCTrainer(args=bmc.BMCConfig(**options), train_dataset=pairs, **common).train_dataset[0]
-    ids = encode_prompt(tokenizer, x)
+    ids = encode_prompt(tokenizer, {"prompt": x})
     assert tokenizer.decode(ids) == text
     assert ids.count(tokenizer.bos_token_id) == (1 if prompt == "messages" else 0)
     assert pair["prompt_ids"] == ids

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .config import GenerationArguments
+from .data.templates import turn_end
 from .engine_guard import MARK, engine_guard
 from .errors import fail
 from .generation import Complete, Prompts, Response, Settings
@@ -42,7 +43,7 @@ def _transformers(args: GenerationArguments, model_args: Any, tokenizer: Any) ->
     from .models import load_model
 
     model = load_model(model_args)
-    eos = stop_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id)
+    eos = stop_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id, turn_end(tokenizer))
     model.generation_config = GenerationConfig()  # the recipe alone says how tokens are chosen, as with vLLM
 
     def complete(prompts: Prompts, seeds: list[int], settings: Settings) -> Iterator[tuple[int, Response]]:
@@ -92,7 +93,7 @@ def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: i
             max_num_seqs=args.batch_size,
             use_tqdm_on_load=False,
         )
-    eos = stop_ids(_model_eos(model_args), tokenizer.eos_token_id)
+    eos = stop_ids(_model_eos(model_args), tokenizer.eos_token_id, turn_end(tokenizer))
 
     def complete(prompts: Prompts, seeds: list[int], settings: Settings) -> Iterator[tuple[int, Response]]:
         engine = model.llm_engine

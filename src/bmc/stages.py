@@ -82,7 +82,7 @@ def _beginning(config: SampleConfig | EvaluateConfig, tokenizer: Any, row: Row) 
     """What the model is given of a row: the tokens, and the beginning of y_w that stands in them where it goes on from
     one (DPO (CW))."""
     if not _continues(config):
-        return encode_prompt(tokenizer, row["prompt"]), None
+        return encode_prompt(tokenizer, row), None
     try:
         return prefix(tokenizer, row, winner(row) or "", config.prefix_fraction)
     except Untraceable as error:

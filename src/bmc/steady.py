@@ -22,6 +22,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import has_length, rotate_checkpoints
 
 from .checkpoints import NONE_THERE, PARTIAL, check_start, is_full_disk, last_checkpoint, publish, seal
+from .data.masks import mark_assistant
 from .errors import Faults, fail
 from .order import ByLength, last_step, silence
 from .runtime import write_json
@@ -245,7 +246,24 @@ class SteadyTraining(Trainer):
 
 
 class SFTTrainer(SteadyTraining, trl.SFTTrainer):
-    """`trl.SFTTrainer`."""
+    """`trl.SFTTrainer`, whose loss finds the assistant's messages without generation markers in the template."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # TRL would swap in a template with markers of its own, and refuses one that it has none for.
+        config, self._assistant_only = kwargs["args"], bool(kwargs["args"].assistant_only_loss)
+        config.assistant_only_loss = False
+        super().__init__(*args, **kwargs)
+        config.assistant_only_loss = self._assistant_only
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *rest: Any) -> Any:
+        if self._assistant_only and "input_ids" not in dataset.column_names:
+            dataset = dataset.map(
+                mark_assistant,
+                fn_kwargs={"tokenizer": processing_class},
+                num_proc=args.dataset_num_proc,
+                desc="Tokenizing, and marking the assistant's messages",
+            )
+        return super()._prepare_dataset(dataset, processing_class, args, *rest)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

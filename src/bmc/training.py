@@ -6,21 +6,25 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 import trl
 from accelerate.utils import DistributedType
 from datasets import Dataset
+from trl.chat_template_utils import is_chat_template_stop_token_trained
 
 from .checkpoints import find_start
 from .config import names
+from .data.masks import Unmarkable, has_markers, mark_assistant
 from .data.mixture import load_split
-from .data.pairs import WEIGHTS
 from .data.schema import Row, check, split_prompt
-from .data.templates import check_template
+from .data.table import table
+from .data.templates import check_template, check_turn_end
+from .data.tokens import check_offsets
 from .errors import did_you_mean, fail
 from .models import check_model, load_tokenizer
 from .plan import describe_data, show
@@ -39,9 +43,7 @@ PAIR_METRICS = (
     "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected",
     "kl/chosen", "diff/share", "diff/weight",
 )  # fmt: skip
-# columns that go to the trainer if they are there: TRL hands two to the chat template, two are token weights, and ids
-# name rows in messages
-ALSO = ("tools", "chat_template_kwargs", *WEIGHTS, "id")
+SFT = ("prompt", "completion")
 
 
 def parse_training(argv: list[str], arguments: type, config: type, description: str) -> tuple[Any, ...]:
@@ -130,8 +132,10 @@ def open_run(
     tokenizer = load_tokenizer(
         arguments.tokenizer_name_or_path or name, revision, config.trust_remote_code, arguments.chat_template
     )
+    _set_eos(tokenizer, config)
     _check_packages(model_args, config.report_to)
     train, evaluation = load_rows(arguments, tokenizer, columns, chosen_column)
+    _check_loss(config, tokenizer, train, evaluation)
     _check_batches(arguments, config, len(train))
     start = find_start(config.output_dir, config.resume_from_checkpoint, recipe)
     claim(config.output_dir, recipe, arguments, model_args, config, rows=train)
@@ -150,6 +154,46 @@ def _check_engine(config: Any) -> None:
     if engine == DistributedType.NO and processes() > 1:
         what = f"started {processes()} processes, and there is no GPU to join them on"
         raise fail("accelerate launch", f"{what}; for a CPU add --use_cpu true --bf16 false --ddp_backend gloo")
+
+
+def _set_eos(tokenizer: Any, config: Any) -> None:
+    """Give the tokenizer the `eos_token` of an SFT recipe."""
+    eos = getattr(config, "eos_token", None)
+    if eos is None:
+        return
+    if eos not in tokenizer.get_vocab():
+        hint = did_you_mean(eos, list(tokenizer.get_added_vocab()))
+        raise fail("eos_token", f"'{eos}' is no token of the tokenizer{hint}; name one that it has, or leave it out")
+    tokenizer.eos_token = eos
+
+
+def assistant_only(config: Any, rows: Dataset) -> bool:
+    """Return whether the loss is on the assistant's messages alone: by default where rows are whole conversations."""
+    given = getattr(config, "assistant_only_loss", None)
+    return "messages" in rows.column_names if given is None else given
+
+
+def _check_loss(config: Any, tokenizer: Any, train: Dataset, evaluation: Dataset | None, most: int = 200) -> None:
+    """Whether the loss teaches a token to stop at and, in the first rows, finds the assistant's messages."""
+    text = train.column_names[0]
+    if isinstance(train[0][text], str):
+        if assistant_only(config, train):
+            raise fail("assistant_only_loss", f"is for messages, and {text} is a string; leave it out")
+        return
+    check_turn_end(tokenizer)
+    if not assistant_only(config, train):
+        return
+    if has_markers(tokenizer.chat_template) and not is_chat_template_stop_token_trained(tokenizer):
+        what = "its {% generation %} markers leave out the token that ends a turn, so that a model would never stop"
+        raise fail("chat_template", f"{what}; put {{% endgeneration %}} behind eos_token, or take the markers out")
+    check_offsets(tokenizer)
+    for rows in filter(None, (train, evaluation)):
+        for row in islice(rows, most):
+            try:
+                mark_assistant(row, tokenizer)
+            except Unmarkable as error:
+                what = f"{error}; remove the row, or set assistant_only_loss: false to train on all of it"
+                raise fail(f"row {row['id']}", what) from None
 
 
 def _check_packages(model_args: ModelArguments, report_to: list[str]) -> None:
@@ -198,36 +242,34 @@ def load_rows(
     Args:
         arguments: With the mixture.
         tokenizer: With its chat template.
-        columns: Columns to train on, the prompt's first; rows of whole conversations have `messages` instead.
+        columns: Columns to train on, the prompt's first; rows for `SFT` may have `messages`, a whole conversation,
+            instead.
         chosen_column: The column that is to be `chosen`.
 
     Returns:
         `(train, evaluation or None)`, with `columns` (or `messages`) alone.
     """
-    mixture, parts = arguments.dataset_mixture, []
+    mixture = arguments.dataset_mixture
+    parts: list[Dataset | None] = []
     sources = (mixture.datasets, mixture.test_datasets or mixture.datasets)
     for name, rows in zip(map(names, sources), load_split(mixture), strict=True):
-        if rows is not None:
-            wanted = ("messages",) if "messages" in rows.column_names else columns
-            if chosen_column != "chosen":
-                if chosen_column not in rows.column_names:
-                    raise fail("chosen_column", f"'{chosen_column}' is no column of {name}; only bridged data has it")
-                kept = [column for column in rows.column_names if column != "chosen"]
-                rows = rows.select_columns(kept).rename_column(chosen_column, "chosen")
-            check(map(split_prompt, rows), wanted, name)
-            check_template(tokenizer, map(split_prompt, rows), wanted[1:], name)
-            extra = [column for column in ALSO if column in rows.column_names]
-            rows = rows.map(split_prompt, cache_file_name=_cache(rows), desc=f"Reading {name}")
-            rows = rows.select_columns([*wanted, *extra])
-        parts.append(rows)
+        if rows is None:
+            parts.append(None)
+            continue
+        whole = columns == SFT and "completion" not in rows.columns and "messages" in rows.columns
+        wanted = ("messages",) if whole else columns
+        if chosen_column not in (*rows.columns, "chosen"):
+            raise fail("chosen_column", f"'{chosen_column}' is no column of {name}; only bridged data has it")
+        ready = partial(_ready, chosen_column=chosen_column)
+        check(map(ready, rows), wanted, name)
+        check_template(tokenizer, map(ready, rows), wanted[1:], name)
+        parts.append(table(rows, wanted, ready))
     return parts[0], parts[1]
 
 
-def _cache(rows: Dataset) -> str:
-    """A file named after the rows' content: what is in one, the trainer's tokens and masks are cached for."""
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "bmc-rows"
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder / f"{rows._fingerprint}.arrow")
+def _ready(row: Row, chosen_column: str) -> Row:
+    """A row as it is trained on."""
+    return split_prompt(row if chosen_column == "chosen" else {**row, "chosen": row.get(chosen_column)})
 
 
 def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]:

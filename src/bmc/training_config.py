@@ -208,6 +208,8 @@ class SFTConfig(trl.SFTConfig):
     """`trl.SFTConfig`.
 
     Attributes:
+        assistant_only_loss: Train on the assistant's messages alone, whether or not the chat template has generation
+            markers; by default where the rows are whole conversations (`messages`).
         resume_from_checkpoint: A checkpoint's path; nothing for the newest in output_dir, if there is one; true where
             there must be one, perhaps of another trainer; false for none.
     """
@@ -215,6 +217,7 @@ class SFTConfig(trl.SFTConfig):
     LIMITS: ClassVar = TRAINER_LIMITS
     objections = staticmethod(trainer_objections)
 
+    assistant_only_loss: bool | None = None  # type: ignore[assignment]
     resume_from_checkpoint: bool | str | None = None
 
 

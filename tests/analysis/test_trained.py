@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from bmc.analysis import trained
-from bmc.analysis.held_out import held_out, originals, readable
+from bmc.analysis.held_out import held_out, originals
 from bmc.config import AnalyzeConfig, DatasetConfig, DatasetMixture
+from bmc.data.schema import transcript
 from bmc.errors import Faults
 
 
@@ -101,8 +102,8 @@ def test_pairs_are_those_that_training_held_out(tmp_path: Path) -> None:
 
     train, held = load_split(DatasetMixture(datasets=[DatasetConfig(id=data)], test_split_size=0.3))
     assert held is not None
-    assert [row["id"] for row in found.rows] == held["id"][:]
-    assert not {row["id"] for row in found.rows} & set(train["id"][:])
+    assert [row["id"] for row in found.rows] == [row["id"] for row in held]
+    assert not {row["id"] for row in found.rows} & {row["id"] for row in train}
     assert (found.left_out, len(found.rows)) == (0, 3)
     assert originals(found.rows)[0]["chosen"] == message("o")
 
@@ -130,10 +131,10 @@ def test_pairs_must_be_bridged(tmp_path: Path) -> None:
 
 
 def test_prompts_are_read_as_text() -> None:
-    assert readable("x") == "x"
-    assert readable([{"role": "user", "content": "Why?"}]) == "Why?"
+    assert transcript("x") == "x"
+    assert transcript([{"role": "user", "content": "Why?"}]) == "Why?"
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
-    assert readable(turns) == "user: Hi\n\nassistant: Yes?"
+    assert transcript(turns) == "user: Hi\n\nassistant: Yes?"
 
 
 @pytest.mark.parametrize(

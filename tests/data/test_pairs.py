@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
@@ -52,8 +51,8 @@ SEVEN = [
 ]  # by distance, then id: a c f | d e | g b, in places 6 4 1 | 3 2 | 0 5
 
 
-def table(rows: list[tuple[str, str, str]]) -> Dataset:
-    return Dataset.from_list([{"id": id, "chosen": chosen, "rejected": rejected} for id, chosen, rejected in rows])
+def table(rows: list[tuple[str, str, str]]) -> list[dict[str, str]]:
+    return [{"id": id, "chosen": chosen, "rejected": rejected} for id, chosen, rejected in rows]
 
 
 @pytest.mark.parametrize(
@@ -79,14 +78,14 @@ def test_the_distance_is_that_of_the_original_winner() -> None:
         {"id": "1", "chosen": "aaab", "original_chosen": "bbbb", "rejected": "aaaa"},  # 4, and 1 when bridged
         {"id": "2", "chosen": "aabb", "original_chosen": None, "rejected": "aaaa"},  # 2
     ]
-    assert edit_split(Dataset.from_list(rows), "1/2", "pairs") == [1]
-    only = Dataset.from_list([{"id": "1", "original_chosen": "b", "rejected": "a"}])
+    assert edit_split(rows, "1/2", "pairs") == [1]
+    only = [{"id": "1", "original_chosen": "b", "rejected": "a"}]
     assert edit_split(only, "1/1", "pairs") == [0]
 
 
 def test_messages_have_a_distance() -> None:
     rows = [{"id": str(n), "chosen": assistant("a" * n), "rejected": assistant("b")} for n in (5, 3, 4)]
-    assert edit_split(Dataset.from_list(rows), "1/3", "pairs") == [1]
+    assert edit_split(rows, "1/3", "pairs") == [1]
 
 
 texts = st.text("ab", min_size=1, max_size=6)
@@ -95,11 +94,7 @@ texts = st.text("ab", min_size=1, max_size=6)
 @given(st.lists(st.tuples(texts, texts).filter(lambda pair: pair[0] != pair[1]), max_size=15), st.integers(1, 7))
 @settings(deadline=None, max_examples=40)
 def test_splits_partition_the_rows_by_rising_distance(pairs: list[tuple[str, str]], parts: int) -> None:
-    rows = Dataset.from_dict({
-        "id": [str(number) for number in range(len(pairs))],
-        "chosen": [pair[0] for pair in pairs],
-        "rejected": [pair[1] for pair in pairs],
-    })  # fmt: skip
+    rows = table([(str(number), *pair) for number, pair in enumerate(pairs)])
     splits = [edit_split(rows, f"{part}/{parts}", "pairs") for part in range(1, parts + 1)]
     assert sorted(place for split in splits for place in split) == list(range(len(pairs)))
     assert all(split == sorted(split) for split in splits)
@@ -120,7 +115,7 @@ def test_a_split_comes_before_weight_and_number(tmp_path: Path) -> None:
     path = write(tmp_path, rows)
 
     def ids(**settings: Any) -> list[str]:
-        return load_mixture([DatasetConfig(id=path, **settings)], 0)["id"][:]
+        return [row["id"] for row in load_mixture([DatasetConfig(id=path, **settings)], 0)]
 
     assert ids(edit_split="2/2") == ["g", "e", "d", "b"]
     assert len(ids(edit_split="2/2", weight=0.5)) == len(ids(edit_split="2/2", num_rows=2)) == 2

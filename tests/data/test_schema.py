@@ -84,7 +84,8 @@ def test_split_prompt_leaves_other_rows_alone(row: dict[str, Any]) -> None:
 
 
 def test_good_rows_pass() -> None:
-    check([pair(), pair(prompt=user("q"), chosen=assistant("a"), rejected=assistant("b"))], PAIR, "data")
+    check([pair(), pair(rejected="6")], PAIR, "data")
+    check([pair(prompt=user("q"), chosen=assistant("a"), rejected=assistant("b"))], PAIR, "data")
     check([{"messages": [*user("q"), *assistant("a")]}], ("messages",), "data")
     check([{"prompt": "q", "answer": 4}], ("prompt",), "data")
 

@@ -10,6 +10,7 @@ from hub_rows import ALLENAI, HUB, NO, STEPS, USER, YES, closed
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from bmc.config import DatasetConfig
 from bmc.data.mixture import read
 from bmc.data.sources import SOURCES, generate
 from bmc.data.sources.closed import CLOSE, LEAD, sft_target
@@ -198,9 +199,10 @@ def test_running_sums_end_in_the_sum(terms: list[int], data: st.DataObject) -> N
 
 def test_generated_rows() -> None:
     config = {"task": "chain_sum", "seed": 7, "min_terms": 3, "max_terms": 3}
-    rows = read(source="reasoning_gym", config=config, num_rows=20)
+    data = DatasetConfig(source="reasoning_gym", config=config, num_rows=20)
+    rows = list(read(data)())
     assert len(rows) == 20
-    assert rows[:] == read(source="reasoning_gym", config=config, num_rows=20)[:]
+    assert rows == list(read(data)())
     for row in rows:
         lines = row["completion"][0]["content"].split("\n")
         assert len(lines) == 4
@@ -210,7 +212,8 @@ def test_generated_rows() -> None:
 
 
 def test_generated_solution_of_gsm_symbolic() -> None:
-    for row in read(source="reasoning_gym", config={"task": "gsm_symbolic", "seed": 7}, num_rows=5):
+    config = {"task": "gsm_symbolic", "seed": 7}
+    for row in read(DatasetConfig(source="reasoning_gym", config=config, num_rows=5))():
         said = row["completion"][0]["content"]
         assert said.count("\n") > 1
         assert "####" not in said

@@ -28,20 +28,20 @@ def told(tokenizer: Any, rows: list[dict[str, Any]], responses: tuple[str, ...] 
 
 
 def test_messages_are_encoded_with_the_generation_prompt(tokenizer: Any) -> None:
-    ids = encode_prompt(tokenizer, user("hé?"))
+    ids = encode_prompt(tokenizer, {"prompt": user("hé?")})
     assert tokenizer.decode(ids) == "<s><user> hé?\n<assistant> "
     assert ids[0] == tokenizer.bos_token_id
     assert len(ids) == 1 + len("<user> hé?\n<assistant> ".encode())
 
 
 def test_a_string_is_encoded_as_it_stands(tokenizer: Any) -> None:
-    ids = encode_prompt(tokenizer, "hé?")
+    ids = encode_prompt(tokenizer, {"prompt": "hé?"})
     assert tokenizer.decode(ids) == "hé?"
     assert len(ids) == 4
 
 
 def test_the_prompt_begins_the_whole_conversation(instructed: Any) -> None:
-    prompt = encode_prompt(instructed, user("2 + 2?"))
+    prompt = encode_prompt(instructed, {"prompt": user("2 + 2?")})
     whole = instructed.apply_chat_template([*user("2 + 2?"), *assistant("4")], tokenize=True, return_dict=True)
     assert whole["input_ids"][: len(prompt)] == prompt
     assert instructed.decode(whole["input_ids"][len(prompt) :]) == "4</s>"

@@ -78,6 +78,6 @@ def test_a_prompt_begins_with_one_bos(tokenizer: Any) -> None:
     eager.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", bos)])
     assert eager("Hi?")["input_ids"][0] == bos
     messages = [{"role": "user", "content": "Hi?"}]
-    assert encode_prompt(eager, messages) == encode_prompt(tokenizer, messages)
+    assert encode_prompt(eager, {"prompt": messages}) == encode_prompt(tokenizer, {"prompt": messages})
     for prompt in (messages, "Hi?"):
-        assert encode_prompt(eager, prompt).count(bos) == 1
+        assert encode_prompt(eager, {"prompt": prompt}).count(bos) == 1

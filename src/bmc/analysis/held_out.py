@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
 from ..config import AnalyzeConfig, DatasetMixture, names
 from ..data.pairs import unbridged
-from ..data.schema import PAIR, Row, check, content, digest, split_prompt
+from ..data.schema import PAIR, Row, check, content, digest, split_prompt, transcript
 from ..errors import Faults, fail
 from .trained import Run
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ class HeldOut(NamedTuple):
     @property
     def prompts(self) -> dict[str, str]:
         """Id → prompt as plain text."""
-        return {row["id"]: readable(row["prompt"]) for row in self.rows}
+        return {row["id"]: transcript(row["prompt"]) for row in self.rows}
 
 
 def held_out(config: AnalyzeConfig, runs: list[Run]) -> HeldOut:
@@ -53,12 +51,13 @@ def held_out(config: AnalyzeConfig, runs: list[Run]) -> HeldOut:
     mixtures = [mixture_of(run) for run in runs]
     if config.dataset_mixture is not None:
         given = config.dataset_mixture
-        found, origin = load_mixture(given.datasets, given.seed), names(given.datasets)
+        found: Iterable[Row] = load_mixture(given.datasets, given.seed)
+        origin = names(given.datasets)
     else:
         holding = [mixture for mixture in mixtures if mixture.test_datasets or mixture.test_split_size]
         if not holding:
             raise fail("dataset_mixture", NONE)
-        found, origin = load_split(holding[0])[1], names(holding[0].test_datasets)
+        found, origin = load_split(holding[0])[1] or (), names(holding[0].test_datasets)
         origin = origin or f"{holding[0].test_split_size:g} of {names(holding[0].datasets)}, held out of training"
     rows = [split_prompt(row) for row in found]
     check(rows, (*PAIR, "original_chosen"), origin)
@@ -90,13 +89,6 @@ def originals(rows: list[Row]) -> list[Row]:
     return [unbridged(row) for row in rows]
 
 
-def readable(prompt: Any) -> str:
-    """A prompt as plain text: a single message by its words, several each after its role."""
-    if isinstance(prompt, str) or len(prompt) == 1:
-        return content(prompt)
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
-
-
 def _trained(mixtures: list[DatasetMixture]) -> set[str]:
     """Digests of the prompts of all training rows, as far as they are at hand."""
     from ..data.mixture import load_split
@@ -106,7 +98,7 @@ def _trained(mixtures: list[DatasetMixture]) -> set[str]:
         if mixture in mixtures[:number]:
             continue
         try:
-            train: Dataset = load_split(mixture)[0]
+            train = load_split(mixture)[0]
         except Faults as error:
             logger.warning("held-out pairs: can't tell whether they were trained on: %s", error)
             continue

@@ -87,7 +87,7 @@ class Local:
                 f"model {self.model.model_name_or_path}", "has no chat template; choose an instruction-tuned one"
             )
         try:
-            return encode_prompt(self.tokenizer, messages)
+            return encode_prompt(self.tokenizer, {"prompt": messages})
         except TemplateError as error:
             what = f"its chat template refuses the messages ({error}); choose another model"
             raise fail(f"model {self.model.model_name_or_path}", what) from None

@@ -9,7 +9,7 @@ from ..asking.asker import Asker
 from ..asking.replies import NoReply, Reply
 from ..bridge_config import BridgeConfig, BridgeMode, ValidatorSettings
 from ..data.pairs import SIDES, WEIGHTS
-from ..data.schema import Row, content, share, with_content
+from ..data.schema import Row, content, share, transcript, with_content
 from ..data.tokens import Untraceable, response_start, tokenise
 from .edit import Case, Edit, EditError, Editor, GoodEnough, Scores, TurnedDown
 from .prompts import PROMPTS, SCORING, Messages, Prompt, read_reply, request, score_request
@@ -44,7 +44,8 @@ async def edited_pair(row: Row, editor: Editor | Asker, settings: BridgeConfig) 
         EditError: There is none that may be trained on; the message says why.
         Faults: The run can't go on.
     """
-    case = _case(row)
+    _check_editable(row)
+    case = case_of(row)
     if isinstance(editor, Editor):
         edit, turned_down = _validated(await editor.edit(case), case, settings, None), None
     else:
@@ -58,11 +59,27 @@ async def edited_pair(row: Row, editor: Editor | Asker, settings: BridgeConfig) 
     return pair
 
 
-def _case(row: Row) -> Case:
+def _check_editable(row: Row) -> None:
+    """Refuse responses of which the editor could change a part only: it is shown, and writes, one text.
+
+    Raises:
+        EditError: A response is several messages, or a tool call. Equal turns are the prompt's by now.
+    """
+    for name, side in (("y_w", row["chosen"]), ("y_l", row["rejected"])):
+        if isinstance(side, str):
+            continue
+        if len(side) > 1:
+            raise EditError("responses of several messages differ before the last one")
+        if side[0].get("tool_calls"):
+            raise EditError(f"{name} is a tool call, which has no text to edit")
+
+
+def case_of(row: Row) -> Case:
+    """Return a pair as an editor sees it."""
     return Case(
         id=row["id"],
         task=row.get("task") or "chat",
-        prompt=content(row["prompt"]),
+        prompt=transcript(row["prompt"]),
         chosen=content(row["chosen"]),
         rejected=content(row["rejected"]),
         answer=None if row.get("answer") is None else str(row["answer"]),
@@ -180,7 +197,7 @@ async def scored_pair(row: Row, editor: Editor | Asker, tokenizer: Any, settings
     except Untraceable as error:
         raise EditError(str(error)) from None
     start = response_start(tokenizer, row, *(sequence.ids for sequence in tokens.values()))
-    case, turned_down = _case(row), None
+    case, turned_down = case_of(row), None
     if isinstance(editor, Editor):
         scores = await editor.score(case)
     else:

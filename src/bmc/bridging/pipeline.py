@@ -21,9 +21,9 @@ from ..asking.quoting import confirm, quote
 from ..asking.store import KeptReplies, replies_path
 from ..bridge_config import BridgeConfig
 from ..config import names
+from ..data.mixture import Rows, load_mixture
 from ..data.pairs import unbridged
 from ..data.schema import PAIR, Row, check, split_prompt
-from ..data.streaming import Rows, stream_mixture
 from ..data.templates import check_template
 from ..data.tokens import check_offsets
 from ..errors import fail
@@ -83,8 +83,8 @@ def load(config: BridgeConfig) -> tuple[Rows, Any]:
         Faults: The pairs can't be used; or the tokenizer that `token_scores` needs.
     """
     mixture = config.dataset_mixture
-    rows, where = stream_mixture(mixture.datasets, mixture.seed).first(config.limit), names(mixture.datasets)
-    pairs = Rows(lambda: map(_pair, rows), len(rows))
+    rows, where = load_mixture(mixture.datasets, mixture.seed).first(config.limit), names(mixture.datasets)
+    pairs = Rows(lambda: map(_pair, rows), rows.columns, len(rows))
     check(pairs, PAIR, where)
     tokenizer = _tokenizer(config, pairs, where) if config.mode == "token_scores" else None
 

@@ -9,7 +9,7 @@ from ..asking.asker import StoredAsker
 from ..asking.quoting import Job, Unanswered
 from ..bridge_config import BridgeConfig
 from ..data.pairs import SIDES
-from ..data.schema import Row, content
+from ..data.schema import Row, content, transcript
 from .edit import EditError
 from .prompts import score_request
 
@@ -32,7 +32,7 @@ def _job(row: Row, config: BridgeConfig, making: Callable[[StoredAsker], Make]) 
     async def ask(asker: StoredAsker) -> None:
         if config.mode == "token_scores":  # the second response's scores don't wait for the first's
             for side in SIDES:
-                messages, _ = score_request(content(row["prompt"]), content(row[side]))
+                messages, _ = score_request(transcript(row["prompt"]), content(row[side]))
                 with contextlib.suppress(Unanswered):
                     await asker.look(messages)
         with contextlib.suppress(EditError):

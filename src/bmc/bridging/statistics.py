@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..bridge_config import BridgeMode
-from ..data.schema import Row, content, digest
+from ..data.schema import Row, content, digest, transcript
 from .edit import EditError
 from .making import Made, edited_side
 from .validate import edit_ratio
@@ -125,7 +125,7 @@ class Statistics:
         # The rows whose ids have the smallest hashes: a random choice that is the same however the rows arrive.
         place = (-_draw(row), -self.counts["rows"])
         if len(self._drawn) < EXAMPLES or place > self._drawn[0][:2]:
-            drawn = (*place, Example(str(row["id"]), content(row["prompt"]), chosen, rejected, edit))
+            drawn = (*place, Example(str(row["id"]), transcript(row["prompt"]), chosen, rejected, edit))
             (heapq.heappush if len(self._drawn) < EXAMPLES else heapq.heappushpop)(self._drawn, drawn)
 
     @property
@@ -179,7 +179,7 @@ def examples_of(pairs: Iterable[Row], mode: BridgeMode) -> list[Example]:
     return [
         Example(
             id=str(row["id"]),
-            prompt=content(row["prompt"]),
+            prompt=transcript(row["prompt"]),
             chosen=content(row["original_chosen"]),
             rejected=content(row.get("original_rejected") or row["rejected"]),
             edit=content(row[edited_side(mode)]),

@@ -1,13 +1,23 @@
-"""Reads the data sets of a recipe, from files, the Hub or a generator, and mixes them."""
+"""Reads the data sets of a recipe, from files, the Hub or a generator, and mixes them.
+
+Rows are plain dicts, read anew each time they are gone through, so that little of them is ever held: JSON Lines and
+Parquet come from their files, a part from the Hub from the cache of 🤗 datasets. A .json file, and what a generator
+makes, are held. No column is forced into one type.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+import re
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, compress, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Fault, Faults, did_you_mean, fail
 from .ids import named_by, own_id, unique
@@ -16,99 +26,181 @@ from .schema import Row
 from .sources import GENERATOR, SOURCES, Source, generate
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from ..config import DatasetConfig, DatasetMixture
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
-Part = TypeVar("Part", bound=Sized)
+Read = Callable[[], Iterator[Row]]
 _WRONG = (KeyError, ValueError, TypeError, AttributeError, IndexError)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read(
-    *,
-    source: str | None = None,
-    id: str | None = None,
-    config: str | dict[str, Any] | None = None,
-    split: str = "train",
-    num_rows: int | None = None,
-) -> Dataset:
-    """One data set, as our rows if it has a source, as it is if not.
+class Rows:
+    """Rows that can be gone through again and again.
+
+    Attributes:
+        read: Reads them from the beginning.
+        columns: Names of the columns that any of them has; a row may lack some.
+        order: Places of the rows to take, in the order to take them; all, as they are read, for None.
+    """
+
+    def __init__(self, read: Read, columns: Sequence[str], count: int, order: Sequence[int] | None = None) -> None:
+        self.read, self.columns, self._count, self.order = read, list(columns), count, order
+
+    def __iter__(self) -> Iterator[Row]:
+        if self.order is None:
+            return self.read()
+        if all(a < b for a, b in zip(self.order, self.order[1:], strict=False)):
+            return compress(self.read(), _marks(self.order, self._count))
+        rows = list(self.read())
+        return (rows[place] for place in self.order)
+
+    def __len__(self) -> int:
+        return self._count if self.order is None else len(self.order)
+
+    def first(self, count: int | None) -> Rows:
+        """Return the first so many rows, all for None."""
+        if count is None:
+            return self
+        return Rows(lambda: islice(iter(self), count), self.columns, min(count, len(self)))
+
+    def select(self, places: Sequence[int]) -> Rows:
+        """Return the rows at these places."""
+        order = places if self.order is None else [self.order[place] for place in places]
+        return Rows(self.read, self.columns, self._count, order)
+
+
+def _marks(places: Iterable[int], count: int) -> bytearray:
+    """Return `count` bytes, 1 at the places."""
+    marks = bytearray(count)
+    for place in places:
+        marks[place] = 1
+    return marks
+
+
+def read(config: DatasetConfig) -> Read:
+    """Find one data set; its rows come as ours if it has a source, as they are if not.
 
     JSON is parsed here and not by `load_dataset("json")`, which turns texts that look like dates into timestamps and
     can't say which row is at fault.
 
     Args:
-        source: Name in `SOURCES`.
-        id: A .jsonl, .json or .parquet file; a folder with `{split}.jsonl` (…); a Hub id; by default the source's.
-        config: The Hub's configuration, or the generator's parameters.
-        split: Split of the folder or of the Hub; a single file is read whatever it says.
-        num_rows: Rows to generate; nothing else looks at it.
+        config: `source`, `id` (by default the source's), `config`, `split` and, for a generator, `num_rows` are read.
 
     Raises:
-        Faults: The data can't be found or read, or a row isn't of a shape that the source knows.
+        Faults: The data can't be found. While reading: a row isn't of a shape that the source knows, or is no row.
     """
+    source = config.source
     if source is not None and source not in SOURCES:
         raise fail("source", f"'{source}' is unknown{did_you_mean(source, list(SOURCES))}")
     known = SOURCES[source] if source else None
-    if source == GENERATOR and id is None:
-        return _tabular(_rows(generate(config, num_rows), known, source, GENERATOR), GENERATOR)
-    name = id or (known.hub_id if known else None)
+    if source == GENERATOR and config.id is None:
+        return _ours(generate(config.config, config.num_rows).__iter__, known, source, GENERATOR)
+    name = config.id or (known.hub_id if known else None)
     if name is None:
         raise fail(f"{source}", "has no home on the Hub; give the path of its file as `id`")
-    path = local_file(name, split)
+    path = local_file(name, config.split)
     if path is None:
-        return _converted(_from_hub(name, config, split, known), known, source, name)
-    if path.suffix == ".parquet":
-        return _converted(_from_parquet(path), known, source, str(path))
-    return _tabular(_rows(parsed_file(path), known, source, str(path)), str(path))
+        raw = _from_hub(name, config.config, config.split, known)
+        return _ours(lambda: map(_plain_row, raw), known, source, name)
+    if path.suffix == ".json":
+        return _ours(parsed_file(path).__iter__, known, source, str(path))
+    lines = _parquet_rows if path.suffix == ".parquet" else _json_lines
+    return _ours(lambda: lines(path), known, source, str(path))
 
 
-def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> Dataset:
+def _ours(raw: Read, known: Source | None, source: str | None, where: str) -> Read:
+    """Raw rows as ours."""
+
+    def rows() -> Iterator[Row]:
+        return (our_row(row, known, source, f"{where}: row {number}") for number, row in enumerate(raw(), start=1))
+
+    return rows if known else raw
+
+
+def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> Rows:
     """The parts, one after another, with `id`s that are unique in the whole.
 
     Of a part with a weight below 1, or more rows than `num_rows`, the first rows of a seeded shuffle are taken, so
     that fewer rows lie within more; they come in the order of the file. Of a part with an `edit_split`, that split is
-    the part. Columns that a part lacks are None.
+    the part.
 
     Args:
         datasets: The parts.
         seed: Decides which rows are taken.
 
     Raises:
-        Faults: A part can't be read or lacks a column, the parts' columns differ in type, or no row is left.
+        Faults: A part can't be read or lacks a column, or no row is left.
     """
-    from datasets import concatenate_datasets
-
-    parts = filled_parts(datasets, lambda config: read_part(config, seed))
-    _check_types(parts)
-    whole = concatenate_datasets([part for _, part in parts])
-    ids = whole["id"][:]
-    return whole if len(set(ids)) == len(ids) else _with_ids(whole, unique(ids))
+    parts = _filled_parts(datasets, seed)
+    columns = list(dict.fromkeys(column for part, _ in parts for column in part.columns))
+    whole = Rows(lambda: chain.from_iterable(part for part, _ in parts), columns, sum(len(part) for part, _ in parts))
+    return _uniquely_named(whole, [hashes for _, hashes in parts])
 
 
-def filled_parts(datasets: Sequence[DatasetConfig], make: Callable[[DatasetConfig], Part]) -> list[tuple[str, Part]]:
-    """Name and rows of each part that has any; every part's faults at once.
+def _uniquely_named(rows: Rows, hashes: list[array[int]]) -> Rows:
+    """Number ids that repeat; `hashes` are those of the ids, so that a mixture without any costs no memory."""
+    import numpy
+
+    values = numpy.concatenate([numpy.frombuffer(each, dtype="uint64") for each in hashes])
+    if numpy.unique(values).size == values.size:
+        return rows
+    ids = unique(row["id"] for row in rows)
+    named = lambda: ({**row, "id": id} for row, id in zip(rows, ids, strict=True))  # noqa: E731
+    return Rows(named, rows.columns, len(ids))
+
+
+def _filled_parts(datasets: Sequence[DatasetConfig], seed: int) -> list[tuple[Rows, array[int]]]:
+    """Each part that has rows, with the hashes of its ids; every part's faults at once.
 
     Raises:
-        Faults: A part can't be made, or none has a row.
+        Faults: A part can't be read, or none has a row.
     """
-    parts: list[tuple[str, Part]] = []
+    parts: list[tuple[Rows, array[int]]] = []
     faults: list[Fault] = []
     for config in datasets:
         try:
-            parts.append((part_name(config), make(config)))
+            parts.append(_part(config, seed))
         except Faults as error:
             faults += error.faults
     if faults:
         raise Faults(*faults)
-    if not any(len(part) for _, part in parts):
-        names = ", ".join(name for name, _ in parts)
+    if not any(len(part) for part, _ in parts):
+        names = ", ".join(map(part_name, datasets))
         raise fail(names, "no rows are left; look at the files, `edit_split`, `weight` and `num_rows`")
-    return [(name, part) for name, part in parts if len(part)]
+    return [(part, hashes) for part, hashes in parts if len(part)]
 
 
-def load_split(mixture: DatasetMixture) -> tuple[Dataset, Dataset | None]:
+def _part(config: DatasetConfig, seed: int) -> tuple[Rows, array[int]]:
+    """One part of a mixture: read, named, cut, and with the chosen columns; and the hashes of its ids."""
+    where, name = config.id or part_name(config), part_name(config)
+    raw = read(config)
+    columns: dict[str, None] = {}
+    count = 0
+    for row in raw():
+        columns |= dict.fromkeys(row)
+        count += 1
+    # Ids come first: they depend neither on the columns that are kept nor on the rows that are drawn.
+    texts = named_by([*columns])
+    rows = Rows(lambda: ({**row, "id": own_id(row, texts, name)} for row in raw()), [*columns], count)
+    rows = _uniquely_named(rows, [_hashes(rows)])
+    if config.edit_split is not None:
+        rows = rows.select(edit_split(rows, config.edit_split, where))
+    if (chosen := chosen_rows(config, len(rows), seed)) is not None:
+        rows = rows.select(chosen)
+    rows.columns = [*(column for column in columns if column != "id"), "id"]
+    if (kept := kept_columns(config.columns, rows.columns, where)) is not None:
+        whole = rows
+        rows = Rows(lambda: ({key: row[key] for key in kept if key in row} for row in whole), kept, len(whole))
+    return rows, _hashes(rows)
+
+
+def _hashes(rows: Iterable[Row]) -> array[int]:
+    """8 bytes for each row's id."""
+    ids = (row["id"].encode(errors="surrogatepass") for row in rows)
+    return array("Q", (int.from_bytes(hashlib.blake2b(id, digest_size=8).digest()) for id in ids))
+
+
+def load_split(mixture: DatasetMixture) -> tuple[Rows, Rows | None]:
     """What to train on and what to evaluate on.
 
     Training rows are shuffled where the mixture has several parts or a weight below 1, and in the order of the file
@@ -122,7 +214,8 @@ def load_split(mixture: DatasetMixture) -> tuple[Dataset, Dataset | None]:
     """
     if mixture.test_datasets and mixture.test_split_size is not None:
         raise fail("dataset_mixture.test_split_size", "there are test_datasets already; give one of the two")
-    train, evaluation = load_mixture(mixture.datasets, mixture.seed), None
+    train = load_mixture(mixture.datasets, mixture.seed)
+    evaluation: Rows | None = None
     if mixture.test_datasets:
         evaluation = load_mixture([replace(config, weight=1.0) for config in mixture.test_datasets], mixture.seed)
     elif mixture.test_split_size is not None:
@@ -143,19 +236,6 @@ def _cut(size: float, rows: int) -> int:
     if cut >= rows:
         raise fail(where, f"would hold out {cut} of {rows} rows and leave none to train on; make it smaller")
     return cut
-
-
-def read_part(config: DatasetConfig, seed: int) -> Dataset:
-    """One part of a mixture: read, named, cut, and with the chosen columns."""
-    rows = read(source=config.source, id=config.id, config=config.config, split=config.split, num_rows=config.num_rows)
-    # Ids come first: they depend neither on the columns that are kept nor on the rows that are drawn.
-    rows = _with_ids(rows, _ids(rows, part_name(config)))
-    if config.edit_split is not None:
-        rows = rows.select(edit_split(rows, config.edit_split, config.id or part_name(config)))
-    if (chosen := chosen_rows(config, len(rows), seed)) is not None:
-        rows = rows.select(chosen)
-    kept = kept_columns(config.columns, rows.column_names, config.id or part_name(config))
-    return rows if kept is None else rows.select_columns(kept)
 
 
 def chosen_rows(config: DatasetConfig, count: int, seed: int) -> list[int] | None:
@@ -189,37 +269,6 @@ def permutation(length: int, seed: int) -> list[int]:
     return order
 
 
-def _ids(rows: Dataset, name: str) -> list[str]:
-    """An id for every row: its own, or one that depends on its texts only."""
-    texts = named_by(rows.column_names)
-    columns = [*texts, *(["id"] if "id" in rows.column_names else [])]
-    return unique(own_id(row, texts, name) for row in rows.select_columns(columns))
-
-
-def _with_ids(rows: Dataset, ids: list[str]) -> Dataset:
-    rows = rows.remove_columns("id") if "id" in rows.column_names else rows
-    return rows.add_column("id", ids) if ids else rows
-
-
-def _check_types(parts: list[tuple[str, Dataset]]) -> None:
-    """Says which column keeps parts from being joined, and where."""
-    from datasets import Value
-
-    seen: dict[str, tuple[str, Any]] = {}
-    for name, part in parts:
-        for column, kind in part.features.items():
-            first, other = seen.setdefault(column, (name, kind))
-            if kind != other and Value("null") not in (kind, other):
-                raise fail(name, f"column '{column}' is {kind}, but {other} in {first}; leave it out with `columns`")
-            if other == Value("null"):
-                seen[column] = name, kind
-
-
-def _rows(raw: Iterable[Row], known: Source | None, source: str | None, where: str) -> list[Row]:
-    """Raw rows as ours."""
-    return [our_row(row, known, source, f"{where}: row {number}") for number, row in enumerate(raw, start=1)]
-
-
 def our_row(raw: Row, known: Source | None, source: str | None, where: str) -> Row:
     if known is None:
         return raw
@@ -228,46 +277,6 @@ def our_row(raw: Row, known: Source | None, source: str | None, where: str) -> R
     except _WRONG as error:
         why = str(error) if type(error) is ValueError else f"is of no shape that source '{source}' knows"
         raise fail(where, f"{why}; it has {', '.join(map(str, raw))}, and {source} wants {known.wants}") from error
-
-
-def _converted(rows: Dataset, known: Source | None, source: str | None, where: str) -> Dataset:
-    """A Hub's or Parquet's rows as ours, on disk as they are."""
-    if known is None:
-        return rows
-    # `map` would write a column under the schema of the raw column of that name, dropped message keys and all.
-    aside = {column: f"raw {column}" for column in rows.column_names}
-    return rows.rename_columns(aside).map(
-        lambda raw, index: our_row(
-            {column: raw[name] for column, name in aside.items()}, known, source, f"{where}: row {index + 1}"
-        ),
-        with_indices=True,
-        remove_columns=list(aside.values()),
-        load_from_cache_file=False,  # the cache would not notice that a loader has changed
-        desc=f"Converting {source}",
-    )
-
-
-def _tabular(rows: list[Row], where: str) -> Dataset:
-    """Rows as a Dataset; columns that only some have are None in the others."""
-    from datasets import Dataset
-
-    columns = dict.fromkeys(column for row in rows for column in row)
-    try:
-        return Dataset.from_dict({column: [row.get(column) for row in rows] for column in columns})
-    except (ValueError, TypeError, OverflowError) as error:  # Arrow's errors are among these
-        raise fail(where, f"{_mixed(rows, list(columns))}give each column one type in all rows ({error})") from error
-
-
-def _mixed(rows: list[Row], columns: list[str]) -> str:
-    """Names the first column whose rows hold values of several kinds, for a fault."""
-    for column in columns:
-        kinds: dict[str, int] = {}
-        for number, row in enumerate(rows, start=1):
-            if row.get(column) is not None:
-                kinds.setdefault(type(row[column]).__name__, number)
-        if len(kinds) > 1 and set(kinds) != {"int", "float"}:
-            return f"column '{column}' holds {', '.join(f'{kind} (row {row})' for kind, row in kinds.items())}; "
-    return ""
 
 
 def local_file(name: str, split: str) -> Path | None:
@@ -313,7 +322,7 @@ def parsed_file(path: Path) -> list[Row]:
         raise fail(str(path), f"can't be read ({error.strerror})") from error
     if path.suffix == ".json":
         try:
-            return _objects(json.loads(text), path)
+            return _objects(_parsed(text), path)
         except json.JSONDecodeError as error:
             if not text.lstrip().startswith("{"):
                 raise fail(f"{path}: line {error.lineno}", f"is not JSON ({error.msg})") from error
@@ -342,7 +351,7 @@ def parsed_lines(lines: Iterable[str], path: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line.rstrip("\n"))
+            row = _parsed(line.rstrip("\n"))
         except json.JSONDecodeError as error:
             what = f"is not JSON ({error.msg} at column {error.colno}); write one object a line"
             raise fail(f"{path}: row {number}", what) from error
@@ -351,16 +360,56 @@ def parsed_lines(lines: Iterable[str], path: Path) -> Iterator[Row]:
         yield row
 
 
-def _from_parquet(path: Path) -> Dataset:
-    from datasets import load_dataset
+def _parsed(text: str) -> Any:
+    """Parse JSON; half of a surrogate pair, which is no text, becomes a question mark."""
+    value = json.loads(text)
+    if _SURROGATE.search(text):
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return value
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as lines:
+            yield from parsed_lines(lines, path)
+    except UnicodeDecodeError as error:
+        raise fail(str(path), f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except OSError as error:
+        raise fail(str(path), f"can't be read ({error.strerror})") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
 
     try:
-        return load_dataset("parquet", data_files=str(path), split="train")
-    except Exception as error:  # whatever the builder meets, the mend is the same
-        raise fail(str(path), f"can't be read as Parquet ({error.__cause__ or error})") from error
+        with ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                yield from map(_plain_row, batch.to_pylist())
+    except (ArrowException, OSError) as error:
+        raise fail(str(path), f"can't be read as Parquet ({error})") from error
 
 
-def _from_hub(name: str, config: Any, split: str, known: Source | None) -> Dataset:
+def _plain_row(row: Row) -> Row:
+    return {column: _plain(value) for column, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value of an Arrow table as JSON could have it.
+
+    Arrow gives all structs of a column the same keys; those without a value are left out again, so that a tool's
+    schema doesn't get the names of other tools' parameters.
+    """
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
+
+
+def _from_hub(name: str, config: Any, split: str, known: Source | None) -> Iterable[Row]:
     """A Hub data set, or a single file at a URL (`hf://datasets/owner/name/file.json`)."""
     import datasets
 

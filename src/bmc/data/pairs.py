@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
 from rapidfuzz.distance import Levenshtein
 
 from ..errors import fail
 from .schema import Row, Text, check, content
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 SIDES = ("chosen", "rejected")
 WEIGHTS = ("chosen_weights", "rejected_weights")  # λ of each response token, as an LLM scored them
@@ -31,7 +27,7 @@ def winner(row: Row) -> Text | None:
     return row.get("completion") or unbridged(row).get("chosen")
 
 
-def edit_split(rows: Dataset, part: str, where: str) -> list[int]:
+def edit_split(rows: Iterable[Row], part: str, where: str) -> list[int]:
     """The rows of one of n equal splits of a data set by rising edit distance (Figure 5).
 
     The distance is Levenshtein's over characters, between y_w (`original_chosen`, or `chosen` where there is none)
@@ -39,7 +35,7 @@ def edit_split(rows: Dataset, part: str, where: str) -> list[int]:
     sizes differ by one at the most.
 
     Args:
-        rows: Pairs with `id`s that are unique.
+        rows: Pairs with `id`s that are unique; they are gone through three times.
         part: "k/n", 1 ≤ k ≤ n.
         where: What to call the data in a fault.
 
@@ -49,17 +45,22 @@ def edit_split(rows: Dataset, part: str, where: str) -> list[int]:
     Raises:
         Faults: The rows are no pairs.
     """
-    there = rows.column_names
-    if "rejected" not in there or not {"chosen", "original_chosen"} & set(there):
+    ids: list[str] = []
+    there: dict[str, None] = {}
+    for row in rows:
+        ids.append(row["id"])
+        there |= dict.fromkeys(key for key, value in row.items() if value is not None)
+    if ids and ("rejected" not in there or not there.keys() & {"chosen", "original_chosen"}):
         raise fail(where, f"edit_split: is for pairs with `chosen` and `rejected`; there are {', '.join(there)}")
-    texts = rows.select_columns([name for name in ("original_chosen", *SIDES) if name in there])
 
     def pairs() -> Iterator[Row]:
-        return ({"chosen": row.get("original_chosen") or row["chosen"], "rejected": row["rejected"]} for row in texts)
+        return (
+            {"chosen": row.get("original_chosen") or row.get("chosen"), "rejected": row.get("rejected")} for row in rows
+        )
 
     check(pairs(), SIDES, where)
     distances = (Levenshtein.distance(content(pair["chosen"]), content(pair["rejected"])) for pair in pairs())
-    ranked = sorted(zip(distances, rows["id"][:], range(len(rows)), strict=True))
+    ranked = sorted(zip(distances, ids, range(len(ids)), strict=True))
     number, count = map(int, part.split("/"))
-    start, end = (len(rows) * bound // count for bound in (number - 1, number))
+    start, end = (len(ids) * bound // count for bound in (number - 1, number))
     return sorted(index for _, _, index in ranked[start:end])

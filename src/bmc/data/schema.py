@@ -6,12 +6,14 @@ A text is a string, or a list of messages (`[{"role": "user", "content": "…"}]
 - SFT: `prompt`, `completion`; or `messages`, a whole conversation;
 - pairs: `prompt`, `chosen`, `rejected`; the prompt may also stand inside both responses, as in UltraFeedback.
 
-Besides these, rows carry `id`, `source` and `task` (`qa`, `math`, `chat`).
+Besides these, rows carry `id`, `source` and `task` (`qa`, `math`, `chat`), and what the chat template reads: `tools`
+(a list of JSON schemas, or its JSON text) and `chat_template_kwargs`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 from ..errors import Fault, Faults
@@ -34,8 +36,21 @@ def assistant(content: str) -> list[dict[str, str]]:
 
 
 def content(text: Text) -> str:
-    """The words of a prompt or response, its messages joined by blank lines."""
-    return text if isinstance(text, str) else "\n\n".join(message["content"] for message in text)
+    """Return the words of a prompt or response, its messages joined by blank lines; a bare tool call has none."""
+    return text if isinstance(text, str) else "\n\n".join(message.get("content") or "" for message in text)
+
+
+def transcript(prompt: Text) -> str:
+    """Return a prompt as plain text: a single message by its words, several each after its role."""
+    if isinstance(prompt, str) or len(prompt) == 1:
+        return content(prompt)
+    return "\n\n".join(f"{message['role']}: {_spoken(message)}" for message in prompt)
+
+
+def _spoken(message: dict[str, Any]) -> str:
+    """Return a message's words and its tool calls, these as JSON."""
+    calls = message.get("tool_calls")
+    return "\n".join(filter(None, [message.get("content"), json.dumps(calls, ensure_ascii=False) if calls else None]))
 
 
 def with_content(text: Text, words: str) -> Text:
@@ -54,20 +69,76 @@ def share(text: str) -> float:
 
 
 def split_prompt(row: Row) -> Row:
-    """A pair whose prompt is a list of its own if its responses are, as TRL's `extract_prompt` would have it.
+    r"""Move what both responses of a pair begin with into its prompt.
 
-    UltraFeedback gives `prompt` as a string and repeats it as the first message of both responses.
+    Of message lists these are the equal turns (the last message always stays). An explicit prompt is kept, and only
+    what it says already is left out of them: UltraFeedback gives `prompt` as a string and repeats it as the first
+    message of both responses. Of strings it is a prompt that ends in a label ("…\n\nAssistant:"), or in Anthropic's HH,
+    which has none, the dialogue.
     """
-    chosen, rejected = row.get("chosen"), row.get("rejected")
-    if not isinstance(chosen, list) or not isinstance(rejected, list):
+    prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        start = prompt or _dialogue(chosen, rejected)
+        # A response may well begin with the question's words ("1 + 2 = 3"), but hardly with "…\n\nAssistant:".
+        handed_over = isinstance(start, str) and start.rstrip().endswith(":")
+        if not handed_over or not (chosen.startswith(start) and rejected.startswith(start)):
+            return row
+        return {**row, "prompt": start, "chosen": chosen[len(start) :], "rejected": rejected[len(start) :]}
+    if not (isinstance(chosen, list) and isinstance(rejected, list) and _is_text(chosen) and _is_text(rejected)):
         return row
     shared = 0
-    while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
+    while shared < min(len(chosen), len(rejected)) - 1 and _same(chosen[shared], rejected[shared]):
         shared += 1
-    prompt = row.get("prompt")
-    if not shared:
-        return {**row, "prompt": user(prompt)} if isinstance(prompt, str) else row
-    return {**row, "prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
+    turns = chosen[:shared]
+    if isinstance(prompt, str):
+        prompt = _after_string(prompt, turns)
+    elif isinstance(prompt, list) and prompt and turns and _is_text(prompt):
+        prompt = _after_messages(prompt, turns)
+    elif turns and not prompt:
+        prompt = turns
+    if not shared and prompt == row.get("prompt"):
+        return row
+    return {**row, "prompt": prompt, "chosen": chosen[shared:], "rejected": rejected[shared:]}
+
+
+def _dialogue(chosen: str, rejected: str) -> str:
+    """Return the common beginning of two dialogues, up to the assistant's last turn."""
+    common = next((place for place, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
+    mark = "\n\nAssistant:"
+    end = chosen.rfind(mark, 0, min(len(chosen), len(rejected)) if common is None else common)
+    return chosen[: end + len(mark)] if end >= 0 else ""
+
+
+def _after_string(prompt: str, turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Join a prompt that is a string and the turns that both responses begin with."""
+    words = prompt.strip()
+    if any(turn["role"] == "user" and words in content([turn]) for turn in turns):
+        return turns
+    said = 0
+    while said < len(turns) and content([turns[said]]).strip() in words:
+        said += 1
+    return [*user(prompt), *turns[said:]]
+
+
+def _after_messages(prompt: list[dict[str, Any]], turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Join a prompt and the turns that both responses begin with.
+
+    Responses that begin with the assistant go on from the prompt; any others repeat its end, or all of it.
+    """
+    if turns[0]["role"] not in ("assistant", "tool"):
+        for start in range(len(turns) - len(prompt) + 1):
+            if all(map(_same, prompt, turns[start:])):
+                return turns
+        for length in range(min(len(prompt), len(turns)), 0, -1):
+            if all(map(_same, prompt[-length:], turns)):
+                return [*prompt, *turns[length:]]
+    return [*prompt, *turns]
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two messages are equal but for keys without a value."""
+    filled = ({key: value for key, value in message.items() if value is not None} for message in (one, other))
+    return next(filled) == next(filled)
 
 
 def check(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) -> None:
@@ -80,12 +151,21 @@ def check(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) -> No
         most: Faults to name at the most.
 
     Raises:
-        Faults: A column is missing, a text is empty or no text, a row mixes strings and messages, or the responses of
-            a pair are equal.
+        Faults: A column is missing, a text is empty or no text, a row or the rows mix strings and messages, the
+            responses of a pair are equal, or what the chat template reads is of no use to it.
     """
     faults: list[Fault] = []
+    forms: dict[type, int] = {}  # of the texts → the first row that has it
     for number, row in enumerate(rows, start=1):
-        faults += [Fault(f"{where}: row {number}", what) for what in _row_faults(row, columns)]
+        found = _row_faults(row, columns)
+        if not found:
+            form = type(row[columns[0]])
+            if other := next((first for kind, first in forms.items() if kind is not form), None):
+                kinds = ("strings", "messages") if form is str else ("messages", "strings")
+                found = [f"{', '.join(columns)}: {kinds[0]}, but {kinds[1]} in row {other}; make all rows alike"]
+            else:
+                forms.setdefault(form, number)
+        faults += [Fault(f"{where}: row {number}", what) for what in found]
         if len(faults) >= most:
             faults = [*faults[:most], Fault(where, f"more rows may be at fault; these are the first {most}")]
             break
@@ -102,21 +182,61 @@ def _row_faults(row: Row, columns: tuple[str, ...]) -> list[str]:
         elif not _is_text(text) or (column == "messages" and isinstance(text, str)):
             kinds = "a list" if column == "messages" else "a string or a list"
             found.append(f"{column}: must be {kinds} of messages with `role` and `content`")
-        elif not content(text).strip():
+        elif not _says_something(text):
             found.append(f"{column}: is empty; write it or remove the row")
     mixed = sorted(column for column in columns if isinstance(row.get(column), str))
     if not found and mixed and len(mixed) < len(columns):
         found.append(f"{', '.join(mixed)}: a string, but the rest are messages; make them alike")
-    if not found and "rejected" in columns and content(row["chosen"]) == content(row["rejected"]):
+    if not found and "rejected" in columns and _equal(row["chosen"], row["rejected"]):
         found.append("rejected: equals chosen, so there is no preference; remove the row")
-    return found
+    return found + [what for what in (_tools_fault(row), _kwargs_fault(row)) if what]
+
+
+def _tools_fault(row: Row) -> str | None:
+    try:
+        tools = tools_of(row)
+    except ValueError:
+        tools = ""
+    if tools is None or (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        return None
+    return "tools: must be a list of JSON schemas, or its JSON text"
+
+
+def _kwargs_fault(row: Row) -> str | None:
+    given = row.get("chat_template_kwargs")
+    if given is None or isinstance(given, dict):
+        return None
+    return "chat_template_kwargs: must map names to values, as in {enable_thinking: false}"
+
+
+def tools_of(row: Row) -> Any:
+    """Return a row's tools as a list, None where it has none.
+
+    Raises:
+        ValueError: They are a text that is no JSON.
+    """
+    tools = row.get("tools")
+    return (json.loads(tools) if isinstance(tools, str) and tools.strip() else tools) or None
+
+
+def _says_something(text: Text) -> bool:
+    calls = not isinstance(text, str) and any(message.get("tool_calls") for message in text)
+    return calls or bool(content(text).strip())
+
+
+def _equal(chosen: Text, rejected: Text) -> bool:
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        return chosen == rejected
+    return [*map(_spoken, chosen)] == [*map(_spoken, rejected)]
 
 
 def _is_text(text: Any) -> bool:
-    return isinstance(text, str) or (
-        isinstance(text, list)
-        and all(
-            isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
-            for message in text
-        )
-    )
+    return isinstance(text, str) or (isinstance(text, list) and all(map(_is_message, text)))
+
+
+def _is_message(message: Any) -> bool:
+    """Return whether it has a role and words, or tool calls in place of words."""
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        return False
+    words = message.get("content")
+    return isinstance(words, str) or (words is None and bool(message.get("tool_calls")))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Fault, Faults, fail
-from .schema import Row
+from .schema import Row, assistant, tools_of, user
 
 
 def read_template(chat_template: str | None) -> str | None:
@@ -23,17 +23,67 @@ def read_template(chat_template: str | None) -> str | None:
         raise fail("chat_template", f"{chat_template} cannot be read: {error.strerror}") from None
 
 
-def encode_prompt(tokenizer: Any, prompt: Any) -> list[int]:
-    """Token ids of a prompt as a model is given it: messages by the chat template with its generation prompt, a
-    string as it stands with the tokenizer's special tokens.
+def template_options(row: Row) -> dict[str, Any]:
+    """Return what a row hands to its chat template besides the messages, as TRL's trainers do."""
+    return {"tools": tools_of(row), **(row.get("chat_template_kwargs") or {})}
+
+
+def encode_prompt(tokenizer: Any, row: Row) -> list[int]:
+    """Return the token ids of a row's prompt as a model is given it: messages by the chat template with its generation
+    prompt, a string as it stands with the tokenizer's special tokens.
 
     These are the ids that TRL's trainers put before a response.
     """
+    prompt = row["prompt"]
     if isinstance(prompt, str):
         return tokenizer(prompt)["input_ids"]
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
-        "input_ids"
-    ]
+    return tokenizer.apply_chat_template(
+        prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **template_options(row)
+    )["input_ids"]
+
+
+def turn_end(tokenizer: Any) -> int | None:
+    """Return the token that the chat template writes after an assistant's words, and so ends a response: the first
+    that is eos or an added token (ChatML's <|im_end|>, Llama 3's <|eot_id|>). None where there is no such token.
+    """
+    ids = tokenizer.encode(_closing(tokenizer), add_special_tokens=False)
+    ends = {tokenizer.eos_token_id, *tokenizer.get_added_vocab().values()}
+    return next((token for token in ids if token in ends), None)
+
+
+def _closing(tokenizer: Any) -> str:
+    """Return what the chat template writes after the assistant's last words; nothing where there is no template."""
+    from jinja2 import TemplateError
+
+    mark = "0b5e3c9a"
+    conversation = [*user("Hello"), *assistant(mark)]
+    if not tokenizer.chat_template:
+        return ""
+    try:
+        _, found, closing = tokenizer.apply_chat_template(conversation, tokenize=False).rpartition(mark)
+        return closing if found else ""
+    except (TemplateError, ValueError, TypeError, KeyError):  # as `check_template` will tell
+        return ""
+
+
+def check_turn_end(tokenizer: Any) -> None:
+    """Refuse a chat template that teaches no token to stop at.
+
+    Raises:
+        Faults: What follows the assistant's words holds no such token.
+    """
+    if turn_end(tokenizer) is not None:
+        return
+    eos, closing = tokenizer.eos_token, _closing(tokenizer)
+    if closing.strip():
+        what = f"ends the assistant's turn with {closing!r}, in which there is no special token of the tokenizer"
+    else:
+        what = "ends the assistant's turn without a special token of the tokenizer"
+    raise fail(
+        "chat_template",
+        f"{what}, so that a model trained with it would never stop; write {{{{ eos_token }}}} after the assistant's "
+        f"content (eos_token is {eos!r}), or name a tokenizer that has the token",
+    )
 
 
 def check_template(tokenizer: Any, rows: Any, responses: tuple[str, ...], where: str, most: int = 5) -> None:
@@ -57,7 +107,7 @@ def check_template(tokenizer: Any, rows: Any, responses: tuple[str, ...], where:
             if tokenizer.chat_template is None:
                 raise fail("chat_template", "the tokenizer has none; name one in the recipe")
             try:
-                tokenizer.apply_chat_template(conversation, tokenize=False)
+                tokenizer.apply_chat_template(conversation, tokenize=False, **template_options(row))
             except TemplateSyntaxError as error:
                 raise fail("chat_template", f"is no Jinja template (line {error.lineno}: {error.message})") from None
             except (TemplateError, ValueError, TypeError, KeyError) as error:

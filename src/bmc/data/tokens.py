@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ..errors import fail
 from .schema import Row, Text, content, digest
+from .templates import template_options
 
 Span = tuple[int, int]
 
@@ -64,11 +64,11 @@ def tokenise(tokenizer: Any, row: Row, response: Text) -> Tokens:
 
 def _render(tokenizer: Any, row: Row, response: Any) -> tuple[str, list[tuple[int, int, int]]]:
     """The conversation as text, and for each message of the response (place there, place in its content, length)."""
-    render = partial(tokenizer.apply_chat_template, tokenize=False, **_options(row))
+    render = partial(tokenizer.apply_chat_template, tokenize=False, **template_options(row))
     rendered = render([*row["prompt"], *response])
     mark = digest(rendered)  # occurs nowhere else: where a template puts it, it puts a message's words
     pieces = render([*row["prompt"], *({**message, "content": mark} for message in response)]).split(mark)
-    given = [message["content"] for message in response]
+    given = [message.get("content") or "" for message in response]
     for texts in (given, [text.strip() for text in given]):  # many templates trim
         if len(pieces) == len(texts) + 1 and "".join(map(str.__add__, pieces, [*texts, ""])) == rendered:
             break
@@ -80,13 +80,6 @@ def _render(tokenizer: Any, row: Row, response: Any) -> tuple[str, list[tuple[in
         places.append((place, start + whole.index(text), len(text)))
         place, start = place + len(text), start + len(whole) + len("\n\n")  # as `content` joins messages
     return rendered, places
-
-
-def _options(row: Row) -> dict[str, Any]:
-    """What a row hands to its chat template."""
-    tools = row.get("tools")
-    tools = json.loads(tools) if isinstance(tools, str) else tools
-    return {"tools": tools, **(row.get("chat_template_kwargs") or {})}
 
 
 def response_start(tokenizer: Any, row: Row, *sequences: list[int]) -> int:
@@ -102,7 +95,9 @@ def response_start(tokenizer: Any, row: Row, *sequences: list[int]) -> int:
     if isinstance(prompt, str):
         ids = tokenizer(prompt)["input_ids"]
     else:
-        rendered = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False, **_options(row))
+        rendered = tokenizer.apply_chat_template(
+            prompt, add_generation_prompt=True, tokenize=False, **template_options(row)
+        )
         ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
     together = 0
     while all(together < len(other) and ids[together : together + 1] == [other[together]] for other in sequences):

@@ -142,8 +142,8 @@ def _lengths(row: Row, tokenizer: Any) -> tuple[float, float, float] | None:
     """Tokens of a row's prompt, of its response (the mean of a pair's two), and of what a pair's begin with."""
     row = split_prompt(row)
     if messages := row.get("messages"):
-        said = [message["content"] for message in messages if message["role"] == "assistant"]
-        asked = [message["content"] for message in messages if message["role"] != "assistant"]
+        said = [content([message]) for message in messages if message["role"] == "assistant"]
+        asked = [content([message]) for message in messages if message["role"] != "assistant"]
         return _length("\n".join(asked), tokenizer), _length("\n".join(said), tokenizer), 0.0
     if "prompt" not in row:
         return None

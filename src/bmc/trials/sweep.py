@@ -13,7 +13,7 @@ import yaml
 
 from ..analysis.cells import accuracy_cell, markdown_table, read_json
 from ..analysis.tables import average
-from ..config import EvaluateConfig
+from ..config import DatasetConfig, EvaluateConfig
 from ..data.mixture import read
 from ..errors import fail
 from ..evaluation.stats import accuracy
@@ -189,7 +189,7 @@ def scoring(argv: list[str], arguments: PreferenceArguments) -> Scoring:
                 str(file), "holds no rows; set validation_datasets or validation_fraction where the data are prepared"
             )
         files.append(str(file))
-    if any(row.get("answer") is not None for file in files for row in read(id=file)):
+    if any(row.get("answer") is not None for file in files for row in read(DatasetConfig(id=file))()):
         return Scoring(evaluate, ", ".join(files))
     mixture = arguments.dataset_mixture
     if not mixture.test_datasets and not mixture.test_split_size:
