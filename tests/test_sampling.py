@@ -116,7 +116,7 @@ def test_words_stay_apart_where_the_model_goes_on(
     def backend(args: Any, model_args: Any, tokenizer: Any, longest: int) -> Any:
         ids = tokenizer.convert_tokens_to_ids(["▁the", "▁cat"])
         text = tokenizer.decode(ids, skip_special_tokens=True)
-        return lambda prompts, seeds: ((place, said(text)) for place in range(len(prompts)))
+        return lambda prompts, seeds, settings: ((place, said(text)) for place in range(len(prompts)))
 
     monkeypatch.setattr(stages, "backend", backend)
     merging_tokenizer().save_pretrained(tmp_path / "merging")

@@ -17,13 +17,14 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from trl.chat_template_utils import is_chat_template_stop_token_trained
 
+from .backends import stop_ids
 from .checkpoints import find_start
 from .config import names
 from .data.masks import Unmarkable, has_markers, mark_assistant
 from .data.mixture import load_split
 from .data.schema import Row, check, split_prompt
 from .data.table import table
-from .data.templates import check_template, check_turn_end
+from .data.templates import check_template, check_turn_end, turn_end
 from .data.tokens import check_offsets
 from .errors import did_you_mean, fail
 from .models import check_model, load_tokenizer
@@ -312,6 +313,7 @@ def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
     """
     config = trainer.args
     trainer.recipe = json.loads((Path(config.output_dir) / MANIFEST).read_text(encoding="utf-8"))
+    _end_turns(trainer.accelerator.unwrap_model(trainer.model), tokenizer)
     result = trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
     if trainer.preempted:
         _leave(trainer)
@@ -332,6 +334,13 @@ def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
         trainer.push_to_hub()
     _leave(trainer)
     return metrics
+
+
+def _end_turns(model: Any, tokenizer: Any) -> None:
+    """Have the saved model stop where its chat template ends a turn, whatever generates with it."""
+    if (end := turn_end(tokenizer)) is not None:
+        ids = stop_ids(model.generation_config.eos_token_id, end)
+        model.generation_config.eos_token_id = ids if len(ids) > 1 else end
 
 
 def _leave(trainer: Any) -> None:

@@ -189,7 +189,7 @@ def _row_faults(row: Row, columns: tuple[str, ...]) -> list[str]:
         found.append(f"{', '.join(mixed)}: a string, but the rest are messages; make them alike")
     if not found and "rejected" in columns and _equal(row["chosen"], row["rejected"]):
         found.append("rejected: equals chosen, so there is no preference; remove the row")
-    return found + [what for what in (_tools_fault(row), _kwargs_fault(row)) if what]
+    return found + [what for what in (_tools_fault(row), _kwargs_fault(row), _answer_fault(row)) if what]
 
 
 def _tools_fault(row: Row) -> str | None:
@@ -207,6 +207,12 @@ def _kwargs_fault(row: Row) -> str | None:
     if given is None or isinstance(given, dict):
         return None
     return "chat_template_kwargs: must map names to values, as in {enable_thinking: false}"
+
+
+def _answer_fault(row: Row) -> str | None:
+    if row.get("task") in ("qa", "math") and isinstance(row.get("answer"), list | dict):
+        return "answer: must be one answer, a text or a number; write the one that counts"
+    return None
 
 
 def tools_of(row: Row) -> Any:
