@@ -12,10 +12,12 @@ from pathlib import Path
 from bmc import card
 from bmc.preference.losses import hyperparameters
 from bmc.runtime import is_main_process, stage
-from bmc.training import describe_run, open_run, parse_training, run, trainer_arguments
+from bmc.training import describe_run, open_run, parse_training, rehearse, run, trainer_arguments
 from bmc.training_config import BMCConfig, PreferenceArguments
 from bmc.trials.seeds import seeds
 from bmc.trials.sweep import describe_sweep, sweep
+
+COLUMNS = ("prompt", "chosen", "rejected")
 
 
 def main() -> None:
@@ -31,6 +33,7 @@ def main() -> None:
         facts = {"objective": " + ".join(names), **own, "weights": weights[config.token_weighting]}
         if arguments.sweep:
             facts["sweep"] = describe_sweep(sys.argv[1:], arguments, config)
+        facts |= rehearse(arguments, model_args, config, COLUMNS, arguments.chosen_column)
         describe_run("preference training", arguments, model_args, config, facts)
         return
     if arguments.sweep or arguments.seeds is not None:
@@ -38,8 +41,7 @@ def main() -> None:
         return
     from bmc.preference.trainer import BMCTrainer
 
-    columns = ("prompt", "chosen", "rejected")
-    tokenizer, train, evaluation = open_run(arguments, model_args, config, columns, arguments.chosen_column)
+    tokenizer, train, evaluation = open_run(arguments, model_args, config, COLUMNS, arguments.chosen_column)
     trainer = card.with_card(BMCTrainer)(
         args=config,
         train_dataset=train,

@@ -8,14 +8,24 @@ from pathlib import Path
 
 from bmc import card
 from bmc.runtime import is_main_process, stage
-from bmc.training import SFT, assistant_only, describe_run, open_run, parse_training, run, trainer_arguments
+from bmc.training import (
+    SFT,
+    assistant_only,
+    describe_run,
+    open_run,
+    parse_training,
+    rehearse,
+    run,
+    trainer_arguments,
+)
 from bmc.training_config import SFTConfig, TrainingArguments
 
 
 def main() -> None:
     arguments, model_args, config = parse_training(sys.argv[1:], TrainingArguments, SFTConfig, __doc__)
     if arguments.dry_run:
-        describe_run("supervised fine-tuning", arguments, model_args, config, {})
+        missing = rehearse(arguments, model_args, config, SFT)
+        describe_run("supervised fine-tuning", arguments, model_args, config, missing)
         return
     from bmc.steady import SFTTrainer
 

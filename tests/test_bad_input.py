@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,6 +123,7 @@ def test_a_folder_that_holds_a_run_of_another_recipe() -> None:
     rows("pairs.jsonl", PAIR)
     Path("out").mkdir()
     Path("out/recipe.json").write_text("{}")
+    Path("out/train.jsonl").write_text("")
     (fault,) = script("prepare.py", recipe(output_dir="out"))
     assert fault == (
         "out: holds a run of another recipe (it differs in dataset_mixture); "
@@ -186,9 +188,14 @@ def test_good_input_claims_the_folder_once_all_is_checked(model_dir: Path) -> No
     assert {file.name for file in Path("out").iterdir()} == {"recipe.json", "provenance.json"}
     assert json.loads(Path("out/recipe.json").read_text())["model_name_or_path"] == str(model_dir)
     start(path, "--logging_steps", "7", "--save_strategy", "'no'")  # decide no result
+    start(path, "--beta", "0.2")  # a folder without results is anybody's
+    assert json.loads(Path("out/recipe.json").read_text())["beta"] == 0.2
+    assert "resumed" not in json.loads(Path("out/provenance.json").read_text())
+    start(path)
+    Path("out/metrics.json").write_text("{}")
     with pytest.raises(Faults, match=r"^out: holds a run of another recipe \(it differs in beta\); choose another"):
         start(path, "--beta", "0.3")
-    assert {file.name for file in Path("out").iterdir()} == {"recipe.json", "provenance.json"}
+    assert {file.name for file in Path("out").iterdir()} == {"recipe.json", "provenance.json", "metrics.json"}
     manifest = json.loads(Path("out/recipe.json").read_text())
     assert manifest["dataset_mixture"]["datasets"][0]["id"] == "pairs.jsonl"
 
@@ -211,6 +218,114 @@ def test_training_data_that_cannot_be_used(model_dir: Path) -> None:
         "pairs.jsonl: row 1: chosen: is missing; there are completion, id, prompt",
         "pairs.jsonl: row 1: rejected: is missing; there are completion, id, prompt",
     ]
+
+
+PEFT = ("--use_peft", "--lora_target_modules")
+
+
+@pytest.mark.parametrize(
+    ("argv", "fault"),
+    [
+        (["--attn_implementation", "flash_attention_2"], "attn_implementation: flash_attention_2 isn't installed; "),
+        (["--attn_implementation", "sdpaa"], "attn_implementation: 'sdpaa' is unknown (did you mean 'sdpa'?); choose"),
+        ([*PEFT, "q_prj"], "lora_target_modules: 'q_prj' is in no layer of the model (did you mean 'q_proj'?); there"),
+        ([*PEFT, "q_proj", "v"], "lora_target_modules: 'v' is in no layer of the model; there are q_proj, k_proj, "),
+        ([*PEFT, ".*[xyz]_proj"], "lora_target_modules: PEFT refuses .*[xyz]_proj (Target modules .*[xyz]_proj not"),
+        ([*PEFT, "self_attn"], "lora_target_modules: PEFT refuses ['self_attn'] (Target module LlamaAttention"),
+        (["--use_peft", "--lora_modules_to_save", "score"], "lora_modules_to_save: 'score' is in no layer of the"),
+        (["--lr_scheduler_type", "warmup_stable_decay"], "lr_scheduler_kwargs: don't suit warmup_stable_decay: "),
+        (["--lr_scheduler_kwargs", "{cycles: 2}"], "lr_scheduler_kwargs: don't suit linear: "),
+        (["--optim", "galore_adamw"], "optim: galore_adamw can't be used here (You need to install `galore_torch`"),
+        (["--gradient_checkpointing_kwargs", "{reentrant: false}"], "gradient_checkpointing_kwargs: 'reentrant' is"),
+        (["--model_init_kwargs", "{devise_map: auto}"], "model_init_kwargs: 'devise_map' is nothing that from_pre"),
+        (["--accelerator_config", "{dispatch_batches: true}"], "accelerator_config: dispatch_batches: a batch of"),
+        (["--router_aux_loss_coef", "0.1"], "router_aux_loss_coef: LlamaForCausalLM isn't a mixture of experts; "),
+        (["--torch_compile_backend", "inducter"], "torch_compile_backend: 'inducter' is unknown (did you mean 'ind"),
+        (["--use_liger_kernel"], "use_liger_kernel: liger-kernel isn't installed; pip install liger-kernel, or"),
+        (["--activation_offloading"], "activation_offloading: needs a GPU, and there is none; leave it out"),
+        (
+            ["--push_to_hub"],
+            "push_to_hub: the Hub can't be written to from here; `hf auth login`, or write push_to_hub",
+        ),
+        (["--report_to", "wandb"], "report_to: wandb can't be used here"),
+    ],
+)
+def test_what_a_run_would_stumble_over_is_told_before_it_and_by_a_dry_run(
+    argv: list[str], fault: str, model_dir: Path
+) -> None:
+    from bmc import training
+    from bmc.training_config import BMCConfig, PreferenceArguments
+
+    rows("pairs.jsonl", PAIR)
+    path = recipe(output_dir="out", model_name_or_path=model_dir, loss_type="sigmoid")
+    (found,) = told(path, *argv)
+    assert found.startswith(fault)
+    parsed = training.parse_training([path, "--use_cpu", "--dry_run", *argv], PreferenceArguments, BMCConfig, "")
+    with pytest.raises(Faults) as caught:
+        training.rehearse(*parsed, ("prompt", "chosen", "rejected"))
+    assert str(caught.value) == found
+
+
+def test_the_head_has_no_adapter(tmp_path: Path, model_dir: Path) -> None:
+    from transformers import AutoConfig
+
+    rows("pairs.jsonl", PAIR)
+    path = recipe(output_dir="out", model_name_or_path=model_dir, loss_type="sigmoid")
+    assert AutoConfig.from_pretrained(model_dir).tie_word_embeddings is False
+    (found,) = told(path, *PEFT, "q_proj", "lm_head")
+    assert found.startswith(
+        "lora_target_modules: lm_head can't have an adapter, since log-probs come from its weight; "
+    )
+
+
+def test_a_dry_run_for_another_machine_tells_what_is_missing_here(model_dir: Path) -> None:
+    from bmc import training
+    from bmc.training_config import BMCConfig, PreferenceArguments
+
+    argv = ["--dry_run", "--attn_implementation", "flash_attention_2", "--push_to_hub"]
+    path = recipe(output_dir="out", model_name_or_path=model_dir, loss_type="sigmoid")
+    parsed = training.parse_training([path, *argv], PreferenceArguments, BMCConfig, "")
+    facts = training.rehearse(*parsed, ("prompt", "chosen", "rejected"))
+    assert str(facts["not on this machine"]).startswith("attn_implementation: flash_attention_2 isn't installed; ")
+
+
+@pytest.mark.parametrize("key", ["deepspeed", "fsdp"])
+def test_an_engine_without_a_launcher(key: str, model_dir: Path) -> None:
+    from bmc.preflight import launch_faults
+
+    (fault,) = launch_faults(SimpleNamespace(**{"deepspeed": None, "fsdp": "", key: "x"}))
+    assert str(fault).startswith(f"{key}: needs processes that a launcher starts: accelerate launch ")
+
+
+def test_a_dry_run_sees_the_folder_the_rows_and_the_names(model_dir: Path) -> None:
+    from bmc import training
+    from bmc.plan import describe_data
+    from bmc.training_config import BMCConfig, PreferenceArguments
+
+    def rehearse(path: str, *argv: str) -> str:
+        parsed = training.parse_training([path, "--dry_run", *argv], PreferenceArguments, BMCConfig, "")
+        try:
+            training.rehearse(*parsed, ("prompt", "chosen", "rejected"))
+            return describe_data(parsed[0].dataset_mixture.datasets)
+        except Faults as faults:
+            return str(faults)
+
+    rows("pairs.jsonl", PAIR | {"rejected": "4"})
+    path = recipe(output_dir="out", model_name_or_path=model_dir, loss_type="sigmoid")
+    assert rehearse(path) == "pairs.jsonl: row 1: rejected: equals chosen, so there is no preference; remove the row"
+    rows("pairs.jsonl", PAIR)
+    assert rehearse(path, "--dataset_mixture.datasets.0.id", "paris.jsonl").startswith("paris.jsonl: no such file (did")
+    Path("models").mkdir()
+    Path("models/smollm2").symlink_to(model_dir)
+    assert rehearse(path, "--model_name_or_path", "models/smollm") == (
+        "model_name_or_path: there is no folder models/smollm (did you mean 'models/smollm2'?); for a model of the Hub "
+        "first write: hf download models/smollm --local-dir models/smollm"
+    )
+    assert told(path, "--model_name_or_path", "models/smollm")[0].startswith("model_name_or_path: there is no folder ")
+    Path("held").mkdir()
+    Path("held/recipe.json").write_text('{"beta": 0.3}')
+    Path("held/metrics.json").write_text("{}")
+    assert rehearse(path, "--output_dir", "held").startswith("held: holds a run of another recipe (it differs in ")
 
 
 def test_evaluation_data_are_looked_at_too(model_dir: Path) -> None:

@@ -38,6 +38,7 @@ def test_claim_makes_the_folder_and_the_same_recipe_may_come_again(tmp_path: Pat
 
 def test_another_recipe_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
     folder = claim(str(tmp_path / "run"), recipe())
+    (folder / "train.jsonl").write_text("")
     before = (folder / "recipe.json").read_text()
     with pytest.raises(Faults) as caught:
         claim(str(folder), recipe(validation_fraction=0.1, chat_template="x"))
@@ -50,8 +51,23 @@ def test_another_recipe_is_refused_with_the_keys_that_differ(tmp_path: Path) -> 
 
 def test_a_key_that_one_of_the_recipes_lacks_is_a_difference(tmp_path: Path) -> None:
     claim(str(tmp_path), {"a": 1})
+    (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(Faults, match=r"differs in b\)"):
         claim(str(tmp_path), {"a": 1, "b": 2})
+
+
+@pytest.mark.parametrize("left", ["train.jsonl.tmp", "runs/host/events.out.tfevents.1"])
+def test_a_folder_without_results_is_claimed_by_no_recipe(left: str, tmp_path: Path) -> None:
+    claim(str(tmp_path), {"a": 1})
+    (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / left).write_text("x")
+    claim(str(tmp_path), {"a": 2})
+    assert json.loads((tmp_path / "recipe.json").read_text()) == {"a": 2}
+    assert "resumed" not in json.loads((tmp_path / "provenance.json").read_text())
+    (tmp_path / "checkpoint-4").mkdir()
+    (tmp_path / "checkpoint-4/model.safetensors").write_text("x")
+    with pytest.raises(Faults, match=r"differs in a\)"):
+        claim(str(tmp_path), {"a": 3})
 
 
 def test_a_folder_with_other_files_may_be_claimed(tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ def fail(where: str, what: str) -> Faults:
     return Faults(Fault(where, what))
 
 
+def raise_all(faults: list[Fault]) -> None:
+    """Raise the faults that there are, each once."""
+    if faults:
+        raise Faults(*dict.fromkeys(faults))
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
     """`" (did you mean 'beta'?)"`, or nothing where no known word is close."""
     match = process.extractOne(word, known, scorer=fuzz.ratio, score_cutoff=65)

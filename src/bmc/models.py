@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .data.templates import read_template
-from .errors import fail
+from .errors import did_you_mean, fail
 from .weight_files import check_weights
 
 
@@ -49,6 +49,7 @@ def check_model(name: str, revision: str, trust_remote_code: bool, allow_pickle:
     from transformers import AutoConfig
     from transformers.utils.peft_utils import find_adapter_config_file
 
+    refuse_typo("model_name_or_path", name)
     try:
         if find_adapter_config_file(name, revision=revision) is None:
             if not trust_remote_code and _wants_code(name, revision):
@@ -58,6 +59,44 @@ def check_model(name: str, revision: str, trust_remote_code: bool, allow_pickle:
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from None
     check_weights(name, revision, allow_pickle)
+
+
+def is_path(name: str) -> bool:
+    """Whether a model's name can only be a folder's."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def refuse_typo(key: str, name: str) -> None:
+    """Refuse the path of a folder that isn't there beside one of nearly its name, before the Hub is asked for it.
+
+    Raises:
+        Faults: It is such a path, and the Hub's cache has no model of that name.
+    """
+    path = Path(name)
+    near = None if path.exists() else _near(path)
+    if near is None or not (is_path(name) or len(path.parts) > 1) or _is_cached(name):
+        return
+    what = f"there is no folder {name} (did you mean '{near}'?)"
+    hub = "" if is_path(name) else f"; for a model of the Hub first write: hf download {name} --local-dir {name}"
+    raise fail(key, what + hub)
+
+
+def _near(path: Path) -> Path | None:
+    """A folder with a model beside a path, of nearly its name."""
+    files = ("config.json", "adapter_config.json", "tokenizer_config.json")
+    there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    names = [folder.name for folder in there if any((folder / file).is_file() for file in files)]
+    hint = did_you_mean(path.name, names)
+    return path.parent / hint.split("'")[1] if hint else None
+
+
+def _is_cached(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except ValueError:  # no name that the Hub could have
+        return False
 
 
 def _wants_code(name: str, revision: str) -> bool:
@@ -154,6 +193,9 @@ def _unreadable(name: str, error: Exception) -> Exception:
 
 
 def _reason(name: str, error: Exception) -> str:
-    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
-        return f"there is no such folder; paths are relative to {Path.cwd()}"
+    near = None if Path(name).exists() else _near(Path(name))
+    if is_path(name) and not Path(name).is_dir():
+        return f"there is no such folder{f', but {near}' if near else ''}; paths are relative to {Path.cwd()}"
+    if near:
+        return f"there is no folder of that name, but '{near}', and no such model on the Hub that can be reached"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import DatasetConfig, EvaluateConfig, GenerationArguments, SampleConfig
+from .errors import did_you_mean, fail
 from .runtime import is_main_process
 
 
@@ -21,7 +22,16 @@ def show(title: str, facts: dict[str, Any]) -> None:
 
 
 def describe_data(datasets: list[DatasetConfig]) -> str:
-    """The data sets, and which of them aren't there yet."""
+    """The data sets, and which of them aren't there yet.
+
+    Raises:
+        Faults: A file isn't there, but one of nearly its name.
+    """
+    for dataset in filter(_missing, datasets):
+        path = Path(dataset.id or "")
+        there = [file.stem for file in path.parent.glob(f"*{path.suffix}")]
+        if hint := did_you_mean(path.stem, there):
+            raise fail(str(path), f"no such file{hint}; paths are relative to {Path.cwd()}")
     return ", ".join(map(_describe, datasets))
 
 

@@ -128,12 +128,20 @@ def may_claim(output_dir: str, recipe: dict[str, Any]) -> None:
     except (ValueError, TypeError):
         raise fail(str(manifest), "is no record of a run; choose another output_dir or remove the folder") from None
     changed = differing_keys(earlier, recipe)
-    if changed:
+    if changed and holds_results(folder):
         raise fail(
             str(folder),
             f"holds a run of another recipe (it differs in {', '.join(changed)}); "
             "choose another output_dir or remove the folder",
         )
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether a stage has left anything in its folder besides the notes of who it is: a run that failed at once doesn't
+    keep the folder from another recipe."""
+    notes = {MANIFEST, provenance.PROVENANCE}
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return any(file.parts[0] not in (*notes, "runs") and file.suffix != ".tmp" for file in files)
 
 
 def differing_keys(earlier: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
@@ -146,7 +154,7 @@ def claim(output_dir: str, recipe: dict[str, Any], *parts: Any, rows: Iterable[d
     """Makes the output folder this recipe's, and notes in it what made it (`bmc.provenance`).
 
     A folder that the same recipe wrote may be written again (that is how a run resumes); one of another recipe may
-    not.
+    not, once it holds results.
 
     Args:
         output_dir: The folder.
@@ -160,8 +168,10 @@ def claim(output_dir: str, recipe: dict[str, Any], *parts: Any, rows: Iterable[d
     may_claim(output_dir, recipe)
     folder = Path(output_dir)
     if is_main_process():
-        if not (folder / MANIFEST).exists():
-            write_json(folder / MANIFEST, json.loads(json.dumps(recipe, default=str)))
+        manifest = folder / MANIFEST
+        if not manifest.exists() or differing_keys(json.loads(manifest.read_text(encoding="utf-8")), recipe):
+            (folder / provenance.PROVENANCE).unlink(missing_ok=True)
+            write_json(manifest, json.loads(json.dumps(recipe, default=str)))
         resolved = {key: value for part in parts for key, value in set_fields(part).items()} or recipe
         seed = next((part.seed for part in parts if hasattr(part, "seed")), None)
         now = provenance.describe(json.loads(json.dumps(resolved, default=str)), seed, rows)

@@ -26,14 +26,27 @@ from .data.schema import Row, check, split_prompt
 from .data.table import table
 from .data.templates import check_template, check_turn_end, turn_end
 from .data.tokens import check_offsets
-from .errors import did_you_mean, fail
-from .models import check_model, load_tokenizer
+from .errors import did_you_mean, fail, raise_all
+from .models import check_model, load_tokenizer, refuse_typo
 from .plan import describe_data, show
+from .planning.chain import upstream
 from .planning.facts import batch_warning, training_facts
 from .planning.hardware import read_launch
+from .preflight import launch_faults, machine_faults, recipe_faults
 from .ranks import processes
 from .recipe import parse
-from .runtime import MANIFEST, PREEMPTED, claim, elapsed, is_main_process, may_claim, recipe_of, set_fields, write_json
+from .runtime import (
+    MANIFEST,
+    PREEMPTED,
+    claim,
+    elapsed,
+    is_main_process,
+    may_claim,
+    recipe_of,
+    set_fields,
+    write_json,
+    writing,
+)
 from .training_config import ModelArguments, TrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -52,21 +65,23 @@ def parse_training(argv: list[str], arguments: type, config: type, description: 
 
     A dry run on a machine without a GPU judges the recipe as if it were run on one.
     """
-    asked: list[Any] = []
+    asked: dict[str, Any] = {}
 
     def as_it_will_run(values: dict[str, Any]) -> None:
         if "LOCAL_RANK" not in os.environ:  # a single process, of which accelerate would ask whom to join
             values.pop("ddp_backend", None)
         if values.get("dry_run") is True and not torch.cuda.is_available():
-            asked.append(values.get("use_cpu"))
+            asked.update(use_cpu=values.get("use_cpu") is True, tf32=values.get("tf32"))
+            if not asked["use_cpu"]:
+                asked["dataloader_pin_memory"] = values.get("dataloader_pin_memory", True)
             values.update(use_cpu=True, tf32=None)
 
     parsed = parse(
         argv, arguments, ModelArguments, config, description=description, adjust=as_it_will_run, across=_across
     )
     os.environ.update(parsed[0].environment)
-    if asked:
-        parsed[2].use_cpu = asked[0] is True
+    for key, value in asked.items():
+        setattr(parsed[2], key, value)
     return parsed
 
 
@@ -125,23 +140,72 @@ def open_run(
         Faults: There is no such model, the folder or the checkpoint to go on from is another recipe's, the data are
             wrong, or this machine or its processes won't do. Nothing has been written.
     """
+    raise_all([*launch_faults(config)])
     _check_engine(config)
     recipe = identity(arguments, model_args, config)
     may_claim(config.output_dir, recipe)
     name, revision = model_args.model_name_or_path, model_args.model_revision
     check_model(name, revision, config.trust_remote_code, model_args.allow_pickle)
-    tokenizer = load_tokenizer(
-        arguments.tokenizer_name_or_path or name, revision, config.trust_remote_code, arguments.chat_template
-    )
+    raise_all([*machine_faults(model_args, config), *recipe_faults(model_args, config)])
+    tokenizer, train, evaluation = _open_data(arguments, model_args, config, columns, chosen_column)
+    start = find_start(config.output_dir, config.resume_from_checkpoint, recipe)
+    with writing(config.output_dir):
+        claim(config.output_dir, recipe, arguments, model_args, config, rows=train)
+    config.resume_from_checkpoint = start
+    return tokenizer, train, evaluation
+
+
+def _open_data(
+    arguments: TrainingArguments,
+    model_args: ModelArguments,
+    config: Any,
+    columns: tuple[str, ...],
+    chosen_column: str,
+) -> tuple[Any, Dataset, Dataset | None]:
+    """The tokenizer and the rows, checked."""
+    name = arguments.tokenizer_name_or_path or model_args.model_name_or_path
+    tokenizer = load_tokenizer(name, model_args.model_revision, config.trust_remote_code, arguments.chat_template)
     _set_eos(tokenizer, config)
-    _check_packages(model_args, config.report_to)
     train, evaluation = load_rows(arguments, tokenizer, columns, chosen_column)
     _check_loss(config, tokenizer, train, evaluation)
     _check_batches(arguments, config, len(train))
-    start = find_start(config.output_dir, config.resume_from_checkpoint, recipe)
-    claim(config.output_dir, recipe, arguments, model_args, config, rows=train)
-    config.resume_from_checkpoint = start
     return tokenizer, train, evaluation
+
+
+def rehearse(
+    arguments: TrainingArguments,
+    model_args: ModelArguments,
+    config: Any,
+    columns: tuple[str, ...],
+    chosen_column: str = "chosen",
+) -> Row:
+    """Find the faults that the run would meet, as far as what it reads is on this machine.
+
+    Where this machine has no GPU and the recipe wants one, the run is planned for another machine, and what is missing
+    here is a line of the plan.
+
+    Returns:
+        Lines for the plan.
+
+    Raises:
+        Faults: As `open_run`.
+    """
+    elsewhere = not torch.cuda.is_available() and not config.use_cpu
+    recipe = identity(arguments, model_args, config)
+    may_claim(config.output_dir, recipe)
+    name, revision = model_args.model_name_or_path, model_args.model_revision
+    if Path(name).is_dir():
+        check_model(name, revision, config.trust_remote_code, model_args.allow_pickle)
+    elif upstream(name) is None:  # no recipe makes it
+        refuse_typo("model_name_or_path", name)
+    missing = [*machine_faults(model_args, config)]
+    raise_all([*([] if elsewhere else missing), *recipe_faults(model_args, config)])
+    mixture = arguments.dataset_mixture
+    files = [Path(dataset.id or "") for dataset in (*mixture.datasets, *mixture.test_datasets)]
+    if Path(arguments.tokenizer_name_or_path or name).is_dir() and all(file.exists() for file in files):
+        _open_data(arguments, model_args, config, columns, chosen_column)
+    find_start(config.output_dir, config.resume_from_checkpoint, recipe)
+    return {"not on this machine": "; ".join(map(str, missing)) if elsewhere and missing else None}
 
 
 def _check_engine(config: Any) -> None:
@@ -195,28 +259,6 @@ def _check_loss(config: Any, tokenizer: Any, train: Dataset, evaluation: Dataset
             except Unmarkable as error:
                 what = f"{error}; remove the row, or set assistant_only_loss: false to train on all of it"
                 raise fail(f"row {row['id']}", what) from None
-
-
-def _check_packages(model_args: ModelArguments, report_to: list[str]) -> None:
-    """Whether all is there that quantises weights, and that training is to report to."""
-    from transformers.integrations import get_reporting_integration_callbacks
-    from transformers.utils import is_bitsandbytes_available
-
-    for key in ("load_in_4bit", "load_in_8bit"):
-        if getattr(model_args, key) and not is_bitsandbytes_available():
-            raise fail(key, "needs bitsandbytes, which isn't there; pip install '.[qlora]', or leave it out")
-        if getattr(model_args, key) and not torch.accelerator.is_available():
-            raise fail(key, "needs a GPU, and there is none; leave it out, or see with --dry_run what it would need")
-    for name in report_to:
-        try:
-            for callback in get_reporting_integration_callbacks([name]):
-                callback()
-        except ValueError as error:  # no such integration
-            raise fail("report_to", f"{str(error).rstrip('.')}; or set it to none") from None
-        except (ImportError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
-            what = f"{name} can't be used here ({reason}); pip install {name}, or set report_to: none"
-            raise fail("report_to", what) from None
 
 
 def _check_batches(arguments: TrainingArguments, config: Any, rows: int) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from ..errors import fail
 
+OWN_CONFIGS = Path(__file__).parents[3] / "recipes/accelerate_configs"  # of the checkout that this is installed from
 Engine = Literal["none", "ddp", "fsdp", "deepspeed"]
 
 
@@ -101,18 +102,26 @@ def read_launch(path: str | None, processes: int | None = None) -> Launch:
     if path is None or is_launched():
         return _of_environment(os.environ)
     try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        config = yaml.safe_load(_found(path).read_text(encoding="utf-8"))
         if processes is not None:
             each = -(-int(config.get("num_processes", 1)) // int(config.get("num_machines", 1)))
             config |= {"num_processes": processes, "num_machines": -(-processes // each)}
         return _of_config(config)
     except OSError as error:
-        raise fail("accelerate_config", f"{path} cannot be read: {error.strerror}") from None
+        names = ", ".join(sorted(file.stem for file in OWN_CONFIGS.glob("*.yaml")))
+        what = f"{path} cannot be read: {error.strerror}; give a file, or one of {names}"
+        raise fail("accelerate_config", what) from None
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
         raise fail(
             "accelerate_config", f"{path} is no config of accelerate's ({reason}); see `accelerate config`"
         ) from None
+
+
+def _found(path: str) -> Path:
+    """An accelerate config by its path, or by the name of one of this repository's: `zero3`."""
+    named = OWN_CONFIGS / f"{Path(path).stem}.yaml"
+    return named if "/" not in path and named.is_file() and not Path(path).is_file() else Path(path)
 
 
 def _of_config(config: dict[str, Any]) -> Launch:
