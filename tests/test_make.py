@@ -243,7 +243,8 @@ def test_figures_of_a_setting(tmp_path: Path) -> None:
 
 
 def test_a_table_skips_what_is_there(tmp_path: Path) -> None:
-    for name in ("prepare/stats.json", "bridge/stats.json", "dpo/metrics.json", "dpo/eval/metrics.json"):
+    made = ("prepare/stats.json", "bridge/stats.json", "sft/metrics.json", "dpo/metrics.json", "dpo/eval/metrics.json")
+    for name in made:
         path = tmp_path / "qwen2.5-14b/ultrafeedback" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")

@@ -288,3 +288,16 @@ def test_accelerate_reads_its_config(path: Path) -> None:
 def test_no_template_stands_in_a_recipe(path: Path) -> None:
     template = (yaml.safe_load(path.read_text()) or {}).get("chat_template")
     assert template is None or (path.parent / template).is_file()
+
+
+def test_the_base_model_of_table_11_is_fine_tuned_first() -> None:
+    """As the other SFT models of the task: UltraChat-200k, one epoch (A.3)."""
+    arguments, model_args, config = training("recipes/qwen2.5-14b/ultrafeedback/sft.yaml")
+    (data,) = arguments.dataset_mixture.datasets
+    assert (model_args.model_name_or_path, data.id, data.split) == (
+        "Qwen/Qwen2.5-14B", "HuggingFaceH4/ultrachat_200k", "train_sft",
+    )  # fmt: skip
+    assert (config.learning_rate, config.num_train_epochs, config.max_length) == (2e-5, 1, 2048)
+    for method in ("dpo", "dpo_bmc"):
+        _, starts, _ = training(f"recipes/qwen2.5-14b/ultrafeedback/{method}.yaml")
+        assert starts.model_name_or_path == config.output_dir
