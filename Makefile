@@ -249,7 +249,7 @@ endef
 $(foreach s,$(SETTINGS),$(eval $(call FIGURES_RULES,$(s))))
 
 # The paper's tables and figures: what they need and isn't there yet, then reported beside reproduced.
-TABLES := table1 table2 table3 table4 table5 table11 figure3 figure4 figure5
+TABLES := table1 table2 table3 table4 table5 table10 table11 figure2 figure3 figure4 figure5 rewards bridging
 OF     := $(if $(MODEL),--model $(MODEL))
 .PHONY: $(TABLES)
 $(TABLES): $(NEEDS)

@@ -189,5 +189,5 @@ def _reported(root: Path, names: list[str]) -> dict[tuple[str, str], str]:
                 ending = f"/{column['setting']}/{row['recipe']}"
                 for name in names if number is not None else ():
                     if str((root / name).resolve()).endswith(ending):
-                        known.setdefault((name, column["metric"]), str(number))
+                        known.setdefault((name, row.get("metric") or column["metric"]), str(number))
     return known

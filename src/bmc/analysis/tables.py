@@ -14,11 +14,13 @@ from typing import Any
 
 from ..errors import did_you_mean, fail
 from ..recipe import load
+from . import claims
 from .cells import accuracy_cell, markdown_table, read_json
 from .seeds import FILE as SEEDS
 from .seeds import seeds_cell
 
 NOT_RUN, UNKNOWN, OTHER_MODEL = "not run", "–", "other model"
+NOT_APPLICABLE = "n/a"  # of a row that a column has no number for
 SINGLE = "A reproduced number is a single run, with its 95 % interval where it has one, and n, unless it is of seeds."
 JUDGED = "Win rates and lengths are a judge's (make SETTING/METHOD/judge)."
 KEYS = {  # name in `reported.yaml` → keys of `judged.json`: the number, and its interval if it has one
@@ -78,6 +80,12 @@ class Cell:
     metric: str
     reported: str
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Setting and recipe."""
+        model, task, recipe = self.run.split("/", 2)
+        return f"{model}/{task}", recipe
+
 
 def cells(config: TableConfig) -> list[list[Cell]]:
     """The rows of a table. At another model's scale they are those that have a recipe there."""
@@ -89,7 +97,8 @@ def cells(config: TableConfig) -> list[list[Cell]]:
         line = []
         for column, number in zip(columns, numbers, strict=True):
             run, reported = f"{column['setting']}/{row['recipe']}", UNKNOWN if number is None else str(number)
-            line.append(Cell(row["method"], column["name"], run, column["metric"], reported))
+            metric = row.get("metric") or column["metric"]
+            line.append(Cell(row["method"], column["name"], run, metric, reported))
         there = [(Path(config.numbers).parent / f"{cell.run}.yaml").exists() for cell in line]
         if config.model is None or all(there):
             rows.append(line)
@@ -101,11 +110,13 @@ def targets(config: TableConfig) -> list[str]:
 
     Without what a judge needs (its key, the package `alpaca_eval`) the runs alone; `table` says what is missing.
     """
-    needed = [cell for row in cells(config) for cell in row]
+    needed = [cell for row in cells(config) for cell in row if cell.reported != NOT_APPLICABLE]
     judged = [str(Path(config.runs, cell.run, place)) for cell in needed if (place := _judged_file(cell.metric))]
-    return list(
-        dict.fromkeys([*(cell.run for cell in needed), *(judged if config.dry_run or not _lacking(config) else [])])
-    )
+    return list(dict.fromkeys([*map(_target, needed), *(judged if config.dry_run or not _lacking(config) else [])]))
+
+
+def _target(cell: Cell) -> str:
+    return claims.target(*cell.place, cell.metric) if cell.metric in claims.METRICS else cell.run
 
 
 def _judged_file(metric: str) -> str | None:
@@ -144,7 +155,7 @@ def table(config: TableConfig) -> str:
     entry = load(Path(config.numbers))[0][config.table]
     header = ["method", *(f"{cell.column}, {what}" for cell in rows[0] for what in ("reported", "reproduced"))]
     body = [
-        [row[0].method, *(text for cell in row for text in (cell.reported, reproduced(Path(config.runs), cell)))]
+        [row[0].method, *(text for cell in row for text in (cell.reported, _ours(Path(config.runs), cell)))]
         for row in rows
     ]
     title, source = entry["title"], f"Reported: {entry['source']}."
@@ -154,6 +165,10 @@ def table(config: TableConfig) -> str:
     notes = [source, SINGLE, *([JUDGED] if judged else []), *left_out(config)]
     missing = [f"What is missing comes by `{_command(config)}`."] if NOT_RUN in itertools.chain(*body) else []
     return "\n\n".join([f"## {title}", "\n".join(notes), markdown_table((header, body)), *missing])
+
+
+def _ours(runs: Path, cell: Cell) -> str:
+    return UNKNOWN if cell.reported == NOT_APPLICABLE else reproduced(runs, cell)
 
 
 def left_out(config: TableConfig) -> list[str]:
@@ -181,6 +196,8 @@ def _columns(config: TableConfig) -> list[dict[str, Any]]:
 
 def reproduced(runs: Path, cell: Cell) -> str:
     """Our number for a cell, or `not run`."""
+    if cell.metric in claims.METRICS:
+        return _claimed(runs, cell)
     kind, _, name = cell.metric.partition(".")
     folder, key = runs / cell.run, name.rpartition("_")[2]
     if kind == "accuracy" and (folder / SEEDS).is_file():
@@ -196,6 +213,15 @@ def reproduced(runs: Path, cell: Cell) -> str:
         return _gradient_norm(found) if kind == "grad_norm" else _judgement(found, *KEYS[key])
     except (AttributeError, KeyError, TypeError, ValueError):
         raise fail(str(path), f"isn't of the shape that {cell.metric} needs; remove it and make it again") from None
+
+
+def _claimed(runs: Path, cell: Cell) -> str:
+    setting, recipe = cell.place
+    try:
+        return claims.claim(runs / setting, recipe, cell.metric) or NOT_RUN
+    except (AttributeError, KeyError, TypeError, ValueError):
+        what = f"hold no {cell.metric} that can be read; run make {_target(cell)} again"
+        raise fail(str(runs / setting), f"its files {what}") from None
 
 
 def _seeds(path: Path) -> str:
