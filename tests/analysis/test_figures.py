@@ -135,6 +135,24 @@ def test_figure5(tmp_path: Path) -> None:
     )
 
 
+def test_figure5_shows_how_far_apart_each_split_is(tmp_path: Path) -> None:
+    """Twelve pairs, out of order, whose y_w (not ỹ_w) is 1 … 12 edits from y_l: the splits' means are 1.5, 3.5, …"""
+    for split in (1, 2):
+        folder = tmp_path / f"ablations/dpo_split_{split}"
+        write(folder / "trainer_state.json", {"log_history": [{"grad_norm": 1.0 + split}]})
+    pairs = [
+        {"id": f"r{n}", "prompt": "x", "chosen": "same", "original_chosen": "same" + "!" * n, "rejected": "same"}
+        for n in (7, 3, 12, 1, 9, 5, 2, 11, 8, 4, 10, 6)
+    ]
+    (tmp_path / "bridge").mkdir()
+    (tmp_path / "bridge/train.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    drawing = ablations.figure5(tmp_path, "accuracy")
+    found = [row for row in cells(drawing) if row[0] == "edit distance"]
+    assert [row[1:4] for row in found] == [["all pairs", str(k), f"{2 * k - 0.5:g}"] for k in range(1, 7)]
+    assert {row[6] for row in found} == {"2"}
+    save_and_check(drawing, tmp_path, "edit distance")
+
+
 def test_figure6(tmp_path: Path) -> None:
     runs = [scored("dpo", tmp_path), scored("dpo_bmc", tmp_path, 2.0)]
     drawing = pair.figure6(runs, {"a": "Why?", "b": "How?"}, "b", "analyze")

@@ -45,6 +45,23 @@ def edit_split(rows: Iterable[Row], part: str, where: str) -> list[int]:
     Raises:
         Faults: The rows are no pairs.
     """
+    number, count = map(int, part.split("/"))
+    return sorted(index for _, index in _split(_by_distance(rows, where), number, count))
+
+
+def split_distances(rows: Iterable[Row], count: int, where: str) -> list[list[int]]:
+    """Return the edit distances of the pairs in each of `edit_split`'s splits, ascending."""
+    ranked = _by_distance(rows, where)
+    return [[distance for distance, _ in _split(ranked, number, count)] for number in range(1, count + 1)]
+
+
+def _split(ranked: list[tuple[int, int]], number: int, count: int) -> list[tuple[int, int]]:
+    start, end = (len(ranked) * bound // count for bound in (number - 1, number))
+    return ranked[start:end]
+
+
+def _by_distance(rows: Iterable[Row], where: str) -> list[tuple[int, int]]:
+    """Edit distance and index of each pair, by rising distance and then by id."""
     ids: list[str] = []
     there: dict[str, None] = {}
     for row in rows:
@@ -61,6 +78,4 @@ def edit_split(rows: Iterable[Row], part: str, where: str) -> list[int]:
     check(pairs(), SIDES, where)
     distances = (Levenshtein.distance(content(pair["chosen"]), content(pair["rejected"])) for pair in pairs())
     ranked = sorted(zip(distances, ids, range(len(ids)), strict=True))
-    number, count = map(int, part.split("/"))
-    start, end = (len(ids) * bound // count for bound in (number - 1, number))
-    return sorted(index for _, _, index in ranked[start:end])
+    return [(distance, index) for distance, _, index in ranked]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean as mean
 from typing import Any
 
+from ...data.mixture import parsed_file
+from ...data.pairs import split_distances
 from ..cells import read_json
 from ..measured import number
 from ..numbers import Estimate
 from ..trained import METHODS, make
-from .drawing import Drawing, Missing, Row, error_bars, look
+from .drawing import SIZE, Drawing, Missing, Row, error_bars, look
 
 TITLES = {
     "figure3": "Figure 3: the share of pairs that is bridged",
@@ -23,7 +26,8 @@ PROPORTIONS = {
 }  # fmt: skip
 DELTAS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5)
 SPLITS = range(1, 7)
-NORM = "gradient norm"
+NORM, DISTANCE = "gradient norm", "edit distance"
+GREY = "#777777"
 Points = dict[float, Estimate]
 
 
@@ -52,7 +56,7 @@ def figure4(setting: Path, metric: str) -> Drawing | Missing:
 
 
 def figure5(setting: Path, metric: str) -> Drawing | Missing:
-    """Each method on each split: the metric, and the gradient norm while training."""
+    """The pairs' edit distance by split; each method on each split: the metric, and the gradient norm in training."""
     measures = {_axis(metric): metric, NORM: "grad_norm"}
     found: dict[str, dict[str, Points]] = {name: {} for name in measures}
     missing: list[str] = []
@@ -66,6 +70,8 @@ def figure5(setting: Path, metric: str) -> Drawing | Missing:
     panels = {name: lines for name, lines in found.items() if any(len(points) > 1 for points in lines.values())}
     if not panels:
         return _missing("figure5", setting, missing)
+    if distances := _distances(setting):
+        panels = {DISTANCE: {"all pairs": distances}, **panels}
     header = ("measure", "run", "split", "value", "low", "high", "n")
     rows: list[Row] = [
         (name, method, split, *estimate)
@@ -76,11 +82,28 @@ def figure5(setting: Path, metric: str) -> Drawing | Missing:
     counted = [estimate for points in found[_axis(metric)].values() for estimate in points.values()]
     rows_a_point = f" (n = {_counts(counted)})" if counted else ""
     caption = (
-        "Each method trained on each sixth of the pairs, by rising edit distance between y_w and y_l (characters). "
+        "Each method trained on each sixth of the pairs, by rising edit distance between y_w and y_l (characters; the "
+        "first panel has each sixth's mean, where bridge/train.jsonl is there). "
         f"{_named(metric)}, with 95 % intervals over test rows{rows_a_point}; gradient norm: the mean of the "
         f"norms that were logged in training, before clipping. Each point is a single run.{_and_missing(missing)}"
     )
-    return Drawing("figure5", TITLES["figure5"], caption, header, rows, lambda figure: _draw_panels(figure, panels))
+    size = (SIZE[0] * max(1.0, len(panels) / 2), SIZE[1])
+    return Drawing(
+        "figure5", TITLES["figure5"], caption, header, rows, lambda figure: _draw_panels(figure, panels), size
+    )
+
+
+def _distances(setting: Path) -> Points:
+    """The mean edit distance of each split of the pairs that the methods train on; nothing without them."""
+    path = setting / "bridge/train.jsonl"
+    if not path.is_file():
+        return {}
+    splits = split_distances(parsed_file(path), len(SPLITS), str(path))
+    return {
+        float(k): Estimate(mean(found), None, None, len(found))
+        for k, found in zip(SPLITS, splits, strict=True)
+        if found
+    }
 
 
 def _points(setting: Path, metric: str, runs: dict[float, str]) -> tuple[Points, list[str]]:
@@ -126,6 +149,9 @@ def _draw_panels(figure: Any, panels: dict[str, dict[str, Points]]) -> None:
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for panel, (name, lines) in zip(axes, panels.items(), strict=True):
         for place, (method, points) in enumerate(lines.items()):
+            if name == DISTANCE:
+                panel.bar(list(points), [estimate.value for estimate in points.values()], color=GREY)
+                continue
             _line(panel, method, points, shift=0.1 * (place - (len(lines) - 1) / 2))  # so that bars stand side by side
         panel.set_xticks(list(SPLITS))
         panel.set_xlabel("split, by edit distance")
