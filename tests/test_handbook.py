@@ -26,6 +26,7 @@ from handbook_recipes import (
 )
 
 from bmc.errors import Faults
+from bmc.recipe import load
 from bmc.training import parse_training
 from bmc.training_config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
 
@@ -345,3 +346,40 @@ def test_a_key_without_an_effect_on_the_command_line_is_a_warning(caplog: pytest
     with caplog.at_level(logging.WARNING):
         read(SHORT, "--overwrite_output_dir")
     assert caplog.messages[0] == "command line: overwrite_output_dir: no longer has an effect; left out"
+
+
+# --- the empty system turn of the handbook -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("dataset_mixer: {d: 1.0}", True),  # its default, while the handbook had the key
+        ("dataset_mixer: {d: 1.0}\nauto_insert_empty_system_msg: false", False),
+        ("dataset_mixture: {datasets: [{id: d}]}", False),
+        ("dataset_mixture: {datasets: [{id: d}]}\nauto_insert_empty_system_msg: true", True),
+    ],
+)
+def test_older_recipes_keep_their_empty_system_turn(lines: str, expected: bool) -> None:
+    text = f"model_name_or_path: m\noutput_dir: out\n{lines}\n"
+    assert read(text)[0].auto_insert_empty_system_msg is expected
+    assert read_sft(text)[0].auto_insert_empty_system_msg is expected
+
+
+def test_what_else_an_older_recipe_meant_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    read_sft("model_name_or_path: m\noutput_dir: out\ndataset_mixer: {a: 1.0, b: 0.5}\n")
+    assert caplog.messages == [
+        "recipe.yaml (dataset_mixer): a weight below 1 takes a random share of the rows; the handbook took the first "
+        "ones",
+        "recipe.yaml (dataset_mixer): the loss covers the responses; the handbook's covered every token: "
+        "assistant_only_loss: false",
+    ]
+    caplog.clear()
+    read_sft("model_name_or_path: m\noutput_dir: out\nassistant_only_loss: false\ndataset_mixer: {a: 1.0}\n")
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("stage", ["dpo_bmc", "eval", "sample", "bridge_ew"])
+def test_the_mistral_recipes_have_the_empty_system_turn(stage: str) -> None:
+    path = Path(__file__).parents[1] / f"recipes/mistral-7b/ultrafeedback/{stage}.yaml"
+    assert load(path)[0]["auto_insert_empty_system_msg"] is True

@@ -103,10 +103,13 @@ class DataArguments:
         dataset_mixture: The data to read.
         chat_template: Path of a Jinja file, relative to the recipe that names it; a template itself; or the
             tokenizer's own.
+        auto_insert_empty_system_msg: Begin conversations without a system turn with an empty one, where the chat
+            template speaks of the system, as the handbook did. A recipe with `dataset_mixer` has it by default.
     """
 
     dataset_mixture: DatasetMixture = field(default_factory=DatasetMixture)
     chat_template: str | None = None
+    auto_insert_empty_system_msg: bool = False
 
 
 @dataclass(kw_only=True)

@@ -7,12 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .data.templates import read_template
+from .data.templates import read_template, with_empty_system
 from .errors import did_you_mean, fail
 from .weight_files import check_weights
 
 
-def load_tokenizer(name: str, revision: str, trust_remote_code: bool, chat_template: str | None) -> Any:
+def load_tokenizer(
+    name: str, revision: str, trust_remote_code: bool, chat_template: str | None, empty_system: bool = False
+) -> Any:
     """A tokenizer with its chat template and a padding token.
 
     Args:
@@ -20,6 +22,7 @@ def load_tokenizer(name: str, revision: str, trust_remote_code: bool, chat_templ
         revision: Branch, tag or commit.
         trust_remote_code: Whether code from the model's repository may run.
         chat_template: As in the recipe: the path of a Jinja file, a template, or None for the tokenizer's own.
+        empty_system: Whether conversations get an empty system turn (`auto_insert_empty_system_msg`).
 
     Raises:
         Faults: There is no such model, or no such template.
@@ -34,6 +37,8 @@ def load_tokenizer(name: str, revision: str, trust_remote_code: bool, chat_templ
         raise fail("tokenizer", what) from None
     if template is not None:
         tokenizer.chat_template = template
+    if empty_system and isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = with_empty_system(tokenizer.chat_template)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

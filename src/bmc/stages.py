@@ -33,7 +33,8 @@ def load_prompts(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], Any]
     check(pairs, ("prompt", "chosen") if isinstance(config, SampleConfig) else ("prompt",), where)
     check_model(config.model_name_or_path, config.model_revision, config.trust_remote_code, config.allow_pickle)
     name = config.tokenizer_name_or_path or config.model_name_or_path
-    tokenizer = load_tokenizer(name, config.model_revision, config.trust_remote_code, config.chat_template)
+    template, system = config.chat_template, config.auto_insert_empty_system_msg
+    tokenizer = load_tokenizer(name, config.model_revision, config.trust_remote_code, template, system)
     check_template(tokenizer, pairs, ("chosen",) if _continues(config) else (), where)
     if _continues(config):
         check_offsets(tokenizer)

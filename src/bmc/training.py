@@ -164,7 +164,8 @@ def _open_data(
 ) -> tuple[Any, Dataset, Dataset | None]:
     """The tokenizer and the rows, checked."""
     name = arguments.tokenizer_name_or_path or model_args.model_name_or_path
-    tokenizer = load_tokenizer(name, model_args.model_revision, config.trust_remote_code, arguments.chat_template)
+    template, system = arguments.chat_template, arguments.auto_insert_empty_system_msg
+    tokenizer = load_tokenizer(name, model_args.model_revision, config.trust_remote_code, template, system)
     _set_eos(tokenizer, config)
     train, evaluation = load_rows(arguments, tokenizer, columns, chosen_column)
     _check_loss(config, tokenizer, train, evaluation)

@@ -9,6 +9,7 @@ import pytest
 from bmc.data.schema import assistant, user
 from bmc.data.templates import check_template, encode_prompt, read_template
 from bmc.errors import Faults
+from bmc.models import load_tokenizer
 
 INSTRUCTION = Path(__file__).parents[2] / "recipes/chat_templates/instruction.jinja"
 
@@ -92,3 +93,48 @@ def test_a_template_that_is_none_is_told_once(tokenizer: Any) -> None:
 
 def test_no_more_than_five_rows_are_told(instructed: Any) -> None:
     assert len(told(instructed, [{"prompt": assistant("q")}] * 9)) == 5
+
+
+# --- an empty system turn ------------------------------------------------------------------------------------------
+
+ZEPHYR = (
+    "{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\n' + message['content'] + "
+    "eos_token }}\n{% elif message['role'] == 'system' %}\n{{ '<|system|>\n' + message['content'] + eos_token }}\n"
+    "{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}"
+    "\n{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
+)
+LLAMA_3 = (
+    "{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + "
+    "message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+)
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '\n' }}{% endfor %}"
+)
+HELLO = [{"role": "user", "content": "Hello"}]
+BRIEF = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "rendered"),
+    [
+        (ZEPHYR, HELLO, "<|system|>\n</s>\n<|user|>\nHello</s>\n<|assistant|>\n"),
+        (ZEPHYR, [BRIEF, *HELLO], "<|system|>\nBe brief.</s>\n<|user|>\nHello</s>\n<|assistant|>\n"),
+        (CHATML, HELLO, "<|im_start|>system\n\n<|im_start|>user\nHello\n"),
+        (LLAMA_3, HELLO, "<|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|>"),
+    ],
+)
+def test_an_empty_system_turn(template: str, messages: list[dict[str, str]], rendered: str, model_dir: Path) -> None:
+    def render(empty_system: bool) -> str:
+        tokenizer = load_tokenizer(str(model_dir), "main", False, template, empty_system)
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    assert render(True) == rendered
+    empty = "<|im_start|>system\n\n" if template is CHATML else "<|system|>\n</s>\n"
+    assert render(False) == rendered.removeprefix(empty)
+
+
+def test_an_empty_system_turn_is_saved_with_the_tokenizer_and_comes_once(model_dir: Path, tmp_path: Path) -> None:
+    load_tokenizer(str(model_dir), "main", False, ZEPHYR, True).save_pretrained(tmp_path)
+    again = load_tokenizer(str(tmp_path), "main", False, None, True)
+    ids = encode_prompt(again, {"prompt": HELLO})
+    assert again.decode(ids) == "<|system|>\n</s>\n<|user|>\nHello</s>\n<|assistant|>\n"

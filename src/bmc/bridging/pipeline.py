@@ -113,7 +113,8 @@ def _tokenizer(config: BridgeConfig, rows: Iterable[Row], where: str) -> Any:
     Raises:
         Faults: There is no such tokenizer or template, or they can't do that.
     """
-    tokenizer = load_tokenizer(str(config.tokenizer_name_or_path), "main", False, config.chat_template)
+    template, system = config.chat_template, config.auto_insert_empty_system_msg
+    tokenizer = load_tokenizer(str(config.tokenizer_name_or_path), "main", False, template, system)
     check_offsets(tokenizer)
     check_template(tokenizer, rows, ("chosen", "rejected"), where)
     return tokenizer

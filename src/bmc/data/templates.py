@@ -23,6 +23,23 @@ def read_template(chat_template: str | None) -> str | None:
         raise fail("chat_template", f"{chat_template} cannot be read: {error.strerror}") from None
 
 
+def with_empty_system(template: str) -> str:
+    """Return a chat template that begins with an empty system turn where the messages begin with another one.
+
+    This is `auto_insert_empty_system_msg` of the alignment-handbook: a template that doesn't speak of the system (or is
+    ChatML) stays as it is. As a part of the template it holds for training, sampling and evaluation alike, and for
+    whoever uses the tokenizer that is saved with the model.
+    """
+    speaks = "system" in template or "<|im_start|>" in template
+    return template if not speaks or template.startswith(_EMPTY_SYSTEM) else _EMPTY_SYSTEM + template
+
+
+_EMPTY_SYSTEM = (
+    "{% if messages and messages[0]['role'] != 'system' %}"
+    "{% set messages = [{'role': 'system', 'content': ''}] + messages %}{% endif %}"
+)
+
+
 def template_options(row: Row) -> dict[str, Any]:
     """Return what a row hands to its chat template besides the messages, as TRL's trainers do."""
     return {"tools": tools_of(row), **(row.get("chat_template_kwargs") or {})}
