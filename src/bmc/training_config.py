@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from .config import DataArguments, GpuName
 from .errors import did_you_mean
 from .preference.losses import LOSSES, REFERENCE_FREE, hyperparameters
+from .recipe import default_of
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _FromZero = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -278,7 +280,29 @@ class BMCConfig(trl.DPOConfig):
     reference_cache: str | None = None
     resume_from_checkpoint: bool | str | None = None
 
+    @classmethod
+    def of(cls, args: trl.DPOConfig) -> BMCConfig:
+        """Give a `trl.DPOConfig` the keys that it lacks, at their defaults; what it says stays as it is.
+
+        Raises:
+            ValueError: It asks for something that BMCTrainer doesn't have.
+        """
+        if isinstance(args, cls):
+            return args
+        config = copy.copy(args)
+        config.__class__ = cls
+        for known in fields(cls):
+            if known.name not in vars(config):
+                setattr(config, known.name, default_of(known))
+        config._check()
+        return config
+
     def __post_init__(self) -> None:
+        self._check()
+        super().__post_init__()
+
+    def _check(self) -> None:
+        """Judge our own keys."""
         values = vars(self)
         hints = get_type_hints(BMCConfig, include_extras=True)
         for key, kind in ((one.name, hints[one.name]) for one in fields(self)):
@@ -291,7 +315,6 @@ class BMCConfig(trl.DPOConfig):
         defaults = {field.name: field.default for field in fields(self)}
         for key, what in self.objections({key: value for key, value in values.items() if value != defaults.get(key)}):
             raise ValueError(f"{key}: {what}")
-        super().__post_init__()
 
     @property
     def reads_reference(self) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from ..errors import fail
 from .diff import DIFF_COLUMNS, RESPONSES
 from .packing import Row, fold
 from .weights import WEIGHT_COLUMNS
@@ -27,6 +28,11 @@ NO_SIGNAL = {
     "cut": "responses are equal within its {max_length} tokens",
     "equal": "responses are equal once tokenised (a chat template may trim them)",
 }
+
+
+def chosen_first(rows: Tensor) -> Tensor:
+    """Order the rows of B pairs, (2B, …), as TRL has them: all chosen, then all rejected sequences."""
+    return torch.cat([rows[0::2], rows[1::2]])
 
 
 def no_signal(row: dict[str, Any], max_length: int | None) -> str | None:
@@ -61,6 +67,22 @@ class DataCollatorForBMC(DataCollatorForPreference):
 
     prefix_sharing: bool = False
     packing: bool = False
+
+    @classmethod
+    def of(cls, given: Any) -> DataCollatorForBMC:
+        """Take the place of a `DataCollatorForPreference`, which keeps nothing beside tokens.
+
+        Raises:
+            Faults: It is another collator, or cuts sequences at their beginning.
+        """
+        if isinstance(given, cls):
+            return given
+        if type(given) is not DataCollatorForPreference:
+            how = "leave it out, or give a DataCollatorForPreference"
+            raise fail("data_collator", f"{type(given).__name__} doesn't make what token weights need; {how}")
+        if given.truncation_mode != "keep_start":
+            raise fail("truncation_mode", f"{given.truncation_mode} isn't supported; set keep_start")
+        return cls(given.pad_token_id, given.max_length, pad_to_multiple_of=given.pad_to_multiple_of)
 
     def torch_call(self, examples: list[dict[str, Any]]) -> Batch:
         pairs = [(example["prompt_ids"], example[side]) for example in examples for side in RESPONSES]

@@ -50,6 +50,7 @@ class TokenScores(NamedTuple):
     Attributes:
         logps: log π of each token, floating dtype.
         entropy: Of the distribution that each was drawn from; without gradient off a GPU.
+        mean_logits: Mean of the vocabulary's logits; None where the model wasn't asked for it (a reference).
         is_top1: Whether each was the likeliest; bool.
         aux_loss: The router's of a mixture of experts, a scalar; None for others.
         head: What they were made of.
@@ -57,6 +58,7 @@ class TokenScores(NamedTuple):
 
     logps: Tensor
     entropy: Tensor
+    mean_logits: Tensor | None
     is_top1: Tensor
     aux_loss: Any
     head: Head
@@ -115,7 +117,10 @@ def score(model: Any, predictors: Tensor, labels: Tensor, **arguments: Any) -> T
         outputs = model(
             **arguments, predictors=predictors, shift_labels=labels[None], use_cache=False, fused_lm_head=True
         )
-    return TokenScores(outputs.log_probs[0], outputs.entropy[0], outputs.is_top1[0], outputs.aux_loss, kernel.head)
+    means = None if outputs.mean_logits is None else outputs.mean_logits[0]
+    return TokenScores(
+        outputs.log_probs[0], outputs.entropy[0], means, outputs.is_top1[0], outputs.aux_loss, kernel.head
+    )
 
 
 @torch.no_grad()
@@ -144,7 +149,7 @@ def at_places(values: Tensor, inputs: dict[str, Any]) -> Tensor:
 
 class TokenLogProbs(torch.autograd.Function):
     """log softmax(h Wᵀ + b) at the targets, `TILE` tokens at a time; with the arguments of TRL's kernel, of which
-    temperature is 1 and chunk_size and outputs aren't looked at.
+    temperature is 1, chunk_size isn't looked at, and of outputs only mean_logits is left out where it isn't wanted.
 
     The backward pass computes each tile's logits again instead of keeping them: ∂/∂logits = (1[target] − π) · gradient.
     """
@@ -161,24 +166,28 @@ class TokenLogProbs(torch.autograd.Function):
         softcap: float | None,
         logit_scale: float,
         outputs: tuple[str, ...],
-    ) -> tuple[Tensor, Tensor, None, None, Tensor]:
-        """Hidden states (N, H), weight (V, H), bias (V,), targets (N,) → log-probs, entropy and is_top1, each (N,)."""
+    ) -> tuple[Tensor, Tensor, None, Tensor | None, Tensor]:
+        """Hidden states (N, H), weight (V, H), bias (V,), targets (N,) → log-probs, entropy, mean logits and is_top1,
+        each (N,)."""
         ctx.set_materialize_grads(False)
         ctx.scale, ctx.softcap, ctx.dtype = logit_scale, softcap, _dtype(hidden)
         logps, entropy, log_z = (hidden.new_empty(len(hidden), dtype=_wide(ctx.dtype)) for _ in range(3))
         is_top1 = torch.empty_like(targets, dtype=torch.bool)
+        means = torch.empty_like(logps) if "mean_logits" in outputs else None
         for tile in _tiles(len(hidden)):
             z = _logits(hidden[tile], weight, bias, ctx)
             largest, likeliest = z.max(dim=-1)
             own = z.gather(1, targets[tile, None])[:, 0]
+            if means is not None:
+                means[tile] = z.mean(dim=-1)
             mass = z.sub_(largest[:, None]).exp()
             total = mass.sum(dim=-1)
             log_z[tile] = largest + total.log()
             logps[tile], is_top1[tile] = own - log_z[tile], likeliest == targets[tile]
             entropy[tile] = total.log() - mass.mul_(z).sum(dim=-1) / total
         ctx.save_for_backward(hidden, weight, bias, targets, log_z)
-        ctx.mark_non_differentiable(entropy, is_top1)
-        return logps, entropy, None, None, is_top1
+        ctx.mark_non_differentiable(entropy, is_top1, *([] if means is None else [means]))
+        return logps, entropy, None, means, is_top1
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import logging
 import math
 from collections import Counter
@@ -16,15 +17,15 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoTokenizer
 from trl import DPOTrainer
-from trl.models import prepare_deepspeed
+from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import use_adapter
+from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_config_model_id, use_adapter
 
 from ..errors import fail
 from ..steady import SteadyTraining
 from ..training_config import BMCConfig
-from .attention import attention_arguments, causal_lm, obstacle, use_tree_attention
-from .batching import NO_SIGNAL, REF_COLUMNS, DataCollatorForBMC, no_signal
+from .attention import TREE_ATTENTION, attention_arguments, causal_lm, obstacle, use_tree_attention
+from .batching import NO_SIGNAL, REF_COLUMNS, DataCollatorForBMC, chosen_first, no_signal
 from .diff import DIFF_COLUMNS, RESPONSES, mark_differences
 from .head import TokenScores, at_places, exact_kl, keep_predictors, score
 from .losses import LOSSES, REFERENCE_FREE, Pairs, hyperparameters, weigh
@@ -42,9 +43,9 @@ UNKNOWN_LENGTH = 1024  # tokens of the longest sequence of a streamed data set w
 class BMCTrainer(SteadyTraining, DPOTrainer):
     """DPO over weighted tokens (arXiv 2408.07471, §3.2), a drop-in for `trl.DPOTrainer`.
 
-    The constructor is DPOTrainer's, with a `BMCConfig` for `args`; so are model loading, PEFT, DeepSpeed, saving and
-    resuming. What is new: the tokens that differ are marked once, when the pairs are tokenised, and each step
-    computes
+    The constructor is DPOTrainer's, with a `BMCConfig` for `args` (a `DPOConfig` will do); so are model loading, PEFT,
+    DeepSpeed, saving and resuming. What is new: the tokens that differ are marked once, when the pairs are tokenised,
+    and each step computes
 
         forward → per-token log-probs → weights λ → objective (`LOSSES`) → metrics
 
@@ -55,6 +56,8 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
     _tag_names = ["trl", "dpo", "bmc"]  # noqa: RUF012 - the attribute is TRL's
     _name = "BMC"
     args: BMCConfig
+    data_collator: DataCollatorForBMC
+    ref_model: Any
     _signature_columns: list[str]
     _layout_chosen = False
     _checked: tuple[Any, ...] = ()
@@ -64,30 +67,33 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         self,
         model: Any,
         ref_model: Any = None,
-        args: BMCConfig | None = None,
+        args: Any = None,
         data_collator: Any = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
-        args = args or BMCConfig(output_dir="bmc-output")
+        args = BMCConfig(output_dir="bmc-output") if args is None else BMCConfig.of(args)
         if args.n_gpu > 1:
             raise fail("accelerate launch", f"is needed to use {args.n_gpu} GPUs; or show one, CUDA_VISIBLE_DEVICES=0")
         self.reference_free = REFERENCE_FREE.issuperset(args.loss_type)
         if self.reference_free:
             ref_model, args.precompute_ref_log_probs = None, True  # DPOTrainer then loads none; see below
         if args.precompute_ref_log_probs is None:
-            args.precompute_ref_log_probs = _sees_all(args, train_dataset)
+            args.precompute_ref_log_probs = _sees_all(args, train_dataset, eval_dataset)
         if data_collator is None:
             processing_class = processing_class or _tokenizer_of(model, args)
-            if processing_class.pad_token is None:
-                processing_class.pad_token = processing_class.eos_token
             data_collator = DataCollatorForBMC(  # whether it shares prefixes is known when the model is
-                pad_token_id=processing_class.pad_token_id,
+                pad_token_id=_pad_token(processing_class, args),
                 max_length=args.max_length,
                 pad_to_multiple_of=args.pad_to_multiple_of,
             )
+        data_collator = DataCollatorForBMC.of(data_collator)
+        if args.accelerator_config.dispatch_batches:
+            raise fail("accelerator_config.dispatch_batches", "packed sequences can't be split; leave it out")
+        args.accelerator_config.dispatch_batches = False  # nor can one of a streamed data set
+        self._max_length = min((n for n in (args.max_length, data_collator.max_length) if n is not None), default=None)
         super().__init__(model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
         self.precompute_ref_logps &= not self.reference_free
         self.add_callback(FallingRewards())
@@ -100,6 +106,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         streamed = isinstance(dataset, IterableDataset)
+        dataset = dataset.remove_columns([name for name in REF_COLUMNS if name in (dataset.column_names or ())])
         # DPOTrainer would drop long prompts by a function that holds all of `args`: no other run would find what comes
         # after it in the cache
         whole = copy.copy(args)
@@ -111,7 +118,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         how = {"algorithm": args.diff_algorithm, "ignored": ignored}
         options = {} if streamed else {"num_proc": args.dataset_num_proc, "desc": f"Comparing {dataset_name} pairs"}
         dataset = dataset.map(mark_differences, fn_kwargs=how, **options)
-        max_length = args.max_length
+        max_length = self._max_length
         if streamed:
             return dataset.filter(lambda row: no_signal(row, max_length) is None)
         return self._with_signal(dataset, max_length, args.dataset_num_proc, dataset_name)
@@ -161,6 +168,36 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
             batch_size,
             name,
         )
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As DPOTrainer's. The reference is loaded again for rows that weren't there when it ran."""
+        new = eval_dataset is not None and not isinstance(eval_dataset, str) and self.state.global_step > 0
+        if not new or not self.precompute_ref_logps or self.ref_model is not None or is_peft_model(self.model):
+            return super().evaluate(eval_dataset, *args, **kwargs)
+        self.ref_model = self._load_reference()
+        try:
+            return super().evaluate(eval_dataset, *args, **kwargs)
+        finally:
+            self.ref_model = None
+
+    def _load_reference(self) -> Any:
+        """The model that training began with, ready to run, as DPOTrainer loads it."""
+        name, attention = get_config_model_id(self.model.config), self.model.config._attn_implementation
+        attention = "sdpa" if attention == TREE_ATTENTION else attention
+        options = {"dtype": self.model.dtype, "attn_implementation": attention, **(self.args.model_init_kwargs or {})}
+        try:
+            model = create_model_from_path(name, trust_remote_code=self.args.trust_remote_code, **options)
+        except (OSError, ValueError, TypeError):
+            what = f"new rows need the reference model, and '{name}' can't be loaded again"
+            raise fail("precompute_ref_log_probs", f"{what}; set it to false, or give a ref_model") from None
+        add_fused_lm_head(model)
+        keep_predictors(model)
+        use_tree_attention(model, self.data_collator.prefix_sharing or self.data_collator.packing)
+        if self.is_deepspeed_enabled:
+            return prepare_deepspeed(model, self.accelerator)
+        if self.is_fsdp_enabled:
+            return prepare_fsdp(model, self.accelerator)
+        return self.accelerator.prepare_model(model, evaluation_mode=True)
 
     def _choose_layout(self) -> None:
         """Share prefixes and pack where the recipe and the models' classes allow it; once."""
@@ -231,9 +268,9 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         """Tokens of the longest sequence that the model will see."""
         evaluation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
         found = [self.train_dataset, *evaluation.values()]
-        limit = self.args.max_length or math.inf
+        limit = self._max_length or math.inf
         if any(isinstance(dataset, IterableDataset) for dataset in found):
-            return self.args.max_length or UNKNOWN_LENGTH
+            return self._max_length or UNKNOWN_LENGTH
         return int(min(limit, max(longest(dataset) for dataset in found if dataset is not None)))
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
@@ -270,8 +307,27 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         self._record(scores, logps, ref_logps, weights, inputs)
         if not return_outputs:
             return loss
+        if "trees" in inputs:
+            raise fail(
+                "prefix_sharing", "sequences that share a row have no logits of their own; set packing to false too"
+            )
         with torch.no_grad():  # the fused head makes no logits, which `compute_metrics` may ask for
-            return loss, model(**self._arguments(model, inputs))
+            rows = {key: chosen_first(inputs[key]) for key in ("input_ids", "attention_mask")}
+            return loss, model(**rows)
+
+    def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
+        """As DPOTrainer's: logits and token ids of all chosen sequences come before those of the rejected ones."""
+        loss, logits, labels = super().prediction_step(*args, **kwargs)
+        return loss, logits, labels if labels is None else chosen_first(labels)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """As DPOTrainer's, on padded sequences, which have logits of their own."""
+        collator = self.data_collator
+        self.data_collator = dataclasses.replace(collator, prefix_sharing=False, packing=False)
+        try:
+            return super().predict(*args, **kwargs)
+        finally:
+            self.data_collator = collator
 
     def _score(self, model: Any, inputs: dict[str, Any]) -> TokenScores:
         """log π of the response tokens, each token once, and what comes with it."""
@@ -354,6 +410,11 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         }
         if self.args.token_weighting != "none":
             tokens |= weight_shares(weights, diff_mask)
+        if scores.mean_logits is not None:
+            means = at_places(scores.mean_logits.detach(), inputs)
+            tokens |= {
+                f"logits/{side}": (means[:, n], responses[:, n]) for n, side in enumerate(("chosen", "rejected"))
+            }
         if not self.reference_free:
             tokens["k3/chosen"] = (k3(logps, ref_logps)[:, 0], responses[:, 0])
         found = reward_metrics(self._rewards(logps, ref_logps, responses), logps) | token_metrics(tokens)
@@ -379,12 +440,23 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         super().log(logs, start_time)
 
 
-def _sees_all(args: BMCConfig, dataset: Any) -> bool:
+def _sees_all(args: BMCConfig, dataset: Any, evaluation: Any) -> bool:
     """Whether a run goes through every pair, so that the reference had better go through them once beforehand."""
-    if dataset is None or isinstance(dataset, IterableDataset):
+    others = evaluation.values() if isinstance(evaluation, dict) else [evaluation]
+    if dataset is None or any(isinstance(rows, IterableDataset) for rows in (dataset, *others)):
         return False
     pairs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * args.max_steps
     return args.max_steps < 1 or pairs >= len(dataset)
+
+
+def _pad_token(processing_class: Any, args: BMCConfig) -> int:
+    """The id of the padding token, which the tokenizer is told if it has none, as in TRL."""
+    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+    token = args.pad_token or tokenizer.pad_token or tokenizer.eos_token
+    if token not in tokenizer.get_vocab():
+        raise fail("pad_token", f"'{token}' isn't in the tokenizer's vocabulary; leave it out, or name a token that is")
+    tokenizer.pad_token = token
+    return int(tokenizer.pad_token_id)
 
 
 def _tokenizer_of(model: Any, args: BMCConfig) -> Any:

@@ -1,0 +1,220 @@
+"""What a script written for `trl.DPOTrainer` gives it, and what it gets: the same from BMCTrainer, or one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import trl
+from datasets import Dataset, IterableDataset
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DataCollatorForVisionPreference
+
+import bmc
+from bmc.errors import Faults
+
+PAIRS = [
+    {
+        "prompt": [{"role": "user", "content": f"Add {i} and 2."}],
+        "chosen": [{"role": "assistant", "content": f"The sum of both is {i + 2}."}],
+        "rejected": [{"role": "assistant", "content": f"It is not {'really ' * (i % 3)}{i + 3}."}],
+    }
+    for i in range(8)
+]
+ROWS, HELD = Dataset.from_list(PAIRS), Dataset.from_list(PAIRS[:3])
+CLOCK = ("runtime", "per_second", "flos")
+
+
+def metrics_of_logits(found: Any) -> dict[str, float]:
+    real = found.label_ids != -100
+    return {
+        "rows": found.predictions.shape[0],
+        "vocabulary": found.predictions.shape[2],
+        "mean": float(found.predictions[real].mean()),
+        "ids": float(found.label_ids[real].sum()),
+    }
+
+
+class Steps(TrainerCallback):
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.seen.append(state.global_step)
+
+
+def adapter() -> Any:
+    return LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights="gaussian")
+
+
+def adapted(folder: Any) -> Any:
+    """A model with an adapter that is no longer zero: the reference is a copy of it."""
+    torch.manual_seed(5)
+    return get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(r=4, init_lora_weights=False))
+
+
+def streamed() -> Any:
+    return IterableDataset.from_generator(lambda: iter(PAIRS))
+
+
+def trained(trainer: Any, config: Any, arguments: dict[str, Any], folder: Any, **options: Any) -> dict[str, Any]:
+    """What three steps log, without the clock, and the trainer."""
+    values = {
+        "output_dir": str(folder), "use_cpu": True, "bf16": False, "report_to": "none", "gradient_checkpointing": False,
+        "per_device_train_batch_size": 4, "learning_rate": 1e-3, "lr_scheduler_type": "constant", "logging_steps": 1,
+        "save_strategy": "no", "seed": 3, "max_steps": 3, **options,
+    }  # fmt: skip
+    made = trainer(args=config(**values), **arguments)
+    made.train()
+    lines = [(line["step"], key, value) for line in made.state.log_history for key, value in line.items()]
+    logged = {(step, key): value for step, key, value in lines if not key.endswith(CLOCK)}
+    return {"trainer": made, **logged}
+
+
+EVALUATED = {"eval_strategy": "steps", "eval_steps": 2}
+SCRIPTS: dict[str, tuple[dict[str, Any], Callable[[Any], dict[str, Any]]]] = {
+    "name": ({}, lambda model: {"model": str(model), "train_dataset": ROWS}),
+    "precomputed": ({"precompute_ref_log_probs": True}, lambda model: {"model": str(model), "train_dataset": ROWS}),
+    "object": ({}, lambda model: {"model": AutoModelForCausalLM.from_pretrained(model), "train_dataset": ROWS}),
+    "ref_model": ({}, lambda model: {"model": str(model), "train_dataset": ROWS, "ref_model": other(model)}),
+    "data_collator": (
+        {},
+        lambda model: {
+            "model": str(model), "train_dataset": ROWS, "data_collator": DataCollatorForPreference(0, max_length=40)
+        },
+    ),
+    "peft_config": ({}, lambda model: {"model": str(model), "train_dataset": ROWS, "peft_config": adapter()}),
+    "PeftModel": ({}, lambda model: {"model": adapted(model), "train_dataset": ROWS}),
+    "PeftModel, precomputed": (
+        {"precompute_ref_log_probs": True}, lambda model: {"model": adapted(model), "train_dataset": ROWS}
+    ),
+    "streamed": ({}, lambda model: {"model": str(model), "train_dataset": streamed()}),
+    "streamed evaluation": (
+        EVALUATED,
+        lambda model: {
+            "model": str(model), "train_dataset": ROWS, "eval_dataset": streamed()
+        },
+    ),
+    "several evaluations": (
+        EVALUATED, lambda model: {"model": str(model), "train_dataset": ROWS, "eval_dataset": {"a": HELD, "b": ROWS}}
+    ),
+    "compute_metrics": (
+        EVALUATED,
+        lambda model: {
+            "model": str(model), "train_dataset": ROWS, "eval_dataset": HELD, "compute_metrics": metrics_of_logits
+        },
+    ),
+    "model_init_kwargs": (
+        {"model_init_kwargs": {"attn_implementation": "eager", "dtype": "float32"}},
+        lambda model: {"model": str(model), "train_dataset": ROWS},
+    ),
+    "pad_token": (
+        {"pad_token": "</s>"},
+        lambda model: {
+            "model": str(model), "train_dataset": ROWS, "processing_class": AutoTokenizer.from_pretrained(model)
+        },
+    ),
+}  # fmt: skip
+
+
+def other(model: Any) -> Any:
+    """A reference that isn't the policy's beginning."""
+    made = AutoModelForCausalLM.from_pretrained(model)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return made
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_for_trl_logs_what_trl_logs(script, model_dir, tmp_path):
+    """With `DPOConfig` left as it is, and with `BMCConfig`."""
+    options, arguments = SCRIPTS[script]
+    theirs = trained(trl.DPOTrainer, trl.DPOConfig, arguments(model_dir), tmp_path, **options)
+    for config in (trl.DPOConfig, bmc.BMCConfig):
+        ours = trained(bmc.BMCTrainer, config, arguments(model_dir), tmp_path, **options)
+        assert isinstance(ours["trainer"].args, bmc.BMCConfig)
+        # at step 1 the policy is the reference, and rounding decides which reward is larger
+        for key in theirs.keys() - {"trainer", (1, "rewards/accuracies")}:
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=2e-5), key
+
+
+@pytest.mark.parametrize("options", [{}, {"precompute_ref_log_probs": True}], ids=["", "precomputed"])
+def test_predictions_are_those_of_trl(options, model_dir, tmp_path):
+    """Four pairs in a batch: logits (8, S, V), the chosen before the rejected ones, with the token ids beside them."""
+    arguments = {"model": str(model_dir), "train_dataset": ROWS, "eval_dataset": Dataset.from_list(PAIRS[:4])}
+    found = []
+    for trainer, config in ((trl.DPOTrainer, trl.DPOConfig), (bmc.BMCTrainer, bmc.BMCConfig)):
+        made = trained(trainer, config, arguments, tmp_path, per_device_eval_batch_size=4, **options)["trainer"]
+        found.append(made.predict(made.eval_dataset))
+    theirs, ours = found
+    assert ours.predictions.shape == theirs.predictions.shape == (8, *theirs.label_ids.shape[1:], 259)
+    assert (ours.label_ids == theirs.label_ids).all()
+    assert ours.predictions == pytest.approx(theirs.predictions, abs=1e-4)
+    for key in theirs.metrics:
+        if not key.endswith(CLOCK):
+            assert ours.metrics[key] == pytest.approx(theirs.metrics[key], abs=1e-4), key
+    assert made.data_collator.packing  # for what comes after
+
+
+def test_callbacks_are_called(model_dir, tmp_path):
+    steps = Steps()
+    arguments = {"model": str(model_dir), "train_dataset": ROWS, "callbacks": [steps]}
+    trained(bmc.BMCTrainer, trl.DPOConfig, arguments, tmp_path)
+    assert steps.seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize("peft", [False, True])
+def test_rows_that_come_after_training_are_evaluated_against_the_reference(peft, model_dir, tmp_path):
+    """Even where the reference ran beforehand and isn't in memory, which TRL refuses."""
+    arguments = {"model": str(model_dir), "train_dataset": ROWS, "eval_dataset": HELD}
+    arguments |= {"peft_config": adapter()} if peft else {}
+    theirs = trained(trl.DPOTrainer, trl.DPOConfig, arguments, tmp_path)["trainer"]
+    ours = trained(bmc.BMCTrainer, bmc.BMCConfig, arguments, tmp_path, precompute_ref_log_probs=True)["trainer"]
+    for rows in ((Dataset.from_list(PAIRS[2:7]),) * 2, (theirs.eval_dataset, ours.eval_dataset)):
+        expected, found = theirs.evaluate(rows[0]), ours.evaluate(rows[1])
+        for key in ("eval_loss", "eval_rewards/margins", "eval_logps/chosen"):
+            assert found[key] == pytest.approx(expected[key], rel=1e-4), key
+    assert ours.ref_model is None
+
+
+def test_columns_of_another_precomputed_reference_are_not_read(model_dir, tmp_path):
+    rows = Dataset.from_list([{**row, "ref_chosen_logps": -1.0, "ref_rejected_logps": -2.0} for row in PAIRS])
+    arguments = {"model": str(model_dir), "train_dataset": rows}
+    first = trained(bmc.BMCTrainer, trl.DPOConfig, arguments, tmp_path, max_steps=1)
+    assert first[1, "loss"] == pytest.approx(0.693147, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "message"),
+    [
+        ({"f_divergence_type": "js_divergence"}, {}, "f_divergence_type: BMCTrainer doesn't have it"),
+        ({"truncation_mode": "keep_end"}, {}, "truncation_mode: BMCTrainer doesn't have it"),
+        ({"pad_token": "<none>"}, {}, "pad_token: '<none>' isn't in the tokenizer's vocabulary"),
+        (
+            {},
+            {"data_collator": DataCollatorForPreference(0, truncation_mode="keep_end")},
+            "truncation_mode: keep_end isn't supported; set keep_start",
+        ),
+        (
+            {},
+            {"data_collator": DataCollatorForVisionPreference(None)},
+            "data_collator: DataCollatorForVisionPreference doesn't make what token weights need",
+        ),
+        (
+            {"accelerator_config": {"dispatch_batches": True}},
+            {},
+            "accelerator_config.dispatch_batches: packed sequences can't be split",
+        ),
+    ],
+)
+def test_what_is_not_trls_is_refused_in_one_line(options, arguments, message, model_dir, tmp_path):
+    given = {"model": str(model_dir), "train_dataset": ROWS, **arguments}
+    with pytest.raises((Faults, ValueError)) as caught:
+        trained(bmc.BMCTrainer, trl.DPOConfig, given, tmp_path, **options)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
