@@ -78,13 +78,14 @@ def trainers(model_dir: Any, tmp_path_factory: Any) -> list[Any]:
     """Ours and TRL's, on the same rows, in float64, both moved away from the reference in the same way."""
     options = {
         "output_dir": str(tmp_path_factory.mktemp("losses")), "report_to": "none", "use_cpu": True, "bf16": False,
-        "gradient_checkpointing": False, "beta": 0.3, "label_smoothing": 0.1, "precompute_ref_log_probs": False,
+        "gradient_checkpointing": False, "beta": 0.3, "precompute_ref_log_probs": False,
     }  # fmt: skip
     answers = [(f"{i + 2}, I think", "no idea" * (1 + i % 2)) for i in range(4)]
     rows = Dataset.from_list([{"prompt": "i + 2 = ", "chosen": y_w, "rejected": y_l} for y_w, y_l in answers])
     made = []
     for trainer, config in ((bmc.BMCTrainer, bmc.BMCConfig), (trl.DPOTrainer, trl.DPOConfig)):
         made.append(trainer(str(model_dir), args=config(**options), train_dataset=rows))
+        made[-1].label_smoothing = made[-1].args.label_smoothing = 0.1  # of the losses that read it
         made[-1].model.double()
         made[-1].ref_model.double()
         generator = torch.Generator().manual_seed(0)

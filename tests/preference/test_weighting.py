@@ -166,7 +166,10 @@ def test_the_list_is_nltks_and_its_ids_are_single_tokens(tokenizer):
         ({"loss_type": ["orpo"], "beta": 0.2}, "beta: orpo doesn't read it"),
         ({"loss_type": ["simpo"], "rdpo_alpha": 0.2}, "rdpo_alpha: simpo doesn't read it"),
         ({"loss_type": ["rdpo"], "rdpo_alpha": float("nan")}, "rdpo_alpha: must be a finite number"),
-        ({"weight_source": "each_model"}, "weight_source: each_model is a way to make λ; set token_weighting: bmc too"),
+        (
+            {"weight_source": "each_model"},
+            "weight_source: token_weighting: none doesn.t read it; write token_weighting: bmc",
+        ),
     ],
 )
 def test_a_hyperparameter_belongs_to_its_loss(tmp_path, values, message):
