@@ -12,7 +12,7 @@ from bmc.runtime import stage
 
 
 def main() -> None:
-    (config,) = parse(sys.argv[1:], HarnessConfig, description=__doc__)
+    (config,) = parse(sys.argv[1:], HarnessConfig, description=__doc__, usage="--key value …")
     from bmc.evaluation.harness import command, describe, measure
 
     if config.dry_run:

@@ -15,7 +15,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments and not arguments[0].startswith("-") and not arguments[0].endswith((".yaml", ".yml")):
         arguments = ["--runs", *arguments]
-    (config,) = parse(arguments, ReportConfig, description=__doc__)
+    (config,) = parse(arguments, ReportConfig, description=__doc__, usage="RUNS [--key value …]")
     print(report(config))
 
 

@@ -18,7 +18,7 @@ def main() -> None:
         raise fail("command line", "names no table; give table1, figure4, …, or --help for the keys")
     if not arguments[0].startswith("-"):
         arguments = ["--table", *arguments]
-    (config,) = parse(arguments, TableConfig, description=__doc__)
+    (config,) = parse(arguments, TableConfig, description=__doc__, usage="TABLE [--key value …]")
     print("\n".join(targets(config)) if config.targets else table(config))
 
 

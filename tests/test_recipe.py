@@ -170,6 +170,22 @@ def test_help_tells_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Bridging." in text
     assert "--output_dir (required)  Folder that the stage writes." in text
     assert "--proportion (1.0)  Share of the pairs to bridge" in text
+    assert "--dataset_mixture.datasets.0.weight (1.0)  Share of the rows to take" in text
+    assert "One of openai, vllm, transformers, rules." in text
+
+
+def test_help_of_training_says_our_own_keys_first(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        preference("--help")
+    text = capsys.readouterr().out
+    places = [
+        text.index(f"  --{key} ") for key in ("dataset_mixture.datasets.0.id", "bmc_delta", "loss_type", "warmup_steps")
+    ]
+    assert places[:1] + sorted(places[1:3]) + places[3:] == sorted(places)
+    assert "%%" not in text
+    assert "One of sigmoid, hinge, ipo, rdpo, simpo, orpo," in text
+    assert "--save_strategy (steps)" in text
+    assert "One of no, steps, epoch, best." in text
 
 
 # --- values --------------------------------------------------------------------------------------------------------

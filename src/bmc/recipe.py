@@ -11,8 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sys
-import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from .errors import Fault, Faults, did_you_mean, fail
 from .handbook import EXPLAINED, RENAMED, SWITCHES, mixture, objective, replace_rivals, today
-from .wording import mismatches, unknown_word, words_of
+from .manual import manual
+from .wording import default_of, kinds_of, mismatches, unknown_word, words_of
 
 COMMAND_LINE = "command line"
 _SOURCES: dict[str, str] = {}  # where each key of the recipe that this process runs comes from; "": the recipe
@@ -55,6 +54,7 @@ def parse(
     argv: list[str],
     *classes: type,
     description: str = "",
+    usage: str = "RECIPE.yaml [--key value …]",
     adjust: Callable[[dict[str, Any]], None] = lambda values: None,
     across: Callable[..., Iterator[tuple[str, str]]] = lambda *instances: iter(()),
 ) -> tuple[Any, ...]:
@@ -65,6 +65,7 @@ def parse(
             as YAML; `--key` alone means true; `--a.b.0.c` reaches into mappings and lists.
         classes: Dataclasses whose fields are the recipe's keys. A key that several have goes to each.
         description: What `--help` says first.
+        usage: What `--help` says of the arguments.
         adjust: May change the values before they are judged.
         across: Yields `(key, what is wrong)` for what must hold between the instances.
 
@@ -73,7 +74,7 @@ def parse(
         SystemExit: After `--help`.
     """
     if "-h" in argv or "--help" in argv:
-        print(_help(description, classes))
+        print(manual(usage, description, classes))
         raise SystemExit(0)
     if not argv:
         raise fail(COMMAND_LINE, "names no recipe; give its path, or --help for the keys")
@@ -215,24 +216,13 @@ def _types(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True) | getattr(cls, "LIMITS", {})
 
 
-def _kinds(hint: Any) -> Iterator[Any]:
-    """The types that a hint is a union of, without what annotates them."""
-    if typing.get_origin(hint) is typing.Annotated:
-        yield from _kinds(typing.get_args(hint)[0])
-    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
-        for kind in typing.get_args(hint):
-            yield from _kinds(kind)
-    else:
-        yield hint
-
-
 def _hint_of(key: str, hints: dict[str, Any]) -> Any:
     """The type of a place such as `dataset_mixture.datasets.0.id`; None where it isn't known."""
     first, *rest = key.split(".")
     hint = bool if first in SWITCHES else hints.get(RENAMED.get(first, first))
     for part in rest:
         found = None
-        for kind in _kinds(hint):
+        for kind in kinds_of(hint):
             arguments = typing.get_args(kind)
             if dataclasses.is_dataclass(kind):
                 found = typing.get_type_hints(kind, include_extras=True).get(part)
@@ -243,7 +233,7 @@ def _hint_of(key: str, hints: dict[str, Any]) -> Any:
 
 
 def _takes(hint: Any, kind: type) -> bool:
-    return any(one is kind or typing.get_origin(one) is kind for one in _kinds(hint))
+    return any(one is kind or typing.get_origin(one) is kind for one in kinds_of(hint))
 
 
 def _split(argv: list[str], hints: dict[str, Any]) -> tuple[Path | None, list[tuple[str, Any]]]:
@@ -421,44 +411,6 @@ def _faults_of(value: Any) -> Iterator[tuple[str, str]]:
     return find()
 
 
-def default_of(field: dataclasses.Field[Any]) -> Any:
-    """What a field is where nothing is given; `MISSING` if it must be."""
-    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-
-
 def _check(hint: Any, value: Any) -> Any:
     # JSON mode, since pydantic's strictness about Python objects would refuse a mapping for a nested dataclass
     return TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
-
-
-def _help(description: str, classes: tuple[type, ...]) -> str:
-    lines = [
-        f"usage: {Path(sys.argv[0]).name} RECIPE.yaml [--key value …]",
-        "",
-        description,
-        "",
-        "Every key of the recipe can be given on the command line too, --a.b.0.c for what is nested.",
-    ]
-    for cls in reversed(classes):
-        lines += ["", f"{cls.__name__}:"]
-        documentation = _documentation(cls)
-        for field in dataclasses.fields(cls):
-            if field.init:
-                text = documentation.get(field.name) or str(field.metadata.get("help", ""))
-                lines.append(f"  --{field.name}{_default(field)}  {' '.join(text.split())}".rstrip())
-    return "\n".join(lines)
-
-
-def _default(field: dataclasses.Field[Any]) -> str:
-    if field.default is not dataclasses.MISSING:
-        return f" ({field.default})"
-    return "" if field.default_factory is not dataclasses.MISSING else " (required)"
-
-
-def _documentation(cls: type) -> dict[str, str]:
-    """What the `Attributes:` sections of a class and its parents say of each field."""
-    found: dict[str, str] = {}
-    for parent in reversed(cls.__mro__):
-        section = (parent.__doc__ or "").partition("Attributes:\n")[2]
-        found |= dict(re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, re.MULTILINE))
-    return found

@@ -19,7 +19,8 @@ from typing import IO, Any
 from . import provenance
 from .errors import Faults, fail
 from .ranks import processes, rank
-from .recipe import default_of, located
+from .recipe import located
+from .wording import default_of
 
 MANIFEST = "recipe.json"
 FAULT = 2

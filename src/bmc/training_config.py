@@ -263,7 +263,7 @@ class BMCConfig(trl.DPOConfig):
     }
 
     beta: Annotated[float, Field(gt=0.0)] = 0.1
-    loss_type: list[str] | str = field(default_factory=lambda: ["sigmoid"])
+    loss_type: list[str] | str = field(default_factory=lambda: ["sigmoid"], metadata={"words": list(LOSSES)})
     simpo_gamma: Annotated[float, Field(ge=0.0)] = 0.5
     rdpo_alpha: Annotated[float, Field(allow_inf_nan=False)] = 0.05
     orpo_lambda: Annotated[float, Field(ge=0.0)] = 0.1

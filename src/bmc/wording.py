@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import json
 import re
+import types
 import typing
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -85,3 +86,19 @@ def unknown_word(words: list[str], value: Any) -> str | None:
     short = SHORT.get(value.removeprefix("torch."), value)
     meant = f" (did you mean '{short}'?)" if short in words else did_you_mean(value, words)
     return f"'{value}' is unknown{meant}; choose from {', '.join(words)}"
+
+
+def kinds_of(hint: Any) -> Iterator[Any]:
+    """The types that a hint is a union of, without what annotates them."""
+    if typing.get_origin(hint) is typing.Annotated:
+        yield from kinds_of(typing.get_args(hint)[0])
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for kind in typing.get_args(hint):
+            yield from kinds_of(kind)
+    else:
+        yield hint
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """What a field is where nothing is given; `MISSING` if it must be."""
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default

@@ -12,7 +12,7 @@ from typing import Any
 from .. import provenance
 from ..config import EvaluateConfig
 from ..data.schema import digest
-from ..recipe import default_of
+from ..wording import default_of
 from .cells import listed
 from .differences import Hits
 from .runs import Run, dict_of, dicts_of
