@@ -3,16 +3,129 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
+
+from .notation import braced
 
 MARK = "The answer is"
-_MARKED = re.compile(re.escape(MARK) + r":?[ \t]*([^\n]*)", re.IGNORECASE)
+
+_STATEMENT = re.compile(
+    r"(?:^|(?<=[^\w-]))(?:(?:the|my|our|final|correct|right)\s+)*answers?\b(?:\s+(?:here|to\s+[^.\n:]{1,80}?))?"
+    r"[*_]*\s*(?:(?:is|are|would be|should be|must be|will be)\b(?!\s*n['’]t)(?:\s+(?:therefore|thus|then|simply|just|hence)\b)?|[:=])"
+    r"[*_]*[ \t]*[:=]?"
+    r"|^[ \t]*[#*]+[ \t]*(?:the\s+)?(?:final\s+)?answer[ \t]*[*:]*[ \t]*$"
+    r"|^[ \t]*####[ \t]*(?=\S)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*")
+_NEGATION = re.compile(r"\s*(?:not\b|never\b)", re.IGNORECASE)
+_JOINT = re.compile(r"[\s$.,;()\\\[\]]*(?:(?:and|or)\b|[,;])?[\s$()\\\[\]]*(?:[A-Za-z]\w?\s*=\s*)?[\s$()\\\[\]]*")
+_NUMBER = re.compile(r"-?[$£€]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?|-?\.\d+")
+_FURTHER = re.compile(r"(?<=[\d)}$*%\]])[.!]\s+(?=[A-Z])|(?<=[a-z]{3})[.!]\s+(?=[A-Z])")
+_LINES = 60  # of an answer at the most
+
+
+def extract_answer(text: str, task: Literal["qa", "math"]) -> str:
+    r"""The answer that a response states: what its last "The answer is", `\boxed{…}` or `####` says.
+
+    It may stand on the next line, and a matrix or a displayed formula may span several. A statement of what the answer
+    is not is passed over. Several boxes in one statement are a list.
+
+    Args:
+        text: A response.
+        task: Where a `math` response states nothing, its last number or formula is taken; for `qa` there is then no
+            answer.
+
+    Returns:
+        The answer; empty if there is none.
+    """
+    text = text.rpartition("</think>")[2].replace("\r\n", "\n")
+    stated = _stated(text)
+    boxes = [found for found in _BOX.finditer(text)]
+    if boxes and (stated is None or boxes[-1].start() >= stated[0]):
+        inside = stated is not None and boxes[-1].start() < stated[1]
+        return _boxed(text, boxes, stated[0] if stated and inside else 0)
+    if stated is not None:
+        answer = text[stated[0] : stated[1]].strip()
+        return _one_sentence(answer) if task == "math" else answer.strip("* \t\n") if answer.startswith("**") else answer
+    return _last_value(text) if task == "math" else ""
 
 
 def stated_answer(text: str) -> str | None:
-    """What follows the last "The answer is" on its line; None if nothing states an answer.
+    """What the last statement of an answer says; None if nothing states one.
 
     >>> stated_answer("So 2 + 2 = 4.\\nThe answer is 4")
     '4'
     """
-    found = _MARKED.findall(text)
-    return found[-1].strip() if found else None
+    stated = _stated(text)
+    return None if stated is None else text[stated[0] : stated[1]].strip()
+
+
+def _stated(text: str) -> tuple[int, int] | None:
+    """Where the last statement of an answer begins and ends. One that only denies counts if it is all there is, or the
+    last line as a whole ("The answer is not very much")."""
+    found = list(_STATEMENT.finditer(text))
+    last_line = len(text.rstrip()) - len(text.rstrip().rpartition("\n")[2])
+    for statement in reversed(found):
+        if not _NEGATION.match(text, statement.end()) or statement.start() == last_line or len(found) == 1:
+            return statement.end(), _end(text, statement.end())
+    return (found[-1].end(), _end(text, found[-1].end())) if found else None
+
+
+def _end(text: str, start: int) -> int:
+    """Where an answer ends: with its line, or with the line that closes what it opens."""
+    end = start
+    for _ in range(_LINES):
+        end = text.find("\n", end + 1 if end > start else end)
+        if end < 0:
+            return len(text)
+        said = text[start:end]
+        if said.strip(" \t\n*:$`#>[\\") and not _is_open(said):
+            return end
+    return end
+
+
+def _is_open(text: str) -> bool:
+    return (
+        text.count("$$") % 2 == 1
+        or text.count("\\begin{") > text.count("\\end{")
+        or len(re.findall(r"(?<!\\)\\\[", text)) > len(re.findall(r"(?<!\\)\\\]", text))
+        or len(re.findall(r"(?<!\\)\\\((?!\))", text)) > len(re.findall(r"(?<!\\)\\\)", text))
+        or (bool(_BOX.search(text)) and text.count("{") > text.count("}"))
+        or text.count("```") % 2 == 1
+    )
+
+
+def _boxed(text: str, boxes: list[re.Match[str]], start: int) -> str:
+    """The content of the last box, and of those that are joined to it: `\\boxed{3} and \\boxed{5}` → `3, 5`."""
+    contents: list[str] = []
+    following: int | None = None
+    for box in reversed(boxes):
+        content, end = braced(text, box.end())
+        if following is not None and (end > following or not _JOINT.fullmatch(text[end:following])):
+            break
+        if box.start() < start:
+            break
+        if not contents or content != contents[0]:
+            contents.insert(0, content)
+        following = box.start()
+    return ", ".join(contents)
+
+
+def _one_sentence(answer: str) -> str:
+    """Without the sentences that follow an answer on its line."""
+    if _is_open(_FURTHER.split(answer, maxsplit=1)[0]):
+        return answer
+    return _FURTHER.split(answer, maxsplit=1)[0].strip()
+
+
+def _last_value(text: str) -> str:
+    """The last formula or number of a response that marks no answer; a text of a few words as it stands."""
+    line = text.strip().rpartition("\n")[2].strip()
+    if len(line.split()) < 3 or re.fullmatch(r"[^A-Za-z]*", line):
+        return line
+    formulas = re.findall(r"(?<![\\\d$])\$([^$\n]+)\$", text)
+    if formulas and re.search(r"\$[^$\n]+\$\W*$", line):
+        return formulas[-1].strip()
+    numbers = _NUMBER.findall(text)
+    return numbers[-1].strip("$") if numbers else line
