@@ -110,7 +110,7 @@ def released(folder: Path) -> Grader:
     sys.path.insert(0, str(folder))
     grader, parser = importlib.import_module("grader"), importlib.import_module("parser")
     return lambda answer, gold: grader.math_equal(
-        parser.extract_answer(f"The answer is {answer}", "math"), parser.strip_string(gold)
+        parser.strip_string(parser.extract_answer(f"The answer is {answer}", "math")), parser.strip_string(gold)
     )
 
 
@@ -165,11 +165,21 @@ def measure_file(path: Path, graders: dict[str, Grader], show: bool) -> None:
 
 def measure_variants(graders: dict[str, Grader], show: bool) -> None:
     cases = yaml.safe_load(VARIANTS.read_text(encoding="utf-8"))
-    rows = [(str(answer), str(case["gold"]), kind == "right") for case in cases for kind in ("right", "wrong") for answer in case.get(kind, [])]
-    print(f"{VARIANTS.name}: {sum(right for *_, right in rows)} right, {sum(not right for *_, right in rows)} wrong answers")
+    rows = [
+        (str(answer), str(case["gold"]), kind == "right")
+        for case in cases
+        for kind in ("right", "wrong")
+        for answer in case.get(kind, [])
+    ]
+    print(
+        f"{VARIANTS.name}: {sum(right for *_, right in rows)} right, {sum(not right for *_, right in rows)} wrong answers"
+    )
     for name, grader in graders.items():
         judged = [(answer, gold, right, grader(answer, gold)) for answer, gold, right in rows]
-        accepts, rejects = (sum(said and not right for *_, right, said in judged), sum(right and not said for *_, right, said in judged))
+        accepts, rejects = (
+            sum(said and not right for *_, right, said in judged),
+            sum(right and not said for *_, right, said in judged),
+        )
         print(f"  {name:14} false accepts {accepts}, false rejects {rejects}")
         if show and name == "math_equal":
             for answer, gold, right, said in judged:

@@ -12,6 +12,7 @@ from bmc.bridging.edit import Case, EditError
 from bmc.bridging.editors import make_editor
 from bmc.bridging.rules import RulesEditor, _mend_options, state, steps
 from bmc.errors import Faults
+from bmc.evaluation.grading import is_correct
 
 LEAD = "Let's think step by step.\n"
 BANKS = "Where is water?\nOptions:\nbank\nbank account\nriver\nriver bank\na"
@@ -271,7 +272,7 @@ def test_any_sum_comes_out_right(drawn: tuple[list[int], str]) -> None:
 @given(st.text("bank .ryes\nThe answer is", max_size=60), st.sampled_from(["river", "C++", "bank"]))
 def test_any_qa_text_comes_to_state_the_gold_option(text: str, gold: str) -> None:
     assert state(text, gold) == state(state(text, gold), gold)
-    assert f"The answer is {gold}".lower() in _mend_options(text, gold, []).lower()
+    assert is_correct(_mend_options(text, gold, []), gold, "qa")
 
 
 # --- scores of words -----------------------------------------------------------------------------------------------

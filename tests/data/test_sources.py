@@ -16,6 +16,7 @@ from bmc.data.sources import SOURCES, generate
 from bmc.data.sources.closed import CLOSE, LEAD, sft_target
 from bmc.data.sources.generated import running_sums
 from bmc.data.sources.math import boxed
+from bmc.evaluation.grading import is_correct
 
 CLOSED = [name for name, source in SOURCES.items() if source.task != "chat" and name != "reasoning_gym"]
 
@@ -128,7 +129,7 @@ def test_row_with_a_bad_value(name: str, raw: dict[str, Any], why: str) -> None:
     ],
 )
 def test_target(reasoning: str, answer: str, body: str) -> None:
-    assert sft_target(reasoning, answer) == f"{STEPS}{body}The answer is {answer}"
+    assert sft_target(reasoning, answer) == f"{STEPS}{body}The answer is {' '.join(answer.split())}"
 
 
 pieces = st.lists(
@@ -142,14 +143,26 @@ pieces = st.lists(
 @example(f"{LEAD}{LEAD} x {CLOSE} 7 {CLOSE} 7", "7")
 def test_target_is_never_doubled(reasoning: str, answer: str) -> None:
     target = sft_target(reasoning, answer)
+    said = " ".join(answer.split())  # one line, whatever the source has
     assert target.startswith(f"{LEAD}\n")
-    assert target.endswith(f"\n{CLOSE} {answer.strip()}")
-    body = target[len(LEAD) : -len(f"\n{CLOSE} {answer.strip()}")].strip()
+    assert target.endswith(f"\n{CLOSE} {said}")
+    body = target[len(LEAD) : -len(f"\n{CLOSE} {said}")].strip()
     assert not body.startswith(LEAD)
     last = body.split("\n")[-1]
     assert not last.startswith((CLOSE + " ", CLOSE + ":", "####"))
-    assert not body.endswith(f"{CLOSE} {answer.strip()}")
+    assert not body.endswith(f"{CLOSE} {said}")
     assert sft_target(target, answer) == target
+
+
+@pytest.mark.parametrize("task", ["qa", "math"])
+@given(pieces, st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).filter(lambda text: "*" not in text))
+@example("So \\boxed{3}.", "not very much")
+@example("", "St. Louis, Mo. It is.")
+@example("", "\\begin{pmatrix} 1 \\\\\n 2 \\end{pmatrix}")
+@example("", "\\$18")
+def test_target_states_its_answer(task: str, reasoning: str, answer: str) -> None:
+    """What the loaders write is what the scorer reads."""
+    assert is_correct(sft_target(reasoning, answer), answer, task)
 
 
 @pytest.mark.parametrize(

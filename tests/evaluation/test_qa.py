@@ -4,26 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmc.evaluation.answers import stated_answer
-from bmc.evaluation.qa import correct, correct_released, extract, normalise
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("So.\nThe answer is river", "river"),
-        ("The answer is: river  \n", "river"),
-        ("the ANSWER is river.\nBye.", "river."),
-        ("The answer is bank.\nNo.\nThe answer is river", "river"),
-        ("So the answer is river bank", "river bank"),
-        ("The answer is\nriver", ""),
-        ("The answer: river", None),
-        ("", None),
-    ],
-)
-def test_the_last_stated_answer_counts(text: str, answer: str | None) -> None:
-    assert stated_answer(text) == answer
-    assert extract(text) == (answer or "")
+from bmc.evaluation.qa import normalise, qa_equal
 
 
 @pytest.mark.parametrize(
@@ -33,18 +14,50 @@ def test_the_last_stated_answer_counts(text: str, answer: str | None) -> None:
         ("friends house", "Friend's House!"),
         ("  RIVER \t bank ", "river bank"),
         ("(river)", "river"),
+        ("“river”", "river"),
+        ("**river**", "river"),
+        ("`river`", "river"),
+        ("- river", "river"),
         ("straße", "STRASSE"),
         ("ｒｉｖｅｒ", "river"),  # full width
         ("cafe\u0301", "caf\u00e9"),  # two encodings of é
         ("snake_case", "snakecase"),
+        ("well being", "well-being"),
+        ("wellbeing", "well-being"),
+        ("U.S.", "us"),
+        ("a Thermometer", "A Thermometer ."),
+        ("the bank", "bank"),
+        ("salt, pepper", "salt pepper"),
+        ("salt & pepper", "salt and pepper"),
+        ("antigens+antibody", "antigens + antibody"),
         ("+", "+"),
         (" % ", "%"),
         ("10", "10."),
+        (".5", "0.5"),
+        ("5.0", "5"),
+        ("1,000", "1000"),
+        ("50 percent", "50%"),
+        ("3 : 4", "3:4"),
+        ("−1", "-1"),  # a minus sign
+        ("½", "1/2"),
+        ("m²", "m^2"),
+        ("कि", "कि"),
+        ("B. money", "money"),
+        ("(B) money", "money"),
+        ("B) money", "money"),
+        ("Option B: money", "money"),
+        ("B. money", "B"),
+        ("(b)", "B"),
+        ("bank, because it holds money", "bank"),
+        ("bank because it holds money", "bank"),
+        ("bank. It holds money.", "bank"),
+        ("bank (a financial institution)", "bank"),
+        ("bank, not river", "bank"),
+        ("not very much", "not very much"),
     ],
 )
-def test_case_punctuation_and_spaces_do_not_matter(answer: str, gold: str) -> None:
-    assert correct(answer, gold)
-    assert correct(gold, answer)
+def test_what_does_not_change_an_answer(answer: str, gold: str) -> None:
+    assert qa_equal(answer, gold)
 
 
 @pytest.mark.parametrize(
@@ -55,36 +68,59 @@ def test_case_punctuation_and_spaces_do_not_matter(answer: str, gold: str) -> No
         ("river", "river bank"),
         ("", "river"),
         (".", "river"),
+        ("", ""),
         ("-", "+"),
         ("", "+"),
         ("cafe", "café"),
         ("no", "yes"),
         ("not river", "river"),
+        ("river? No, bank", "river"),
+        ("river. No wait, bank", "river"),
+        ("river or bank", "river"),
+        ("A. money", "B. money"),
+        ("A", "B"),
+        ("A. money", "B"),
+        ("-1", "+1"),
+        ("1", "-1"),
+        ("1.28 millimeters", "128 millimeters"),
+        ("C", "C++"),
+        ("C", "C#"),
+        ("12", "1/2"),
+        ("11/2", "1½"),
+        ("05", "0.5"),
+        ("15", "1.5"),
+        ("34", "3:4"),
+        ("pq", "p-q"),
+        ("p q", "p-q"),
+        ("1020", "10-20"),
+        ("12", "1,2"),
+        ("July 20", "June 20"),
+        ("102", "10²"),
+        ("x2", "x²"),
+        ("50", "50%"),
+        ("5", "$5"),
+        ("<5", ">5"),
+        ("5'", '5"'),
+        ("km", "km/h"),
+        ("Tt", "TT"),  # genotypes
+        ("CaOH2", "Ca(OH)2"),
+        ("क", "कि"),  # an Indic vowel sign
+        ("की", "कि"),
+        ("กา", "กำ"),
     ],
 )
-def test_other_words_are_another_answer(answer: str, gold: str) -> None:
-    assert not correct(answer, gold)
+def test_what_changes_an_answer(answer: str, gold: str) -> None:
+    assert not qa_equal(answer, gold)
 
 
 @given(st.text(max_size=20))
-def test_an_answer_is_itself_and_normalised_once(text: str) -> None:
-    assert correct(text, text)
-    assert normalise(normalise(text)) == normalise(text)
+def test_an_answer_is_itself(text: str) -> None:
+    assert qa_equal(text, text) == bool(text.strip())
+    assert normalise(text) == normalise(f" {text} ")
 
 
-@pytest.mark.parametrize(
-    ("text", "gold", "right"),
-    [
-        ("So.\nThe answer is River", "river", True),
-        ("The answer is bank. The answer is river \n", "river", True),
-        ("The answer is river.", "river", False),
-        ("The answer is: river", "river", False),
-        ("the answer is river", "river", False),
-        ("river", "river", False),
-        ("The answer is river\nBye", "river", False),
-        ("The answer is Humidity", "Humidity", False),
-        ("", "", False),
-    ],
-)
-def test_the_released_rule(text: str, gold: str, right: bool) -> None:
-    assert correct_released(text, gold) is right
+@given(st.text("abcdef", min_size=2, max_size=8), st.text("abcdef", min_size=2, max_size=8))
+def test_words_are_equal_if_they_are_the_same(a: str, b: str) -> None:
+    genotype = len(a) in (2, 4, 6) and all(a[n] == a[n + 1] for n in range(0, len(a), 2))
+    assert qa_equal(a, b) == (a == b)
+    assert qa_equal(a.upper(), a) or genotype

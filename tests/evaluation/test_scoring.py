@@ -82,8 +82,17 @@ def test_both_scorings_side_by_side() -> None:
     assert describe({"results": {"qasc": result}}).endswith("; as released: 20.0 %")
 
 
-@pytest.mark.parametrize("task", ["math", "chat", None])
-def test_no_released_rule_is_known_beyond_qa(task: str | None) -> None:
+@pytest.mark.parametrize("task", ["chat", None])
+def test_nothing_is_released_beyond_closed_tasks(task: str | None) -> None:
     prediction = predict({"task": task, "source": "s", "prompt": "x", "answer": "4"}, "The answer is 4")
     assert prediction["correct_released"] is None
-    assert "accuracy_released" not in summarise([prediction])["results"].get("s", {})
+    assert summarise([prediction])["results"] == {}
+
+
+def test_the_released_tolerance_beside_the_exact_score() -> None:
+    row = {"source": "gsm8k", "task": "math", "prompt": "x", "answer": "50"}
+    predictions = [predict(row, f"The answer is {answer}") for answer in ("50", "0.5", "5000", "50.004", "51")]
+    assert [prediction["correct"] for prediction in predictions] == [True, False, False, False, False]
+    assert [prediction["correct_released"] for prediction in predictions] == [True, True, True, True, False]
+    result = summarise(predictions)["results"]["gsm8k"]
+    assert (result["accuracy"], result["accuracy_released"]) == (0.2, 0.8)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from types import ModuleType
 
 from rapidfuzz.distance import Levenshtein
 
 from ..errors import fail
-from ..evaluation import math, qa
-from ..evaluation.answers import MARK, stated_answer
+from ..evaluation.answers import MARK, statement, stated_answer
+from ..evaluation.grading import GRADERS, is_correct
+from ..evaluation.math import math_equal
+from ..evaluation.qa import normalise
 from .edit import Case, Edit, EditError, Scores
 from .scores import LIMIT
 from .words import words
@@ -21,7 +22,6 @@ _EQUATION = re.compile(r"(?<![\w.])(?<!\d,)(-?\d+) ?([-+*/×]) ?(-?\d+) ?= ?(-?\
 _LONGER = re.compile(r"(?:[\w)%] ?[-+*/×^]|[\d)] ?=) ?\Z")
 _OPTION_LABEL = re.compile(r"\(?[A-Za-z0-9][).:]\s+")
 _TRUTHS = {"yes", "no", "true", "false"}  # options, but mostly other words where they stand in a sentence
-_SCORERS: dict[str, ModuleType] = {"qa": qa, "math": math}
 
 
 class RulesEditor:
@@ -45,10 +45,9 @@ class RulesEditor:
         """Nothing is held."""
 
     async def edit(self, case: Case) -> Edit:
-        if case.task not in _SCORERS or case.answer is None:
+        if case.task not in GRADERS or case.answer is None:
             raise fail(f"row {case.id}", "editor: rules mends only qa and math rows with an `answer`; use openai")
-        scorer = _SCORERS[case.task]
-        right = scorer.correct(scorer.extract(case.rejected), case.answer)
+        right = is_correct(case.rejected, case.answer, case.task)
         if case.task == "qa":
             return Edit(None if right else _mend_options(case.rejected, case.answer, _options(case.prompt)))
         if right and all(step.holds for step in steps(case.rejected)):
@@ -86,8 +85,8 @@ def _options(prompt: str) -> list[str]:
 def _mend_options(text: str, gold: str, options: list[str]) -> str:
     """y_l with the gold option wherever it named the one it chose; longer options around that one's words stay."""
     wrong = (stated_answer(text) or "").strip(" .")
-    key = qa.normalise(wrong)
-    if wrong and key not in _TRUTHS and (not options or key in map(qa.normalise, options)):
+    key = normalise(wrong)
+    if wrong and key not in _TRUTHS and (not options or key in map(normalise, options)):
         phrases = sorted({MARK, wrong, gold, *filter(None, options)}, key=len, reverse=True)
         mention = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, phrases))})(?!\w)", re.IGNORECASE)
         text = mention.sub(
@@ -103,12 +102,13 @@ def _in_case_of(mention: str, option: str) -> str:
 
 def state(text: str, answer: str) -> str:
     """The text with the answer that it states last replaced, or with a last line that states it."""
-    marks = _marks(text)
-    if not marks:
+    span = statement(text)
+    if span is None:
         return f"{text.rstrip()}\n{MARK} {answer}"
-    line, newline, rest = text[marks[-1].end() :].partition("\n")
-    stop = "." if line.rstrip().endswith(".") and not answer.endswith(".") else ""
-    return f"{text[: marks[-1].end()]} {answer}{stop}{newline}{rest}"
+    said = text[slice(*span)]
+    space = said[: len(said) - len(said.lstrip())] or " "
+    stop = "." if said.rstrip().endswith(".") and not answer.endswith(".") else ""
+    return f"{text[: span[0]].rstrip(' ')}{space}{answer}{stop}{text[span[1] :]}"
 
 
 def _marks(text: str) -> list[re.Match[str]]:
@@ -185,7 +185,7 @@ def _mend_equations(text: str, reference: str, gold: str) -> str:
 
 
 def _comes_to(mended: list[Step], gold: str) -> bool:
-    return bool(mended) and math.correct(str(mended[-1].result), gold)
+    return bool(mended) and math_equal(str(mended[-1].result), gold)
 
 
 def _write(step: Step) -> str:

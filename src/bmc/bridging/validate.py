@@ -7,19 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 
 from rapidfuzz.distance import LCSseq, Levenshtein
 
 from ..asking.replies import Reply
 from ..bridge_config import BridgeMode, ValidatorSettings
-from ..evaluation import math, qa
+from ..evaluation.grading import GRADERS, is_correct
 from .delimiters import delimiters
 from .edit import Case, Objection
 from .phrases import asks_for_edit, meta_phrases, own_words, plain, refusal
 from .words import word_texts, words
-
-_SCORERS: dict[str, ModuleType] = {"qa": qa, "math": math}
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ def tells_of_edit(edit: Candidate, limits: ValidatorSettings) -> Objection | Non
     count; where one of the texts is about a draft, the draft may be spoken of.
     """
     known, asked = plain(f"{edit.case.chosen}\n{edit.case.rejected}"), plain(edit.case.prompt)
-    open_task = edit.case.task not in _SCORERS and asks_for_edit(edit.case.prompt)
+    open_task = edit.case.task not in GRADERS and asks_for_edit(edit.case.prompt)
     for phrase in meta_phrases(edit.text, limits.meta_window):
         if "draft" in phrase and "draft" in known + asked:
             continue
@@ -152,10 +149,9 @@ def _one_spaced(text: str) -> str:
 
 def wrongly_good(case: Case, limits: ValidatorSettings) -> Objection | None:
     """Reject the verdict "good" on a y_l that doesn't state the gold answer."""
-    scorer = _SCORERS.get(case.task)
-    if not limits.final_answer or scorer is None or case.answer is None:
+    if not limits.final_answer or case.task not in GRADERS or case.answer is None:
         return None
-    if scorer.correct(scorer.extract(case.rejected), case.answer):
+    if is_correct(case.rejected, case.answer, case.task):
         return None
     return Objection(
         "verdict good, but y_l doesn't state the gold answer",
@@ -165,10 +161,9 @@ def wrongly_good(case: Case, limits: ValidatorSettings) -> Objection | None:
 
 def final_answer(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
     """A closed task's winner must state the gold answer, its loser must not."""
-    scorer = _SCORERS.get(edit.case.task)
-    if not limits.final_answer or scorer is None or edit.case.answer is None:
+    if not limits.final_answer or edit.case.task not in GRADERS or edit.case.answer is None:
         return None
-    gold = scorer.correct(scorer.extract(edit.text), edit.case.answer)
+    gold = is_correct(edit.text, edit.case.answer, edit.case.task)
     if gold and edit.mode == "degrade":
         return Objection("edit still states the gold answer", "its final answer is right and must be wrong")
     if gold or edit.mode == "degrade":

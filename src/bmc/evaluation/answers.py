@@ -10,7 +10,7 @@ from .notation import braced
 MARK = "The answer is"
 
 _STATEMENT = re.compile(
-    r"(?:^|(?<=[^\w-]))(?:(?:the|my|our|final|correct|right)\s+)*answers?\b(?:\s+(?:here|to\s+[^.\n:]{1,80}?))?"
+    r"(?:^|(?<=[^\w-]))(?:(?:the|my|our|this|final|correct|right)\s+)*answers?\b(?:\s+(?:here|to\s+[^.\n:]{1,80}?(?=\s+is\b)))?"
     r"[*_]*\s*(?:(?:is|are|would be|should be|must be|will be)\b(?!\s*n['’]t)(?:\s+(?:therefore|thus|then|simply|just|hence)\b)?|[:=])"
     r"[*_]*[ \t]*[:=]?"
     r"|^[ \t]*[#*]+[ \t]*(?:the\s+)?(?:final\s+)?answer[ \t]*[*:]*[ \t]*$"
@@ -18,10 +18,14 @@ _STATEMENT = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
-_NEGATION = re.compile(r"\s*(?:not\b|never\b)", re.IGNORECASE)
+_EMPTY = re.compile(  # what says nothing of the answer, or only what it isn't
+    r"\s*(?:not\b|never\b|(?:correct|right|wrong|incorrect|reasonable|valid|clear|obvious|above|below|as follows)[.!]?\s*(?:\n|\Z))",
+    re.IGNORECASE,
+)
 _JOINT = re.compile(r"[\s$.,;()\\\[\]]*(?:(?:and|or)\b|[,;])?[\s$()\\\[\]]*(?:[A-Za-z]\w?\s*=\s*)?[\s$()\\\[\]]*")
 _NUMBER = re.compile(r"-?[$£€]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?|-?\.\d+")
 _FURTHER = re.compile(r"(?<=[\d)}$*%\]])[.!]\s+(?=[A-Z])|(?<=[a-z]{3})[.!]\s+(?=[A-Z])")
+_SPOKEN = re.compile(r"\banswers?\s+(?:is|are)(?:n['’]t)?\b", re.IGNORECASE)
 _LINES = 60  # of an answer at the most
 
 
@@ -40,15 +44,15 @@ def extract_answer(text: str, task: Literal["qa", "math"]) -> str:
         The answer; empty if there is none.
     """
     text = text.rpartition("</think>")[2].replace("\r\n", "\n")
-    stated = _stated(text)
+    stated = statement(text)
     boxes = [found for found in _BOX.finditer(text)]
     if boxes and (stated is None or boxes[-1].start() >= stated[0]):
         inside = stated is not None and boxes[-1].start() < stated[1]
         return _boxed(text, boxes, stated[0] if stated and inside else 0)
     if stated is not None:
         answer = text[stated[0] : stated[1]].strip()
-        return _one_sentence(answer) if task == "math" else answer.strip("* \t\n") if answer.startswith("**") else answer
-    return _last_value(text) if task == "math" else ""
+        return _one_sentence(answer) if task == "math" else answer.replace("**", "").strip()
+    return _last_value(text) if task == "math" and not _SPOKEN.search(text) else ""
 
 
 def stated_answer(text: str) -> str | None:
@@ -57,26 +61,32 @@ def stated_answer(text: str) -> str | None:
     >>> stated_answer("So 2 + 2 = 4.\\nThe answer is 4")
     '4'
     """
-    stated = _stated(text)
+    stated = statement(text)
     return None if stated is None else text[stated[0] : stated[1]].strip()
 
 
-def _stated(text: str) -> tuple[int, int] | None:
-    """Where the last statement of an answer begins and ends. One that only denies counts if it is all there is, or the
-    last line as a whole ("The answer is not very much")."""
+def statement(text: str) -> tuple[int, int] | None:
+    """Where the last statement of an answer begins and ends; None if there is none.
+
+    One that only denies is passed over, unless it is a last line of its own ("The answer is not very much").
+    """
     found = list(_STATEMENT.finditer(text))
     last_line = len(text.rstrip()) - len(text.rstrip().rpartition("\n")[2])
-    for statement in reversed(found):
-        if not _NEGATION.match(text, statement.end()) or statement.start() == last_line or len(found) == 1:
-            return statement.end(), _end(text, statement.end())
-    return (found[-1].end(), _end(text, found[-1].end())) if found else None
+    end = len(text)
+    for stated in reversed(found):
+        denies = _EMPTY.match(text, stated.end())
+        alone = stated.start() == last_line and re.match(r"\s*not [a-z]", text[stated.end() :], re.IGNORECASE)
+        if not denies or alone:
+            return stated.end(), min(end, _end(text, stated.end()))
+        end = stated.start()
+    return None
 
 
 def _end(text: str, start: int) -> int:
     """Where an answer ends: with its line, or with the line that closes what it opens."""
-    end = start
+    end = start - 1
     for _ in range(_LINES):
-        end = text.find("\n", end + 1 if end > start else end)
+        end = text.find("\n", end + 1)
         if end < 0:
             return len(text)
         said = text[start:end]

@@ -32,7 +32,7 @@ _TOKEN = re.compile(
     r"|(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+(?![\w.]))?|\.\d+)"
     r"|(?P<command>\\[A-Za-z]+|\\.)|(?P<word>[A-Za-z]+)|(?P<sign>\S)"
 )
-_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "sin": _MP.sin, "cos": _MP.cos, "tan": _MP.tan, "cot": _MP.cot, "sec": _MP.sec, "csc": _MP.csc,
     "arcsin": _MP.asin, "arccos": _MP.acos, "arctan": _MP.atan, "sinh": _MP.sinh, "cosh": _MP.cosh,
     "tanh": _MP.tanh, "exp": _MP.exp, "ln": _MP.log, "log": _MP.log10, "lg": _MP.log10,
@@ -91,10 +91,10 @@ def real(value: Number) -> Fraction | None:
     value = _MP.mpmathify(value)
     if not same_value(value.imag, Fraction(0)) or not _MP.isfinite(value):
         return None
-    man, exp = _MP.mpf(value.real).man_exp
-    if abs(exp) > MAX_BITS:
+    mantissa, exponent = _MP.mpf(value.real).man_exp
+    if abs(exponent) > MAX_BITS:
         return None
-    return Fraction(int(man)) * Fraction(2) ** int(exp)
+    return Fraction(int(mantissa)) * Fraction(2) ** int(exponent) * (-1 if value.real < 0 < mantissa else 1)
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
@@ -182,7 +182,7 @@ class _Reader:
         if self.kind in ("number", "base", "word"):
             return True
         if self.kind == "command":
-            return self.text[1:] in _SYMBOLS | _FUNCTIONS.keys() or self.text in (
+            return self.text[1:] in _SYMBOLS | FUNCTIONS.keys() or self.text in (
                 "\\frac", "\\sqrt", "\\binom", "\\pi", "\\lfloor", "\\lceil", "\\lvert",
             )  # fmt: skip
         return self.text in ("(", "[", "{") or (self.text == "|" and not self.inside_bars)
@@ -203,7 +203,13 @@ class _Reader:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise Unreadable("is nested too deeply")
-        value = self.signed()
+        sign = -1 if self.text == "-" else 1
+        if self.text in ("+", "-"):
+            self.take()
+        value = self.multiply(Fraction(sign), self.atom())
+        if self.text == "^":
+            self.take()
+            value = self.raise_to(value, self.exponent())
         self.depth -= 1
         return value
 
@@ -253,7 +259,7 @@ class _Reader:
         """Letters are variables that are multiplied, but for names of functions and numbers."""
         if word in _NAMES:
             return self.command(_NAMES[word][1:])
-        if word in _FUNCTIONS:
+        if word in FUNCTIONS:
             return self.function(word)
         if len(word) > 3:
             raise Unreadable(f"{word} is a word")
@@ -302,7 +308,7 @@ class _Reader:
         return self.atom()
 
     def command(self, name: str) -> Number:
-        if name in _FUNCTIONS:
+        if name in FUNCTIONS:
             return self.function(name)
         if name == "pi":
             return +_MP.pi
@@ -362,7 +368,7 @@ class _Reader:
         if self.text in ("(", "{", "["):
             return self.closed(self.take())
         value = self.signed()
-        while self.starts_factor() and self.text[1:] not in _FUNCTIONS and self.text not in _FUNCTIONS:
+        while self.starts_factor() and self.text[1:] not in FUNCTIONS and self.text not in FUNCTIONS:
             if self.text in ("(", "["):
                 break
             value = self.multiply(value, self.power())
@@ -423,7 +429,7 @@ class _Reader:
             raise Unreadable("an argument is too large")
         if value == 0 and name in ("ln", "log", "lg"):
             raise Undefined("a logarithm of zero")
-        return self.bounded(_FUNCTIONS[name](lift(value)))
+        return self.bounded(FUNCTIONS[name](lift(value)))
 
     def absolute(self, value: Number) -> Number:
         return abs(value)

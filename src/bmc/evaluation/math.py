@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from . import qa
-from .expressions import Number, Unreadable, real, same_value, values
+from .expressions import FUNCTIONS, Number, Unreadable, real, same_value, values
 from .notation import clean
 from .numerals import number_words, spelled
 from .units import canonical, known, split_unit
@@ -26,12 +26,22 @@ _OPEN, _CLOSE = "([{", ")]}"
 _NUMBER = r"\d+(?:\.\d+)?|\.\d+"
 _PLAIN = re.compile(rf"[+-]?\s*(?:{_NUMBER})")
 _DECIMAL = re.compile(r"[+-]?\s*(\d*)\.(\d+)")
-_SEPARATOR = re.compile(r"\s*(?:,?\s*\\text\{\s*,?\s*(?:and|or)\s*\}|,?\s*(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[,;])\s*")
+_SEPARATOR = re.compile(
+    r"\s*(?:,?\s*\\text\{\s*,?\s*(?:and|or)\s*\}|,?\s*(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[,;])\s*"
+)
 _RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|sim|to)(?![A-Za-z])|<=|>=|!=|[<>=]")
 _OPERATORS = {"\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\in": "in", "\\approx": "~", "\\sim": "~", "\\equiv": "="}
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _ENVIRONMENT = re.compile(r"\\begin\{(\w*matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
-_NOTHING = {"no solution", "no solutions", "no real solution", "no real solutions", "none", "empty set", "the empty set"}
+_NOTHING = {
+    "no solution",
+    "no solutions",
+    "no real solution",
+    "no real solutions",
+    "none",
+    "empty set",
+    "the empty set",
+}
 _REALS = {"all real numbers", "all reals", "any real number", "real numbers", "the real numbers", "r"}
 _UNDEFINED = {"does not exist", "dne", "undefined"}
 
@@ -64,24 +74,38 @@ def _squeeze(text: str) -> str:
 def _regroup(text: str) -> str:
     """Numbers in one notation: `1,234`, `1 234`, `1'234`, `1_234` → 1234; `2 1/2` and `2\\frac12` → a sum; `0.\\overline{3}`;
     `1.5e3`; `five`."""
-    text = number_words(text)
+    text = re.sub(r"(?<![\\A-Za-z])infinity\b", r"\\infty", number_words(text))
     depth0 = not re.search(r"[(\[{]", re.sub(r"\\text\{[^{}]*\}", "", text))
     if depth0:
         text = re.sub(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)", lambda found: found.group().replace(",", ""), text)
-        text = re.sub(r"(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?!\d|,\d)", lambda found: found.group().replace(",", ""), text)
+        text = re.sub(
+            r"(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?!\d|,\d)", lambda found: found.group().replace(",", ""), text
+        )
         text = re.sub(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.])", lambda found: found.group().replace(".", ""), text)
-        text = re.sub(r"(?<![\d.,/^_\w])\d{1,3}(?:(?: \d{3})+|(?:'\d{3})+|(?:_\d{3})+)(?![\d/,_'])", lambda f: re.sub(r"\D", "", f.group()), text)
-    text = re.sub(r"(\d*)\.(\d*)(?:\\overline\{\s*(\d+)\s*\}|\\dot\{?(\d)\}?|\((\d+)\)(?=$))", _repeating, text)
-    text = re.sub(r"(?<![\d.\w/^_}\])])(\d+)(?:\s+|\s*(?:\\text\{)?\s*and\s*\}?\s*)(\d+)\s*/\s*(\d+)(?![\d.])", _mixed, text)
-    text = re.sub(r"(?<![\d.\w/^_}\])])(\d+)\s*(?:and\s+)?\\frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))", _mixed_latex, text)
-    text = re.sub(r"(\d+)\s*(?:\(|\\text\{|\\;)?\s*,?\s*(?:in )?base[ -]?(\d+)\s*[)}]?", r"\1_{\2}", text)
+        text = re.sub(
+            r"(?<![\d.,/^_\w])\d{1,3}(?:(?: \d{3})+|(?:'\d{3})+|(?:_\d{3})+)(?![\d/,_'])",
+            lambda f: re.sub(r"\D", "", f.group()),
+            text,
+        )
+    text = re.sub(r"(\d*)\.(\d*)(?:\\(?:overline|bar)\{\s*(\d+)\s*\}|\\dot\{?(\d)\}?|\((\d+)\)(?=$))", _repeating, text)
+    text = re.sub(
+        r"(?<![\d.\w/^_}\])])(\d+)(?:\s+|\s*(?:\\text\{)?\s*and\s*\}?\s*)(\d+)\s*/\s*(\d+)(?![\d.])", _mixed, text
+    )
+    text = re.sub(
+        r"(?<![\d.\w/^_}\])])(\d+)\s*(?:and\s+)?\\frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))",
+        _mixed_latex,
+        text,
+    )
+    text = re.sub(r"(\d+)\s*(?:\(|\\text\{|\\;)?\s*,?\s*(?:in )?base\s*\}?[ -]?\s*(\d+)\s*[)}]?", r"\1_{\2}", text)
     return re.sub(r"_\s*\{?\s*(?:\\text\{)?\s*(two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\s*\}?\s*\}?",
                   lambda found: f"_{{{spelled(found[1])}}}", text)  # fmt: skip
 
 
 def _repeating(found: re.Match[str]) -> str:
     whole, fixed, repeated = found[1] or "0", found[2], found[3] or found[4] or found[5]
-    value = Fraction(int(whole + fixed), 10 ** len(fixed)) + Fraction(int(repeated), (10 ** len(repeated) - 1) * 10 ** len(fixed))
+    value = Fraction(int(whole + fixed), 10 ** len(fixed)) + Fraction(
+        int(repeated), (10 ** len(repeated) - 1) * 10 ** len(fixed)
+    )
     return f"({value.numerator}/{value.denominator})"
 
 
@@ -113,6 +137,9 @@ def _same(a: str, g: str, depth: int = 0) -> bool:
     if len(items) != len(wanted):
         return False
     if len(wanted) > 1:
+        names = [{item.partition("=")[0].strip() for item in each if "=" in item} for each in (items, wanted)]
+        if min(map(len, names)) == 0 and max(map(len, names)) > 1:
+            return False  # `x = 1, y = 2` says more than `1, 2`
         return _matched(items, wanted, lambda x, y: _same(x, y, depth + 1))
     return _same_item(items[0], wanted[0], depth) if wanted else True
 
@@ -173,6 +200,7 @@ def _split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]
 
 def _items(text: str) -> list[str]:
     r"""Members of a list or set: `3, 5 and 7`, `\{3, 5, 7\}`; `1 \pm 2` is two of them."""
+    text = re.sub(r"^[A-Za-z]\s*\\in\s*(?=\\\{)", "", text)
     braces = re.fullmatch(r"\\\{(.*)\\\}", text, re.DOTALL)
     if braces and len(_split(text, re.compile(r"$^"))[0]) == 1 and _closes_at_end(text):
         text = braces[1]
@@ -185,9 +213,9 @@ def _items(text: str) -> list[str]:
                 items.append(re.sub(r"\\mp(?![A-Za-z])", minus, re.sub(r"\\pm(?![A-Za-z])", plus, part)))
         else:
             items.append(part)
-    named = re.fullmatch(r"([A-Za-z](?:_\{?\w+\}?)?)\s*(?:=|\\in\s*\\\{)\s*(.*?)(?:\\\})?", items[0]) if len(items) > 1 else None
-    if named and not any(_RELATION.search(item) for item in items[1:]):  # `x = 3, 5`, `x \in \{3, 5\}`
-        items[0] = named[2]
+    named = re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?\s*=\s*(.*)", items[0]) if len(items) > 1 else None
+    if named and not any(_RELATION.search(item) for item in items[1:]):  # `x = 3, 5`
+        items[0] = named[1]
     return items
 
 
@@ -256,7 +284,9 @@ def _matrix(text: str) -> tuple[str, list[str]] | None:
     before, after = text[: found.start()].strip(), text[found.end() :].strip()
     if (before, after) not in (("", ""), ("(", ")"), ("[", "]")):
         return None
-    rows = [row.split("&") for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr", found[2].replace("\\hline", "")) if row.strip()]
+    rows = [
+        row.split("&") for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr", found[2].replace("\\hline", "")) if row.strip()
+    ]
     kind = found[1] if found[1] in ("vmatrix", "Vmatrix") else "matrix"
     return f"{kind} {[len(row) for row in rows]}", [entry.strip() for row in rows for entry in row]
 
@@ -306,7 +336,7 @@ def _stated(operators: str, sides: list[str]) -> list[str]:
 
 def _is_name(text: str) -> bool:
     """Whether a text names something instead of calculating: `x`, `x_1`, `f(x)`, `AB`, `\\angle A`, `\\text{Area}`, words."""
-    return bool(re.fullmatch(r"(?:[A-Za-z\s'.:|,]|\\[A-Za-z]+|\\text\{[^{}]*\}|_\{?\w+\}?|\([A-Za-z, ]+\)|_\{[^{}]*\}|\^\{?-1\}?|\^\s*\\circ)+", text)
+    return bool(re.fullmatch(r"(?:[A-Za-z\s'.:|,]|\\[A-Za-z]+|\\text\{[^{}]*\}|_\{?\w+\}?|(?<=[A-Za-z])\([\w, .-]+\)|\([A-Za-z](?:\s*,\s*[A-Za-z])*\)|_\{[^{}]*\}|\^\{?-1\}?|\^\s*\\circ)+", text)
                 and not re.search(r"\\(?:frac|sqrt|pi|infty|cdot|times)(?![A-Za-z])", text))  # fmt: skip
 
 
@@ -335,9 +365,16 @@ def _same_relations(a: tuple[str, list[str]], g: tuple[str, list[str]], depth: i
     if all(forms):
         return _same(forms[0] or "", forms[1] or "", depth + 1)
     if "in" in (a_operators, g_operators):
-        stated = [(_stated(*relation) or [""])[0] if relation[0] == "in" else _interval(_join(*relation)) for relation in (a, g)]
+        stated = [
+            (_stated(*relation) or [""])[0] if relation[0] == "in" else _interval(_join(*relation))
+            for relation in (a, g)
+        ]
         names = [relation[1][0] for relation in (a, g) if relation[0] == "in"]
-        return all(stated) and (len(names) < 2 or names[0] == names[1]) and _same(stated[0] or "", stated[1] or "", depth + 1)
+        return (
+            all(stated)
+            and (len(names) < 2 or names[0] == names[1])
+            and _same(stated[0] or "", stated[1] or "", depth + 1)
+        )
     if len(a_sides) != 2 or len(g_sides) != 2:
         return a_operators == g_operators and all(_same(x, y, depth + 1) for x, y in zip(a_sides, g_sides, strict=True))
     if a_operators == g_operators:
@@ -367,8 +404,16 @@ def _proportional(a: list[str], g: list[str], signed: bool) -> bool:
         mine, wanted = _minus(ours_left, ours_right), _minus(their_left, their_right)
         if wanted == 0 or mine == 0:
             return False
-        ratios.append(mine / wanted if isinstance(mine, Fraction) == isinstance(wanted, Fraction) else _float(mine) / _float(wanted))
-    return len(ratios) > 1 and all(same_value(ratio, ratios[0]) for ratio in ratios) and (not signed or (real(ratios[0]) or 0) > 0)
+        ratios.append(
+            mine / wanted
+            if isinstance(mine, Fraction) == isinstance(wanted, Fraction)
+            else _float(mine) / _float(wanted)
+        )
+    return (
+        len(ratios) > 1
+        and all(same_value(ratio, ratios[0]) for ratio in ratios)
+        and (not signed or (real(ratios[0]) or 0) > 0)
+    )
 
 
 def _float(value: Number) -> Number:
@@ -436,7 +481,12 @@ def _rounds(decimal: str, found: list[Number | None], exact: str, values_: list[
     literal = _DECIMAL.fullmatch(decimal.strip("() "))
     value = real(values_[0]) if values_[0] is not None else None
     ours = real(found[0]) if found[0] is not None else None
-    if not literal or value is None or ours is None or not all(v is not None and same_value(v, values_[0]) for v in values_):
+    if (
+        not literal
+        or value is None
+        or ours is None
+        or not all(v is not None and same_value(v, values_[0]) for v in values_)
+    ):
         return False
     digits = len((literal[1] + literal[2]).lstrip("0"))
     if _PLAIN.fullmatch(exact.strip("() ")):
@@ -458,12 +508,27 @@ def _is_words(text: str) -> bool:
     if "\\" in inside:
         return True
     letters = re.findall(r"[^\W\d_]+", inside)
-    if not letters or re.search(r"[=<>^*+|\[\]{}]|\d\s*/|[-/]\s*\d", inside):
+    if (
+        not letters
+        or all(run in FUNCTIONS or len(run) == 1 for run in letters)
+        and any(run in FUNCTIONS for run in letters)
+        or re.search(r"[=<>^*+|\[\]{}]|\d\s*/|[-/]\s*\d", inside)
+    ):
         return False
     longest = max(map(len, letters))
     if re.search(r"\d", inside):
-        return bool(re.match(r"[^\W\d_]{3,}", inside)) and longest > 2 and bool(re.search(r"\\text|[^\W\d_]{3,} \d+(?:st|nd|rd|th)?$", text))
-    return longest > 3 or (longest > 1 and len(inside.split()) > 1) or "\\text" in text or inside.lower() in _UNDEFINED | {"yes", "no"} or not inside.isascii()
+        return (
+            bool(re.match(r"[^\W\d_]{3,}", inside))
+            and longest > 2
+            and bool(re.search(r"\\text|[^\W\d_]{3,} \d+(?:st|nd|rd|th)?$", text))
+        )
+    return (
+        longest > 3
+        or (longest > 1 and len(inside.split()) > 1)
+        or "\\text" in text
+        or inside.lower() in _UNDEFINED | {"yes", "no"}
+        or not inside.isascii()
+    )
 
 
 def _same_words(a: str, g: str) -> bool:
@@ -471,8 +536,17 @@ def _same_words(a: str, g: str) -> bool:
     groups = [_group(text) for text in (ours, theirs)]
     if any(groups):
         return groups[0] == groups[1]
-    if any(re.search(r"\\[a-z]{2}|[\[\]]|^[-+]\s*[(A-Za-z]", text) for text in (ours, theirs)) or re.search(r"\}\s*!", a):
+    if any(re.search(r"\\[a-z]{2}|[\[\]]|^[-+]\s*[(A-Za-z]", text) for text in (ours, theirs)) or re.search(
+        r"\}\s*!", a
+    ):
         return False
+    if option := re.fullmatch(r"\(?([A-Z])\)?\.?", theirs):
+        said = re.fullmatch(
+            r"(?:(?:option|choice)\s+)?(?:\(([a-z])\)|([a-z]))[.:)]?(?:\s+(?!or\b|and\b)\w[^\s,].*)?",
+            ours,
+            re.IGNORECASE,
+        )
+        return bool(said) and (said[1] or said[2]).upper() == option[1]
     return qa.qa_equal(_ordinals(ours), _ordinals(theirs))
 
 
@@ -482,6 +556,7 @@ def _ordinals(text: str) -> str:
 
 def _group(text: str) -> str:
     """The name of what several words mean: nothing, all reals, undefined."""
+    text = re.sub(r"^[A-Za-z]\s*\\in\s*", "", text)
     words = text.lower().strip(" .")
     if words in _NOTHING or re.fullmatch(r"\\emptyset|\\\{\s*\\\}", text):
         return "nothing"
@@ -499,7 +574,9 @@ _MATHS = re.compile(
     r"millions?|billions?|trillions?|degrees? [CF]\b)\b|n't\b",
     re.IGNORECASE,
 )
-_ALGEBRA = re.compile(r"[\\^*=<>+|/!_\[\]{}&]|\d[A-Za-z]|(?<![A-Za-z'])(?![aAI]\b|[mgshlL]\b)[A-Za-z](?![A-Za-z'.])")
+_ALGEBRA = re.compile(
+    r"(?<!\w)-(?!\w)|[\\^*=<>+|/!_\[\]{}&]|\d[A-Za-z]|(?<![A-Za-z'])(?![aAI]\b|[mgshlL]\b)[A-Za-z](?![A-Za-z'.])"
+)
 
 
 def _same_plain(a: str, g: str) -> bool:

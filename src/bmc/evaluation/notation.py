@@ -7,7 +7,7 @@ import unicodedata
 
 _UNICODE = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ",
-    "∙": "\\cdot ", "÷": "/", "⁄": "/", "∕": "/", "√": "\\sqrt ", "∛": "\\sqrt[3]", "π": "\\pi ", "∞": "\\infty ",
+    "∙": "\\cdot ", "÷": "/", "⁄": "/", "∕": "/", "π": "\\pi ", "∞": "\\infty ",
     "≤": "\\le ", "⩽": "\\le ", "≥": "\\ge ", "⩾": "\\ge ", "≠": "\\ne ", "≈": "\\approx ", "±": "\\pm ", "∓": "\\mp ",
     "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∅": "\\emptyset ", "°": "^\\circ ", "º": "^\\circ ", "ℝ": "\\mathbb{R}",
     "θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "λ": "\\lambda ", "μ": "\\mu ", "φ": "\\phi ",
@@ -16,6 +16,7 @@ _UNICODE = {
 }  # fmt: skip
 _INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\u2061\u2062\u2063\ufeff\u200e\u200f"
 _RAISED, _LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "₀₁₂₃₄₅₆₇₈₉"
+_ROOT = re.compile(r"([√∛∜])\s*(\d+(?:\.\d+)?)?")
 _SCRIPTS = re.compile(f"([{_RAISED}]+)|([{_LOWERED}]+)")
 
 # Commands that only place or dress what they stand before.
@@ -31,14 +32,16 @@ _WORDS = re.compile(
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
 _SAME = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le", "leqslant": "le",
-    "geq": "ge", "geqslant": "ge", "neq": "ne", "lt": "<", "gt": ">", "varnothing": "emptyset", "degree": "circ",
+    "geq": "ge", "geqslant": "ge", "neq": "ne", "lt": "<", "gt": ">", "varnothing": "emptyset", 
     "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]", "colon": ":", "mid": "|", "vert": "|", "lvert": "|",
     "rvert": "|", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "infin": "infty", "plusmn": "pm", "land": ",",
     "wedge": ",", "lor": ",", "vee": ",", "bullet": "cdot", "mathpi": "pi", "cosec": "csc", "arcsec": "arcsec",
     "dollar": "$", "euro": "€", "pounds": "£", "textdollar": "$",
 }  # fmt: skip
 _FIRST = [
-    (re.compile(r"\\\\(?=[()\[\]])"), r"\\"),  # `\\(`, as JSON read twice has it
+    (re.compile(r"^((?!.*\\begin).*?)\\\\(?=[()\[\]])", re.DOTALL), r"\1\\"),  # `\\(`, as JSON read twice has it
+    (re.compile(r"\^?\s*\{?\s*\\degree(?![A-Za-z])\s*\}?"), r"^\\circ "),
+    (re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)"), r" \\times "),
     (re.compile(r"\\\\(?=(?:[dt]?frac|sqrt|pi|text|cdot|times|infty|cup|pm|circ)(?![A-Za-z]))"), r"\\"),
     (re.compile(r"\\[()\[\]](?!\s*\d+(?:pt|em|ex|cm|mm)\])"), " "),
     (re.compile(r"(?<=\d)(?:,\s*\\!\s*|\{,\}\s*|\\,\s*|\\!,)(?=\d{3}(?!\d))"), ""),  # thousands
@@ -78,7 +81,7 @@ def braced(text: str, start: int) -> tuple[str, int]:
 def plain_unicode(text: str) -> str:
     """Write full-width, raised, lowered and vulgar characters in ASCII: `１`, `x²`, `52₈`, `2½`, a no-break space."""
     text = text.translate({ord(mark): None for mark in _INVISIBLE})
-    text = _SCRIPTS.sub(_script, text)
+    text = _SCRIPTS.sub(_script, _ROOT.sub(_root, text))
     letters = []
     for letter in text:
         if letter in _UNICODE:
@@ -91,6 +94,12 @@ def plain_unicode(text: str) -> str:
         else:
             letters.append("".join(_UNICODE.get(part, part) for part in folded))
     return unicodedata.normalize("NFC", "".join(letters))
+
+
+def _root(found: re.Match[str]) -> str:
+    """`√13` → `\\sqrt{13}`: a bare root is that of the whole number."""
+    degree = {"∛": "[3]", "∜": "[4]"}.get(found[1], "")
+    return f"\\sqrt{degree}{{{found[2]}}}" if found[2] else f"\\sqrt{degree} "
 
 
 def _script(found: re.Match[str]) -> str:
@@ -106,7 +115,7 @@ def clean(text: str) -> str:
     text = plain_unicode(unbox(text))
     for pattern, written in _FIRST:
         text = pattern.sub(written, text)
-    text = _emphasis(_dollars(text))
+    text = re.sub(r"(?<=[\w)])\*\*(?=[\d(A-Za-z-])", "^", _emphasis(_dollars(text)))
     text = _COMMAND.sub(_command, _DRESS.sub(" ", _SPACE.sub(" ", text)))
     text = re.sub(r"\^\s*\{\s*\\circ\s*\}", r"^\\circ ", text)
     while (words := _WORDS.sub(_text, text)) != text:

@@ -10,13 +10,17 @@ _ONES = (
 ).split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_VALUES = {word: value for value, word in enumerate(_ONES)} | {word: 10 * place for place, word in enumerate(_TENS, start=2)}
+_VALUES = {word: value for value, word in enumerate(_ONES)} | {
+    word: 10 * place for place, word in enumerate(_TENS, start=2)
+}
 _PARTS = {
     "half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
     "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100,
 }  # fmt: skip
 _WORD = "|".join([*sorted(_VALUES, key=len, reverse=True), "hundred", *_SCALES])
-_NUMERAL = re.compile(rf"(?:a (?=hundred|thousand|million|billion))?(?:(?:{_WORD})(?:[ -]+(?:and )?(?=(?:{_WORD})\b)|\b))+", re.IGNORECASE)
+_NUMERAL = re.compile(
+    rf"(?:a (?=hundred|thousand|million|billion))?(?:(?:{_WORD})(?:[ -]+(?:and )?(?=(?:{_WORD})\b)|\b))+", re.IGNORECASE
+)
 _PART = re.compile(rf"(?:(?P<a>a|an|one)|(?P<top>{_WORD}))[ -](?P<part>{'|'.join(_PARTS)})s?", re.IGNORECASE)
 _SCALED = re.compile(r"(\d+(?:\.\d+)?) (hundred|thousand|million|billion|trillion|dozen)\b", re.IGNORECASE)
 

@@ -13,14 +13,18 @@ _FRACTION = re.compile("(?<=[0-9])(?=[¼½¾⅐-⅞])")  # `1½` is no `11/2`
 _QUOTES = "'\"‘’‚‛“”„‟«»‹›`´"
 _TIGHT = re.compile(r"\s*([+=<>^/%$°×÷±])\s*")  # signs that mean the same with and without spaces
 _ARTICLE = re.compile(r"(?:a|an|the) (?=.)")
-_LABEL = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Za-z]|\d)\)|([A-Za-z]|\d)\s?[).:]|([A-Z])\s-)\s+(?=\S)", re.IGNORECASE)
+_LABEL = re.compile(
+    r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Za-z]|\d)\)|([A-Za-z]|\d)\s?[).:]|([A-Z])\s-)\s+(?=\S)", re.IGNORECASE
+)
 _CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?([A-Za-z]|\d)\s?[).:]?\s*", re.IGNORECASE)
 _REASON = re.compile(
     r",?\s+(?:because|since|due to)\s.*|,\s+(?:not|which|as|rather than|instead of)\s.*|\s[-–—]\s.*|\s*\([^()]*\)[.]?$|[,;]$",
     re.IGNORECASE | re.DOTALL,
 )
 _SENTENCE = re.compile(r"(?:(?<=[^\W_.]{2})|(?<=[\d)\"'*”]))[.!]\s+(?=[A-Z*\"“])|\n+")
-_RETRACTION = re.compile(r"\W*(?:no\b|wait|actually|sorry|but|or\b|however|hmm|alternatively|correction|oops|scratch)", re.IGNORECASE)
+_RETRACTION = re.compile(
+    r"\W*(?:no\b|wait|actually|sorry|but|or\b|however|hmm|alternatively|correction|oops|scratch)", re.IGNORECASE
+)
 
 
 def qa_equal(answer: str, gold: str) -> bool:

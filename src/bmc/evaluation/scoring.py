@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from types import ModuleType
 from typing import Any
 
 from ..data.schema import Row, content
-from . import math, qa
+from .answers import extract_answer
+from .grading import GRADERS
+from .released import correct_released
 from .stats import accuracy
-
-SCORERS: dict[str, ModuleType] = {"qa": qa, "math": math}
 
 
 def predict(row: Row, text: str) -> Row:
-    """A line of `predictions.jsonl`; `correct` is None where nothing can be compared (chat, or no gold answer), and
-    `correct_released` also where the released code's rule isn't known (math).
+    """A line of `predictions.jsonl`; `correct` and `correct_released` are None where nothing can be compared (chat, or
+    no gold answer).
     """
-    scorer = SCORERS.get(row.get("task") or "")
+    task = row.get("task")
+    closed = task in GRADERS
     gold = None if row.get("answer") is None else str(row["answer"])
-    answer = scorer.extract(text) if scorer else None
+    answer = extract_answer(text, task) if closed else None
     return {
         "id": row.get("id"),
         "source": row.get("source"),
@@ -28,14 +28,14 @@ def predict(row: Row, text: str) -> Row:
         "prediction": text,
         "answer": answer,
         "gold": gold,
-        "correct": scorer.correct(answer, gold) if scorer and gold else None,
-        "correct_released": qa.correct_released(text, gold) if scorer is qa and gold else None,
+        "correct": GRADERS[task](answer, gold) if closed and gold else None,
+        "correct_released": correct_released(text, gold, task) if closed and gold else None,
     }
 
 
 def summarise(predictions: list[Row]) -> dict[str, Any]:
-    """n, accuracy and interval of each benchmark (`source`) and, of several, their macro average; where the released
-    code's rule is known, what it says of the same rows too (`…_released`).
+    """n, accuracy and interval of each benchmark (`source`) and, of several, their macro average; what the
+    released code's procedure says of the same rows is in `…_released`.
     """
     scored: dict[str, list[Row]] = defaultdict(list)
     for prediction in predictions:

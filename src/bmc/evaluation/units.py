@@ -20,7 +20,6 @@ _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
 CURRENCIES = "¤£€¥₹"
 
 
-
 def canonical(words: str) -> str:
     """Write a unit in one way: `square inches`, `in.^2` and `inches squared` → `in^2`; `miles per hour` → `mi/h`.
 
@@ -87,8 +86,6 @@ def split_unit(text: str) -> tuple[str, str]:
     if not core or core[-1] in "+-*/^_=<>(,:|&" or not tail:
         return text, ""
     return core, canonical(tail)
-
-
 
 
 def _tail(text: str) -> str:

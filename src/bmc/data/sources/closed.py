@@ -24,25 +24,27 @@ def sft_target(reasoning: str, answer: str) -> str:
         reasoning: A worked solution; a lead or a final answer that it has already is not repeated.
         answer: The final answer.
     """
-    return "\n".join(filter(None, (LEAD, _bare(reasoning, answer.strip()), f"{CLOSE} {answer.strip()}")))
+    answer = " ".join(answer.split())
+    return "\n".join(filter(None, (LEAD, _bare(reasoning, answer), f"{CLOSE} {answer}")))
 
 
 def _bare(reasoning: str, answer: str) -> str:
     """Reasoning without lead and final answer. They may stand one after another, so it strips until nothing changes."""
+    # An answer of several lines (a matrix) is known only by what it says; any other, by standing on the last line.
+    words = r"\s+".join(map(re.escape, answer.split()))
+    stated = re.compile(rf"{CLOSE}:?\s+{words}\Z")
     while True:
         shorter = reasoning.strip()
         lead = _LEAD.match(shorter)
         shorter = shorter[lead.end() :] if lead else shorter
-        # An answer of several lines (a matrix) is known only by what it says; any other, by standing on the last line.
-        shorter = shorter.removesuffix(f"{CLOSE}: {answer}").removesuffix(f"{CLOSE} {answer}").strip()
-        shorter = _CLOSE.sub("", shorter).strip()
+        shorter = _CLOSE.sub("", stated.sub("", shorter).strip()).strip()
         if shorter == reasoning:
             return shorter
         reasoning = shorter
 
 
 def _answer(value: Any) -> str:
-    """An answer as text: 43.0 → `43`, true → `yes`.
+    """An answer as text of one line: 43.0 → `43`, true → `yes`.
 
     Raises:
         ValueError: It is empty or no plain value.
@@ -53,7 +55,7 @@ def _answer(value: Any) -> str:
         value = int(value)
     if not isinstance(value, str | int | float) or not str(value).strip():
         raise ValueError("answer: is empty, or neither text nor a number")
-    return str(value).strip()
+    return " ".join(str(value).split())
 
 
 def with_options(question: str, options: list[str]) -> str:
