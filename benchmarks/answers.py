@@ -116,7 +116,8 @@ def released(folder: Path) -> Grader:
 
 def is_equiv(path: Path) -> Grader:
     spec = importlib.util.spec_from_file_location("math_equivalence", path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.is_equiv
@@ -165,26 +166,17 @@ def measure_file(path: Path, graders: dict[str, Grader], show: bool) -> None:
 
 def measure_variants(graders: dict[str, Grader], show: bool) -> None:
     cases = yaml.safe_load(VARIANTS.read_text(encoding="utf-8"))
-    rows = [
-        (str(answer), str(case["gold"]), kind == "right")
-        for case in cases
-        for kind in ("right", "wrong")
-        for answer in case.get(kind, [])
-    ]
-    print(
-        f"{VARIANTS.name}: {sum(right for *_, right in rows)} right, {sum(not right for *_, right in rows)} wrong answers"
-    )
+    rows = [(str(answer), str(case["gold"]), kind == "right")
+            for case in cases for kind in ("right", "wrong") for answer in case[kind]]  # fmt: skip
+    right = sum(is_right for *_, is_right in rows)
+    print(f"{VARIANTS.name}: {right} right, {len(rows) - right} wrong answers")
     for name, grader in graders.items():
-        judged = [(answer, gold, right, grader(answer, gold)) for answer, gold, right in rows]
-        accepts, rejects = (
-            sum(said and not right for *_, right, said in judged),
-            sum(right and not said for *_, right, said in judged),
-        )
-        print(f"  {name:14} false accepts {accepts}, false rejects {rejects}")
+        missed = [row for row in rows if grader(row[0], row[1]) is not row[2]]
+        rejects = sum(is_right for *_, is_right in missed)
+        print(f"  {name:14} false accepts {len(missed) - rejects}, false rejects {rejects}")
         if show and name == "math_equal":
-            for answer, gold, right, said in judged:
-                if said is not right:
-                    print("     should be", right, repr(answer), repr(gold), sep="  ")
+            for answer, gold, is_right in missed:
+                print("     should be", is_right, repr(answer), repr(gold), sep="  ")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rapidfuzz.distance import Levenshtein
 
 from ..errors import fail
-from ..evaluation.answers import MARK, statement, stated_answer
+from ..evaluation.answers import MARK, stated_answer, statement
 from ..evaluation.grading import GRADERS, is_correct
 from ..evaluation.math import math_equal
 from ..evaluation.qa import normalise

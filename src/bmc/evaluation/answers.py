@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 from .notation import braced
 
 MARK = "The answer is"
 
 _STATEMENT = re.compile(
-    r"(?:^|(?<=[^\w-]))(?:(?:the|my|our|this|final|correct|right)\s+)*answers?\b(?:\s+(?:here|to\s+[^.\n:]{1,80}?(?=\s+is\b)))?"
-    r"[*_]*\s*(?:(?:is|are|would be|should be|must be|will be)\b(?!\s*n['’]t)(?:\s+(?:therefore|thus|then|simply|just|hence)\b)?|[:=])"
-    r"[*_]*[ \t]*[:=]?"
+    r"(?:^|(?<=[^\w-]))(?:(?:the|my|our|this|final|correct|right)\s+)*answers?\b"
+    r"(?:\s+(?:here|to\s+[^.\n:]{1,80}?(?=\s+is\b)))?[*_]*\s*"
+    r"(?:(?:is|are|(?:would|should|must|will) be)\b(?:\s+(?:therefore|thus|then|simply|just|hence)\b)?|[:=])"
+    r"[*_]*[ \t]*:?"
     r"|^[ \t]*[#*]+[ \t]*(?:the\s+)?(?:final\s+)?answer[ \t]*[*:]*[ \t]*$"
     r"|^[ \t]*####[ \t]*(?=\S)",
     re.IGNORECASE | re.MULTILINE,
 )
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _EMPTY = re.compile(  # what says nothing of the answer, or only what it isn't
-    r"\s*(?:not\b|never\b|(?:correct|right|wrong|incorrect|reasonable|valid|clear|obvious|above|below|as follows)[.!]?\s*(?:\n|\Z))",
+    r"\s*(?:not\b|never\b"
+    r"|(?:(?:in)?correct|right|wrong|reasonable|valid|clear|obvious|above|below|as follows)[.!]?\s*(?:\n|\Z))",
     re.IGNORECASE,
 )
 _JOINT = re.compile(r"[\s$.,;()\\\[\]]*(?:(?:and|or)\b|[,;])?[\s$()\\\[\]]*(?:[A-Za-z]\w?\s*=\s*)?[\s$()\\\[\]]*")
@@ -29,7 +30,7 @@ _SPOKEN = re.compile(r"\banswers?\s+(?:is|are)(?:n['’]t)?\b", re.IGNORECASE)
 _LINES = 60  # of an answer at the most
 
 
-def extract_answer(text: str, task: Literal["qa", "math"]) -> str:
+def extract_answer(text: str, task: str) -> str:
     r"""The answer that a response states: what its last "The answer is", `\boxed{…}` or `####` says.
 
     It may stand on the next line, and a matrix or a displayed formula may span several. A statement of what the answer
@@ -45,7 +46,7 @@ def extract_answer(text: str, task: Literal["qa", "math"]) -> str:
     """
     text = text.rpartition("</think>")[2].replace("\r\n", "\n")
     stated = statement(text)
-    boxes = [found for found in _BOX.finditer(text)]
+    boxes = list(_BOX.finditer(text))
     if boxes and (stated is None or boxes[-1].start() >= stated[0]):
         inside = stated is not None and boxes[-1].start() < stated[1]
         return _boxed(text, boxes, stated[0] if stated and inside else 0)
@@ -112,7 +113,7 @@ def _boxed(text: str, boxes: list[re.Match[str]], start: int) -> str:
     following: int | None = None
     for box in reversed(boxes):
         content, end = braced(text, box.end())
-        if following is not None and (end > following or not _JOINT.fullmatch(text[end:following])):
+        if following is not None and not (0 <= following - end < 40 and _JOINT.fullmatch(text[end:following])):
             break
         if box.start() < start:
             break

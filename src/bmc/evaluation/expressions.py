@@ -22,6 +22,7 @@ MAX_BITS = 200_000  # of one rational number
 MAX_WORK = 2_000_000  # bits of all large rational numbers of one expression
 
 Number = Any  # a Fraction, or an mpmath number where a value is irrational or complex
+Values = list[Number | None]  # at each point; None where an expression has no value
 
 _MP = MPContext()  # not `mpmath.mp`, whose precision every thread may change
 _MP.dps = 50
@@ -42,10 +43,12 @@ _CLOSING = {"(": ")", "[": "]", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\
 _TIMES = {"*", "\\cdot", "\\times", "\\ast"}
 _OVER = {"/", "\\div"}
 _NAMES = {"pi": "\\pi", "infinity": "\\infty", "inf": "\\infty", "sqrt": "\\sqrt"}
-_SYMBOLS = set(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon "
-    "phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell infty hbar".split()
-)
+_SYMBOLS = {
+    "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota",
+    "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "varphi", "chi", "psi",
+    "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega", "ell",
+    "infty", "hbar",
+}  # fmt: skip
 
 
 class Unreadable(ValueError):
@@ -56,14 +59,14 @@ class Undefined(ValueError):
     """The expression has no value at this point."""
 
 
-def values(text: str) -> list[Number | None]:
+def values(text: str) -> Values:
     """Evaluate an expression at each of `POINTS`; None where it has no value.
 
     Raises:
         Unreadable: The text is no expression, is too large, or has no value at most points.
     """
     tokens = _tokens(text)
-    found: list[Number | None] = []
+    found: Values = []
     for point in POINTS:
         try:
             found.append(_Reader(tokens, point).read())
@@ -80,8 +83,51 @@ def same_value(a: Number, b: Number) -> bool:
     """Whether two values are equal: exactly if both are rational, to 30 digits otherwise."""
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return a == b
-    a, b = lift(a), lift(b)
+    a, b = _lift(a), _lift(b)
     return bool(abs(a - b) <= max(abs(a), abs(b)) * _MP.mpf(10) ** -30 + _MP.mpf(10) ** -40)
+
+
+def same_values(ours: Values, theirs: Values) -> bool:
+    """Whether two expressions have the same value wherever both have one."""
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+    return len(pairs) > 1 and all(same_value(a, b) for a, b in pairs)
+
+
+def constant(found: Values | None) -> Fraction | None:
+    """The real value of an expression without variables, to 50 digits; None for any other."""
+    known = [value for value in found or [] if value is not None]
+    return real(known[0]) if known and all(same_value(value, known[0]) for value in known[1:]) else None
+
+
+def proportional(ours: list[str], theirs: list[str], signed: bool) -> bool:
+    """Whether left − right of one relation is a constant multiple of the other's; a positive one if `signed`.
+
+    Args:
+        ours: The two sides of a relation.
+        theirs: Those of another one.
+        signed: For inequalities.
+    """
+    try:
+        sides = [values(side) for side in (*ours, *theirs)]
+    except Unreadable:
+        return False
+    ratios: Values = []
+    for left, right, other_left, other_right in zip(*sides, strict=True):
+        if None not in (left, right, other_left, other_right):
+            difference, other = _exactly(left, right, -1), _exactly(other_left, other_right, -1)
+            if difference == 0 or other == 0:
+                return False
+            ratios.append(_exactly(difference, other, 0))
+    if len(ratios) < 2 or not all(same_value(ratio, ratios[0]) for ratio in ratios):
+        return False
+    return not signed or (real(ratios[0]) or 0) > 0
+
+
+def _exactly(a: Number, b: Number, sign: int) -> Number:
+    """a + sign · b, or a / b for sign 0; exact if both are rational."""
+    if not (isinstance(a, Fraction) and isinstance(b, Fraction)):
+        a, b = _lift(a), _lift(b)
+    return a + sign * b if sign else a / b
 
 
 def real(value: Number) -> Fraction | None:
@@ -104,7 +150,7 @@ def _tokens(text: str) -> list[tuple[str, str]]:
     return tokens
 
 
-def lift(value: Number) -> Any:
+def _lift(value: Number) -> Any:
     return _MP.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
 
 
@@ -121,6 +167,7 @@ class _Reader:
     def __init__(self, tokens: list[tuple[str, str]], point: int) -> None:
         self.tokens, self.point = [*tokens, ("end", "")], point
         self.at, self.depth, self.work = 0, 0, 0
+        self.inside_bars = False  # of |x|, whose second bar opens nothing
 
     def read(self) -> Number:
         value = self.sum()
@@ -138,7 +185,7 @@ class _Reader:
 
     def take(self, wanted: str | None = None) -> str:
         text = self.text
-        if wanted is not None and text != wanted or self.kind == "end":
+        if (wanted is not None and text != wanted) or self.kind == "end":
             raise Unreadable(f"{wanted or 'more'} is missing")
         self.at += 1
         return text
@@ -186,8 +233,6 @@ class _Reader:
                 "\\frac", "\\sqrt", "\\binom", "\\pi", "\\lfloor", "\\lceil", "\\lvert",
             )  # fmt: skip
         return self.text in ("(", "[", "{") or (self.text == "|" and not self.inside_bars)
-
-    inside_bars = False
 
     def power(self) -> Number:
         value = self.postfix(self.atom())
@@ -243,7 +288,7 @@ class _Reader:
             value = self.sum()
             self.inside_bars = False
             self.take("|")
-            return self.absolute(value)
+            return abs(value)
         if kind == "command":
             return self.command(text[1:])
         raise Unreadable(f"{text} is no value")
@@ -326,7 +371,7 @@ class _Reader:
                 raise Undefined("no real number")
             return Fraction(math.floor(value) if name == "lfloor" else math.ceil(value))
         if name == "lvert":
-            return self.absolute(self.closed("\\lvert"))
+            return abs(self.closed("\\lvert"))
         raise Unreadable(f"\\{name} is unknown")
 
     def root(self) -> Number:
@@ -393,21 +438,17 @@ class _Reader:
         return value
 
     def add(self, a: Number, b: Number, sign: int) -> Number:
-        if not (isinstance(a, Fraction) and isinstance(b, Fraction)):
-            a, b = lift(a), lift(b)
-        return self.bounded(a + sign * b)
+        return self.bounded(_exactly(a, b, sign))
 
     def multiply(self, a: Number, b: Number) -> Number:
         if not (isinstance(a, Fraction) and isinstance(b, Fraction)):
-            a, b = lift(a), lift(b)
+            a, b = _lift(a), _lift(b)
         return self.bounded(a * b)
 
     def divide(self, a: Number, b: Number) -> Number:
-        if not (isinstance(a, Fraction) and isinstance(b, Fraction)):
-            a, b = lift(a), lift(b)
         if b == 0:
             raise Undefined("division by zero")
-        return self.bounded(a / b)
+        return self.bounded(_exactly(a, b, 0))
 
     def raise_to(self, a: Number, b: Number) -> Number:
         if a == 0:
@@ -419,20 +460,17 @@ class _Reader:
             if abs(b) * bits > MAX_BITS:
                 raise Unreadable("a power is too large")
             return self.bounded(a ** int(b))
-        a, b = lift(a), lift(b)
+        a, b = _lift(a), _lift(b)
         if abs(b) > _HUGE or abs(b * _MP.log(a)) > MAX_BITS:
             raise Unreadable("a power is too large")
         return self.bounded(_MP.power(a, b))
 
     def apply(self, name: str, value: Number) -> Number:
-        if abs(lift(value)) > (MAX_BITS if name in ("exp", "sinh", "cosh", "tanh") else _HUGE):
+        if abs(_lift(value)) > (MAX_BITS if name in ("exp", "sinh", "cosh", "tanh") else _HUGE):
             raise Unreadable("an argument is too large")
         if value == 0 and name in ("ln", "log", "lg"):
             raise Undefined("a logarithm of zero")
-        return self.bounded(FUNCTIONS[name](lift(value)))
-
-    def absolute(self, value: Number) -> Number:
-        return abs(value)
+        return self.bounded(FUNCTIONS[name](_lift(value)))
 
     def factorial(self, value: Number) -> Number:
         if isinstance(value, Fraction) and value.denominator == 1:
@@ -441,13 +479,13 @@ class _Reader:
             if value > MAX_DIGITS:
                 raise Unreadable("a factorial is too large")
             return Fraction(math.factorial(int(value)))
-        if abs(lift(value)) > MAX_DIGITS:
+        if abs(_lift(value)) > MAX_DIGITS:
             raise Unreadable("a factorial is too large")
-        return self.bounded(_MP.gamma(lift(value) + 1))
+        return self.bounded(_MP.gamma(_lift(value) + 1))
 
     def choose(self, n: Number, k: Number) -> Number:
-        if max(abs(lift(n)), abs(lift(k))) > MAX_DIGITS:
+        if max(abs(_lift(n)), abs(_lift(k))) > MAX_DIGITS:
             raise Unreadable("a binomial coefficient is too large")
         if all(isinstance(value, Fraction) and value.denominator == 1 and value >= 0 for value in (n, k)):
             return Fraction(math.comb(int(n), int(k)))
-        return self.bounded(_MP.binomial(lift(n), lift(k)))
+        return self.bounded(_MP.binomial(_lift(n), _lift(k)))

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 
+MAX_LENGTH = 2000  # of an answer that is read; what follows isn't
+
 _DASHES = str.maketrans(dict.fromkeys("‐‑‒–—−﹣－", "-"))
 _RAISED = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿ]+)")
 _FRACTION = re.compile("(?<=[0-9])(?=[¼½¾⅐-⅞])")  # `1½` is no `11/2`
@@ -18,7 +20,8 @@ _LABEL = re.compile(
 )
 _CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?([A-Za-z]|\d)\s?[).:]?\s*", re.IGNORECASE)
 _REASON = re.compile(
-    r",?\s+(?:because|since|due to)\s.*|,\s+(?:not|which|as|rather than|instead of)\s.*|\s[-–—]\s.*|\s*\([^()]*\)[.]?$|[,;]$",
+    r",?\s+(?:because|since|due to)\s.*|,\s+(?:not|which|as|rather than|instead of)\s.*"
+    r"|\s[-–—]\s.*|\s*\([^()]*\)[.]?$|[,;]$",
     re.IGNORECASE | re.DOTALL,
 )
 _SENTENCE = re.compile(r"(?:(?<=[^\W_.]{2})|(?<=[\d)\"'*”]))[.!]\s+(?=[A-Z*\"“])|\n+")
@@ -40,6 +43,7 @@ def qa_equal(answer: str, gold: str) -> bool:
     """
     if answer.strip() == gold.strip():
         return bool(gold.strip())
+    answer, gold = answer[:MAX_LENGTH], gold[:MAX_LENGTH]
     if not normalise(gold):
         return answer.strip().strip(_QUOTES) == gold.strip().strip(_QUOTES) and bool(gold.strip())
     label = _CHOICE.fullmatch(gold.strip())

@@ -1,7 +1,7 @@
 """The scoring of the paper's released code, for comparison with its numbers.
 
-QA (its `eval/QA`): generation ends at the first of its stop strings; what then follows the last "The answer is", in lower
-case, must be the gold answer as it stands. A gold answer with a capital is never met.
+QA (its `eval/QA`): generation ends at the first of its stop strings; what then follows the last "The answer is", in
+lower case, must be the gold answer as it stands. A gold answer with a capital is never met.
 
 Math (its `eval/math`, after ToRA's): the answer is the last box, what follows "he answer is", or the last number. Units
 from a list of words, dollar and percent signs are taken away; numbers are equal within 1e-4 of one another, of a
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import chain
 from math import isclose
 
 from .answers import MARK
@@ -25,14 +26,14 @@ MATH_STOPS = ("</s>", "Instruction", "Response")
 
 # Words that are taken away wherever they stand alone, mostly MathQA's units; each also with an s.
 _UNITS = (
-    "east|degree|mph|kmph|ft|m sqaure| m east|sq m|deg|mile|q .|monkey|prime|ratio|profit of rs|rd|o|gm|p . m|lb|tile|per|dm|"
-    "lt|gain|ab|way|west|a .|b .|c .|d .|e .|f .|g .|h .|t|a|h|no change|men|soldier|pie|bc|excess|st|inches|noon|percent|"
-    "by|gal|kmh|c|acre|rise|a . m|th|π r 2|sq|mark|l|toy|coin|sq . m|gallon|° f|profit|minw|yr|women|feet|am|pm|hr|cu cm|"
-    "square|are|rupee|rounds|cubic|cc|mtr|s|ohm|number|day|hour|minute|min|second|man|woman|sec|cube|mt|sq inch|mp|hectare|"
-    "more|unit|cu . m|cm 2|rs .|rs|kg|g|month|km|m|cm|mm|apple|liter|loss|yard|pure|year|increase|decrease|d|less|Surface|"
-    "litre|pi sq m|s .|metre|meter|inch"
-).split("|")
-_UNIT_WORDS = [re.compile(rf"(^|\W){unit}{plural}($|\W)") for plural in ("", "s") for unit in _UNITS]
+    "east|degree|mph|kmph|ft|m sqaure| m east|sq m|deg|mile|q .|monkey|prime|ratio|profit of rs|rd|o|gm|p . m|lb|"
+    "tile|per|dm|lt|gain|ab|way|west|a .|b .|c .|d .|e .|f .|g .|h .|t|a|h|no change|men|soldier|pie|bc|excess|"
+    "st|inches|noon|percent|by|gal|kmh|c|acre|rise|a . m|th|π r 2|sq|mark|l|toy|coin|sq . m|gallon|° f|profit|"
+    "minw|yr|women|feet|am|pm|hr|cu cm|square|are|rupee|rounds|cubic|cc|mtr|s|ohm|number|day|hour|minute|min|"
+    "second|man|woman|sec|cube|mt|sq inch|mp|hectare|more|unit|cu . m|cm 2|rs .|rs|kg|g|month|km|m|cm|mm|apple|"
+    "liter|loss|yard|pure|year|increase|decrease|d|less|Surface|litre|pi sq m|s .|metre|meter|inch"
+)
+_UNIT_WORDS = [re.compile(rf"(^|\W){unit}{plural}($|\W)") for plural in ("", "s") for unit in _UNITS.split("|")]
 _BEFORE_UNITS: list[tuple[str, str]] = [
     (r"\\!", ""), (r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}"), (r"\\end\{array\}", r"\\end{pmatrix}"),
     ("bmatrix", "pmatrix"), ("[td]frac", "frac"), (r"\\neq", r"\\ne"), (r"\\leq", r"\\le"), (r"\\geq", r"\\ge"),
@@ -44,8 +45,8 @@ _AFTER_UNITS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"^((?!.*\\infty).*)$", lambda found: found[1].replace("inf", "\\infty")), ("and", ""), (r"\\mathbf", ""),
     (r"\\mbox\{.*?\}", ""), (r"^(?!.*i)(.*)$", lambda found: found[1].replace("j", "i")),
     (r"(\d+)\.0*([^\d])", r"\1\2"), (r"(\d+)\.0*$", r"\1"), (r"^\.", "0."), (r"^[^=]{0,2}=([^=]*)$", r"\1"),
-    (r"\\sqrt(\w+)", r"\\sqrt{\1}"), (" ", ""), (r"\\frac([^{])([^{])", r"\\frac{\1}{\2}"), (r"\\frac([^{])\{", r"\\frac{\1}{"),
-    (r"^(-?\d+)/(-?\d+)$", r"\\frac{\1}{\2}"),
+    (r"\\sqrt(\w+)", r"\\sqrt{\1}"), (" ", ""), (r"\\frac([^{])([^{])", r"\\frac{\1}{\2}"),
+    (r"\\frac([^{])\{", r"\\frac{\1}{"), (r"^(-?\d+)/(-?\d+)$", r"\\frac{\1}{\2}"),
 ]  # fmt: skip
 _MATRIX = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}", re.DOTALL)
 
@@ -113,47 +114,40 @@ def _equal(answer: str, gold: str) -> bool:
     if not answer:
         return False
     if "pmatrix" in answer and "pmatrix" not in gold:
-        groups = re.findall(r"\{.*,.*\}", gold)
-        gold = ", ".join(
-            rf"\begin{{pmatrix}}{group.strip('{}').replace(',', chr(92))}\end{{pmatrix}}" for group in groups
-        )
+        rows = [group.strip("{}").replace(",", "\\") for group in re.findall(r"\{.*,.*\}", gold)]
+        gold = ", ".join(rf"\begin{{pmatrix}}{row}\end{{pmatrix}}" for row in rows)
     if _bare(answer, gold) or _parts_equal(answer, gold):
         return True
     if answer.count("=") == gold.count("=") == 1:
         (left, right), (gold_left, gold_right) = (side.split("=") for side in (answer, gold))
         ours, theirs = f"{left} - ({right})", f"{gold_left} - ({gold_right})"
         return _symbolic(ours, theirs) or _symbolic(f"-({ours})", theirs)
-    for mine, other, ours in ((answer, gold, True), (gold, answer, False)):
-        if mine.count("=") == 1 and "=" not in other and len(mine.partition("=")[0].strip()) <= 2:
-            value = mine.partition("=")[2]
-            return _equal(value, other) if ours else _equal(other, value)
+    for equation, other, swapped in ((answer, gold, False), (gold, answer, True)):
+        name, sign, value = equation.partition("=")
+        if sign and "=" not in value + other and len(name.strip()) <= 2:
+            return _equal(other, value) if swapped else _equal(value, other)
     return _symbolic(answer, gold)
 
 
 def _bare(answer: str, gold: str) -> bool:
     """Equality without brackets and case."""
-    if (answer[0] + answer[-1] == "[]" and not gold.startswith("(")) or (
-        answer[0] + answer[-1] == "()" and not gold.startswith("[")
-    ):
+    other = {"[]": "(", "()": "["}.get(answer[0] + answer[-1])
+    if other and not gold.startswith(other):
         answer, gold = answer.strip("[]()"), gold.strip("[]()")
     return re.sub(r"[{}()]", "", answer).lower() == re.sub(r"[{}()]", "", gold).lower()
 
 
 def _parts_equal(answer: str, gold: str) -> bool:
     """Equality of pairs, intervals and matrices, part by part."""
-    if re.match(r"[(\[].+[)\]]", answer) and re.match(r"[(\[].+[)\]]", gold):
-        rows, wanted = [answer[1:-1].split(",")], [gold[1:-1].split(",")]
-    elif (found := _MATRIX.fullmatch(answer)) and (expected := _MATRIX.fullmatch(gold)):
-        rows, wanted = (
-            [line.split("&") for line in text.split("\\\\") if line.strip()] for text in (found[1], expected[1])
-        )
+    if all(re.match(r"[(\[].+[)\]]", text) for text in (answer, gold)):
+        ours, theirs = ([text[1:-1].split(",")] for text in (answer, gold))
+    elif (found := _MATRIX.fullmatch(answer)) and (wanted := _MATRIX.fullmatch(gold)):
+        ours, theirs = ([row.split("&") for row in text[1].split("\\\\") if row.strip()] for text in (found, wanted))
     else:
         return False
-    return [len(row) for row in rows] == [len(row) for row in wanted] and all(
-        _equal(mine.strip(), theirs.strip())
-        for row, other in zip(rows, wanted, strict=True)
-        for mine, theirs in zip(row, other, strict=True)
-    )
+    if [len(row) for row in ours] != [len(row) for row in theirs]:
+        return False
+    return all(_equal(a.strip(), b.strip()) for a, b in zip(chain(*ours), chain(*theirs), strict=True))
 
 
 def _float(text: str) -> float | None:

@@ -16,10 +16,11 @@ def predict(row: Row, text: str) -> Row:
     """A line of `predictions.jsonl`; `correct` and `correct_released` are None where nothing can be compared (chat, or
     no gold answer).
     """
-    task = row.get("task")
+    task = row.get("task") or ""
     closed = task in GRADERS
     gold = None if row.get("answer") is None else str(row["answer"])
     answer = extract_answer(text, task) if closed else None
+    scored = closed and bool(gold)
     return {
         "id": row.get("id"),
         "source": row.get("source"),
@@ -28,8 +29,8 @@ def predict(row: Row, text: str) -> Row:
         "prediction": text,
         "answer": answer,
         "gold": gold,
-        "correct": GRADERS[task](answer, gold) if closed and gold else None,
-        "correct_released": correct_released(text, gold, task) if closed and gold else None,
+        "correct": GRADERS[task](answer or "", gold or "") if scored else None,
+        "correct_released": correct_released(text, gold or "", task) if scored else None,
     }
 
 
