@@ -21,7 +21,7 @@ CORE = [
     "openai>=2.0",
     "pyyaml>=6.0",
     "pydantic>=2.8",  # the types of a recipe's values
-    "math-verify>=0.9",  # equality of mathematical answers
+    "mpmath>=1.3",  # values of mathematical answers
     "scipy>=1.13",  # intervals and tests
     "reasoning-gym>=0.1.20",  # tasks with a verifier, no download
 ]
@@ -40,6 +40,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "ruff>=0.9",
         "mypy>=1.11",
+        "math-verify>=0.9",  # a peer that benchmarks/answers.py measures
         "types-PyYAML",
         "playwright>=1.50",  # drives a browser that is already there, to test the report
         "gguf>=0.17",  # `make` unpacks SmolLM2-135M from a GGUF file
