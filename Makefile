@@ -39,7 +39,7 @@ test: install  ## The whole test suite
 
 ##@ Plan
 # The script that a recipe is for, by its name.
-stage_of = $(or $(patsubst bridge%,bridge,$(filter bridge%,$(notdir $(1)))),$(patsubst sample%,sample,$(filter sample%,$(notdir $(1)))),$(patsubst eval,evaluate,$(filter prepare sft eval analyze,$(notdir $(1)))),preference)
+stage_of = $(or $(patsubst bridge%,bridge,$(filter bridge%,$(notdir $(1)))),$(patsubst sample%,sample,$(filter sample%,$(notdir $(1)))),$(patsubst sft%,sft,$(filter sft%,$(notdir $(1)))),$(patsubst eval,evaluate,$(filter prepare eval analyze,$(notdir $(1)))),preference)
 PAPERS   := $(patsubst %,%/dpo_bmc,$(filter-out smollm2%,$(SETTINGS)))
 
 .PHONY: plan
@@ -108,12 +108,13 @@ define FIND_READS
 function plain(path) { while (sub(/[^\/]+\/\.\.\//, "", path)); return path }
 /^extends: / { folder = FILENAME; sub(/[^\/]*$$/, "", folder); parent[FILENAME] = plain(folder $$2) }
 /^model_name_or_path: / { model[FILENAME] = $$2 }
+/^ +datasets:/ { mixes[FILENAME] = 1 }
 /^ +- id: outputs\// { sub(/[^\/]*$$/, "stats.json", $$3); data[FILENAME] = data[FILENAME] " " $$3 }
 END {
 	for (i = 1; i < ARGC; i++) {
-		reads = weights = ""
+		reads = weights = known = ""
 		for (file = ARGV[i]; file; file = parent[file]) {
-			if (!reads) reads = data[file]
+			if (!known && mixes[file]) { known = 1; reads = data[file] }
 			if (!weights) weights = model[file]
 		}
 		if (weights ~ /^outputs\//) reads = reads " " weights "/metrics.json"
@@ -152,7 +153,7 @@ endef
 
 # 1: setting
 define EVAL_RULES
-$(OUT)/$(1)/%/eval/metrics.json: | $(OUT)/$(1)/%/metrics.json
+$(OUT)/$(1)/%/eval/metrics.json: | $(OUT)/$(1)/%/metrics.json $(filter %/stats.json,$(call reads,$(1)/eval))
 	$$(STAGE) scripts/evaluate.py recipes/$(1)/eval.yaml --model_name_or_path $(OUT)/$(1)/$$* --output_dir $$(@D)
 endef
 
@@ -179,12 +180,12 @@ JUDGES := alpaca_eval arena_hard
 CHATS  := $(filter %/ultrafeedback,$(SETTINGS))
 
 of_stage = $(foreach r,$(RECIPES),$(if $(filter $(1),$(notdir $(r))),$(r)))
-methods  = $(filter-out $(call of_stage,prepare sft sample% bridge% eval analyze base),$(RECIPES))
+methods  = $(filter-out $(call of_stage,prepare sft% sample% bridge% eval analyze base),$(RECIPES))
 
 $(foreach r,$(call of_stage,prepare),$(eval $(call DATA_RULES,$(r),prepare)))
 $(foreach r,$(call of_stage,sample%),$(eval $(call DATA_RULES,$(r),sample)))
 $(foreach r,$(call of_stage,bridge%),$(eval $(call DATA_RULES,$(r),bridge)))
-$(foreach r,$(call of_stage,sft),$(eval $(call TRAINING_RULES,$(r),sft)))
+$(foreach r,$(call of_stage,sft%),$(eval $(call TRAINING_RULES,$(r),sft)))
 $(foreach r,$(methods),$(eval $(call TRAINING_RULES,$(r),preference)))
 $(if $(SEEDS),$(foreach r,$(methods),$(eval $(call SEEDS_RULES,$(r)))))
 $(foreach s,$(SETTINGS),$(eval $(call EVAL_RULES,$(s))))

@@ -112,6 +112,24 @@ def test_a_method_finds_what_it_reads(run: str, rest: list[str], tmp_path: Path)
     assert commands(f"llama2-7b/qa/{run}", out=tmp_path) == wanted
 
 
+@pytest.mark.parametrize(
+    ("run", "stages"),
+    [
+        ("llama2-7b/qa/dpo_bmc_released_data", ["prepare", "sft", "preference", "evaluate"]),
+        ("llama2-7b/math/dpo_bmc_released_data", ["prepare", "sft", "preference", "evaluate"]),
+        ("mistral-7b/ultrafeedback/dpo_bmc_released_data", ["prepare", "preference", "evaluate"]),
+        ("llama3-8b/ultrafeedback/dpo_bmc_clair", ["prepare", "preference", "evaluate"]),
+    ],
+)
+def test_published_pairs_cost_nothing(run: str, stages: list[str], tmp_path: Path) -> None:
+    """No sampling and no editor; the benchmarks are prepared for the evaluation."""
+    asked = commands(run, out=tmp_path)
+    assert sorted(command.split()[0] for command in asked) == sorted(stages)
+    assert f"preference {run}" in asked
+    if run.startswith("llama2-7b"):
+        assert f"sft {run.replace('dpo_bmc', 'sft')}" in asked
+
+
 def test_an_editor_makes_its_own_choice_of_pairs(tmp_path: Path) -> None:
     run = commands("llama2-7b/math/ablations/dpo_bmc_llama3-70b", out=tmp_path)
     assert run[3:5] == ["bridge llama2-7b/math/ablations/bridge_llama3-70b", "preference llama2-7b/math/dpo_bmc"]

@@ -87,7 +87,7 @@ def training(recipe: str) -> tuple[Any, Any, Any]:
     from bmc.training import parse_training
     from bmc.training_config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
 
-    sft = recipe.endswith("/sft.yaml")
+    sft = stage_of(recipe) == "sft"
     kinds = (TrainingArguments, SFTConfig) if sft else (PreferenceArguments, BMCConfig)
     return parse_training([recipe, "--dry_run"], *kinds, "")
 

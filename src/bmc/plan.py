@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .config import DatasetConfig, EvaluateConfig, GenerationArguments, SampleConfig
+from .data.files import SUFFIXES
+from .data.sources import REPOSITORY, SOURCES
 from .errors import did_you_mean, fail
 from .runtime import is_main_process
 
@@ -39,9 +41,17 @@ def _describe(dataset: DatasetConfig) -> str:
     name = dataset.id or dataset.source or ""
     share = "" if dataset.weight == 1 else f" × {dataset.weight:g}"
     most = "" if dataset.num_rows is None else f", at most {dataset.num_rows:,} rows"
-    missing = " (not there yet; `make` builds it)" if _missing(dataset) else ""
+    missing = f" (not there yet; {_how(dataset)})" if _missing(dataset) else ""
     part = "" if dataset.edit_split is None else f", split {dataset.edit_split} by edit distance"
     return f"{name}[{dataset.split}]{part}{share}{most}{missing}"
+
+
+def _how(dataset: DatasetConfig) -> str:
+    return f"git clone {REPOSITORY} {dataset.id}" if _is_cloned(dataset) else "`make` builds it"
+
+
+def _is_cloned(dataset: DatasetConfig) -> bool:
+    return bool(dataset.id and dataset.source and SOURCES[dataset.source].folder)
 
 
 def missing_data(datasets: list[DatasetConfig]) -> bool:
@@ -51,7 +61,7 @@ def missing_data(datasets: list[DatasetConfig]) -> bool:
 
 def _missing(dataset: DatasetConfig) -> bool:
     name = dataset.id or ""
-    return name.endswith((".jsonl", ".json", ".parquet")) and not Path(name).exists()
+    return (_is_cloned(dataset) or name.endswith(SUFFIXES)) and not Path(name).exists()
 
 
 def _processes(config: SampleConfig | EvaluateConfig) -> str | None:

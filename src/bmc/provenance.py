@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .data.files import files_of
 from .ranks import processes
 
 PROVENANCE = "provenance.json"
@@ -187,9 +189,10 @@ def _model(recipe: dict[str, Any]) -> dict[str, Any] | None:
 def _data(recipe: dict[str, Any], rows: Iterable[dict[str, Any]] | None) -> Iterable[dict[str, Any]]:
     """Digests of the files that a mixture names; of the rows as read where there are no such files."""
     mixture, whole = recipe.get("dataset_mixture") or {}, True
-    for dataset in [*mixture.get("datasets", []), *mixture.get("test_datasets", [])]:
+    parts = [mixture.get("datasets", []), mixture.get("test_datasets", []), recipe.get("validation_datasets") or []]
+    for dataset in itertools.chain(*parts):
         name = str(dataset.get("id") or dataset.get("source"))
-        files = _files(Path(name), dataset.get("split", "train"))
+        files = files_of(name, dataset.get("split", "train"), dataset.get("source"))
         whole &= bool(files)
         for path in files:
             yield {"file": str(path), "bytes": path.stat().st_size, "sha256": file_digest(path)}
@@ -199,12 +202,6 @@ def _data(recipe: dict[str, Any], rows: Iterable[dict[str, Any]] | None) -> Iter
             digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
             count += 1
         yield {"rows": count, "sha256": digest.hexdigest()}
-
-
-def _files(path: Path, split: str) -> list[Path]:
-    if path.is_file():
-        return [path]
-    return sorted(path.glob(f"{split}.*")) if path.is_dir() else []
 
 
 def file_digest(path: Path) -> str:

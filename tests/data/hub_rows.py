@@ -196,6 +196,30 @@ HUB = {
         {"question_id": "328c", "category": "v0.1", "cluster": "ABC", "turns": [{"content": "Hi?"}]},
         {"source": "arena_hard", "task": "chat", "prompt": [USER], "question_id": "328c"},
     ),
+    "clair": (
+        {"prompt": "Hi?", "chosen": [USER, YES], "rejected": [USER, NO], "rational": "1. Agree."},
+        {"source": "clair", "task": "chat", "prompt": [USER], "chosen": [YES], "rejected": [NO]},
+    ),
+    "bmc_released_qa": (
+        {"prompt_id": "qa_0", "chosen": [USER, YES], "rejected": [USER, NO]},
+        {"source": "bmc_released_qa", "task": "qa", "prompt": [USER], "chosen": [YES], "rejected": [NO]},
+    ),
+    "bmc_released_math": (
+        {"prompt": [USER], "chosen": [YES], "rejected": [NO], "messages": [USER, YES]},
+        {"source": "bmc_released_math", "task": "math", "prompt": [USER], "chosen": [YES], "rejected": [NO]},
+    ),
+    "bmc_released_ultrafeedback": (
+        {"prompt": "Hi?", "prompt_id": "a", "chosen": [USER, YES], "rejected": [USER, NO], "score_chosen": 8.0},
+        {"source": "bmc_released_ultrafeedback", "task": "chat", "prompt": [USER], "chosen": [YES], "rejected": [NO]},
+    ),
+    "bmc_released_qa_sft": (
+        {"prompt_id": "qa_0", "messages": [USER, YES]},
+        {"source": "bmc_released_qa_sft", "task": "qa", "prompt": [USER], "completion": [YES]},
+    ),
+    "bmc_released_math_sft": (
+        {"prompt_id": "math_0", "messages": [USER, YES]},
+        {"source": "bmc_released_math_sft", "task": "math", "prompt": [USER], "completion": [YES]},
+    ),
     "reasoning_gym": (
         {"question": "60 + 93 - 16 =", "answer": "137", "metadata": {"expression": "60 + 93 - 16"}},
         closed(

@@ -18,7 +18,11 @@ from bmc.data.sources.generated import running_sums
 from bmc.data.sources.math import boxed
 from bmc.evaluation.grading import is_correct
 
-CLOSED = [name for name, source in SOURCES.items() if source.task != "chat" and name != "reasoning_gym"]
+CLOSED = [
+    name
+    for name, source in SOURCES.items()
+    if source.task != "chat" and source.folder is None and not name.startswith("reasoning_gym")
+]
 
 
 # Loaders

@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Fault, Faults, did_you_mean, fail
+from .files import SUFFIXES, in_clone, missing_shard, splits
 from .ids import named_by, own_id, unique
 from .pairs import edit_split
 from .schema import Row
-from .sources import GENERATOR, SOURCES, Source, generate
+from .sources import GENERATOR, REPOSITORY, SOURCES, Source, generate
 
 if TYPE_CHECKING:
     from ..config import DatasetConfig, DatasetMixture
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
 Read = Callable[[], Iterator[Row]]
 _WRONG = (KeyError, ValueError, TypeError, AttributeError, IndexError)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -96,16 +96,39 @@ def read(config: DatasetConfig) -> Read:
     if source == GENERATOR and config.id is None:
         return _ours(generate(config.config, config.num_rows).__iter__, known, source, GENERATOR)
     name = config.id or (known.hub_id if known else None)
+    if known is not None and known.folder is not None:
+        name = _cloned(config)
     if name is None:
         raise fail(f"{source}", "has no home on the Hub; give the path of its file as `id`")
-    path = local_file(name, config.split)
-    if path is None:
+    files = local_files(name, config.split)
+    if files is None:
         raw = _from_hub(name, config.config, config.split, known)
         return _ours(lambda: map(_plain_row, raw), known, source, name)
+    parts = [_ours(_file_rows(path), known, source, str(path)) for path in files]
+    return lambda: chain.from_iterable(part() for part in parts)
+
+
+def _file_rows(path: Path) -> Read:
     if path.suffix == ".json":
-        return _ours(parsed_file(path).__iter__, known, source, str(path))
+        return parsed_file(path).__iter__
     lines = _parquet_rows if path.suffix == ".parquet" else _json_lines
-    return _ours(lambda: lines(path), known, source, str(path))
+    return lambda: lines(path)
+
+
+def _cloned(config: DatasetConfig) -> str:
+    """Find a source's data in a clone of its authors' repository.
+
+    Raises:
+        Faults: `id` is missing, or no such clone, nor a folder or file of that data set.
+    """
+    if config.id is None:
+        what = f"lies in its authors' repository; git clone {REPOSITORY} data/BMC, and give `id: data/BMC`"
+        raise fail(f"{config.source}", what)
+    path = in_clone(config.id, config.source)
+    if not path.is_file() and not splits(path):
+        folder = SOURCES[str(config.source)].folder
+        raise fail(config.id, f"holds no {folder}; git clone {REPOSITORY} {config.id}")
+    return f"{path.parent}/{path.name}"  # with a slash, so that it is never taken for a Hub id
 
 
 def _ours(raw: Read, known: Source | None, source: str | None, where: str) -> Read:
@@ -279,8 +302,8 @@ def our_row(raw: Row, known: Source | None, source: str | None, where: str) -> R
         raise fail(where, f"{why}; it has {', '.join(map(str, raw))}, and {source} wants {known.wants}") from error
 
 
-def local_file(name: str, split: str) -> Path | None:
-    """The file that an id means, or None for one on the Hub (or at a URL).
+def local_files(name: str, split: str) -> list[Path] | None:
+    """The files that an id means, in their order, or None for a data set on the Hub (or at a URL).
 
     Raises:
         Faults: It looks like a path and there is nothing, or a folder without that split, or no file that we read.
@@ -293,19 +316,21 @@ def local_file(name: str, split: str) -> Path | None:
     if path.is_file():
         if path.suffix not in SUFFIXES:
             raise fail(name, f"is no {', '.join(SUFFIXES)} file; convert it")
-        return path
+        return [path]
     if name.endswith(SUFFIXES) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         there = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise fail(name, f"no such file{did_you_mean(path.name, there)}; paths are relative to {Path.cwd()}")
     return None
 
 
-def _in_folder(folder: Path, split: str) -> Path:
-    files = {file.stem: file for file in sorted(folder.iterdir(), reverse=True) if file.suffix in SUFFIXES}
-    if split not in files:
-        there = f"there are {', '.join(sorted(files))}" if files else f"it holds no {', '.join(SUFFIXES)} file"
-        raise fail(str(folder), f"has no split '{split}'{did_you_mean(split, list(files))}; {there}")
-    return files[split]
+def _in_folder(folder: Path, split: str) -> list[Path]:
+    there = splits(folder)
+    if split not in there:
+        what = f"there are {', '.join(sorted(there))}" if there else f"it holds no {', '.join(SUFFIXES)} file"
+        raise fail(str(folder), f"has no split '{split}'{did_you_mean(split, list(there))}; {what}")
+    if missing := missing_shard(there[split]):
+        raise fail(str(folder), f"{missing} is missing; copy it too")
+    return there[split]
 
 
 def parsed_file(path: Path) -> list[Row]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.mixture import local_file, parsed_file
+from ..data.mixture import local_files, parsed_file
 from ..data.schema import Row
 from ..errors import fail
 from ..judge_config import JudgeConfig
@@ -105,8 +105,8 @@ def _arena_answer(row: Row) -> tuple[str, str, str]:
 def _local(reference: str) -> Path:
     """The reference's file on this machine."""
     if not reference.startswith(HUB):
-        if path := local_file(reference, ""):
-            return path
+        if files := local_files(reference, ""):
+            return files[0]
         raise fail(reference, f"no such file; give a file, or {HUB}OWNER/NAME/FILE")
     import huggingface_hub
 

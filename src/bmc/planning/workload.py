@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from ..config import DatasetConfig
+from ..data.files import files_of
 from ..data.schema import Row, content, split_prompt
 from ..data.sources import GENERATOR, SOURCES, generate
 from .chain import OUTPUTS, upstream
@@ -25,6 +26,7 @@ ROWS: dict[tuple[str, str], int] = {
     ("mawps", "test"): 2_065, ("tabmwp", "test"): 1_000, ("tabmwp", "validation"): 1_000,
     ("math_500", "test"): 500, ("svamp", "test"): 300, ("svamp", "train"): 700, ("asdiv", "test"): 2_305,
     ("ultrachat_200k", "train"): 207_865, ("ultrafeedback", "train"): 61_135, ("ultrafeedback", "test"): 2_000,
+    ("bmc_released_qa_sft", "train"): 15_345,  # counted there
     ("alpaca_eval", "test"): 805, ("arena_hard", "test"): 500,
 }  # fmt: skip
 FILTERED = {"qa": 0.31, "math": 0.43}  # pairs that bridging drops, y_l being good enough (§4, A.2)
@@ -33,7 +35,6 @@ FILTERED = {"qa": 0.31, "math": 0.43}  # pairs that bridging drops, y_l being go
 TOKENS = {"qa": (60, 60), "math": (80, 180), "chat": (180, 320)}
 CHARACTERS = 4.0  # a token of English text, where no tokenizer is at hand
 SAMPLE = 200  # rows that are looked at for the mean lengths
-SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def workload(datasets: Iterable[DatasetConfig], tokenizer: Any = None) -> Worklo
 
 
 def _part(dataset: DatasetConfig, tokenizer: Any) -> Workload | None:
-    path = _file(dataset)
-    whole = _measured(path, tokenizer) if path else _expected(dataset, tokenizer)
+    files = files_of(dataset.id, dataset.split, dataset.source) if dataset.id else []
+    whole = _measured(files, tokenizer) if files else _expected(dataset, tokenizer)
     if whole is None:
         return None
     rows = whole.rows
@@ -103,30 +104,26 @@ def _part(dataset: DatasetConfig, tokenizer: Any) -> Workload | None:
     return replace(whole, rows=min(round(dataset.weight * rows), dataset.num_rows or rows))
 
 
-def _file(dataset: DatasetConfig) -> Path | None:
-    """The file that a data set is read from, if it is there."""
-    if dataset.id is None:
-        return None
-    places = [Path(dataset.id), *(Path(dataset.id, dataset.split + suffix) for suffix in SUFFIXES)]
-    return next((path for path in places if path.suffix in SUFFIXES and path.is_file()), None)
+def _measured(files: list[Path], tokenizer: Any) -> Workload | None:
+    """Rows of a data set's files, and the lengths of the first ones."""
+    counted = [_counted(path) for path in files]
+    return _mean(counted[0][0], sum(count for _, count in counted), tokenizer)
 
 
-def _measured(path: Path, tokenizer: Any) -> Workload | None:
-    """Rows of a file, and the lengths of the first ones."""
+def _counted(path: Path) -> tuple[list[Row], int]:
+    """The first rows of a file, and how many there are."""
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
         file = pyarrow.parquet.ParquetFile(path)
-        rows, count = next(file.iter_batches(SAMPLE)).to_pylist(), file.metadata.num_rows
-    elif path.suffix == ".jsonl":
+        return next(file.iter_batches(SAMPLE)).to_pylist(), file.metadata.num_rows
+    if path.suffix == ".jsonl":
         with path.open(encoding="utf-8") as lines:
             filled = (line for line in lines if line.strip())
             rows = [json.loads(line) for line in islice(filled, SAMPLE)]
-            count = len(rows) + sum(1 for _ in filled)
-    else:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        rows, count = rows[:SAMPLE], len(rows)
-    return _mean(rows, count, tokenizer)
+            return rows, len(rows) + sum(1 for _ in filled)
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return rows[:SAMPLE], len(rows)
 
 
 def _mean(rows: list[Row], count: int, tokenizer: Any) -> Workload | None:

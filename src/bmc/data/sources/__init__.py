@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..schema import Row
+from . import released
 from .chat import alpaca_eval, arena_hard, ultrachat_200k, ultrafeedback
 from .generated import GENERATOR, generate, reasoning_gym
 from .math import asdiv, gsm8k, math, math_500, mawps, metamathqa, svamp, tabmwp
 from .qa import arc_challenge, arc_easy, ecqa, openbookqa, qasc, strategyqa
+from .released import REPOSITORY
 
-__all__ = ["GENERATOR", "SOURCES", "Source", "generate"]
+__all__ = ["GENERATOR", "REPOSITORY", "SOURCES", "Source", "generate"]
 
 ARC = "allenai/ai2_arc"
 
@@ -33,6 +35,8 @@ class Source:
         hub_file: Name of a JSON file in that repository with `{config}` in it; for a repository whose loading script
             `datasets` no longer runs.
         splits: Our split names → the Hub's, where they differ.
+        folder: Where the data lie in a clone of the authors' repository (`REPOSITORY`), whose path a recipe gives as
+            `id`.
     """
 
     task: str
@@ -42,6 +46,17 @@ class Source:
     hub_config: str | None = None
     hub_file: str | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
+    folder: str | None = None
+
+
+_PAIR = "chosen and rejected, lists of messages"
+
+
+def _released(name: str, folder: str, loader: Callable[[str, str], Callable[[Row], Row]]) -> Source:
+    """Return a source of the authors' own training data."""
+    task = {"ultrafeedback": "chat"}.get(name, name.removesuffix("_sft"))
+    wants = "messages, a prompt and a response" if name.endswith("_sft") else _PAIR
+    return Source(task, loader(f"bmc_released_{name}", task), wants, folder=f"training_data/{folder}")
 
 
 _OWN = ", or problem, solution and answer"
@@ -92,5 +107,11 @@ SOURCES: dict[str, Source] = {
     "arena_hard": Source(
         "chat", arena_hard, "turns and question_id", "lmarena-ai/arena-hard-auto-v0.1", splits={"test": "train"}
     ),
+    "clair": Source("chat", released.pairs("clair", "chat"), _PAIR, "ContextualAI/ultrafeedback_clair_32k"),
+    "bmc_released_qa": _released("qa", "qa_dpo_bmc", released.pairs),
+    "bmc_released_math": _released("math", "math_dpo_bmc", released.pairs),
+    "bmc_released_ultrafeedback": _released("ultrafeedback", "ultrafeedback_dpo_bmc", released.pairs),
+    "bmc_released_qa_sft": _released("qa_sft", "qa_sft", released.sft),
+    "bmc_released_math_sft": _released("math_sft", "math_sft", released.sft),
     GENERATOR: Source("math", reasoning_gym, "question, answer and metadata"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..schema import Row, split_prompt, user
 
 
-def _messages(raw: Row, column: str) -> list[dict[str, str]]:
+def messages(raw: Row, column: str) -> list[dict[str, str]]:
     """A column's messages with nothing but role and content.
 
     Raises:
@@ -19,12 +19,12 @@ def _messages(raw: Row, column: str) -> list[dict[str, str]]:
 
 def ultrachat_200k(raw: Row) -> Row:
     """`{"prompt": "…", "prompt_id": "…", "messages": [{"role": "user", "content": "…"}, …]}`"""
-    return {"source": "ultrachat_200k", "task": "chat", "messages": _messages(raw, "messages")}
+    return {"source": "ultrachat_200k", "task": "chat", "messages": messages(raw, "messages")}
 
 
 def ultrafeedback(raw: Row) -> Row:
     """`{"prompt": "…", "chosen": [{"role": "user", …}, {"role": "assistant", …}], "rejected": [...], …}`"""
-    pair = {"prompt": raw["prompt"], "chosen": _messages(raw, "chosen"), "rejected": _messages(raw, "rejected")}
+    pair = {"prompt": raw["prompt"], "chosen": messages(raw, "chosen"), "rejected": messages(raw, "rejected")}
     return {"source": "ultrafeedback", "task": "chat", **split_prompt(pair)}
 
 
