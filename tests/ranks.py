@@ -31,6 +31,13 @@ def let_fsdp_run_on_a_cpu() -> None:
     PartialState._prepare_backend = lambda self, *_: ("gloo", DistributedType.MULTI_GPU)
 
 
+def let_engines_compute_in_bf16_on_a_cpu() -> None:
+    """transformers wants use_cpu for bf16 without a GPU, with which accelerate leaves DeepSpeed and FSDP out."""
+    import transformers.training_args
+
+    transformers.training_args.is_torch_bf16_gpu_available = lambda: True
+
+
 def parameters_of(model: Any) -> dict[str, int]:
     """How many numbers of the weights there are, how many lie in this process, and how many weights are whose."""
     found = {"all": 0, "here": 0, "tensors": 0, "deepspeed": 0, "dtensor": 0}
@@ -115,6 +122,7 @@ def main(jobs: Path) -> None:
         get_accelerator().create_op_builder("ShareMemCommBuilder").load(verbose=False)  # looks each time for a compiler
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         let_fsdp_run_on_a_cpu()
+    let_engines_compute_in_bf16_on_a_cpu()
     for number, job in enumerate(json.loads(jobs.read_text())):
         child = os.fork()
         if not child:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -22,6 +23,7 @@ CPU = ["--use_cpu", "true"]
 ENGINES: dict[str, tuple[list[str], list[str], dict[str, str]]] = {  # launcher, keys of the recipe, environment
     "one": ([], CPU, {}),
     "ddp": (["cpu"], [*CPU, "--ddp_backend", "gloo"], {}),
+    "zero2": (["zero3_cpu", "--zero_stage", "2"], ["--ddp_backend", "gloo"], {"DS_ACCELERATOR": "cpu"}),
     "zero3": (["zero3_cpu"], ["--ddp_backend", "gloo"], {"DS_ACCELERATOR": "cpu"}),
     "fsdp2": (["fsdp2", "--num_processes", "2", "--mixed_precision", "no"], ["--ddp_backend", "gloo"], {}),
 }
@@ -84,6 +86,11 @@ def data(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sft))
     for name in STAGES.values():  # five rows by 4: the last step of the evaluation has one
         (folder / f"test_{name}").write_text("".join((folder / name).read_text().splitlines(keepends=True)[:5]))
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    half = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)  # as models are published
+    half.save_pretrained(folder / "half")
+    AutoTokenizer.from_pretrained(model_dir).save_pretrained(folder / "half")
     settings = {
         "model_name_or_path": str(model_dir), "dtype": "float32", "bf16": False, "report_to": "none", "max_length": 96,
         "num_train_epochs": 2, "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 5, "save_strategy": "steps",
@@ -105,6 +112,8 @@ def launch(data: Path, engine: str, *jobs: dict[str, Any]) -> Runs:
     for job in jobs:
         stage = job.setdefault("stage", "preference")
         output = folder / job.setdefault("output", job["name"])
+        if job.pop("half", False):
+            job["keys"] = ["--model_name_or_path", str(data / "half"), *job["keys"]]
         cache = ["--reference_cache", str(folder / "reference")] if stage == "preference" else []
         job["argv"] = [
             str(ROOT / f"scripts/{stage}.py"), str(data / f"{stage}.yaml"), "--output_dir", str(output), *cache, *keys,
@@ -145,10 +154,24 @@ ADAPTER = {
     ],
 }  # fmt: skip
 
+# the paper's: bf16 and checkpointing that isn't reentrant
+PAPERS = [
+    "--dtype", "null", "--bf16", "true", "--gradient_checkpointing", "true",
+    "--gradient_checkpointing_kwargs", "{use_reentrant: false}", "--eval_strategy", "'no'", "--save_steps", "8",
+    "--max_steps", "8",
+]  # fmt: skip
+SLOW = ["--learning_rate", "5e-7"]
+MIXED = [
+    {"name": "mixed", "half": True, "keys": [*PAPERS, "--precompute_ref_log_probs", "false"]},
+    {"name": "slow", "half": True, "keys": [*PAPERS, *SLOW]},
+    {"name": "slow_sft", "stage": "sft", "half": True, "keys": [*PAPERS, *SLOW]},
+]
+EXACT = [job | {"name": f"{job['name']}_float32", "keys": [*job["keys"], "--bf16", "false"]} for job in MIXED]
+
 
 @pytest.fixture(scope="module")
 def one(data: Path) -> Runs:
-    return launch(data, "one", *map(dict, [*BOTH, GROUPED, ADAPTER]))
+    return launch(data, "one", *map(dict, [*BOTH, GROUPED, ADAPTER, *MIXED, *EXACT]))
 
 
 @pytest.fixture(scope="module")
@@ -160,17 +183,23 @@ def ddp(data: Path) -> Runs:
         {"name": "torn", "tear": torn, "keys": often},
         {"name": "nan", "nan_at": [3, 1]},
         {"name": "preempted", "term_at": [4, 1]},
+        *map(dict, MIXED),
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
+def zero2(data: Path) -> Runs:
+    return launch(data, "zero2", *map(dict, MIXED))
+
+
+@pytest.fixture(scope="module")
 def zero3(data: Path) -> Runs:
-    return launch(data, "zero3", *map(dict, [*BOTH, *RESUMED, ADAPTER]))
+    return launch(data, "zero3", *map(dict, [*BOTH, *RESUMED, ADAPTER, *MIXED]))
 
 
 @pytest.fixture(scope="module")
 def fsdp2(data: Path) -> Runs:
-    return launch(data, "fsdp2", *map(dict, [*BOTH, *RESUMED, ADAPTER]))
+    return launch(data, "fsdp2", *map(dict, [*BOTH, *RESUMED, ADAPTER, *MIXED]))
 
 
 @pytest.mark.slow
@@ -303,3 +332,45 @@ def test_only_one_process_speaks(one: Runs, ddp: Runs) -> None:
     for stage in STAGES:
         assert [ddp.log(stage, rank).count(f"trained on {ROWS}") for rank in (0, 1)] == [1, 0]
         assert one.log(stage).count(f"trained on {ROWS}") == 1
+
+
+def trained_weights(runs: Runs, name: str) -> dict[str, torch.Tensor]:
+    """What the optimizer updated: the saved model, or the float32 copies in DeepSpeed's checkpoint."""
+    checkpoint = runs.folder / name / "checkpoint-8"
+    if (checkpoint / "latest").exists():
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+        return dict(get_fp32_state_dict_from_zero_checkpoint(str(checkpoint)))
+    return runs.weights(name)
+
+
+def movement(runs: Runs, name: str) -> tuple[float, float]:
+    """The share of weights that a training changed, and the mean |ΔW|."""
+    from transformers import AutoModelForCausalLM
+
+    before = AutoModelForCausalLM.from_pretrained(runs.folder.parent / "half", dtype=torch.float32).state_dict()
+    after = trained_weights(runs, name)
+    moved = torch.cat([(after[key].float() - before[key]).flatten() for key in after])
+    return (moved != 0).float().mean().item(), moved.abs().mean().item()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["one", "ddp", "zero2", "zero3", "fsdp2"])
+@pytest.mark.parametrize("name", ["slow", "slow_sft"])
+def test_in_bf16_as_many_weights_move_as_far_as_in_float32(
+    engine: str, name: str, one: Runs, request: pytest.FixtureRequest
+) -> None:
+    runs: Runs = request.getfixturevalue(engine)
+    assert set(runs.codes(name)) == {0}, runs.log(name)[-3000:]
+    assert movement(runs, name) == pytest.approx(movement(one, f"{name}_float32"), rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["one", "ddp", "zero2", "zero3", "fsdp2"])
+def test_the_papers_precision_follows_float32(engine: str, one: Runs, request: pytest.FixtureRequest) -> None:
+    runs: Runs = request.getfixturevalue(engine)
+    assert set(runs.codes("mixed")) == {0}, runs.log("mixed")[-3000:]
+    found = runs.curve("mixed", "loss")
+    assert found[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert runs.curve("slow", "loss")[0] == pytest.approx(math.log(2), abs=1e-6)  # with the reference computed before
+    assert found == pytest.approx(one.curve("mixed_float32", "loss"), abs=0.01)

@@ -150,7 +150,7 @@ def test_methods_differ_in_what_they_are(setting: str, method: str) -> None:
     assert config.bmc_delta == (delta if weighting == "bmc" else 3.0)
     if setting in PAPER:
         assert 4 * config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
-        assert (config.max_length, config.bf16, model_args.dtype) == (2048, True, "bfloat16")
+        assert (config.max_length, config.bf16, model_args.dtype) == (2048, True, "float32")
 
 
 @pytest.mark.parametrize(("setting", "method"), CASES)

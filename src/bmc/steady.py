@@ -25,6 +25,7 @@ from .checkpoints import NONE_THERE, PARTIAL, check_start, is_full_disk, last_ch
 from .data.masks import mark_assistant
 from .errors import Faults, fail
 from .order import ByLength, last_step, silence
+from .precision import HALF, keep_outputs, mixed_precision, train_in_float32
 from .runtime import write_json
 
 
@@ -51,7 +52,15 @@ class SteadyTraining(Trainer):
         self._batches: list[Any] = []
         self._by_length: ByLength | None = None
         super().__init__(*args, **kwargs)
+        if not (self.is_deepspeed_enabled and mixed_precision(self.args) in HALF):
+            train_in_float32(self.model)  # TRL and PEFT leave some adapters, and modules beside them, in 16 bits
         self.add_callback(_Watch(self))
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and plugin.mixed_precision_policy is not None:
+            plugin.mixed_precision_policy = keep_outputs(plugin.mixed_precision_policy)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train as the trainer does; `True` takes the newest checkpoint that is whole, of this trainer or another.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -31,7 +32,8 @@ from .models import check_model, load_tokenizer, refuse_typo
 from .plan import describe_data, show
 from .planning.chain import upstream
 from .planning.facts import batch_warning, training_facts
-from .planning.hardware import read_launch
+from .planning.hardware import is_launched, read_launch
+from .precision import HALF, mixed_precision, training_dtype
 from .preflight import launch_faults, machine_faults, recipe_faults
 from .ranks import processes
 from .recipe import parse
@@ -70,6 +72,8 @@ def parse_training(argv: list[str], arguments: type, config: type, description: 
     def as_it_will_run(values: dict[str, Any]) -> None:
         if "LOCAL_RANK" not in os.environ:  # a single process, of which accelerate would ask whom to join
             values.pop("ddp_backend", None)
+        if is_launched() and values.get("bf16") is False and not values.get("fp16"):
+            os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # the recipe's word counts, not the launcher's
         if values.get("dry_run") is True and not torch.cuda.is_available():
             asked.update(use_cpu=values.get("use_cpu") is True, tf32=values.get("tf32"))
             if not asked["use_cpu"]:
@@ -142,6 +146,7 @@ def open_run(
     """
     raise_all([*launch_faults(config)])
     _check_engine(config)
+    training_dtype(model_args, config, read_launch(None).engine)
     recipe = identity(arguments, model_args, config)
     may_claim(config.output_dir, recipe)
     name, revision = model_args.model_name_or_path, model_args.model_revision
@@ -318,12 +323,16 @@ def _ready(row: Row, chosen_column: str) -> Row:
 
 def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]:
     """Keyword arguments of a TRL trainer for the model: name, quantisation, adapter; `config` learns how to load it."""
-    quantization = trl.get_quantization_config(model_args)
+    dtype = training_dtype(model_args, config, read_launch(None).engine)
+    multiplied_in = HALF.get(mixed_precision(config), "float32") if dtype == "auto" else dtype
+    as_loaded = copy.copy(model_args)
+    as_loaded.dtype = multiplied_in
+    quantization = trl.get_quantization_config(as_loaded)
     config.model_init_kwargs = {
         **(config.model_init_kwargs or {}),
         "revision": model_args.model_revision,
         "attn_implementation": model_args.attn_implementation,
-        "dtype": model_args.dtype,
+        "dtype": dtype,
         **({} if model_args.allow_pickle else {"use_safetensors": True}),
     }
     return {

@@ -38,9 +38,16 @@ def test_states_by_deepspeeds_estimator() -> None:
 
 def test_states_of_the_other_engines() -> None:
     assert SMALL.parameters == PARAMETERS
-    assert memory.states(SMALL, Launch(), 4, False, None) == (16 * PARAMETERS, 0)
-    assert memory.states(SMALL, Launch(2, 1, "ddp"), 2, True, None) == (10 * PARAMETERS, 0)
-    assert memory.states(SMALL, Launch(4, 1, "fsdp"), 2, True, None) == (16 * PARAMETERS // 4 + 2 * LAYER * 2, 0)
+    assert memory.states(SMALL, Launch(), 4, 4) == (16 * PARAMETERS, 0)
+    assert memory.states(SMALL, Launch(2, 1, "ddp"), 4, 2) == (20 * PARAMETERS, 0)
+    assert memory.states(SMALL, Launch(4, 1, "fsdp"), 2, 2) == (16 * PARAMETERS // 4 + 2 * LAYER * 2, 0)
+
+
+def test_8_bit_adam_keeps_2_bytes_a_parameter_where_adam_keeps_8() -> None:
+    assert memory.states(SMALL, Launch(), 4, 2, moments=2) == (10 * PARAMETERS, 0)
+    zero3 = Launch(4, 1, "deepspeed", 3)
+    whole, eight_bits = (memory.states(LLAMA2, zero3, 2, 2, moments=moments)[0] for moments in (8, 2))
+    assert whole - eight_bits == 6 * LLAMA2.parameters // 4
 
 
 def test_activations_by_hand() -> None:
@@ -111,14 +118,14 @@ def test_lora_and_qlora_by_hand() -> None:
     trained = 3 * 2 * ((8 + 8) + (8 + 4))
     adapter = Adapter(2)
     assert adapter.trained(SMALL) == trained
-    assert memory.states(SMALL, Launch(), 2, True, adapter) == (2 * PARAMETERS + 16 * trained, 0)
+    assert memory.states(SMALL, Launch(), 2, 2, adapter) == (2 * PARAMETERS + 16 * trained, 0)
     # ZeRO-3 shards the frozen part; the estimator's 18 bytes are for what is trained
-    assert memory.states(SMALL, Launch(4, 1, "deepspeed", 3), 2, True, adapter)[0] == (
+    assert memory.states(SMALL, Launch(4, 1, "deepspeed", 3), 2, 2, adapter)[0] == (
         2 * PARAMETERS // 4 + 4 * 800 + 18 * trained // 4
     )
     four_bits = Adapter(2, bits=4)
     frozen = int(3 * LINEAR * (0.5 + 1 / 16)) + 2 * (PARAMETERS - 3 * LINEAR)
-    assert memory.states(SMALL, Launch(), 2, True, four_bits) == (frozen + 16 * trained, 0)
+    assert memory.states(SMALL, Launch(), 2, 2, four_bits) == (frozen + 16 * trained, 0)
     assert Adapter(2, bits=8).frozen_bytes(SMALL, 2) == 3 * LINEAR + 2 * (PARAMETERS - 3 * LINEAR)
 
 

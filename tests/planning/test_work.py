@@ -44,8 +44,20 @@ def test_dollars_of_bridging() -> None:
 
 
 def test_checkpoints() -> None:
-    assert work.checkpoint_bytes(100, 200, only_model=False) == 200 + 1200
-    assert work.checkpoint_bytes(100, 200, only_model=True) == 200
+    assert work.checkpoint_bytes(100, 200, only_model=False, copies=True, moments=8) == 200 + 1200
+    assert work.checkpoint_bytes(100, 400, only_model=False, copies=False, moments=8) == 400 + 800
+    assert work.checkpoint_bytes(100, 200, only_model=True, copies=True, moments=8) == 200
+
+
+@pytest.mark.parametrize(
+    ("optim", "bytes_"),
+    [("adamw_torch_fused", 8), ("adamw_bnb_8bit", 2), ("paged_adamw_8bit", 2), ("lion_32bit", 4), ("lion_8bit", 1),
+     ("adafactor", 0), ("sgd", 0)],
+)  # fmt: skip
+def test_optimizer_states(optim: str, bytes_: int) -> None:
+    from transformers.training_args import OptimizerNames
+
+    assert work.moment_bytes(optim) == work.moment_bytes(OptimizerNames(optim)) == bytes_
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(50, "50 s"), (720, "12 min"), (12_240, "3.4 h")])

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..bridge_config import BridgeConfig
 from ..config import AnalyzeConfig, DatasetConfig, EvaluateConfig, SampleConfig
+from ..precision import HALF, mixed_precision, training_dtype
 from . import memory, work
 from .architecture import Architecture, find, origin
 from .chain import upstream
@@ -19,8 +20,8 @@ from .memory import GIB, Adapter, Memory
 from .workload import Workload, workload
 
 UNKNOWN = "unknown: neither the model's config nor a table has it"
-MENDS = "lower per_device_train_batch_size, take more cards, or offload the optimizer (offload_optimizer_device: cpu)"
 Facts = dict[str, Any]
+Remedies = list[tuple[str, Memory]]  # what to write in a recipe, and what a process would need then
 
 
 def tokenizer_of(name: str) -> Any:
@@ -66,8 +67,17 @@ def gibibytes(count: float) -> str:
     return f"{count / GIB:.1f} GiB"
 
 
-def fit_facts(need: Memory, card: Gpu | None, gpu: str, processes: int, pairs: bool) -> Facts:
-    """What is needed, of what it is made up, and whether it fits. Without a card the host's memory counts, whole."""
+def fit_facts(need: Memory, card: Gpu | None, gpu: str, processes: int, pairs: bool, remedies: Remedies) -> Facts:
+    """What is needed, of what it is made up, and whether it fits. Without a card the host's memory counts, whole.
+
+    Args:
+        need: Of a process.
+        card: Its card.
+        gpu: The card's name.
+        processes: How many there are.
+        pairs: Whether a row is a pair.
+        remedies: What could be changed, and what a process would need then.
+    """
     parts = {
         "weights, gradients, optimizer": need.states,
         "activations": need.activations,
@@ -88,7 +98,8 @@ def fit_facts(need: Memory, card: Gpu | None, gpu: str, processes: int, pairs: b
     each = " a card" if card and processes > 1 else ""
     answer = f"yes, {gibibytes(spare)}{each} to spare" if spare >= 0 else f"NO, {gibibytes(-spare)}{each} too much"
     if spare < 0:
-        answer += f"; {MENDS}"
+        room = there if card else there / processes
+        answer += f"; {_what_would_fit(remedies, room)}"
     elif spare < there / 10:
         answer += "; that is tight, and a smaller per_device_train_batch_size is the first remedy"
     return {
@@ -96,6 +107,13 @@ def fit_facts(need: Memory, card: Gpu | None, gpu: str, processes: int, pairs: b
         "host memory": f"{gibibytes(need.host)} a machine, DeepSpeed's estimate" if need.host else None,
         f"fits {where}": answer,
     }
+
+
+def _what_would_fit(remedies: Remedies, room: float) -> str:
+    """The remedies that suffice, each alone."""
+    enough = [(name, need) for name, need in remedies if need.total <= room]
+    named = "; ".join(f"{name}: {gibibytes(need.total)}" for name, need in enough or remedies)
+    return f"what would fit: {named}" if enough else f"none of these alone would do: {named}"
 
 
 def generation_facts(config: SampleConfig | EvaluateConfig) -> Facts:
@@ -210,23 +228,24 @@ def training_facts(arguments: Any, model_args: Any, config: Any, launch: Launch,
     model, checkpointing = found[0], bool(config.gradient_checkpointing)
     shared, packed, reference = _layout(config, model_args, pairs)
     loads_reference = reference and not adapter and not _precomputes(config, run, load)
-    width, weight_width = _widths(config, model_args)
+    width, weight_width = _widths(config, model_args, launch)
     length = config.max_length or model.positions
-    need = memory.training(
-        model,
-        launch,
-        tokens=size[0] * (2 if pairs else 1) * length,
-        width=width,
-        weight_width=weight_width,
-        checkpointing=checkpointing,
-        packed=packed,
-        reference=loads_reference,
-        on_gpu=not on_cpu,
-        lean=pairs,
-        adapter=adapter,
-    )
+    shape: dict[str, Any] = {
+        "tokens": size[0] * (2 if pairs else 1) * length,
+        "width": width,
+        "weight_width": weight_width,
+        "checkpointing": checkpointing,
+        "packed": packed,
+        "reference": loads_reference,
+        "on_gpu": not on_cpu,
+        "lean": pairs,
+        "adapter": adapter,
+        "moments": work.moment_bytes(config.optim),
+    }
+    need = memory.training(model, launch, **shape)
     card = None if on_cpu else GPUS[arguments.gpu]
-    facts |= fit_facts(need, card, arguments.gpu, launch.processes, pairs)
+    remedies = _remedies(model, launch, shape, size[0], mixed_precision(config))
+    facts |= fit_facts(need, card, arguments.gpu, launch.processes, pairs, remedies)
     facts["memory assumes"] = _assumptions(pairs, size[0], length, checkpointing, loads_reference, reference)
     if run and load:
         each = load.tokens(pairs, shared, config.max_length)
@@ -291,11 +310,37 @@ def _precomputes(config: Any, run: work.Steps | None, load: Workload | None) -> 
     return config.max_steps < 1 or not (run and load) or run.rows >= load.rows
 
 
-def _widths(config: Any, model_args: Any) -> tuple[int, int]:
+def _widths(config: Any, model_args: Any, launch: Launch) -> tuple[int, int]:
     """Bytes of a number in the forward pass, and of a weight as it is loaded."""
-    half = config.bf16 or config.fp16
-    weights = 2 if model_args.dtype in ("bfloat16", "float16") or (model_args.dtype in (None, "auto") and half) else 4
-    return (2 if half or weights == 2 else 4), weights
+    weights = 4 if training_dtype(model_args, config, launch.engine) == "float32" else 2
+    return (2 if mixed_precision(config) in HALF else weights), weights
+
+
+def _remedies(model: Architecture, launch: Launch, shape: dict[str, Any], micro_batch: int, mixed: str) -> Remedies:
+    """What could be changed in a run that doesn't fit.
+
+    Args:
+        model: The policy.
+        launch: The launcher.
+        shape: The keyword arguments of `memory.training`.
+        micro_batch: Rows of it.
+        mixed: What the run computes in.
+    """
+    found: list[tuple[str, Launch, dict[str, Any]]] = []
+    if micro_batch > 1:
+        found.append(("per_device_train_batch_size: 1", launch, {"tokens": shape["tokens"] // micro_batch}))
+    if shape["adapter"] is None:
+        lora = {"adapter": Adapter(16, "all-linear"), "weight_width": 2, "reference": False}
+        found.append(("LoRA (use_peft: true, lora_target_modules: all-linear, dtype: bfloat16)", launch, lora))
+    if shape["moments"] > 2:
+        found.append(("8-bit Adam (optim: adamw_bnb_8bit)", launch, {"moments": 2}))
+    if launch.engine == "deepspeed" and not launch.offload_optimizer:
+        found.append(("offload_optimizer_device: cpu", replace(launch, offload_optimizer=True), {}))
+    if shape["on_gpu"] and mixed in HALF:
+        cards = max(4, launch.processes * (2 if launch.zero_stage == 3 else 1))
+        zero3 = replace(launch, processes=cards, machines=-(-cards // 8), engine="deepspeed", zero_stage=3)
+        found.append((f"ZeRO-3 on {cards} cards (accelerate_configs/zero3.yaml)", zero3, {"weight_width": 2}))
+    return [(name, memory.training(model, where, **(shape | changes))) for name, where, changes in found]
 
 
 def _assumptions(pairs: bool, size: int, length: int, checkpointing: bool, loads: bool, reads: bool) -> str:
@@ -332,14 +377,15 @@ def _measured_teraflops() -> float:
 def _disk(model: Architecture, adapter: Adapter | None, config: Any, run: work.Steps | None, launch: Launch) -> str:
     """The model, and the checkpoints that are kept."""
     trained = adapter.trained(model) if adapter else model.parameters
-    width = 4 if adapter or (launch.engine == "fsdp") else 2 if config.bf16 else 4
+    width = 2 if launch.engine == "deepspeed" and mixed_precision(config) in HALF and not adapter else 4
     saved = width * trained
     if config.save_strategy == "no":
         return f"{gibibytes(saved)}, the model"
     every = config.save_steps if config.save_strategy == "steps" else None
     made = math.ceil(run.steps / every) if run and every and every >= 1 else math.ceil(config.num_train_epochs)
     kept = min(made, config.save_total_limit or made)
-    each = work.checkpoint_bytes(trained, saved, config.save_only_model)
+    kept_apart = launch.engine == "deepspeed"
+    each = work.checkpoint_bytes(trained, saved, config.save_only_model, kept_apart, work.moment_bytes(config.optim))
     # one more while the next is written and the oldest not yet removed
     most = saved + each * (kept + (1 if made > kept else 0))
     return f"{gibibytes(most)} at the most: the model and {kept} of {made} checkpoints of {gibibytes(each)}"

@@ -130,37 +130,40 @@ def head(model: Architecture, tokens: int, on_gpu: bool, lean: bool) -> int:
     return 4 * (tile + model.embedding)
 
 
-def states(model: Architecture, launch: Launch, width: int, master: bool, adapter: Adapter | None) -> tuple[int, int]:
-    """Weights, gradients and optimizer states of AdamW: (bytes of a process, bytes of a machine's own memory).
+def states(
+    model: Architecture, launch: Launch, weight_width: int, width: int, adapter: Adapter | None = None, moments: int = 8
+) -> tuple[int, int]:
+    """Weights, gradients and optimizer states: (bytes of a process, bytes of a machine's own memory).
 
-    Under DeepSpeed its own estimator says so, for what is trained. Otherwise, with n processes and P parameters:
+    What is trained is float32, or has float32 copies (`bmc.precision`). Under DeepSpeed its own estimator says what
+    that takes, with 8 bytes of optimizer states a parameter. Otherwise, with n processes, P trained parameters and m
+    bytes of optimizer states a parameter:
 
-    - FSDP2: (4 + 4 + 8) · P/n, since accelerate makes float32 of what is trained, and two layers gathered at b bytes;
-    - DDP: (b + b + 2b) · P, and b · P of buckets; a single process has no buckets.
+    - FSDP2: (4 + 4 + m) · P/n, and two layers gathered at b bytes;
+    - DDP: (4 + 4 + m) · P, and 4P of buckets; a single process has no buckets.
 
     Frozen weights are sharded by ZeRO-3 and FSDP2, unless they are quantised, and nothing else is kept of them.
 
     Args:
         model: The policy.
         launch: The launcher.
-        width: b of the weights.
-        master: Whether the engine keeps float32 copies of what is trained, as in mixed precision.
+        weight_width: Bytes of a frozen weight.
+        width: b of the forward pass.
         adapter: LoRA; None trains everything.
+        moments: m.
     """
     trained = adapter.trained(model) if adapter else model.parameters
     frozen, host = 0, 0
     if adapter:
-        frozen = adapter.frozen_bytes(model, width)
+        frozen = adapter.frozen_bytes(model, weight_width)
         frozen = frozen if adapter.bits else frozen // launch.shards
     if launch.engine == "deepspeed":
         host, device = _deepspeed(trained, model.embedding, launch)
-        return frozen + device, host
+        saved = 0 if launch.offload_optimizer else (8 - moments) * trained // launch.processes
+        return frozen + device - saved, host
     if launch.engine == "fsdp":
-        each = (16 if master or width == 4 else 4 * width) * trained // launch.processes
-        return frozen + each + 2 * model.layer * width, 0
-    if adapter:
-        width = 4  # PEFT keeps adapters in float32
-    return frozen + (5 if launch.engine == "ddp" else 4) * width * trained, 0
+        return frozen + (8 + moments) * trained // launch.processes + 2 * model.layer * width, 0
+    return frozen + (8 + moments + (4 if launch.engine == "ddp" else 0)) * trained, 0
 
 
 def _deepspeed(parameters: int, largest: int, launch: Launch) -> tuple[int, int]:
@@ -192,6 +195,7 @@ def training(
     on_gpu: bool,
     lean: bool = True,
     adapter: Adapter | None = None,
+    moments: int = 8,
 ) -> Memory:
     """The peak of one process within a step, when earlier micro-batches' gradients and all activations are there.
 
@@ -200,15 +204,16 @@ def training(
         launch: The launcher.
         tokens: N, of a micro-batch.
         width: b of the forward pass.
-        weight_width: b of the weights.
+        weight_width: Bytes of a weight as it is loaded.
         checkpointing: Whether layers are computed again in the backward pass.
         packed: Whether attention goes by trees.
         reference: Whether a reference model is in memory besides.
         on_gpu: Whether it is a GPU's memory.
         lean: As in `head`.
         adapter: LoRA, if there is one.
+        moments: Bytes of optimizer states for each trained parameter.
     """
-    own, host = states(model, launch, weight_width, width == 2, adapter)
+    own, host = states(model, launch, weight_width, width, adapter, moments)
     casts = model.parameters * width if width < weight_width and launch.engine in ("none", "ddp") else 0
     return Memory(
         own + casts,

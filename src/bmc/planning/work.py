@@ -79,10 +79,24 @@ def bridging_dollars(price: Price, rows: int, prompt: float, response: float, te
     return rows * (read * price.input + response * price.output) / 1e6
 
 
-def checkpoint_bytes(trained: int, saved: int, only_model: bool) -> int:
-    """A checkpoint: the weights that are saved, and float32 copies with AdamW's two states (12 bytes) of what is
-    trained."""
-    return saved + (0 if only_model else 12 * trained)
+def moment_bytes(optim: str) -> int:
+    """Look up the bytes of optimizer states that a name of transformers' `optim` keeps for each trained parameter.
+
+    Adam has two float32 numbers, in 8 bits one byte each; Lion one; Adafactor a row and a column of each matrix.
+    """
+    name = str(getattr(optim, "value", optim))
+    if "adafactor" in name or name == "sgd":
+        return 0
+    short = "8bit" in name
+    if "lion" in name or "rmsprop" in name:
+        return 1 if short else 4
+    return 2 if short else 8
+
+
+def checkpoint_bytes(trained: int, saved: int, only_model: bool, copies: bool, moments: int) -> int:
+    """Add up a checkpoint: the saved weights, the optimizer's states of what is trained, and float32 copies of it where
+    the engine keeps them apart from the weights."""
+    return saved + (0 if only_model else (moments + (4 if copies else 0)) * trained)
 
 
 def duration(seconds: float) -> str:

@@ -110,6 +110,10 @@ def score(model: Any, predictors: Tensor, labels: Tensor, **arguments: Any) -> T
             int64 (2, U).
         labels: The tokens; int64 (U,).
         arguments: Of the model's forward.
+
+    Raises:
+        TypeError: The model's wrapper rounds log-probs to less than float32. Σ log π is hundreds of nats, of which
+            bfloat16 keeps 8 bits.
     """
     theirs, triton = trl.trainer.utils._ChunkedLogProbFunction, trl.trainer.utils._use_triton(labels.device)
     kernel = _Recording(theirs if triton else TokenLogProbs)
@@ -117,6 +121,8 @@ def score(model: Any, predictors: Tensor, labels: Tensor, **arguments: Any) -> T
         outputs = model(
             **arguments, predictors=predictors, shift_labels=labels[None], use_cache=False, fused_lm_head=True
         )
+    if _wide(outputs.log_probs.dtype) != outputs.log_probs.dtype:
+        raise TypeError(f"log-probs must be float32 or more, the model returned {outputs.log_probs.dtype}")
     means = None if outputs.mean_logits is None else outputs.mean_logits[0]
     return TokenScores(
         outputs.log_probs[0], outputs.entropy[0], means, outputs.is_top1[0], outputs.aux_loss, kernel.head

@@ -22,6 +22,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_config_model_id, use_adapter
 
 from ..errors import fail
+from ..precision import train_whole_in_float32
 from ..steady import SteadyTraining
 from ..training_config import BMCConfig
 from .attention import TREE_ATTENTION, attention_arguments, causal_lm, obstacle, use_tree_attention
@@ -82,6 +83,8 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
             ref_model, args.precompute_ref_log_probs = None, True  # DPOTrainer then loads none; see below
         if args.precompute_ref_log_probs is None:
             args.precompute_ref_log_probs = _sees_all(args, train_dataset, eval_dataset)
+        if kwargs.get("peft_config") is None and kwargs.get("quantization_config") is None:
+            train_whole_in_float32(model, args)
         if data_collator is None:
             processing_class = processing_class or _tokenizer_of(model, args)
             data_collator = DataCollatorForBMC(  # whether it shares prefixes is known when the model is

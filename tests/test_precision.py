@@ -1,0 +1,197 @@
+"""What trained weights are loaded in, under each launcher; and that nothing is trained in 16 bits alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+
+import bmc
+from bmc.errors import Faults
+from bmc.planning.facts import training_facts
+from bmc.planning.hardware import Launch, read_launch
+from bmc.precision import keep_outputs, weights_dtype
+from bmc.training import open_run, parse_training, trainer_arguments
+from bmc.training_config import BMCConfig, PreferenceArguments
+
+ROOT = Path(__file__).parents[1]
+FAULT = None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "engine", "mixed", "frozen", "loaded"),
+    [
+        (None, "none", "bf16", False, "float32"), (None, "ddp", "no", False, "float32"),
+        (None, "fsdp", "bf16", False, "float32"), (None, "none", "bf16", True, "float32"),
+        ("float32", "ddp", "bf16", False, "float32"), ("auto", "none", "bf16", False, "float32"),
+        ("bfloat16", "none", "bf16", False, FAULT), ("bfloat16", "ddp", "no", False, FAULT),
+        ("float16", "none", "fp16", False, FAULT), ("float16", "ddp", "bf16", False, FAULT),
+        ("bfloat16", "fsdp", "no", False, FAULT), ("bfloat16", "deepspeed", "no", False, FAULT),
+        ("bfloat16", "fsdp", "bf16", False, "bfloat16"), ("auto", "fsdp", "bf16", False, "auto"),
+        ("bfloat16", "none", "bf16", True, "bfloat16"), ("auto", "ddp", "no", True, "auto"),
+        ("float16", "none", "fp16", True, "float16"),
+        # DeepSpeed casts whatever it is given, and keeps copies of it in float32
+        (None, "deepspeed", "bf16", False, "bfloat16"), ("float32", "deepspeed", "bf16", False, "bfloat16"),
+        ("bfloat16", "deepspeed", "fp16", False, "float16"), (None, "deepspeed", "no", False, "float32"),
+    ],
+)  # fmt: skip
+def test_what_weights_are_loaded_in(dtype: Any, engine: Any, mixed: str, frozen: bool, loaded: str | None) -> None:
+    if loaded is not None:
+        assert weights_dtype(dtype, engine, mixed, frozen) == loaded
+        return
+    with pytest.raises(Faults) as caught:
+        weights_dtype(dtype, engine, mixed, frozen)
+    assert str(caught.value).startswith(f"dtype: {dtype} weights without float32 copies hardly train")
+    assert "write dtype: float32" in str(caught.value)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, model_dir: Path) -> Path:
+    rows = [{"prompt": f"{i} + 2?", "chosen": f"It is {i + 2}", "rejected": f"It is {i}"} for i in range(4)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "model_name_or_path": str(model_dir), "dataset_mixture": {"datasets": [{"id": str(tmp_path / "pairs.jsonl")}]},
+        "output_dir": str(tmp_path / "run"), "report_to": "none", "use_cpu": True, "bf16": True, "max_steps": 1,
+        "per_device_train_batch_size": 4, "save_strategy": "no", "gradient_checkpointing": False,
+    }  # fmt: skip
+    (tmp_path / "preference.yaml").write_text(json.dumps(settings))
+    return tmp_path / "preference.yaml"
+
+
+def test_the_fault_comes_before_anything_is_written_and_in_a_dry_run_too(recipe: Path, tmp_path: Path) -> None:
+    said = []
+    for flags in ([], ["--dry_run"]):
+        command = [
+            sys.executable,
+            str(ROOT / "scripts/preference.py"),
+            str(recipe),
+            "--torch_dtype",
+            "bfloat16",
+            *flags,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        said.append(done.stderr.splitlines()[-1])
+    assert said[0] == said[1]
+    assert said[0].startswith("dtype: bfloat16 weights without float32 copies hardly train")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "loaded"),
+    [([], torch.float32), (["--dtype", "null"], torch.float32), (["--dtype", "auto"], torch.float32)],
+)
+def test_a_recipe_without_a_dtype_trains_float32(
+    recipe: Path, model_dir: Path, tmp_path: Path, keys: list[str], loaded: torch.dtype
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
+    AutoTokenizer.from_pretrained(model_dir).save_pretrained(tmp_path / "half")
+    argv = [str(recipe), "--model_name_or_path", str(tmp_path / "half"), *keys]
+    arguments, model_args, config = parse_training(argv, PreferenceArguments, BMCConfig, "")
+    tokenizer, train, _ = open_run(arguments, model_args, config, ("prompt", "chosen", "rejected"))
+    given = trainer_arguments(model_args, config)
+    trainer: Any = bmc.BMCTrainer(args=config, train_dataset=train, processing_class=tokenizer, **given)
+    assert {weight.dtype for weight in trainer.model.parameters()} == {loaded}
+
+
+def test_modules_beside_an_adapter_are_trained_in_float32(recipe: Path) -> None:
+    argv = ["--use_peft", "--dtype", "bfloat16", "--lora_modules_to_save", "[lm_head]"]
+    arguments, model_args, config = parse_training([str(recipe), *argv], PreferenceArguments, BMCConfig, "")
+    tokenizer, train, _ = open_run(arguments, model_args, config, ("prompt", "chosen", "rejected"))
+    given = trainer_arguments(model_args, config)
+    trainer: Any = bmc.BMCTrainer(args=config, train_dataset=train, processing_class=tokenizer, **given)
+    trained = {name: weight.dtype for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    assert any("lm_head" in name for name in trained)
+    assert set(trained.values()) == {torch.float32}
+    assert {weight.dtype for weight in trainer.model.parameters() if not weight.requires_grad} == {torch.bfloat16}
+    trainer.train()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_from_python_a_16_bit_model_is_trained_in_float32_with_a_warning(
+    named: bool, model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = str(model_dir) if named else AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)
+    config = BMCConfig(
+        output_dir=str(tmp_path), use_cpu=True, report_to="none", precompute_ref_log_probs=False,
+        model_init_kwargs={"dtype": "bfloat16"} if named else None,
+    )  # fmt: skip
+    rows = Dataset.from_list([{"prompt": "1 + 1?", "chosen": "2", "rejected": "3"}])
+    tokenizer = None if named else AutoTokenizer.from_pretrained(model_dir)
+    trainer: Any = bmc.BMCTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer)
+    assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
+    assert {weight.dtype for weight in trainer.ref_model.parameters()} == {torch.float32}
+    assert caplog.text.count("16-bit weights would lose small updates") == 1
+
+
+def test_log_probs_below_float32_are_refused(model_dir: Path, tmp_path: Path) -> None:
+    config = BMCConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", bf16=False, max_steps=1)
+    rows = Dataset.from_list([{"prompt": "1 + 1?", "chosen": "2", "rejected": "3"}])
+    trainer: Any = bmc.BMCTrainer(model=str(model_dir), args=config, train_dataset=rows)
+
+    def rounded(module: Any, args: Any, output: Any) -> Any:
+        output.log_probs = output.log_probs.bfloat16()
+        return output
+
+    trainer.model.register_forward_hook(rounded)
+    with pytest.raises(TypeError, match="log-probs must be float32 or more, the model returned"):
+        trainer.train()
+
+
+def test_fsdp_rounds_no_result_and_no_gradient() -> None:
+    from torch.distributed.fsdp import MixedPrecision, MixedPrecisionPolicy
+
+    half = torch.bfloat16
+    two = keep_outputs(MixedPrecisionPolicy(param_dtype=half, reduce_dtype=half, output_dtype=half))
+    assert (two.param_dtype, two.reduce_dtype, two.output_dtype) == (half, torch.float32, None)
+    one = keep_outputs(MixedPrecision(param_dtype=half, reduce_dtype=half, buffer_dtype=half))
+    assert (one.param_dtype, one.reduce_dtype, one.buffer_dtype) == (half, torch.float32, torch.float32)
+
+
+def test_the_recipes_precision_is_stronger_than_the_launchers(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    _, _, config = parse_training([str(recipe), "--bf16", "false"], PreferenceArguments, BMCConfig, "")
+    assert config.mixed_precision == "no"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    _, _, config = parse_training([str(recipe)], PreferenceArguments, BMCConfig, "")
+    assert config.mixed_precision == "bf16"
+
+
+def planned(recipe: str, launch: Launch, *argv: str) -> dict[str, Any]:
+    arguments, model_args, config = parse_training([recipe, *argv, "--dry_run"], PreferenceArguments, BMCConfig, "")
+    return training_facts(arguments, model_args, config, launch, False)
+
+
+def test_an_8b_model_does_not_fit_one_card_and_the_plan_says_what_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """8.03 B parameters: 16 bytes each are 119.7 GiB, and their bf16 copies under autocast 15.0."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    recipe = "recipes/llama3-8b/ultrafeedback/dpo_bmc.yaml"
+    found = planned(recipe, Launch())
+    assert f"= {8_030_261_248 * 18 / 2**30:.1f} weights, gradients, optimizer" in found["memory a process"]
+    answer = found["fits one A800-80GB"]
+    assert answer.startswith("NO, ")
+    assert "LoRA (use_peft: true, lora_target_modules: all-linear, dtype: bfloat16)" in answer
+    assert "ZeRO-3 on 4 cards" in answer
+    assert "8-bit Adam" not in answer  # 8.03 B × 12 bytes are 89.7 GiB
+    roomy = planned(recipe, Launch(), "--gpu", "H200-141GB")["fits one H200-141GB"]
+    assert "8-bit Adam (optim: adamw_bnb_8bit)" in roomy
+    assert planned(recipe, Launch(), "--optim", "adamw_bnb_8bit", "--gpu", "H200-141GB")[
+        "fits one H200-141GB"
+    ].startswith("yes")
+    lora = ["--use_peft", "--lora_target_modules", "all-linear", "--dtype", "bfloat16"]
+    assert planned(recipe, Launch(), *lora)["fits one A800-80GB"].startswith("yes")
+    ddp = planned(recipe, read_launch("recipes/accelerate_configs/ddp.yaml"))
+    assert f"= {8_030_261_248 * 22 / 2**30:.1f} weights, gradients, optimizer" in ddp["memory a process"]
