@@ -5,12 +5,13 @@
 `JOBS.json` is a list of `{name, argv, …}`. Each runs in a fork of this process, which has imported what takes seconds.
 What it prints goes to NAME.RANK.log beside the list, what is observed to NAME.RANK.jsonl, its exit code to
 NAME.RANK.code. A job may have `kill_at` (SIGKILL when so many steps are done), `term_at` ([steps, rank], where a
-SIGTERM comes), `tear` (a file to be cut short before it starts) and `nan_at` ([steps, rank], where the loss is no
-number).
+SIGTERM comes), `term_reference_at` (likewise, in batches of the reference pass), `tear` (a file to be cut short before
+it starts) and `nan_at` ([steps, rank], where the loss is no number).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import runpy
@@ -62,6 +63,7 @@ def observe(job: dict[str, Any], say: Any) -> None:
     import torch
     from transformers import Trainer, TrainerCallback
 
+    from bmc.preference.trainer import BMCTrainer
     from bmc.steady import SteadyTraining
 
     class Watch(TrainerCallback):
@@ -90,6 +92,14 @@ def observe(job: dict[str, Any], say: Any) -> None:
         loss = stepped(self, *args, **kwargs)
         return loss * float("nan") if [self.state.global_step, RANK] == job.get("nan_at") else loss
 
+    batches, reference = itertools.count(1), BMCTrainer._reference_logps
+
+    def reference_batch(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if [next(batches), RANK] == job.get("term_reference_at"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return reference(self, *args, **kwargs)
+
+    BMCTrainer._reference_logps = reference_batch  # type: ignore[method-assign]
     Trainer.__init__, Trainer.training_step, SteadyTraining.training_step = start, step, our_step  # type: ignore
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -114,9 +115,10 @@ def launch(data: Path, engine: str, *jobs: dict[str, Any]) -> Runs:
         output = folder / job.setdefault("output", job["name"])
         if job.pop("half", False):
             job["keys"] = ["--model_name_or_path", str(data / "half"), *job["keys"]]
-        cache = ["--reference_cache", str(folder / "reference")] if stage == "preference" else []
+        cache = folder / job.pop("cache", "reference")
+        own = ["--reference_cache", str(cache)] if stage == "preference" else []
         job["argv"] = [
-            str(ROOT / f"scripts/{stage}.py"), str(data / f"{stage}.yaml"), "--output_dir", str(output), *cache, *keys,
+            str(ROOT / f"scripts/{stage}.py"), str(data / f"{stage}.yaml"), "--output_dir", str(output), *own, *keys,
             "--per_device_train_batch_size", str(half), "--per_device_eval_batch_size", str(half), *job.pop("keys", []),
         ]  # fmt: skip
     (folder / "jobs.json").write_text(json.dumps(jobs))
@@ -183,6 +185,8 @@ def ddp(data: Path) -> Runs:
         {"name": "torn", "tear": torn, "keys": often},
         {"name": "nan", "nan_at": [3, 1]},
         {"name": "preempted", "term_at": [4, 1]},
+        {"name": "early", "term_reference_at": [2, 1], "cache": "early_reference"},
+        {"name": "early_again", "output": "early", "cache": "early_reference"},
         *map(dict, MIXED),
     )  # fmt: skip
 
@@ -325,6 +329,19 @@ def test_a_sigterm_that_reaches_one_process_has_both_save_and_leave(ddp: Runs) -
     said = f"stopped by SIGTERM after step 5: {ddp.folder}/preempted/checkpoint-5; the same command goes on"
     assert [ddp.log("preempted", rank).count(said) for rank in (0, 1)] == [1, 0]
     assert flaw(ddp.folder / "preempted/checkpoint-5") is None
+
+
+@pytest.mark.slow
+def test_a_sigterm_in_the_reference_pass_has_both_keep_their_work_and_leave(ddp: Runs) -> None:
+    """36 sequences by 4 in each of two processes: two batches of each are kept, and three follow (the ninth twice)."""
+    assert ddp.codes("early") == [75, 75], ddp.log("early", 1)
+    said = "stopped by SIGTERM; the same command goes on where it was"
+    assert [ddp.log("early", rank).count(said) for rank in (0, 1)] == [1, 0]
+    assert ddp.codes("early_again") == [0, 0]
+    (folder,) = (ddp.folder / "early_reference").iterdir()
+    sizes = sorted(len(pa.ipc.open_file(path).read_all()) for path in folder.glob("*.arrow"))
+    assert sizes == [8, 8, 12, 12]
+    assert ddp.curve("early", "loss") == ddp.curve("preference", "loss")
 
 
 @pytest.mark.slow

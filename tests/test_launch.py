@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ RECIPE = "recipes/llama2-7b/qa/dpo_bmc.yaml"
 # Stand-ins that write down how they were called, `|` between the words. `python` is called by the job itself.
 FAKES = {
     "python": 'printf "%s|" python "$@" >> "$CALLS"; echo >> "$CALLS"\n'
-    '[ "$1" = -m ] && exit "${RANK_STATUS:-0}"\ncase "$*" in *--dry_run*) exit "${PLAN_STATUS:-0}";; esac',
+    'case "$*" in *--dry_run*) exit "${PLAN_STATUS:-0}";; esac\nexit "${RANK_STATUS:-0}"',
     "sbatch": 'printf "%s|" sbatch "$@" >> "$CALLS"; echo >> "$CALLS"',
     "scontrol": 'if [ "$1" = requeue ]; then echo "requeue $2" >> "$CALLS"; else printf "node07\\nnode08\\n"; fi',
     # runs its command once on each machine, as srun does with a task a machine, and ends with the worst status
@@ -98,12 +99,20 @@ def test_data_stages_are_one_process(calls: Path) -> None:
     assert (status, said) == (0, ["python|scripts/bridge.py|b.yaml|--limit|3|"])
 
 
-def test_a_preempted_job_is_queued_again_and_a_failed_one_is_not(calls: Path) -> None:
+def test_the_signal_comes_early_enough_for_a_step_and_a_large_checkpoint() -> None:
+    """110 GB (8 B parameters: 2 + 12 bytes each) in 600 s, and a step of two minutes."""
+    lead = re.search(r"^#SBATCH --signal=TERM@(\d+)$", (ROOT / "recipes/launch.slurm").read_text(), re.MULTILINE)
+    assert lead is not None
+    assert int(lead[1]) >= 600 + 120
+
+
+@pytest.mark.parametrize("stage", ["preference", "evaluate", "bridge"])
+def test_a_preempted_job_is_queued_again_and_a_failed_one_is_not(calls: Path, stage: str) -> None:
     environment = JOB | {"BMC_CHECKED": "1"}
-    status, said = launch(calls, "preference", RECIPE, RANK_STATUS="75", **environment)
+    status, said = launch(calls, stage, RECIPE, RANK_STATUS="75", **environment)
     assert (status, said[-1]) == (75, "requeue 123456")
     calls.unlink()
-    status, said = launch(calls, "preference", RECIPE, RANK_STATUS="1", **environment)
+    status, said = launch(calls, stage, RECIPE, RANK_STATUS="1", **environment)
     assert status == 1
     assert not any("requeue" in line for line in said)
 
@@ -120,6 +129,7 @@ def save(*_):
     sys.exit(75)
 if sys.argv[1] == "train":
     signal.signal(signal.SIGTERM, save)
+if sys.argv[1] in ("train", "starts"):
     pathlib.Path(sys.argv[2], os.environ.get("RANK", "0")).touch()
     time.sleep(120)
 sys.exit(int(sys.argv[1]) if os.environ.get("RANK", "0") == "1" else 0)
@@ -152,6 +162,18 @@ def test_a_rank_that_fails_decides_the_status(rank: list[str]) -> None:
 @pytest.mark.slow
 def test_a_preempted_run_saves_in_its_own_time_and_asks_to_be_started_again(rank: list[str], tmp_path: Path) -> None:
     running = subprocess.Popen([*rank, "train", str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if {"0", "1"} <= {path.name for path in tmp_path.iterdir()}:
+            break
+        time.sleep(0.2)
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=60)
+    assert running.returncode == 75
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_still_starting_when_it_is_preempted_is_started_again(rank: list[str], tmp_path: Path) -> None:
+    running = subprocess.Popen([*rank, "starts", str(tmp_path)], stderr=subprocess.PIPE, text=True)
     for _ in range(600):
         if {"0", "1"} <= {path.name for path in tmp_path.iterdir()}:
             break

@@ -9,10 +9,12 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,10 +35,18 @@ LOST = (
 _STARTED = time.monotonic()
 
 
+class Preempted(SystemExit):
+    """SIGTERM ended a stage that the same command goes on with; the exit status is `PREEMPTED`."""
+
+    def __init__(self) -> None:
+        super().__init__(PREEMPTED)
+
+
 def stage(main: Callable[[], None]) -> None:
     """Runs a script: faults go to stderr, one a line, with exit status 2; anything else keeps its traceback and 1.
 
-    Of several processes one says what all have found, and none speaks that has only lost another.
+    Of several processes one says what all have found, and none speaks that has only lost another. SIGTERM ends a stage
+    with `PREEMPTED`, wherever it is: what it has written is whole, and the same command goes on from there.
     """
     level = logging.INFO if is_main_process() else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
@@ -46,7 +56,8 @@ def stage(main: Callable[[], None]) -> None:
     alone = processes() == 1
     status: Any = 0
     try:
-        main()
+        with on_sigterm(partial(_leave, os.getpid())):
+            main()
     except Faults as error:
         if not is_main_process():
             _wait_for_the_launcher()
@@ -55,6 +66,11 @@ def stage(main: Callable[[], None]) -> None:
         status = FAULT
     except KeyboardInterrupt:
         status = 130
+    except Preempted as end:
+        if is_main_process():
+            _end_progress()
+            print("stopped by SIGTERM; the same command goes on where it was", file=sys.stderr)
+        status = end.code
     except SystemExit as end:
         status = end.code
     except Exception as error:
@@ -72,6 +88,26 @@ def stage(main: Callable[[], None]) -> None:
         os._exit(status)
     if status:
         raise SystemExit(status)
+
+
+@contextlib.contextmanager
+def on_sigterm(handler: Callable[..., None]) -> Iterator[None]:
+    """Handle SIGTERM by `handler`, in the main thread; no other one may set it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(process: int, *_: Any) -> None:
+    if os.getpid() != process:  # a worker that was forked from it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    raise Preempted
 
 
 def _wait_for_the_launcher() -> None:

@@ -29,6 +29,13 @@ from .precision import HALF, keep_outputs, mixed_precision, train_in_float32
 from .runtime import write_json
 
 
+def came_to_any(here: bool, accelerator: Any) -> bool:
+    """Tell whether a signal came to any process; it reaches them at different steps. All processes ask together."""
+    if accelerator.num_processes == 1:
+        return here
+    return bool(accelerator.reduce(torch.tensor(float(here), device=accelerator.device)) > 0)
+
+
 class SteadyTraining(Trainer):
     """Mixin before a trainer class.
 
@@ -304,10 +311,7 @@ class _Watch(TrainerCallback):
         self.terminated = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        terminated = self.terminated
-        if args.world_size > 1:  # the signal reaches processes at different steps
-            terminated = bool(self.trainer.accelerator.reduce(torch.tensor(float(terminated), device=args.device)) > 0)
-        if terminated:
+        if came_to_any(self.terminated, self.trainer.accelerator):
             self.trainer.preempted = control.should_save = control.should_training_stop = True
 
     def on_train_end(self, *_: Any, **__: Any) -> None:

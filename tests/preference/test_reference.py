@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 import torch
+from accelerate import Accelerator
 from datasets import Dataset
 
 import bmc
+from bmc.errors import Faults
 from bmc.preference import reference
 
 PAIRS = [
@@ -212,3 +215,29 @@ def test_a_streamed_data_set_has_its_reference_run_with_it(make, model_dir, tmp_
     trainer = bmc.BMCTrainer(str(model_dir), args=args, train_dataset=Dataset.from_list(PAIRS).to_iterable_dataset())
     assert trainer.ref_model is not None
     trainer.train()
+
+
+def test_the_digest_ignores_what_lies_past_the_end_of_a_shared_out_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """7 numbers over 3 processes are parts of 3, the last with 2 of anything; over 6 they are parts of 2, one all of it."""
+
+    def parts(size: int, ranks: int) -> list[list[float]]:
+        found = []
+        for rank in range(ranks):
+            start = rank * size
+            part = torch.tensor([float(i) if i < 7 else 1e9 * i for i in range(start, start + size)])
+            monkeypatch.setattr(torch.distributed, "get_rank", lambda group, rank=rank: rank)
+            weight = SimpleNamespace(ds_tensor=part, ds_numel=7, ds_process_group=None)
+            found.append(reference._without_padding(weight).tolist())
+        return found
+
+    assert parts(3, 3) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert parts(2, 6) == [[0, 1], [2, 3], [4, 5], [6], [], []]
+
+
+def test_a_disk_that_is_not_shared_is_told_before_the_pass(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "SHARED_SECONDS", 0)
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda self: 2))
+    monkeypatch.setattr(reference, "gather_object", lambda seen: [*seen, False])  # the other one sees nothing
+    with pytest.raises(Faults, match=r"^reference_cache: .* lacks what other processes wrote; give a disk that all"):
+        make()
+    assert Counting.computed == 0

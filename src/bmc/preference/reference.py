@@ -27,13 +27,16 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object, is_peft_model, send_to_device, tqdm
 from torch import Tensor
 
-from ..errors import fail
+from ..errors import Faults, fail
+from ..runtime import Preempted, on_sigterm
+from ..steady import came_to_any
 from .batching import REF_COLUMNS, Batch
 from .diff import RESPONSES
 
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 60  # the most work that a killed run loses
+SHARED_SECONDS = 10  # until a new file is seen on a network's disk
 SCHEMA = pa.schema([("key", pa.binary(16)), ("logps", pa.list_(pa.float32()))])
 
 
@@ -65,8 +68,18 @@ def _weights(model: Any) -> Iterator[Tensor]:
     saved = model.state_dict().keys()
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if name in saved and not (adapter and tensor.requires_grad):
-            local = getattr(tensor, "ds_tensor", tensor)  # ZeRO-3
-            yield local.to_local() if hasattr(local, "to_local") else local  # FSDP2
+            if hasattr(tensor, "ds_tensor"):  # ZeRO-3
+                yield _without_padding(tensor)
+            else:
+                yield tensor.to_local() if hasattr(tensor, "to_local") else tensor  # FSDP2
+
+
+def _without_padding(weight: Any) -> Tensor:
+    """This process's part of a weight that ZeRO-3 shares out in equal parts; the last ones may lie past its end, where
+    memory holds anything."""
+    part = weight.ds_tensor
+    start = part.numel() * torch.distributed.get_rank(weight.ds_process_group)
+    return part[: max(weight.ds_numel - start, 0)]
 
 
 def sequence_key(prompt: list[int], response: list[int], max_length: int | None) -> bytes:
@@ -132,7 +145,8 @@ def add_reference_logps(
         name: What to call the data set in the progress bar.
 
     Raises:
-        Faults: A process can't see what the others have written.
+        Faults: A process can't see what the others write.
+        Preempted: SIGTERM came. What was computed until then is kept.
     """
     keys, lengths = [], []
     for row in dataset.select_columns(["prompt_ids", *RESPONSES]):
@@ -140,17 +154,45 @@ def add_reference_logps(
         lengths.append(sum(map(len, row.values())))
     missing = broadcast_object_list([_missing(keys, lengths, cache)])[0]
     if missing:
+        _check_shared(cache.folder, accelerator)
         _compute(dataset, missing, cache, forward, collator, accelerator, 2 * batch_size, name)
         accelerator.wait_for_everyone()
     table = cache.table()
     place = {key: index for index, key in enumerate(table["key"].to_pylist())}
     if any(key not in place for pair in keys for key in pair):
-        raise fail("reference_cache", f"{cache.folder} lacks what other processes wrote; give a disk that all share")
+        raise _not_shared(cache.folder)
     columns = {
         column: table["logps"].take(pa.array([place[pair[side]] for pair in keys]))
         for side, column in enumerate(REF_COLUMNS)
     }
     return datasets.concatenate_datasets([dataset, datasets.Dataset(pa.table(columns))], axis=1)
+
+
+def _check_shared(folder: Path, accelerator: Accelerator) -> None:
+    """Check, before the work is done, that each process sees a file that the first one writes.
+
+    Raises:
+        Faults: One doesn't, in every process.
+    """
+    if accelerator.num_processes == 1:
+        return
+    probe = folder / broadcast_object_list([f"{uuid4().hex}.probe"])[0]
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    accelerator.wait_for_everyone()
+    patience = time.monotonic() + SHARED_SECONDS
+    while not (seen := probe.exists()) and time.monotonic() < patience:
+        time.sleep(0.2)
+    everyone = all(gather_object([seen]))
+    if accelerator.is_main_process:
+        probe.unlink()
+    if not everyone:
+        raise _not_shared(folder)
+
+
+def _not_shared(folder: Path) -> Faults:
+    return fail("reference_cache", f"{folder} lacks what other processes wrote; give a disk that all share")
 
 
 def _missing(keys: list[list[bytes]], lengths: list[int], cache: ReferenceCache) -> list[tuple[bytes, int, int]]:
@@ -174,18 +216,27 @@ def _compute(
     batch_size: int,
     name: str,
 ) -> None:
-    """Each process takes every so-many-th batch; one without a batch repeats the last, since ZeRO-3 needs them all."""
+    """Each process takes every so-many-th batch; one without a batch repeats the last, since ZeRO-3 needs them all.
+
+    Raises:
+        Preempted: SIGTERM came to one of them; all leave after the same batch.
+    """
+    terminated: list[int] = []
     batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
     waiting: list[tuple[bytes, Any]] = []
     flushed = time.monotonic()
     description = f"Reference log-probs of the {name} pairs"
-    for start in tqdm(range(0, len(batches), accelerator.num_processes), desc=description):
-        batch = batches[min(start + accelerator.process_index, len(batches) - 1)]
-        rows = [(dataset[row], RESPONSES[side]) for _, row, side in batch]
-        layout = collator.lay_out([(row["prompt_ids"], row[side]) for row, side in rows])
-        logps = forward(send_to_device(layout, accelerator.device)).float().cpu()
-        for (key, _, _), values, mask in zip(batch, logps, layout["response_mask"], strict=True):
-            waiting.append((key, values[mask].numpy()))
-        if time.monotonic() - flushed >= FLUSH_SECONDS or start + accelerator.num_processes >= len(batches):
-            cache.add(waiting)
-            waiting, flushed = [], time.monotonic()
+    with on_sigterm(lambda number, _: terminated.append(number)):
+        for start in tqdm(range(0, len(batches), accelerator.num_processes), desc=description):
+            batch = batches[min(start + accelerator.process_index, len(batches) - 1)]
+            rows = [(dataset[row], RESPONSES[side]) for _, row, side in batch]
+            layout = collator.lay_out([(row["prompt_ids"], row[side]) for row, side in rows])
+            logps = forward(send_to_device(layout, accelerator.device)).float().cpu()
+            for (key, _, _), values, mask in zip(batch, logps, layout["response_mask"], strict=True):
+                waiting.append((key, values[mask].numpy()))
+            leave, last = came_to_any(bool(terminated), accelerator), start + accelerator.num_processes >= len(batches)
+            if leave or last or time.monotonic() - flushed >= FLUSH_SECONDS:
+                cache.add(waiting)
+                waiting, flushed = [], time.monotonic()
+            if leave:
+                raise Preempted
