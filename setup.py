@@ -31,10 +31,11 @@ EXTRAS = {
     "embeddings": ["sentence-transformers>=3.0"],  # similarities of bridged responses by meaning
     # alpaca-eval imports pkg_resources, which newer setuptools lack
     "eval": ["alpaca-eval>=0.6.6", "lm-eval>=0.4.9", "setuptools<81"],
-    "qlora": ["bitsandbytes>=0.46"],
+    "qlora": ["bitsandbytes>=0.50"],
     "plots": ["matplotlib>=3.9"],
     "handbook": ["alignment-handbook @ git+https://github.com/huggingface/alignment-handbook"],
     "dev": [
+        "bitsandbytes>=0.50",  # QLoRA is tested on a CPU
         "pytest>=8.0",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",

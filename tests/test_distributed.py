@@ -165,7 +165,7 @@ PAPERS = [
 SLOW = ["--learning_rate", "5e-7"]
 MIXED = [
     {"name": "mixed", "half": True, "keys": [*PAPERS, "--precompute_ref_log_probs", "false"]},
-    {"name": "slow", "half": True, "keys": [*PAPERS, *SLOW]},
+    {"name": "slow", "half": True, "cache": "half_reference", "keys": [*PAPERS, *SLOW]},
     {"name": "slow_sft", "stage": "sft", "half": True, "keys": [*PAPERS, *SLOW]},
 ]
 EXACT = [job | {"name": f"{job['name']}_float32", "keys": [*job["keys"], "--bf16", "false"]} for job in MIXED]

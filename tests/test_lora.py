@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import bmc
 from bmc.errors import Faults
@@ -85,6 +86,28 @@ def test_qlora_is_understood_and_wants_its_package(
         == "load_in_4bit: needs bitsandbytes, which isn't there; pip install '.[qlora]', or leave it out"
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_qlora_trains_on_a_cpu(recipe: Path, bits: int) -> None:
+    pytest.importorskip("bitsandbytes")
+    flags = ["--load_in_4bit", "--bnb_4bit_quant_type", "nf4"] if bits == 4 else ["--load_in_8bit"]
+    keys = [*flags, "--dtype", "bfloat16", "--bf16", "true", "--max_steps", "3", "--gradient_checkpointing", "true"]
+    model_args, config, tokenizer, train, _ = open_recipe(recipe, *keys)
+    arguments = trainer_arguments(model_args, config)
+    trainer: Any = bmc.BMCTrainer(args=config, train_dataset=train, processing_class=tokenizer, **arguments)
+    kinds = {name.rsplit(".", 2)[-2]: weight.dtype for name, weight in trainer.model.named_parameters()}
+    assert kinds["v_proj"] == (torch.uint8 if bits == 4 else torch.int8)
+    assert {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad} == {torch.float32}
+    trainer.train()
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert losses[2] < losses[1] < losses[0]
+
+
+def test_quantised_weights_are_trained_by_an_adapter_alone(recipe: Path) -> None:
+    with pytest.raises(Faults, match="load_in_4bit: quantised weights can't be trained themselves; set use_peft: true"):
+        open_recipe(recipe, "--load_in_4bit", "--use_peft", "false")
 
 
 def test_packages_that_training_is_to_report_to(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -137,6 +138,9 @@ class ModelArguments(trl.ModelConfig):
     def faults(self) -> Iterator[tuple[str, str]]:
         if not self.model_name_or_path:
             yield "model_name_or_path", "is missing; name a model of the Hub or a folder"
+        for key in ("load_in_4bit", "load_in_8bit"):
+            if getattr(self, key) and not self.use_peft:
+                yield key, "quantised weights can't be trained themselves; set use_peft: true"
 
     @staticmethod
     def objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -353,6 +357,13 @@ class BMCConfig(trl.DPOConfig):
                     )
         if values.get("train_sampling_strategy") == "batch_rebalance":
             yield "train_sampling_strategy", "batch_rebalance weighs pairs unequally; take group_by_length"
+        launcher = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()  # its config's dynamo_backend
+        if launcher != "no" or any(values.get(key) for key in _COMPILE):
+            what = "compiles again for almost every batch, since the trees of shared prefixes differ; leave it out"
+            yield (
+                "torch_compile",
+                f"{what} (of the accelerate config: dynamo_backend: 'no')" if launcher != "no" else what,
+            )
         for key, neutral in _UNSUPPORTED.items():
             if values.get(key, neutral) != neutral:
                 yield key, "BMCTrainer doesn't have it; leave it out, or use trl.DPOTrainer"
@@ -376,6 +387,7 @@ def _hyperparameter_objections(names: list[str], values: Mapping[str, Any]) -> I
 
 # hyperparameters that a recipe may only set for an objective that reads them; label_smoothing: 0.0 stands in many
 HYPERPARAMETERS = {key for name in LOSSES for key in hyperparameters(name)}
+_COMPILE = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 # keys of DPOConfig that change the loss in ways that token weights have no definition for
 _UNSUPPORTED: dict[str, Any] = {
     "f_divergence_type": "reverse_kl",

@@ -218,7 +218,7 @@ def test_a_streamed_data_set_has_its_reference_run_with_it(make, model_dir, tmp_
 
 
 def test_the_digest_ignores_what_lies_past_the_end_of_a_shared_out_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    """7 numbers over 3 processes are parts of 3, the last with 2 of anything; over 6 they are parts of 2, one all of it."""
+    """7 numbers over 3 processes are parts of 3, of which the last has 2 of anything."""
 
     def parts(size: int, ranks: int) -> list[list[float]]:
         found = []

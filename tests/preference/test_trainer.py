@@ -268,3 +268,13 @@ def test_evaluation_and_adapters(model_dir, tmp_path):
 def test_config_refuses(tmp_path, key, value, message):
     with pytest.raises(ValueError, match=message):
         bmc.BMCConfig(**settings(tmp_path, **{key: value}))
+
+
+@pytest.mark.parametrize("key", ["torch_compile", "torch_compile_backend"])
+def test_a_compiler_is_refused_since_no_two_trees_are_alike(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = True if key == "torch_compile" else "eager"
+    with pytest.raises(ValueError, match=r"^torch_compile: compiles again for almost every batch"):
+        bmc.BMCConfig(output_dir="o", use_cpu=True, **{key: value})
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    with pytest.raises(ValueError, match=r"^torch_compile: .* \(of the accelerate config: dynamo_backend: 'no'\)$"):
+        bmc.BMCConfig(output_dir="o", use_cpu=True)
