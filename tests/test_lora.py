@@ -105,6 +105,31 @@ def test_qlora_trains_on_a_cpu(recipe: Path, bits: int) -> None:
     assert losses[2] < losses[1] < losses[0]
 
 
+def test_an_evaluation_leaves_the_gradients_of_qlora_as_they_were(recipe: Path) -> None:
+    """bitsandbytes packs weights for a CPU when it first evaluates them, and packed ones pass no gradient on."""
+    pytest.importorskip("bitsandbytes")
+    keys = ["--load_in_4bit", "--bnb_4bit_quant_type", "nf4", "--dtype", "bfloat16", "--bf16", "true"]
+    found = []
+    for evaluates in (False, True):
+        model_args, config, tokenizer, train, _ = open_recipe(recipe, *keys)
+        trainer: Any = bmc.BMCTrainer(
+            args=config, train_dataset=train, eval_dataset=train, processing_class=tokenizer,
+            **trainer_arguments(model_args, config),
+        )  # fmt: skip
+        if evaluates:
+            trainer.evaluate()
+        batch = trainer._prepare_inputs(trainer.data_collator([*trainer.train_dataset]))
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight.data.fill_(0.01)
+        trainer.compute_loss(trainer.model, batch).backward()
+        lowest = next(
+            w.grad for name, w in trainer.model.named_parameters() if "layers.0." in name and "lora_B" in name
+        )
+        found.append(lowest)
+    assert (found[1] - found[0]).norm() < 0.01 * found[0].norm()
+
+
 def test_quantised_weights_are_trained_by_an_adapter_alone(recipe: Path) -> None:
     with pytest.raises(Faults, match="load_in_4bit: quantised weights can't be trained themselves; set use_peft: true"):
         open_recipe(recipe, "--load_in_4bit", "--use_peft", "false")

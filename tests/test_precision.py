@@ -79,7 +79,7 @@ def test_the_fault_comes_before_anything_is_written_and_in_a_dry_run_too(recipe:
         assert done.returncode == 2, done.stderr
         said.append(done.stderr.splitlines()[-1])
     assert said[0] == said[1]
-    assert said[0].startswith("dtype: bfloat16 weights without float32 copies hardly train")
+    assert said[0].startswith("command line (torch_dtype): dtype: bfloat16 weights without float32 copies hardly train")
     assert not (tmp_path / "run").exists()
 
 

@@ -118,6 +118,16 @@ def train_in_float32(model: Any) -> int:
     return len(short)
 
 
+def keep_differentiable(model: Any) -> None:
+    """Keep bitsandbytes from packing 4-bit weights for a CPU, which it does when a model is first evaluated.
+
+    Packed weights have no backward pass: adapters below them would be trained on a part of their gradient.
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False
+
+
 def keep_outputs(policy: Any) -> Any:
     """Change FSDP's mixed-precision policy so that it rounds neither results nor gradients.
 

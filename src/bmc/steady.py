@@ -25,7 +25,7 @@ from .checkpoints import NONE_THERE, PARTIAL, check_start, is_full_disk, last_ch
 from .data.masks import mark_assistant
 from .errors import Faults, fail
 from .order import ByLength, last_step, silence
-from .precision import HALF, keep_outputs, mixed_precision, train_in_float32
+from .precision import HALF, keep_differentiable, keep_outputs, mixed_precision, train_in_float32
 from .runtime import write_json
 
 
@@ -65,6 +65,7 @@ class SteadyTraining(Trainer):
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
+        keep_differentiable(self.model)
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
         if plugin is not None and plugin.mixed_precision_policy is not None:
             plugin.mixed_precision_policy = keep_outputs(plugin.mixed_precision_policy)
