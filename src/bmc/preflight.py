@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import trl
@@ -97,6 +98,7 @@ def empty_model(model_args: Any, trust_remote_code: bool) -> Any:
         ValueError: transformers can't build it with the recipe's attention.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.integrations import deepspeed
 
     name, revision = model_args.model_name_or_path, model_args.model_revision
     adapter = Path(name, "adapter_config.json")
@@ -109,7 +111,8 @@ def empty_model(model_args: Any, trust_remote_code: bool) -> Any:
         return None
     kernels = re.match(r"flash_attention|.*/", model_args.attn_implementation or "")  # `machine_faults` looks for them
     attention = None if kernels else model_args.attn_implementation
-    with torch.device("meta"):
+    # ZeRO-3, where it is on, would share out and initialise weights that aren't there
+    with torch.device("meta"), patch.object(deepspeed, "_hf_deepspeed_config_weak_ref", None):
         return AutoModelForCausalLM.from_config(
             config, attn_implementation=attention, trust_remote_code=trust_remote_code
         )

@@ -26,7 +26,7 @@ from .wording import default_of
 
 MANIFEST = "recipe.json"
 FAULT = 2
-PREEMPTED = 75  # EX_TEMPFAIL, the exit status that says: a checkpoint was saved, start me again
+PREEMPTED = 75  # EX_TEMPFAIL, the exit status that says: what was kept is whole, start me again
 GRACE = 30  # seconds; more than a launcher on a busy machine takes
 LOST = (
     "Connection closed by peer", "Connection reset by peer", "Connection was likely closed", "Connection refused",
