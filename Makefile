@@ -55,7 +55,7 @@ lm_eval: $(NEEDS) $(if $(RECIPE),| $(MEASURED)/metrics.json)  ## lm-evaluation-h
 	$(STAGE) scripts/harness.py --model_name_or_path $(MEASURED) --output_dir $(MEASURED)/eval $(if $(TASKS),--tasks $(TASKS))
 
 ##@ Development
-.PHONY: install test-fast quality bench bench-bridging bench-generation style help clean
+.PHONY: install extras test-fast quality bench bench-bridging bench-generation style help clean
 install: $(VENV)/.installed  ## Virtual environment with the pinned dependencies (once)
 
 # torch first and alone, since the range in setup.py would take whatever build is newest. Without a GPU it is PyTorch's
@@ -69,6 +69,10 @@ $(VENV)/.installed: setup.py constraints.txt
 	@$(if $(shell command -v nvidia-smi),false,$(PIP) uv && uv pip install --quiet --python $(VENV)/bin/python --torch-backend cpu $(TORCH) 2>/dev/null) || $(PIP) $(TORCH)
 	@$(PIP) --editable '.[dev]'
 	@touch $@
+
+extras: install  ## Whether all extras of setup.py resolve together with the pins (asks the package index)
+	@mkdir -p build && $(PIP) uv
+	uv pip compile --quiet --python-version 3.11 --all-extras --constraint constraints.txt --output-file build/extras.txt setup.py
 
 test-fast: install  ## The tests that take no more than seconds
 	pytest -m "not slow"

@@ -8,45 +8,45 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"', (ROOT / "src/bmc/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
 
+# A floor is the oldest version that is tested, which is the one in `constraints.txt`.
 CORE = [
-    "torch>=2.8",
-    "transformers>=5.24",  # generate(cache=…)
+    "torch>=2.13",
+    "transformers>=5.24,<5.25",  # private members of its Trainer are used
     "trl>=1.16,<1.17",  # BMCTrainer subclasses its DPOTrainer
-    "datasets>=4.0",
-    "accelerate>=1.10",
-    "deepspeed>=0.17",
-    "peft>=0.17",
-    "rapidfuzz>=3.9",
-    "regex>=2024.11.6",  # Unicode's word boundaries
-    "openai>=2.0",
+    "datasets>=5.2",
+    "accelerate>=1.15",
+    "deepspeed>=0.19.8",
+    "peft>=0.21.2",
+    "rapidfuzz>=3.14",
+    "regex>=2026.11",  # Unicode's word boundaries
+    "openai>=3.57",
     "pyyaml>=6.0",
-    "pydantic>=2.8",  # the types of a recipe's values
+    "pydantic>=2.14",  # the types of a recipe's values
     "mpmath>=1.3",  # values of mathematical answers
-    "scipy>=1.13",  # intervals and tests
-    "reasoning-gym>=0.1.20",  # tasks with a verifier, no download
+    "scipy>=1.17",  # intervals and tests
+    "reasoning-gym>=0.1.25",  # tasks with a verifier, no download
 ]
 
 EXTRAS = {
-    "vllm": ["vllm>=0.10"],
-    "embeddings": ["sentence-transformers>=3.0"],  # similarities of bridged responses by meaning
+    "vllm": ["vllm>=0.30,<0.31"],  # the only release that takes our transformers; newer ones cap it below
+    "embeddings": ["sentence-transformers>=6.2"],  # similarities of bridged responses by meaning
     # alpaca-eval imports pkg_resources, which newer setuptools lack
-    "eval": ["alpaca-eval>=0.6.6", "lm-eval>=0.4.9", "setuptools<81"],
-    "qlora": ["bitsandbytes>=0.50"],
-    "plots": ["matplotlib>=3.9"],
-    "handbook": ["alignment-handbook @ git+https://github.com/huggingface/alignment-handbook"],
+    "eval": ["alpaca-eval>=0.6.6", "lm-eval>=0.4.13", "setuptools<81"],
+    "qlora": ["bitsandbytes>=0.50.2"],
+    "plots": ["matplotlib>=3.11"],
     "dev": [
-        "bitsandbytes>=0.50",  # QLoRA is tested on a CPU
-        "pytest>=8.0",
-        "pytest-xdist>=3.6",
-        "hypothesis>=6.100",
-        "ruff>=0.9",
-        "mypy>=1.11",
+        "bitsandbytes>=0.50.2",  # QLoRA is tested on a CPU
+        "pytest>=9.2",
+        "pytest-xdist>=3.8",
+        "hypothesis>=6.170",
+        "ruff>=0.17.6",
+        "mypy>=2.4",
         "math-verify>=0.9",  # a peer that benchmarks/answers.py measures
-        "types-PyYAML",
-        "playwright>=1.50",  # drives a browser that is already there, to test the report
-        "gguf>=0.17",  # `make` unpacks SmolLM2-135M from a GGUF file
-        "fastapi>=0.115",  # for a test against `transformers serve`, as is
-        "uvicorn>=0.30",
+        "types-PyYAML>=6.0",
+        "playwright>=1.65",  # drives a browser that is already there, to test the report
+        "gguf>=0.19",  # `make` unpacks SmolLM2-135M from a GGUF file
+        "fastapi>=0.136.3",  # for a test against `transformers serve`, as is
+        "uvicorn>=0.54",
     ],
 }
 
