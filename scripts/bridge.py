@@ -5,6 +5,7 @@ OPENAI_API_KEY=… python scripts/bridge.py recipes/llama2-7b/qa/bridge.yaml
 
 import sys
 
+from bmc.asking.address import where
 from bmc.bridge_config import BridgeConfig
 from bmc.plan import describe_data, missing_data, show
 from bmc.planning.facts import bridging_facts
@@ -15,7 +16,7 @@ from bmc.runtime import stage
 def plan(config: BridgeConfig) -> None:
     """Prints what would be done and what it would cost; needs no key."""
     scores, asks = config.mode == "token_scores", config.editor != "rules"
-    endpoint = f"{config.model} at {config.base_url or 'OpenAI'}, key from {config.api_key_env}"
+    endpoint = f"{config.model} at {where(config.base_url)}, key from {config.api_key_env}"
     facts = {
         "pairs": describe_data(config.dataset_mixture.datasets),
         "editor": endpoint if config.editor == "openai" else f"{config.editor}{f', {config.model}' if asks else ''}",

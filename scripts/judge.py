@@ -6,6 +6,7 @@ python scripts/judge.py recipes/judge_arena_hard.yaml --responses outputs/dpo/ev
 import sys
 from pathlib import Path
 
+from bmc.asking.address import where
 from bmc.judge_config import JudgeConfig
 from bmc.plan import show
 from bmc.recipe import parse
@@ -18,7 +19,7 @@ def plan(config: JudgeConfig) -> None:
         "benchmark": config.benchmark,
         "responses": config.responses,
         "reference": config.reference,
-        "judge": f"{config.model} at {config.base_url or 'OpenAI'}, key from {config.api_key_env}",
+        "judge": f"{config.model} at {where(config.base_url)}, key from {config.api_key_env}",
         "output": config.output_dir,
     }
     if Path(config.responses).is_dir():

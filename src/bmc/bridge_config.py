@@ -98,8 +98,14 @@ class BridgeConfig(AskingArguments, StageArguments, DataArguments):
     validators: ValidatorSettings = field(default_factory=ValidatorSettings)
     similarity_model: str | None = None
 
+    @property
+    def endpoint(self) -> str | None:
+        return super().endpoint if self.editor == "openai" else None
+
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
+        if self.temperature is None and self.editor in ("transformers", "vllm"):
+            yield "temperature", f"is null, which editor: {self.editor} can't leave out; write 0.0"
         if self.batch_api and self.editor != "openai":
             yield "batch_api", f"editor: {self.editor} has no Batch API; leave it out, or set editor: openai"
         if self.editor == "rules" and self.mode not in ("targeted", "token_scores"):

@@ -15,6 +15,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from .asking import address
+
 GpuName = Literal[
     "A800-80GB", "A100-80GB", "A100-40GB", "H100-80GB", "H200-141GB", "L40S-48GB", "RTX4090-24GB", "RTX3090-24GB"
 ]
@@ -244,18 +246,25 @@ class AskingArguments:
 
     Attributes:
         model: Model name at the endpoint; for a model in this process its Hub id or folder.
-        base_url: Endpoint; OpenAI's own by default.
+        base_url: Endpoint; by default that of the environment variable OPENAI_BASE_URL, or OpenAI's own. A query in it
+            (`?api-version=…`) goes with every request.
         api_key_env: Environment variable that holds the key. The key itself never stands in a recipe.
-        temperature: Sampling temperature.
+        temperature: Sampling temperature; null leaves it out of the request, for models that take none but their own.
         max_tokens: Tokens that an answer may have.
+        max_tokens_parameter: What the endpoint calls that limit; newer models of OpenAI's take
+            `max_completion_tokens` alone.
         max_concurrency: Requests under way at once; for a model in this process, the largest batch.
         requests_per_minute: Requests that are begun a minute, at the most.
         tokens_per_minute: Tokens a minute, read and written together, at the most.
         max_retries: Tries after a transient failure of the endpoint.
+        max_retry_wait: Seconds; an endpoint that asks to wait longer before the next try (`Retry-After`) ends the run.
+        max_unusable_replies: Replies to one request that are paid for and hold no answer (no choices, no JSON), in
+            earlier runs too, after which it is given up.
         timeout: Seconds that a request may take.
         prices: Model → dollars per million tokens, `{input: …, output: …}`.
-        max_cost_usd: Dollars that the run's answers may cost, those of earlier runs that it uses included; it stops
-            there with everything kept.
+        max_cost_usd: Dollars that the run's rows may cost, in earlier runs too. A request is sent only if its longest
+            possible response fits beside those under way, so this is never exceeded; the run stops there with
+            everything kept.
         batch_api: Ask by files (OpenAI's Batch API): half the price, within a day.
         yes: Don't ask on a terminal whether to go on after the quote.
         replies: SQLite file of the answers; by default `replies.sqlite` beside output_dir, so that all runs of a
@@ -265,12 +274,15 @@ class AskingArguments:
     model: str = "gpt-4-0125-preview"
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
-    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = 0.0
     max_tokens: Positive = 2048
+    max_tokens_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     max_concurrency: Positive = 16
     requests_per_minute: Annotated[float, Field(gt=0)] | None = None
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
     max_retries: Annotated[int, Field(ge=0)] = 6
+    max_retry_wait: Annotated[float, Field(ge=0)] = 600.0
+    max_unusable_replies: Positive = 3
     timeout: Annotated[float, Field(gt=0)] = 120.0
     prices: dict[str, Price] = field(default_factory=dict)
     max_cost_usd: Annotated[float, Field(ge=0)] | None = None
@@ -280,25 +292,26 @@ class AskingArguments:
 
     PASSING: ClassVar = {
         "base_url", "api_key_env", "max_concurrency", "requests_per_minute", "tokens_per_minute", "max_retries",
-        "timeout", "prices", "max_cost_usd", "batch_api", "yes", "replies",
+        "max_retry_wait", "max_unusable_replies", "timeout", "prices", "max_cost_usd", "batch_api", "yes", "replies",
     }  # fmt: skip
 
     def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
         """A request as the chat-completions protocol has it; with the prompts' version it is an answer's name, too."""
-        return {
-            "model": self.model,
-            "messages": messages,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-        }
+        sampling = {} if self.temperature is None else {"temperature": self.temperature}
+        return {"model": self.model, "messages": messages, **sampling, self.max_tokens_parameter: self.max_tokens}
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where requests go, without secrets; None where they stay on this machine."""
+        return address.place(self.base_url)
 
     def lacks(self, reply: dict[str, Any]) -> str | None:
         """Say what a reply to such a request lacks; None of a whole one."""
         return None
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        if self.base_url is not None and not re.match(r"https?://[^/\s]+", self.base_url):
-            yield "base_url", "is no address of a server; write it like http://localhost:8000/v1"
+        if self.endpoint is not None and (wrong := address.address_fault(self.base_url)):
+            yield "base_url", wrong
         if self.max_cost_usd is not None and self.model not in self.prices:
             what = f"has no price for {self.model}, which max_cost_usd needs; give input and output, in dollars"
             yield "prices", f"{what} a million tokens"

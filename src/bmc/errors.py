@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from rapidfuzz import fuzz, process
@@ -20,7 +21,7 @@ class Fault:
     what: str
 
     def __str__(self) -> str:
-        return " ".join(f"{self.where}: {self.what}".split())
+        return printable(f"{self.where}: {self.what}")
 
 
 class Faults(Exception):
@@ -40,6 +41,16 @@ def raise_all(faults: list[Fault]) -> None:
     """Raise the faults that there are, each once."""
     if faults:
         raise Faults(*dict.fromkeys(faults))
+
+
+# ANSI escape sequences whole; then what is left of control characters, and marks that reorder a line.
+_ESCAPE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[]P_^X][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b.?")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return a text from outside as one line that can't steer a terminal."""
+    return " ".join(_CONTROL.sub("", _ESCAPE.sub("", text)).split())
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

@@ -26,12 +26,18 @@ _SECRET_KEY = re.compile(r"(?:^|[_.-])(?:token|key|secret|password|passwd|creden
 _NO_SECRET = {"eos_token", "pad_token", "bos_token"}
 _SECRET_VALUE = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|gh[pousr]_[A-Za-z0-9]{16,})")
 _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
+_SECRET_IN_QUERY = re.compile(
+    r"(?<=[?&])([^=&#\s]*(?:key|token|secret|passw|credential|sig|auth|code)[^=&#\s]*=)[^&#\s\"']+", re.IGNORECASE
+)
 _HOME = re.compile(r"/(?:home|Users)/[^/\s\"']+|/root(?=/|\b)")
 _FLAG = re.compile(r"--?([\w.-]+)(=.*)?", re.DOTALL)
 
 
 def describe(
-    recipe: dict[str, Any], seed: int | None = None, rows: Iterable[dict[str, Any]] | None = None
+    recipe: dict[str, Any],
+    seed: int | None = None,
+    rows: Iterable[dict[str, Any]] | None = None,
+    endpoint: str | None = None,
 ) -> dict[str, Any]:
     """What is known of a run as it starts: command, recipe, versions, commit, model, data and host.
 
@@ -42,6 +48,7 @@ def describe(
         recipe: The resolved recipe.
         seed: Of the stage; the mixture's where it has none of its own.
         rows: The rows that the stage reads, where no file holds them as they are.
+        endpoint: Where the stage's requests go, if it sends any.
     """
     return clean(
         {
@@ -52,6 +59,7 @@ def describe(
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
             "git": git(),
             "model": _model(recipe),
+            **({} if endpoint is None else {"endpoint": endpoint}),
             "data": list(_data(recipe, rows)),
             "processes": processes(),
             "host": host(),
@@ -107,6 +115,8 @@ def clean(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     value = _USER_IN_URL.sub("", _SECRET_VALUE.sub(MASK, value))
+    if "://" in value:
+        value = _SECRET_IN_QUERY.sub(rf"\1{MASK}", value)
     for folder, below, itself in ((Path.cwd(), "", "."), (Path.home(), "~/", "~")):
         if str(folder) != "/":
             value = value.replace(f"{folder}/", below)

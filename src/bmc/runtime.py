@@ -211,7 +211,8 @@ def claim(output_dir: str, recipe: dict[str, Any], *parts: Any, rows: Iterable[d
             write_json(manifest, json.loads(json.dumps(recipe, default=str)))
         resolved = {key: value for part in parts for key, value in set_fields(part).items()} or recipe
         seed = next((part.seed for part in parts if hasattr(part, "seed")), None)
-        now = provenance.describe(json.loads(json.dumps(resolved, default=str)), seed, rows)
+        endpoint = next((part.endpoint for part in parts if hasattr(part, "endpoint")), None)
+        now = provenance.describe(json.loads(json.dumps(resolved, default=str)), seed, rows, endpoint)
         write_json(folder / provenance.PROVENANCE, provenance.merge(provenance.read(folder), now))
     return folder
 

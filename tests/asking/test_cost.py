@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from bmc.asking.cost import Quote, TokenCounter, approximate_tokens, dollars
+from bmc.asking.cost import Quote, dollars
 from bmc.config import AskingArguments, Price
-
-
-@pytest.mark.parametrize(
-    ("text", "tokens"), [("", 0), ("abcd", 1), ("abcde", 2), ("é", 1), ("水水水", 3), ("\ud83d", 1)]
-)
-def test_four_bytes_a_token(text: str, tokens: int) -> None:
-    assert approximate_tokens(text) == tokens
 
 
 def test_dollars() -> None:
@@ -39,13 +30,3 @@ def test_minutes_at_the_limits(requests: float | None, tokens: float | None, min
     found = Quote(AskingArguments(requests_per_minute=requests, tokens_per_minute=tokens))
     found.asked, found.prompt_tokens, found.completion_tokens = 100, 9000, 3000
     assert found.minutes == minutes
-
-
-def test_a_tokenizer_on_this_machine_counts(model_dir: Path) -> None:
-    count = TokenCounter(str(model_dir))
-    assert count("abcdé") == 6  # a token a byte
-    assert count.how == f"the tokenizer of {model_dir}"
-    for _ in range(300):
-        count("ab")
-    assert count("abc") == pytest.approx(3)  # by the ratio of those before
-    assert TokenCounter("gpt-4").how == TokenCounter("no/such-model").how == "four bytes a token"

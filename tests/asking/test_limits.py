@@ -68,26 +68,27 @@ def test_no_window_holds_more_than_it_may(per_minute: float, capacity: int, take
             assert total <= per_minute / 60 * seconds + capacity + beyond + 1e-6 * total + 1e-6
 
 
-def test_a_budget_learns_how_far_guesses_are_off() -> None:
+def test_a_budget_holds_room_for_the_most_that_requests_may_cost() -> None:
     async def run() -> None:
         budget = Budget(1.0, 0.4)
-        first = await budget.reserve(0.1)
-        second = asyncio.create_task(budget.reserve(0.1))
+        first = await budget.reserve(0.3)
+        second = asyncio.create_task(budget.reserve(0.4))
         await asyncio.sleep(0)
-        assert not second.done()  # alone, until a cost is known
-        await budget.settle(first, 0.1, 0.2)  # 0.6 spent; twice the guess
-        assert await second == pytest.approx(0.2)
-        assert await budget.reserve(0.05) == pytest.approx(0.1)  # 0.9 spent or set aside
+        assert not second.done()  # 0.4 spent and 0.3 set aside
+        await budget.settle(first, 0.3, 0.1)
+        assert await second == 0.4
+        await budget.settle(0.4, 0.4, 0.0)  # it failed and has cost nothing
+        with pytest.raises(OverBudget):
+            await budget.reserve(0.6)
+        await budget.settle(await budget.reserve(0.1), 0.1, 0.2)  # twice what was thought to be the most
+        assert await budget.reserve(0.1) == pytest.approx(0.2)
+        assert budget.spent == pytest.approx(0.7)
         third = asyncio.create_task(budget.reserve(0.1))
         await asyncio.sleep(0)
-        assert not third.done()  # 0.2 don't fit while those are under way
-        await budget.settle(0.2, 0.1, None)  # one failed and has cost nothing
-        assert await third == pytest.approx(0.2)
-        await budget.settle(0.1, 0.05, 0.1)
+        assert not third.done()
         await budget.settle(0.2, 0.1, 0.2)
-        assert budget.spent == pytest.approx(0.9)
         with pytest.raises(OverBudget):
-            await budget.reserve(0.1)
+            await third
 
     asyncio.run(run())
 

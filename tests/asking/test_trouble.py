@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bmc.asking.trouble import place, retry_after, wait_before
+from bmc.asking.trouble import retry_after, wait_before
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,3 @@ def test_waits_are_no_shorter_than_asked_for() -> None:
     for after, most in ((0.001, 0.002), (3.0, 4.0), (600.0, 601.0)):
         assert all(after <= wait_before(5, after) <= most for _ in range(50))
     assert 0.25 <= wait_before(0, 0.0) <= 0.5  # "now" is no answer to a rate that is too high
-
-
-def test_an_address_without_secrets() -> None:
-    assert place(None) == "api.openai.com"
-    assert place("http://localhost:8000/v1") == "http://localhost:8000/v1"
-    assert place("https://me:secret@host:8/v1?api-key=secret#x") == "https://host:8/v1"

@@ -93,7 +93,7 @@ def test_second_tries_and_failures_go_into_later_batches(tmp_path: Path) -> None
     assert ids(tmp_path) == ["r0", "r1", "r4", "r5"]
     assert stats["reasons"] == {
         "endpoint failed: HTTP 500": 1,
-        "endpoint refuses the request: too long, or filtered": 1,
+        "endpoint refuses the request (400: no reason given)": 1,
     }
     assert seen == {"0": 2, "1": 2, "2": 3, "3": 1, "4": 1, "5": 1}
     assert len(server.batches) == 3
@@ -189,12 +189,12 @@ def test_a_key_that_is_refused_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_the_budget_bounds_what_is_submitted(tmp_path: Path) -> None:
-    """An answer costs 0.6 cents, and is guessed to cost as many tokens as its request has, and those: some 26 cents."""
+    """An answer costs 0.6 cents, and might cost 58 with a request of some 270 tokens, doubled, and 600 written."""
     with BatchServer(mends) as server:
         with pytest.raises(Faults, match="max_cost_usd: is reached"):
-            bridge(recipe(tmp_path, server.url, max_cost_usd=0.26))
+            bridge(recipe(tmp_path, server.url, max_cost_usd=0.58, max_tokens=600))
         assert len(server.requests) == 1
-        bridge(recipe(tmp_path, server.url, max_cost_usd=0.7))
+        bridge(recipe(tmp_path, server.url, max_cost_usd=1.3, max_tokens=600))
         assert [one["request_counts"]["total"] for one in server.batches.values()] == [1, 2, 2, 1]
     assert max(asked(server).values()) == 1
     assert len(ids(tmp_path)) == 6

@@ -147,7 +147,7 @@ REASONS = {
     "silent": "empty reply",
     "odd": "unreadable reply: no revised draft between the tags",
     "broken": "endpoint failed: HTTP 500",
-    "long": "endpoint refuses the request: too long, or filtered",
+    "long": "endpoint refuses the request (400: This model's maximum context length is … tokens.)",
     "same": "edit equals y_l",
     "void": "empty edit",
     "lost": "edit doesn't state the gold answer",

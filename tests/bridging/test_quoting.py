@@ -13,6 +13,7 @@ import pytest
 from server import ChatServer, Reply, part, revises, says
 
 from bmc.asking.cost import Quote
+from bmc.asking.tokens import estimated_tokens
 from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge, load, quote_for
 from bmc.config import DatasetConfig, DatasetMixture, Price
@@ -55,10 +56,12 @@ def test_a_quote_is_what_is_then_asked_and_paid(tmp_path: Path) -> None:
         assert (before.rows, before.asked, before.kept, before.kept_dollars) == (4, 4, 0, 0.0)
         stats = bridge(config)
         assert len(server.requests) == 4
-        said = "\n".join(message["content"] for request in server.requests for message in request["messages"])
-        assert before.prompt_tokens == pytest.approx(len(said.encode()) / 4, rel=0.01)
-        losers = sum(len(f"{i} {CHAT[:-8]} hill.") for i in range(4))
-        assert before.completion_tokens == pytest.approx(losers / 4)
+        said = [message["content"] for request in server.requests for message in request["messages"]]
+        assert before.prompt_tokens == pytest.approx(sum(map(estimated_tokens, said)) + 4 * (2 * 4 + 3), rel=0.01)
+        replies = (mends(request, 0)["body"]["choices"][0]["message"]["content"] for request in server.requests)
+        # an edit of the draft between tags, and no verdict, which this template doesn't ask for
+        losers = sum(estimated_tokens(reply.partition("\n")[2]) for reply in replies)
+        assert before.completion_tokens == pytest.approx(losers, rel=0.15)  # marks vary
         after = quote(config)
         assert (after.rows, after.asked, after.kept) == (4, 0, 4)
         assert after.kept_dollars == pytest.approx(4 * 0.017)  # 7 · $1,000 and 5 · $2,000 a million tokens
@@ -98,12 +101,12 @@ def test_a_quote_without_a_price(tmp_path: Path) -> None:
 
 def test_the_budget_holds_over_runs_and_keeps_everything(tmp_path: Path) -> None:
     with ChatServer(mends) as server:
-        config = recipe(tmp_path, server.url, rows=9, max_cost_usd=0.06, max_concurrency=2)
-        for _ in range(2):  # 1.7 cents each: three
+        config = recipe(tmp_path, server.url, rows=9, max_cost_usd=0.99, max_tokens=200, max_concurrency=2)
+        for _ in range(2):  # one may cost 95.3 cents, and costs 1.7: three
             with pytest.raises(Faults, match="max_cost_usd: is reached"):
                 bridge(config)
             assert len(server.requests) == 3
-        config.max_cost_usd = 1.0
+        config.max_cost_usd = 10.0
         stats = bridge(config)
         assert len(server.requests) == 9
     assert stats["kept"] == 9

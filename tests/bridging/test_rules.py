@@ -7,9 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bmc.bridge_config import BridgeConfig
 from bmc.bridging.edit import Case, EditError
-from bmc.bridging.editors import make_editor
 from bmc.bridging.rules import RulesEditor, _mend_options, state, steps
 from bmc.errors import Faults
 from bmc.evaluation.grading import is_correct
@@ -29,11 +27,6 @@ def qa(rejected: str, answer: str = "river", prompt: str = BANKS) -> str | None:
 
 def math(rejected: str, chosen: str, answer: str) -> str | None:
     return mended("math", rejected, answer, chosen)
-
-
-def test_rules_need_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    assert isinstance(make_editor(BridgeConfig(output_dir="unused", editor="rules")), RulesEditor)
 
 
 @pytest.mark.parametrize(

@@ -160,12 +160,13 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
 def test_the_budget_stops_it_and_keeps_all(tmp_path: Path) -> None:
     prices = {"m": Price(input=10_000.0, output=0.0)}  # 7 tokens: $0.07 an answer
     with ChatServer(verdicts) as server:
-        config = arena(tmp_path, url=server.url, prices=prices, max_cost_usd=0.3, max_concurrency=1)
-        with pytest.raises(Faults, match=r"^max_cost_usd: is reached: \$0.2800 of \$0.30 spent"):
+        config = arena(tmp_path, url=server.url, prices=prices, max_cost_usd=9.3, max_concurrency=1)
+        # the requests of some 450 tokens might cost $9.08, by twice the estimate
+        with pytest.raises(Faults, match=r"^max_cost_usd: is reached: \$0.2800 of \$9.30 spent"):
             judge(config)
         assert len(server.requests) == 4
         assert not Path(config.output_dir, "judged.json").exists()
-        config.max_cost_usd = 10.0
+        config.max_cost_usd = 100.0
         assert judge(config)["n"] == 3
     assert max(server.asked.values()) == 1
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any, Protocol
 
 from ..config import AskingArguments
 from ..errors import Faults, fail
-from .cost import Messages, Meter
+from .address import place
+from .cost import Meter
+from .refusals import Refusals
 from .replies import NoReply, Reply
 from .store import KeptReplies, ReplyStore, request_key
-from .trouble import place
+from .tokens import Messages
+from .trouble import Refused, Transient
 
 
 class Stopped(Exception):
@@ -49,6 +53,7 @@ class Model(Protocol):
 
         Raises:
             NoReply: There is none for this row.
+            Refused: The endpoint refuses it; whether that is about the row isn't known.
             Faults: The run can't go on.
             Stopped: It was stopped before it asked.
         """
@@ -75,11 +80,21 @@ class StoredAsker:
         version: Of the prompts; another one asks everything anew.
         store: Of the answers.
         meter: Counts tokens and dollars.
+        answered_before: Whether the model answered requests of this recipe in an earlier run.
     """
 
-    def __init__(self, model: Model, settings: AskingArguments, version: int, store: KeptReplies, meter: Meter) -> None:
+    def __init__(
+        self,
+        model: Model,
+        settings: AskingArguments,
+        version: int,
+        store: KeptReplies,
+        meter: Meter,
+        answered_before: bool = False,
+    ) -> None:
         self.model, self.settings, self.version, self.store, self.meter = model, settings, version, store, meter
         self.slots = asyncio.Semaphore(settings.max_concurrency)
+        self.refusals = Refusals(answered_before)
         self.under_way: dict[str, asyncio.Task[dict[str, Any]]] = {}
         self.stopped: Faults | None = None
         self.whole = False  # whether a reply had all that was asked for
@@ -88,17 +103,30 @@ class StoredAsker:
         """The request's name: all that its answer depends on."""
         return request_key(version=self.version, **self.settings.request(messages))
 
+    def kept(self, key: str) -> dict[str, Any] | None:
+        """The kept reply to a request, if there is one that is whole."""
+        reply = self.store.get(key)
+        if reply is None:
+            return None
+        if not _is_whole(reply):
+            self.store.damage(key)
+            return None
+        if self.settings.lacks(reply):
+            return None
+        self.whole = True
+        return reply
+
     async def ask(self, messages: Messages) -> Reply:
         """The reply to a conversation, now or as it was when it was first asked."""
         key = self.key(messages)
-        reply = self._kept(key)
-        if reply is None:
-            task = self.under_way.get(key)
-            if task is None:
-                task = self.under_way[key] = asyncio.create_task(self._answer(messages, key))
-                task.add_done_callback(lambda done: self._finished(key, done))
-            reply = await asyncio.shield(task)  # whoever stops waiting doesn't lose an answer that is paid for
-        self.meter.use(reply)
+        reply = self.kept(key)
+        try:
+            if reply is not None:
+                self.refusals.known = messages
+            else:
+                reply = await asyncio.shield(self._task(messages, key))  # what is paid for isn't lost with who waits
+        finally:
+            self.meter.use(key, reply, self.store.charges.get(key, []))
         return Reply(
             text=reply["content"],
             finish_reason=reply["finish_reason"],
@@ -108,29 +136,45 @@ class StoredAsker:
         )
 
     async def look(self, messages: Messages) -> None:
-        """Has a request answered if it isn't yet, and counts nothing."""
+        """Has a request answered if it isn't yet, and counts no answer."""
         key = self.key(messages)
-        if self._kept(key) is None:
+        self.meter.use(key, None, self.store.charges.get(key, []))
+        if self.kept(key) is None and not self.store.given_up(key, self.settings.max_unusable_replies):
             await self.model.answer(messages, key)
 
-    def _kept(self, key: str) -> dict[str, Any] | None:
-        """The cached reply, unless it lacks what is asked for."""
-        reply = self.store.get(key)
-        if reply is None or self.settings.lacks(reply):
-            return None
-        self.whole = True
-        return reply
+    def _task(self, messages: Messages, key: str) -> asyncio.Task[dict[str, Any]]:
+        """The request under way; two that are equal share one."""
+        task = self.under_way.get(key)
+        if task is None:
+            if reason := self.store.given_up(key, self.settings.max_unusable_replies):
+                raise NoReply(reason)
+            task = self.under_way[key] = asyncio.create_task(self._answer(messages, key))
+            task.add_done_callback(lambda done: self._finished(key, done))
+        return task
 
     async def _answer(self, messages: Messages, key: str) -> dict[str, Any]:
+        await self.refusals.begun()
+        try:
+            return await self._sent(messages, key)
+        except Refused as refused:
+            outcome = await self.refusals.outcome(refused, self._answers_again)
+            if isinstance(outcome, Faults):
+                self.stop(outcome)
+            raise outcome from None
+        finally:
+            await self.refusals.ended()
+
+    async def _sent(self, messages: Messages, key: str) -> dict[str, Any]:
         async with self.slots:
-            if self.stopped:
-                raise self.stopped
             try:
-                reply = await self.model.answer(messages, key)
-                self.meter.pay(reply)
+                async with self.refusals.sending(messages):
+                    if self.stopped:
+                        raise self.stopped
+                    reply = await self.model.answer(messages, key)
                 if lacking := self.settings.lacks(reply):
-                    raise self._unusable(lacking)
+                    raise await self._unusable(key, reply, lacking)
                 self.whole = True
+                self.meter.pay(reply)
                 if isinstance(self.store, ReplyStore):
                     await self.store.put(key, reply)
             except Stopped:
@@ -140,12 +184,33 @@ class StoredAsker:
                 raise
             return reply
 
-    def _unusable(self, lacking: str) -> Exception:
-        """A reply that lacks something: a fault of the row where others had it, and else of the endpoint."""
+    async def _unusable(self, key: str, reply: dict[str, Any], lacking: str) -> Exception:
+        """A paid reply that lacks something: a fault of the row where others had it, and else of the endpoint."""
+        await self._charge(key, reply, {"kind": lacking})
         if self.whole:
             return NoReply(lacking)
         where = f"{self.settings.model} at {place(self.settings.base_url)}"
         return fail(where, f"{lacking}; nothing was kept of it: use a server and a model that give it")
+
+    async def _charge(self, key: str, reply: dict[str, Any], charge: dict[str, Any]) -> None:
+        """Counts and keeps what a reply has cost that is no answer."""
+        charge |= {name: reply[name] for name in ("prompt_tokens", "completion_tokens")}
+        self.meter.pay_unusable(charge)
+        if isinstance(self.store, ReplyStore):
+            await self.store.charge(key, charge)
+
+    async def _answers_again(self, messages: Messages) -> bool:
+        """Sends a request that was answered once more, to see whether the model still answers anything."""
+        key = self.key(messages)
+        try:
+            reply = await self.model.answer(messages, key)
+        except Refused:
+            return False
+        except (NoReply, Transient, Stopped):
+            return True  # that is another failure, with a patience of its own
+        await self._charge(key, reply, {"kind": "sent again", "again": True})
+        self.meter.use(key, None, self.store.charges.get(key, []))
+        return True
 
     def _finished(self, key: str, task: asyncio.Task[dict[str, Any]]) -> None:
         del self.under_way[key]
@@ -159,11 +224,26 @@ class StoredAsker:
 
     async def aclose(self) -> None:
         """Waits for the answers under way, keeps them, and lets go of the model; the store stays open."""
+        interrupted = isinstance(sys.exception(), asyncio.CancelledError | KeyboardInterrupt)
         self.stop(fail("the run", "was stopped"))
         if self.under_way:
+            if interrupted:
+                what = f"stopping: waiting for {len(self.under_way):,} answers that are under way and paid for"
+                print(f"\n{what} (Ctrl-C again leaves them); every answer so far is kept", file=sys.stderr, flush=True)
             await asyncio.gather(*self.under_way.values(), return_exceptions=True)
         await self.model.aclose()
 
     def close(self) -> None:
         """Closes the store."""
         self.store.close()
+
+
+def _is_whole(reply: dict[str, Any]) -> bool:
+    """Whether a kept reply has all that is read of it."""
+    counts = (reply.get("prompt_tokens"), reply.get("completion_tokens"))
+    return (
+        isinstance(reply.get("content"), str)
+        and isinstance(reply.get("finish_reason"), str | None)
+        and "finish_reason" in reply
+        and all(type(count) is int and 0 <= count < 2**53 for count in counts)
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,18 +17,22 @@ from typing import Any, Final
 
 from ..config import AskingArguments
 from ..errors import Faults, fail
+from .address import place
 from .asker import StoredAsker
-from .cost import NONE_PAID, Messages, Meter, Paid, approximate_tokens, dollars, prompt_text
+from .cost import Meter, dollars
 from .endpoint import Line, Result, metered, over_budget, tried
 from .quoting import Job, Notes, note_requests
 from .replies import NoReply
 from .store import ReplyStore
-from .trouble import KEPT, Transient, completion, place, refusal
+from .tokens import Messages, estimated_prompt, longest_prompt
+from .trouble import KEPT, SAID, Refused, Transient, Unusable, completion, parsed, refusal, told
 
 logger = logging.getLogger(__name__)
 URL: Final = "/v1/chat/completions"
 MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000  # of a file; OpenAI takes 50,000 and 200 MB
 ROUNDS = 3  # in which a request may fail
+SENDINGS = 2  # of a request that has no outcome, in all runs
+NEVER = "the Batch API never gave an outcome"
 FIRST_POLL, LONGEST_POLL = 1.0, 60.0  # seconds between two looks
 OVER = ("completed", "expired", "cancelled", "failed")
 CHUNK = 500  # answers to a commit
@@ -39,18 +44,19 @@ class Batches:
     Args:
         settings: The recipe's.
         meter: Counts tokens and dollars.
-        paid: For answers of earlier runs, which counts towards `max_cost_usd`.
+        store: Keeps the answers, what is under way, and what was paid for in vain.
+        paid: Dollars for replies of earlier runs, which count towards `max_cost_usd`.
 
     Raises:
         Faults: There is no key.
     """
 
-    def __init__(self, settings: AskingArguments, meter: Meter, paid: Paid = NONE_PAID) -> None:
-        self.settings, self.meter, self.paid = settings, meter, paid
+    def __init__(self, settings: AskingArguments, meter: Meter, store: ReplyStore, paid: float = 0.0) -> None:
+        self.settings, self.meter, self.store, self.paid = settings, meter, store, paid
         self.line = Line(settings)
         self.failed: dict[str, str] = {}  # request → why it has no answer
         self.failures = Counter[str]()
-        self.outcomes = 0  # requests of which something was told
+        self.answered = False  # whether any request ever was
 
     async def answer(self, messages: Messages, key: str) -> dict[str, Any]:
         """There is none beyond those in the store."""
@@ -72,70 +78,67 @@ class Batches:
         Raises:
             Faults: The run can't go on; what was submitted stays noted.
         """
-        store = asker.store
-        assert isinstance(store, ReplyStore)
-        await self._collect(store)
-        while await self._submit(jobs(), asker, store):
-            before = self.outcomes
-            await self._collect(store)
-            if self.outcomes == before:
-                raise fail(self.line.where, f"its Batch API told nothing of what it was asked; {KEPT}")
+        self.answered = asker.refusals.answered_before
+        await self._collect()
+        while await self._submit(jobs(), asker):
+            await self._collect()
 
-    async def _submit(self, jobs: Iterable[Job], asker: StoredAsker, store: ReplyStore) -> bool:
+    async def _submit(self, jobs: Iterable[Job], asker: StoredAsker) -> bool:
         """Submits what the rows ask and the store doesn't have; whether there was anything.
 
         A file is submitted as soon as it is full.
         """
-        batch, asked = _File(store.path.with_name(f"{store.path.name}.requests")), set[bytes]()
-        left, skipped = self._left(), False
+        batch, asked = _File(self.store.path.with_name(f"{self.store.path.name}.requests")), set[bytes]()
+        left, too_much = self._left(), 0.0
 
         def note(messages: Messages, key: str) -> None:
-            nonlocal left, skipped
+            nonlocal left, too_much
             name = bytes.fromhex(key)
-            cost = self._guess(messages)
             if key in self.failed or name in asked:
                 return
-            if cost > left:
-                skipped = True
+            longest = longest_prompt(messages, self.settings.model)
+            bound = dollars(self.meter.price, longest, self.settings.max_tokens, batch=True)
+            if bound > left:
+                too_much = bound
                 return
-            left -= cost
+            left -= bound
             asked.add(name)
             body = self.settings.request(messages)
-            batch.add({"custom_id": key, "method": "POST", "url": URL, "body": body})
+            read = estimated_prompt(messages, self.settings.model)
+            batch.add(key, read, {"custom_id": key, "method": "POST", "url": URL, "body": body})
 
-        noting = StoredAsker(Notes(note), self.settings, asker.version, store, Meter(None))
+        noting = StoredAsker(Notes(note), self.settings, asker.version, self.store, Meter(None))
         try:
             for job in jobs:
                 await note_requests(job, noting)
                 if batch.full:
-                    await self._send(batch, store)
-            if batch.count:
-                await self._send(batch, store)
+                    await self._send(batch)
+            if batch.requests:
+                await self._send(batch)
         finally:
             batch.remove()
-        if skipped and not asked:
-            raise over_budget(float(self.settings.max_cost_usd or 0), self._spent())
+        if too_much and not asked:
+            raise over_budget(float(self.settings.max_cost_usd or 0), self._spent(), too_much)
         return bool(asked)
 
-    def _guess(self, messages: Messages) -> float:
-        """Dollars that an answer will cost, rather too much than too little."""
-        read, known = approximate_tokens(prompt_text(messages)), self.meter.spent
-        mean = known["completion_tokens"] / known["replies"] if known["replies"] else 0.0
-        return dollars(self.meter.price, read, max(mean, min(read, self.settings.max_tokens)), batch=True)
-
     def _spent(self) -> float:
-        return self.paid.dollars + self.meter.spent["dollars"]
+        return self.paid + self.meter.spent["dollars"]
 
     def _left(self) -> float:
         return float("inf") if self.settings.max_cost_usd is None else self.settings.max_cost_usd - self._spent()
 
-    async def _send(self, batch: _File, store: ReplyStore) -> None:
+    async def _send(self, batch: _File) -> None:
         """Uploads a file, notes it, and has it worked on."""
         path = batch.close()
         uploaded = await self._tried(lambda: self._upload(path))
-        name, state = uploaded.id, {"at": place(self.settings.base_url), "batch": None, "requests": batch.count}
-        store.keep_batch(name, state)
-        store.keep_batch(name, state | {"batch": await self._begun(name, False)})
+        name = str(uploaded.id)
+        state = {"at": place(self.settings.base_url), "batch": None, "requests": batch.requests}
+        self.store.keep_batch(name, state)
+        try:
+            self.store.keep_batch(name, state | {"batch": await self._begun(name, False)})
+        except Faults:
+            self.store.keep_batch(name, None)  # it was refused: nothing of it is under way
+            raise
         batch.start()
 
     async def _upload(self, path: Path) -> Any:
@@ -150,113 +153,212 @@ class Batches:
 
         async def once() -> str:
             nonlocal again
-            known = await self.line.send(self._found(file_id)) if again else None
+            known = await self._found(file_id) if again else None
             if known:
                 return known
             again = True
             begun = client.batches.create(input_file_id=file_id, endpoint=URL, completion_window="24h")
-            return (await self.line.send(begun)).id
+            return str((await self.line.send(begun)).id)
 
         return await self._tried(once)
 
     async def _found(self, file_id: str) -> str | None:
-        async for batch in self.line.client.batches.list(limit=100):
-            if batch.input_file_id == file_id:
-                return batch.id
-        return None
+        async def look() -> str | None:
+            async for batch in self.line.client.batches.list(limit=100):
+                if batch.input_file_id == file_id:
+                    return str(batch.id)
+            return None
 
-    async def _collect(self, store: ReplyStore) -> None:
+        return await self.line.send(look())
+
+    async def _collect(self) -> None:
         """Waits for the batches under way, and keeps their answers."""
-        for name, state in store.batches().items():
+        for name, state in self.store.batches().items():
             if state["at"] != place(self.settings.base_url):
                 what = f"a batch is under way at {state['at']}; run with that base_url first, or give other `replies`"
-                raise fail(str(store.path), what)
+                raise fail(str(self.store.path), what)
+            wanted = state["requests"] if isinstance(state["requests"], dict) else None  # an older note: a number
+            ended: list[Exception] = []
+            lost = await self._results(name, state, wanted, ended)
+            for key, read in (wanted or {}).items():
+                if lost or key not in self.seen:
+                    await self._never_came(key, read)
+            self.store.keep_batch(name, None)
+            if ended:
+                raise ended[0]
+
+    async def _results(
+        self, name: str, state: dict[str, Any], wanted: dict[str, int] | None, ended: list[Exception]
+    ) -> bool:
+        """Waits for one batch and keeps its answers; whether the endpoint has lost it.
+
+        Args:
+            name: Of its file of requests.
+            state: What is known of it.
+            wanted: Its requests → an estimate of their tokens; None if that isn't known.
+            ended: Gets what stops the run once the answers are kept.
+        """
+        self.seen = set[str]()
+        try:
             if state["batch"] is None:
                 state["batch"] = await self._begun(name, True)
-                store.keep_batch(name, state)
-            batch = await self._over(state["batch"], state["requests"])
-            for file_id in (batch.output_file_id, batch.error_file_id):
-                if file_id:
-                    await self._fetch(file_id, store)
-            store.keep_batch(name, None)
-            if batch.status in ("failed", "cancelled"):
-                errors = "; ".join(str(error.message) for error in (batch.errors and batch.errors.data) or [])
-                told = f"batch {batch.id} was {batch.status}{f' ({errors[:200]})' if errors else ''}"
-                raise fail(self.line.where, f"{told}; {KEPT}, with what it left")
+                self.store.keep_batch(name, state)
+            batch = await self._over(state["batch"], len(wanted or ()))
+        except Lost as error:
+            logger.warning("%s: a batch is lost (%s); its requests are sent anew", self.line.where, error.reason)
+            return True
+        refused: dict[str, Refused] = {}
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            if file_id:
+                try:
+                    await self._fetch(str(file_id), wanted, refused, ended)
+                except Lost as error:
+                    logger.warning("%s: a file of results is lost (%s)", self.line.where, error.reason)
+        for key, refusal_ in refused.items():
+            self.failed[key] = refusal_.row
+        if refused and not self.answered:
+            ended.append(next(iter(refused.values())).fault)
+        if batch.status in ("failed", "cancelled"):
+            # a batch that failed as a whole was never worked on: nothing of it is paid for or lost
+            self.seen.update(wanted or ())
+            ended.append(fail(self.line.where, f"{self._why(batch)}; {KEPT}, with what it left"))
+        return False
+
+    def _why(self, batch: Any) -> str:
+        """What the endpoint says of a batch that came to nothing."""
+        listed = getattr(getattr(batch, "errors", None), "data", None)
+        errors = listed if isinstance(listed, list) else [batch.errors] if getattr(batch, "errors", None) else []
+        said = "; ".join(told(getattr(error, "message", None) or error, self.line.key) for error in errors)
+        shown = told(batch.id, self.line.key)
+        return f"batch {shown} was {batch.status}{f' ({said[:SAID]})' if said else ''}"
+
+    async def _never_came(self, key: str, read: int) -> None:
+        """Notes that a request has no outcome; it is sent once more, and then given up, in later runs too."""
+        charge = {"kind": NEVER, "lost": True, "batch": True, "prompt_tokens": read, "completion_tokens": 0}
+        self.meter.pay_unusable(charge)
+        await self.store.charge(key, charge)
+        if sum(charge["kind"] == NEVER for charge in self.store.charges[key]) >= SENDINGS:
+            self.failed[key] = NEVER
 
     async def _over(self, batch_id: str, requests: int) -> Any:
         """A batch that nothing more comes of."""
-        seconds, told = FIRST_POLL, None
+        seconds, said = FIRST_POLL, None
         while True:
-            batch = await self._tried(lambda: self.line.send(self.line.client.batches.retrieve(batch_id)))
-            answered = batch.request_counts.completed if batch.request_counts else 0
+            batch = await self._tried(lambda: self._looked_at(batch_id))
+            answered = getattr(batch.request_counts, "completed", 0) or 0
             now = f"batch {batch_id}: {batch.status}, {answered:,} of {requests:,} requests answered"
-            if now != told:
-                logger.info(now)
-                told = now
+            if now != said:
+                logger.info(told(now, self.line.key))
+                said = now
             if batch.status in OVER:
                 return batch
             await asyncio.sleep(seconds)
             seconds = min(LONGEST_POLL, 1.5 * seconds)
 
-    async def _fetch(self, file_id: str, store: ReplyStore) -> None:
-        """Keeps the answers of a file of results, and notes the failures."""
-        path, stop = store.path.with_name(f"{store.path.name}.results"), None
+    async def _looked_at(self, batch_id: str) -> Any:
+        batch = await self.line.send(self.line.client.batches.retrieve(batch_id))
+        if not isinstance(getattr(batch, "status", None), str):
+            raise Transient("no batch in its reply")
+        return batch
+
+    async def _fetch(
+        self, file_id: str, wanted: dict[str, int] | None, refused: dict[str, Refused], ended: list[Exception]
+    ) -> None:
+        """Keeps the answers of a file of results, and notes the failures.
+
+        Lines that can't be read, and those of requests that this batch doesn't have, count for nothing.
+        """
+        path = self.store.path.with_name(f"{self.store.path.name}.results")
         try:
             await self._tried(lambda: self.line.send(self._download(file_id, path), timed=False))
             answers: dict[str, dict[str, Any]] = {}
             for line in _lines(path):
-                outcome, key = self._outcome(line), str(line.get("custom_id"))
-                self.outcomes += 1
-                if isinstance(outcome, Faults):
-                    stop = outcome
-                elif isinstance(outcome, Transient):
-                    self.failures[key] += 1
-                    if self.failures[key] >= ROUNDS:
-                        self.failed[key] = f"endpoint failed: {outcome}"
+                key = line.get("custom_id")
+                if not isinstance(key, str) or key in self.seen or (wanted is not None and key not in wanted):
+                    continue
+                self.seen.add(key)
+                outcome = self._outcome(line, (wanted or {}).get(key, 0))
+                if isinstance(outcome, Refused):
+                    refused[key] = outcome
                 elif isinstance(outcome, Exception):
-                    self.failed[key] = str(outcome)
+                    self._failed(key, outcome, ended)
+                elif "content" not in outcome:
+                    self.meter.pay_unusable(outcome)
+                    await self.store.charge(key, outcome)
+                elif lacking := self.settings.lacks(outcome):
+                    self.answered = True
+                    self.failed[key] = lacking
+                    charge = {"kind": lacking, "batch": True}
+                    charge |= {name: outcome[name] for name in ("prompt_tokens", "completion_tokens")}
+                    self.meter.pay_unusable(charge)
+                    await self.store.charge(key, charge)
                 else:
-                    if store.get(key) is None:
+                    self.answered = True
+                    answers[key] = outcome
+                    if self.store.get(key) is None:
                         self.meter.pay(outcome)
-                    if lacking := self.settings.lacks(outcome):
-                        self.failed[key] = lacking
-                    else:
-                        answers[key] = outcome
                 if len(answers) >= CHUNK:
-                    await store.put_all(answers)
+                    await self.store.put_all(answers)
                     answers = {}
-            await store.put_all(answers)
+            await self.store.put_all(answers)
         finally:
             path.unlink(missing_ok=True)
-        if stop:
-            raise stop
+
+    def _failed(self, key: str, outcome: Exception, ended: list[Exception]) -> None:
+        """Notes what went wrong with a request."""
+        if isinstance(outcome, Faults):
+            ended.append(outcome)
+            return
+        self.failures[key] += 1
+        if self.failures[key] >= ROUNDS:
+            self.failed[key] = f"endpoint failed: {outcome}"
 
     async def _download(self, file_id: str, path: Path) -> None:
         async with self.line.client.files.with_streaming_response.content(file_id) as content:
-            with path.open("wb") as file:
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 async for piece in content.iter_bytes():
                     file.write(piece)
 
-    def _outcome(self, line: dict[str, Any]) -> dict[str, Any] | Exception:
-        """What became of a request."""
-        response = line.get("response") or {}
-        if line.get("error") and not response:
-            return Transient(str(line["error"].get("code") or "batch failed"))
-        status, body = int(response.get("status_code") or 0), response.get("body")
+    def _outcome(self, line: dict[str, Any], read: int) -> dict[str, Any] | Exception:
+        """What became of a request: as `Endpoint._sent` has it, or what is wrong."""
+        response, error = line.get("response"), line.get("error")
+        if not isinstance(response, dict):
+            code = error.get("code") if isinstance(error, dict) else error
+            return Transient(told(code or "batch failed", self.line.key))
+        status, body = response.get("status_code"), response.get("body")
+        if isinstance(status, str) and status.isdecimal():
+            status = int(status)
         if status != 200:
-            return refusal(status or 500, body, {}, self.line.where, self.line.key, self.settings.api_key_env)
+            status = status if type(status) is int and 300 <= status < 600 else 500
+            return refusal(status, body, {}, self.line.where, self.line.key, self.settings.api_key_env)
         outcome = completion(body, self.line.key)
+        if isinstance(outcome, Unusable):
+            tokens = metered(outcome.usage, read, 0.0, self.settings)
+            return {"kind": str(outcome), "batch": True, **tokens}
         if isinstance(outcome, Exception):
             return outcome
-        return metered(outcome, 0) | {"batch": True}
+        return outcome | metered(outcome.pop("usage"), read, outcome["content"], self.settings) | {"batch": True}
 
     async def _tried(self, once: Callable[[], Awaitable[Result]]) -> Result:
-        """What `once` gives, at the first or a later try."""
+        """What `once` gives, at the first or a later try.
+
+        Raises:
+            Lost: The endpoint has no such thing.
+        """
         try:
             return await tried(once, self.settings, self.meter)
         except Transient as error:
             raise fail(self.line.where, f"failed again and again ({error}); {KEPT}") from None
+        except Refused as error:
+            raise Lost(error.row, error.fault) from None
+
+
+class Lost(Faults):
+    """The endpoint doesn't have a batch or a file (404, 410, …), or refuses to make it."""
+
+    def __init__(self, reason: str, fault: Faults) -> None:
+        self.reason = reason
+        super().__init__(*fault.faults)
 
 
 class _File:
@@ -268,17 +370,26 @@ class _File:
 
     def start(self) -> None:
         """Begins anew."""
-        self.file = self.path.open("w", encoding="utf-8")
-        self.count = self.size = 0
+        self.file = open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8")  # noqa: SIM115
+        self.requests: dict[str, int] = {}
+        self.size = 0
 
     @property
     def full(self) -> bool:
-        return self.count >= MOST_REQUESTS or self.size >= MOST_BYTES
+        return len(self.requests) >= MOST_REQUESTS or self.size >= MOST_BYTES
 
-    def add(self, request: dict[str, Any]) -> None:
+    def add(self, key: str, read: int, request: dict[str, Any]) -> None:
+        """Adds a request.
+
+        Args:
+            key: Its name.
+            read: An estimate of its tokens.
+            request: Its line.
+        """
         line = json.dumps(request) + "\n"
         self.file.write(line)
-        self.count, self.size = self.count + 1, self.size + len(line)
+        self.requests[key] = read
+        self.size += len(line)
 
     def close(self) -> Path:
         self.file.close()
@@ -290,7 +401,17 @@ class _File:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8", newline="\n") as lines:
+    """The lines of a file of results that hold a JSON object."""
+    unreadable = 0
+    with path.open("rb") as lines:
         for line in lines:
-            if line.strip():
-                yield json.loads(line)
+            try:
+                value = parsed(line) if line.strip() else None
+            except ValueError:
+                value = 0
+            if isinstance(value, dict):
+                yield value
+            elif value is not None:
+                unreadable += 1
+    if unreadable:
+        logger.warning("%s lines of a batch's results can't be read; their requests are sent anew", unreadable)

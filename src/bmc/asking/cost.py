@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..config import AskingArguments, Price
 
 BATCH_SHARE = 0.5  # of the price, by the Batch API
-BYTES_PER_TOKEN = 4.0  # of UTF-8: OpenAI's rule of thumb for English
-SAMPLE = 256  # texts by which a tokenizer's bytes per token are measured
-Messages = list[dict[str, str]]
-
-
-def approximate_tokens(text: str) -> int:
-    """Tokens that a text has, at four bytes a token."""
-    return -(-len(text.encode(errors="surrogatepass")) // int(BYTES_PER_TOKEN))
-
-
-def prompt_text(messages: Messages) -> str:
-    """All that a model reads."""
-    return "\n".join(message["content"] for message in messages)
+LEARN_FROM = 10  # kept replies, by which an estimate is corrected
 
 
 def dollars(price: Price | None, prompt_tokens: float, completion_tokens: float, batch: bool = False) -> float:
@@ -32,63 +17,6 @@ def dollars(price: Price | None, prompt_tokens: float, completion_tokens: float,
         return 0.0
     share = BATCH_SHARE if batch else 1.0
     return share * (price.input * prompt_tokens + price.output * completion_tokens) / 1e6
-
-
-class TokenCounter:
-    """Counts a model's tokens: by its tokenizer, if that is on this machine, or by four bytes a token.
-
-    A tokenizer measures the first texts, and the rest are counted at the bytes per token of those: 60,000 pairs take a
-    second and not minutes.
-
-    Attributes:
-        how: What the counts rest on, in words.
-    """
-
-    def __init__(self, model: str) -> None:
-        self.encode = _local_tokenizer(model)
-        self.measured = self.bytes = self.tokens = 0
-        self.how = f"the tokenizer of {model}" if self.encode else "four bytes a token"
-
-    def __call__(self, text: str) -> float:
-        size = len(text.encode(errors="surrogatepass"))
-        if self.encode is None:
-            return size / BYTES_PER_TOKEN
-        if self.measured < SAMPLE:
-            count = len(self.encode(text))
-            self.measured, self.bytes, self.tokens = self.measured + 1, self.bytes + size, self.tokens + count
-            return count
-        return size * self.tokens / max(self.bytes, 1)
-
-
-def _local_tokenizer(model: str) -> Callable[[str], Any] | None:
-    """The model's tokenizer, if it takes no network to load it."""
-    if "/" in model or Path(model).is_dir():
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-        except Exception:  # whatever its reader raises, there is none
-            return None
-        return lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
-    if not os.environ.get("TIKTOKEN_CACHE_DIR"):  # without it tiktoken would download its vocabularies
-        return None
-    try:
-        import tiktoken
-
-        encoding = tiktoken.encoding_for_model(model)
-    except Exception:  # not installed, or it doesn't know the model
-        return None
-    return lambda text: encoding.encode(text, disallowed_special=())
-
-
-class Paid(NamedTuple):
-    """What answers of earlier runs, on which this one rests, have cost."""
-
-    dollars: float = 0.0
-    answers: int = 0
-
-
-NONE_PAID = Paid()
 
 
 @dataclass
@@ -103,7 +31,8 @@ class Quote:
         asked: Requests to be sent.
         prompt_tokens: Tokens of those.
         completion_tokens: Tokens of their answers, as a guess.
-        kept_dollars: What the answers that are there have cost.
+        kept_dollars: What replies to these requests have cost so far, those without an answer included.
+        seen: What the cache held when the estimate was made (`KeptReplies.size`).
     """
 
     settings: AskingArguments
@@ -114,14 +43,26 @@ class Quote:
     prompt_tokens: float = 0.0
     completion_tokens: float = 0.0
     kept_dollars: float = 0.0
+    seen: tuple[int, int] = (0, 0)
+    kept_tokens: tuple[float, float] = (0.0, 0.0)
+    kept_estimates: tuple[float, float] = (0.0, 0.0)
 
     @property
     def price(self) -> Price | None:
         return self.settings.prices.get(self.settings.model)
 
-    @property
-    def paid(self) -> Paid:
-        return Paid(self.kept_dollars, self.kept)
+    def learn(self, estimates: tuple[float, float], tokens: tuple[float, float]) -> None:
+        """Notes a kept reply: an estimate of its tokens, and what they were."""
+        self.kept_estimates = (self.kept_estimates[0] + estimates[0], self.kept_estimates[1] + estimates[1])
+        self.kept_tokens = (self.kept_tokens[0] + tokens[0], self.kept_tokens[1] + tokens[1])
+
+    def correct(self) -> None:
+        """Corrects the estimate by the kept replies, if they are many enough."""
+        if self.kept < LEARN_FROM or not self.asked or not all(self.kept_estimates):
+            return
+        self.prompt_tokens *= self.kept_tokens[0] / self.kept_estimates[0]
+        self.completion_tokens *= self.kept_tokens[1] / self.kept_estimates[1]
+        self.how += f", corrected by the {self.kept:,} replies that are there"
 
     @property
     def dollars(self) -> float | None:
@@ -143,7 +84,7 @@ class Quote:
         return {
             "rows": f"{self.rows:,}; {self.asked:,} requests to send, {self.kept:,} answered already{spent}",
             "tokens": f"about {self.prompt_tokens:,.0f} to read and {self.completion_tokens:,.0f} to write "
-            f"({self.how}; an answer as long as the text it is about; second tries not counted)",
+            f"({self.how}; a response as long as the text it is about; second tries not counted)",
             "dollars": self._dollars(),
             "minutes": self._minutes(),
         }
@@ -171,16 +112,19 @@ class Quote:
 
 @dataclass
 class Meter:
-    """What was really used: by the answers that a run's rows rest on, and by the run itself.
+    """What was really used: for the requests of a run's rows, whenever that was, and by the run itself.
 
     Attributes:
         price: The model's.
-        used: Tokens and dollars of all answers, whenever they were paid for. An answer that two rows share counts for
-            both.
+        used: Tokens and dollars of all replies to the rows' requests, each counted once; `replies` are those that hold
+            an answer.
         spent: Those of this run alone.
         requests: Sent by this run, retries included.
         retries: Of those, by what went wrong before.
-        guessed: Answers whose endpoint told no usage; their tokens are counted at four bytes each.
+        guessed: Replies whose endpoint told no usage, or none that can be; their tokens are estimated.
+        unusable: Paid replies of this run that hold no answer.
+        lost: Requests of this run whose replies never came (time-outs, cut connections), and
+        lost_dollars: what they may have cost all the same, in all runs.
     """
 
     price: Price | None
@@ -189,19 +133,48 @@ class Meter:
     requests: int = 0
     retries: dict[str, int] = field(default_factory=dict)
     guessed: int = 0
+    unusable: int = 0
+    lost: int = 0
+    lost_dollars: float = 0.0
+    counted: dict[str, int] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
 
     def cost(self, reply: dict[str, Any]) -> float:
-        """Dollars that an answer has cost."""
+        """Dollars that a reply has cost."""
         return dollars(self.price, reply["prompt_tokens"], reply["completion_tokens"], reply.get("batch", False))
 
-    def use(self, reply: dict[str, Any]) -> None:
-        """Counts an answer that a row rests on."""
-        self._add(self.used, reply)
+    def use(self, key: str, reply: dict[str, Any] | None, charges: list[dict[str, Any]]) -> None:
+        """Counts all replies to a request that a row rests on, each once however many rows and times.
+
+        Args:
+            key: The request.
+            reply: That with the answer, if there is one.
+            charges: For those without.
+        """
+        new = charges[self.counted.get(key, 0) :]
+        self.counted[key] = len(charges)
+        for charge in new:
+            if charge.get("lost"):
+                self.lost_dollars += self.cost(charge)
+            else:
+                self._add(self.used, charge, 0)
+        if reply is not None and key not in self.answered:
+            self.answered.add(key)
+            self._add(self.used, reply, 1)
 
     def pay(self, reply: dict[str, Any]) -> None:
         """Counts an answer that was just given."""
-        self._add(self.spent, reply)
+        self._add(self.spent, reply, 1)
         self.guessed += reply.get("guessed", False)
+
+    def pay_unusable(self, charge: dict[str, Any]) -> None:
+        """Counts a reply that was just paid for, or may have been, and holds no answer."""
+        if charge.get("lost"):
+            self.lost += 1
+            return
+        self._add(self.spent, charge, 0)
+        self.unusable += 1
+        self.guessed += charge.get("guessed", False)
 
     def retry(self, kind: str) -> None:
         """Counts a retry."""
@@ -210,27 +183,33 @@ class Meter:
     def __str__(self) -> str:
         spent, retries = self.spent, sum(self.retries.values())
         money = "no price in the recipe" if self.price is None else f"${spent['dollars']:,.4f}"
+        unusable = f", {self.unusable:,} paid replies without an answer" if self.unusable else ""
+        lost = f", {self.lost:,} replies lost on the way, which may be billed too" if self.lost else ""
         return (
             f"spent in this run: {money}; {self.requests:,} requests ({retries:,} of them retries), "
-            f"{spent['replies']:,} answers, {spent['prompt_tokens']:,} tokens read and "
+            f"{spent['replies']:,} answers{unusable}{lost}, {spent['prompt_tokens']:,} tokens read and "
             f"{spent['completion_tokens']:,} written"
         )
 
     def this_run(self, rows: int, seconds: float) -> dict[str, Any]:
         """What depends on when and how often a run was resumed, for its statistics."""
         seconds = max(seconds, 0.1)
-        told = {"answers_without_usage": self.guessed} if self.guessed else {}
+        seen = {
+            "answers_without_usage": self.guessed,
+            "unusable_replies": self.unusable,
+            "lost_replies": self.lost,
+        }
         return {
             "requests": self.requests,
             "retries": dict(sorted(self.retries.items())),
             **self.summary(self.spent),
-            **told,
+            **{name: count for name, count in seen.items() if count},
             "rows_per_second": round(rows / seconds, 2),
             "answers_per_second": round(self.spent["replies"] / seconds, 2),
         }
 
-    def _add(self, sums: dict[str, float], reply: dict[str, Any]) -> None:
-        sums["replies"] += 1
+    def _add(self, sums: dict[str, float], reply: dict[str, Any], answers: int) -> None:
+        sums["replies"] += answers
         sums["prompt_tokens"] += reply["prompt_tokens"]
         sums["completion_tokens"] += reply["completion_tokens"]
         sums["dollars"] += self.cost(reply)
@@ -238,6 +217,11 @@ class Meter:
     def summary(self, of: dict[str, float]) -> dict[str, Any]:
         """Sums for `stats.json`; dollars are null where the recipe has no price for the model."""
         return {**of, "dollars": None if self.price is None else round(of["dollars"], 6)}
+
+    def all_runs(self) -> dict[str, Any]:
+        """`used` for `stats.json`, and what lost replies may have cost beyond it."""
+        lost = round(self.lost_dollars, 6)
+        return self.summary(self.used) | ({"dollars_of_lost_replies": lost} if lost else {})
 
 
 def _nothing() -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from itertools import count
@@ -11,14 +12,20 @@ from typing import Any, TypeVar
 
 from ..config import AskingArguments
 from ..errors import Faults, fail
+from .address import address, place
 from .asker import Stopped
-from .cost import NONE_PAID, Messages, Meter, Paid, approximate_tokens, dollars, prompt_text
+from .cost import Meter, dollars
 from .limits import Budget, OverBudget, TokenBucket
 from .replies import NoReply
-from .trouble import KEPT, Transient, not_the_protocol, place, read_completion, refusal, wait_before
+from .store import ReplyStore
+from .tokens import Messages, estimated_prompt, estimated_tokens, longest_prompt, plausible_usage
+from .trouble import KEPT, Transient, Unusable, not_the_protocol, read_completion, refusal, told, wait_before
 
+logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 LEAST_PATIENCE = 50  # requests that may fail for good, one after another, before the run stops
+NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}  # what httpx raises before a request is on its way
+WORTH_SAYING = 10.0  # seconds that an endpoint asks to wait
 
 
 class Endpoint:
@@ -27,85 +34,115 @@ class Endpoint:
     Args:
         settings: The recipe's.
         meter: Counts requests and retries.
-        paid: For answers of earlier runs, which counts towards `max_cost_usd`.
+        store: Keeps what was paid for replies without an answer.
+        paid: Dollars for replies of earlier runs, which count towards `max_cost_usd`.
 
     Raises:
         Faults: There is no key.
     """
 
-    def __init__(self, settings: AskingArguments, meter: Meter, paid: Paid = NONE_PAID) -> None:
-        self.settings, self.meter = settings, meter
+    def __init__(self, settings: AskingArguments, meter: Meter, store: ReplyStore, paid: float = 0.0) -> None:
+        self.settings, self.meter, self.store = settings, meter, store
         self.line = Line(settings)
         self.failures = 0  # requests that failed for good since the last answer
         self.stopping = asyncio.Event()
+        self.waiting_told = False
         self.requests = self.tokens = None
         if settings.requests_per_minute:
             self.requests = TokenBucket(settings.requests_per_minute, 1)
         if settings.tokens_per_minute:
             self.tokens = TokenBucket(settings.tokens_per_minute, settings.tokens_per_minute / 60)
-        self.budget = None if settings.max_cost_usd is None else Budget(settings.max_cost_usd, *paid)
+        self.budget = None if settings.max_cost_usd is None else Budget(settings.max_cost_usd, paid)
         self.answers = self.written = 0  # and tokens that they had, to guess what the next one will have
 
     async def answer(self, messages: Messages, key: str) -> dict[str, Any]:
         """As `asker.Model.answer`."""
-        read = approximate_tokens(prompt_text(messages))
-        written = self.written / self.answers if self.answers else min(read, self.settings.max_tokens)
-        guess = dollars(self.meter.price, read, min(read, self.settings.max_tokens))
-        reserved, cost = await self._reserve(guess), None
         try:
-            answer = await self._tried(messages, read, read + written)
-            cost = self.meter.cost(answer)
-        finally:
-            if self.budget:
-                await self.budget.settle(reserved, guess, cost)
-        self.answers += 1
-        self.written += answer["completion_tokens"]
-        return answer
-
-    async def _reserve(self, guess: float) -> float:
-        if self.budget is None:
-            return 0.0
-        try:
-            return await self.budget.reserve(guess)
-        except OverBudget:
-            raise over_budget(self.budget.most, self.budget.spent) from None
-
-    async def _tried(self, messages: Messages, read: int, tokens: float) -> dict[str, Any]:
-        """An answer, at the first or a later try."""
-        try:
-            answer = await tried(lambda: self._once(messages, read, tokens), self.settings, self.meter, self._pause)
+            answer = await tried(lambda: self._once(messages, key), self.settings, self.meter, self._wait)
         except Transient as error:
             raise self._given_up(str(error)) from None
         self.failures = 0
+        self.answers += 1
+        self.written += answer["completion_tokens"]
         return answer
 
     def _given_up(self, kind: str) -> Exception:
         self.failures += 1
         if self.failures >= max(LEAST_PATIENCE, 3 * self.settings.max_concurrency):
-            told = f"has failed {self.failures} requests one after another, each for good (now: {kind})"
-            return fail(self.line.where, f"{told}; see to the server: {KEPT}")
+            what = f"has failed {self.failures} requests one after another, each for good (now: {kind})"
+            return fail(self.line.where, f"{what}; see to the server: {KEPT}")
         return NoReply(f"endpoint failed: {kind}")
 
-    async def _once(self, messages: Messages, read: int, tokens: float) -> dict[str, Any]:
-        """One request.
+    async def _once(self, messages: Messages, key: str) -> dict[str, Any]:
+        """One request, if the budget has room for it.
 
         Raises:
-            Transient, NoReply, Faults: It failed.
+            Transient, NoReply, Refused, Faults: It failed.
             Stopped: It wasn't sent.
         """
-        waits = [bucket.reserve(units) for bucket, units in ((self.requests, 1), (self.tokens, tokens)) if bucket]
-        await self._pause(max(waits, default=0.0))
+        bound = dollars(self.meter.price, longest_prompt(messages, self.settings.model), self.settings.max_tokens)
+        reserved = await self._reserve(bound)
+        cost = 0.0
+        try:
+            outcome = await self._sent(messages)
+            cost = self.meter.cost(outcome)
+            if "content" in outcome:
+                return outcome
+            self.meter.pay_unusable(outcome)
+            await self.store.charge(key, outcome)
+        finally:
+            if self.budget:
+                await self.budget.settle(reserved, bound, cost)
+        if reason := self.store.given_up(key, self.settings.max_unusable_replies):
+            raise NoReply(reason)
+        raise Transient(outcome["kind"])
+
+    async def _sent(self, messages: Messages) -> dict[str, Any]:
+        """The reply to one request, with its tokens: an answer, or `kind` instead of `content` for one without."""
+        read = estimated_prompt(messages, self.settings.model)
+        written = self.written / self.answers if self.answers else min(read, self.settings.max_tokens)
+        await self._pace(read + written)
         self.meter.requests += 1
-        line, body = self.line, self.settings.request(messages)
-        response = await line.send(line.client.chat.completions.with_raw_response.create(**body))
+        line = self.line
+        try:
+            body = self.settings.request(messages)
+            response = await line.send(line.client.chat.completions.with_raw_response.create(**body))
+        except Transient as error:
+            if not error.sent:
+                raise
+            tokens = {"prompt_tokens": read, "completion_tokens": round(written)}
+            return {"kind": str(error), "lost": True, **tokens}
         outcome = read_completion(response.text, line.where, line.key, line.understood)
+        if isinstance(outcome, Unusable):
+            size = min(outcome.size / 4, written)
+            return {"kind": str(outcome), **metered(outcome.usage, read, size, self.settings)}
         if isinstance(outcome, Exception):
             raise outcome
         line.understood = True
-        answer = metered(outcome, read)
+        answer = outcome | metered(outcome.pop("usage"), read, outcome["content"], self.settings)
         if self.tokens:
-            self.tokens.settle(tokens - answer["prompt_tokens"] - answer["completion_tokens"])
+            self.tokens.settle(read + written - answer["prompt_tokens"] - answer["completion_tokens"])
         return answer
+
+    async def _reserve(self, bound: float) -> float:
+        if self.budget is None:
+            return 0.0
+        try:
+            return await self.budget.reserve(bound)
+        except OverBudget as error:
+            raise over_budget(self.budget.most, self.budget.spent, error.bound) from None
+
+    async def _pace(self, tokens: float) -> None:
+        """Waits for the recipe's rates."""
+        waits = [bucket.reserve(units) for bucket, units in ((self.requests, 1), (self.tokens, tokens)) if bucket]
+        await self._pause(max(waits, default=0.0))
+
+    async def _wait(self, seconds: float) -> None:
+        """Waits before a retry; says so, once, if it is long."""
+        if seconds > WORTH_SAYING and not self.waiting_told:
+            self.waiting_told = True
+            logger.warning("%s asks to wait %.0f s; going on then (Ctrl-C stops, %s)", self.line.where, seconds, KEPT)
+        await self._pause(seconds)
 
     async def _pause(self, seconds: float) -> None:
         """Sleeps, but not through the end of the run."""
@@ -125,6 +162,8 @@ class Endpoint:
 class Line:
     """The official client, and what its failures mean. It retries nothing itself: what is sent must be counted.
 
+    It follows no redirect, which would send prompts to another host than the plan and the records name.
+
     Attributes:
         where: The endpoint, for a fault.
         reached: Whether it ever replied.
@@ -140,8 +179,14 @@ class Line:
         self.reached = self.understood = False
         import openai
 
+        at = address(settings.base_url)
         self.client = openai.AsyncOpenAI(
-            api_key=self.key, base_url=settings.base_url, max_retries=0, timeout=settings.timeout
+            api_key=self.key,
+            base_url=at.url,
+            default_query=at.query or None,
+            max_retries=0,
+            timeout=settings.timeout,
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
         )
 
     async def send(self, request: Awaitable[Result], timed: bool = True) -> Result:
@@ -152,7 +197,7 @@ class Line:
             timed: Whether `timeout` is for all of it, and not just for each of the waits in it (files).
 
         Raises:
-            Transient, NoReply, Faults: It failed.
+            Transient, NoReply, Refused, Faults: It failed.
         """
         import openai
 
@@ -160,17 +205,20 @@ class Line:
             async with asyncio.timeout(self.settings.timeout if timed else None):
                 reply = await request
         except (TimeoutError, openai.APITimeoutError):
-            raise Transient(f"no answer in {self.settings.timeout:g} s") from None
+            raise Transient(f"no answer in {self.settings.timeout:g} s", sent=True) from None
         except openai.APIStatusError as error:
             self.reached = True
             status, headers = error.status_code, error.response.headers
             raise refusal(status, error.body, headers, self.where, self.key, self.settings.api_key_env) from None
         except openai.APIConnectionError as error:
-            if type(error.__cause__).__name__ == "ConnectError" and not self.reached:
+            cause = type(error.__cause__).__name__
+            if cause == "ConnectError" and not self.reached:
                 raise fail(self.where, "can't be reached; check base_url and that the server is up") from None
-            raise Transient("lost connection") from None
+            raise Transient("lost connection", sent=cause not in NOT_SENT) from None
         except UnicodeEncodeError:
             raise NoReply("half a surrogate pair in its text, which no request can carry") from None
+        except (ValueError, RecursionError) as error:  # a body that the client itself can't read
+            raise Transient(f"unreadable: {told(error, self.key)}") from None
         except openai.APIError:
             raise not_the_protocol(self.where) from None
         self.reached = True
@@ -187,11 +235,14 @@ async def tried(
 
     Raises:
         Transient: It failed `max_retries` times more.
+        Faults: The endpoint asks to wait longer than `max_retry_wait`.
     """
     for retry in count():
         try:
             return await once()
         except Transient as error:
+            if error.after is not None and error.after > settings.max_retry_wait:
+                raise too_long_a_wait(error, settings) from None
             if retry == settings.max_retries:
                 raise
             meter.retry(str(error))
@@ -199,25 +250,32 @@ async def tried(
     raise AssertionError
 
 
-def over_budget(most: float, spent: float) -> Faults:
+def too_long_a_wait(error: Transient, settings: AskingArguments) -> Faults:
+    """The endpoint asks for a pause that nobody would sit through."""
+    what = f"asks to wait {error.after:,.0f} s ({error})" if (error.after or 0) < 1e9 else f"asks to wait ({error})"
+    bound = f"longer than max_retry_wait, {settings.max_retry_wait:g} s"
+    return fail(f"{settings.model} at {place(settings.base_url)}", f"{what}, {bound}; {KEPT} then, or raise the bound")
+
+
+def over_budget(most: float, spent: float, bound: float) -> Faults:
     """The run has spent what it may."""
-    what = f"is reached: ${spent:,.4f} of ${most:,.2f} spent, and the next answer may not fit"
+    what = f"is reached: ${spent:,.4f} of ${most:,.2f} spent, and the next answer may cost up to ${bound:,.4f}"
     return fail("max_cost_usd", f"{what}; raise it and run the same command again: every answer so far is kept")
 
 
-def metered(outcome: dict[str, Any], read: int) -> dict[str, Any]:
-    """A completion with its tokens: the endpoint's count, or a guess where it gives none.
+def metered(usage: Any, read: float, written: str | float, settings: AskingArguments) -> dict[str, Any]:
+    """Return the tokens of a reply: the endpoint's count, or an estimate where it tells none that can be.
 
     Args:
-        outcome: As `trouble.read_completion` has it.
-        read: A guess at the request's tokens.
+        usage: What the endpoint tells.
+        read: An estimate of the request's tokens.
+        written: The reply's text, or an estimate of its tokens.
+        settings: The recipe's.
     """
-    usage = outcome.pop("usage") or {}
-    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    if all(isinstance(number, int) for number in counts):
-        return outcome | {"prompt_tokens": counts[0], "completion_tokens": counts[1]}
-    written = approximate_tokens(outcome["content"])
-    return outcome | {"prompt_tokens": read, "completion_tokens": written, "guessed": True}
+    if counts := plausible_usage(usage, read, settings.max_tokens):
+        return {"prompt_tokens": counts[0], "completion_tokens": counts[1]}
+    estimate = estimated_tokens(written, settings.model) if isinstance(written, str) else written
+    return {"prompt_tokens": round(read), "completion_tokens": round(estimate), "guessed": True}
 
 
 def api_key(variable: str) -> str:

@@ -43,30 +43,36 @@ class TokenBucket:
 
 
 class OverBudget(Exception):
-    """The next request could cost more than is left."""
+    """The next request could cost more than is left.
+
+    Attributes:
+        bound: What it could cost.
+    """
+
+    def __init__(self, bound: float) -> None:
+        super().__init__(f"${bound:,.4f}")
+        self.bound = bound
 
 
 class Budget:
-    """Dollars that may be spent. A request gets through if its likely cost fits beside what is under way.
+    """Dollars that may be spent. A request gets through if the most that it can cost fits beside what is under way, so
+    that the sum is never exceeded.
 
-    The likely cost is the guess of whoever asks, times the most by which a guess has fallen short so far; until the
-    first cost is known one request goes alone. So a stop comes with nothing under way, and nothing paid for is lost.
+    Bounds rest on the request's limit on tokens; where an endpoint bills more than a bound, later ones grow by as much.
 
     Args:
         most: Dollars.
         spent: Dollars that were spent before.
-        answers: Answers that were given for those; as much as one of them cost, the first must fit too.
     """
 
-    def __init__(self, most: float, spent: float = 0.0, answers: int = 0) -> None:
+    def __init__(self, most: float, spent: float = 0.0) -> None:
         self.most, self.spent = most, spent
-        self.typical = spent / answers if answers else 0.0
         self.reserved, self.under_way = 0.0, 0
-        self.factor: float | None = None
+        self.excess = 1.0
         self.changed = asyncio.Condition()
 
-    async def reserve(self, guess: float) -> float:
-        """Waits until a request of about this cost may be sent.
+    async def reserve(self, bound: float) -> float:
+        """Waits until a request that costs this at the most may be sent.
 
         Returns:
             What was set aside for it, for `settle`.
@@ -76,23 +82,21 @@ class Budget:
         """
         async with self.changed:
             while True:
-                likely = guess * (self.factor or 1.0)
-                fits = self.spent + self.reserved + likely <= self.most and self.factor is not None
-                first = self.factor is None and self.spent < self.most and self.spent + self.typical <= self.most
-                if fits or (first and not self.under_way):
+                likely = bound * self.excess
+                if self.spent + self.reserved + likely <= self.most and self.spent < self.most:
                     self.reserved += likely
                     self.under_way += 1
                     return likely
                 if not self.under_way:
-                    raise OverBudget
+                    raise OverBudget(likely)
                 await self.changed.wait()
 
-    async def settle(self, reserved: float, guess: float, cost: float | None) -> None:
-        """Notes what a request has cost; None where it failed."""
+    async def settle(self, reserved: float, bound: float, cost: float) -> None:
+        """Notes what a request has cost: 0 where it failed."""
         async with self.changed:
             self.reserved -= reserved
             self.under_way -= 1
-            if cost is not None:
-                self.spent += cost
-                self.factor = max(self.factor or 0.0, cost / guess if guess else 1.0)
+            self.spent += cost
+            if bound:
+                self.excess = max(self.excess, cost / bound)
             self.changed.notify_all()

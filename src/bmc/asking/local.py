@@ -14,8 +14,8 @@ from ..errors import fail
 from ..generation import Complete, Response
 from ..models import check_model, load_tokenizer
 from .asker import Stopped
-from .cost import Messages
 from .replies import NoReply
+from .tokens import Messages
 
 _GATHERING = 0.02  # seconds in which requests join the next batch; a batch takes seconds
 
@@ -52,7 +52,7 @@ class Local:
         self.arguments = GenerationArguments(
             backend=name,
             max_new_tokens=settings.max_tokens,
-            temperature=settings.temperature,
+            temperature=settings.temperature or 0.0,
             batch_size=settings.max_concurrency,
         )
         self.complete: Complete | None = None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ..config import AskingArguments
 from ..errors import fail
-from .asker import StoredAsker
-from .cost import Messages, Meter, Quote, TokenCounter, prompt_text
-from .store import KeptReplies
+from .asker import Model, StoredAsker
+from .cost import Meter, Quote
+from .replies import Reply
+from .store import KeptReplies, ReplyStore, replies_path
+from .tokens import Messages, TokenCounter
 
 
 class Unanswered(Exception):
@@ -55,6 +57,17 @@ async def note_requests(job: Job, asker: StoredAsker) -> None:
         await job.ask(asker)
 
 
+class _Quoting(StoredAsker):
+    """An asker of `Notes` that tells what kept replies had in tokens."""
+
+    learn: Callable[[Messages, Reply], None]
+
+    async def ask(self, messages: Messages) -> Reply:
+        reply = await super().ask(messages)
+        self.learn(messages, reply)
+        return reply
+
+
 async def quote(jobs: Iterable[Job], settings: AskingArguments, version: int, store: KeptReplies) -> Quote:
     """What the rows would ask, beyond what the store has.
 
@@ -65,7 +78,7 @@ async def quote(jobs: Iterable[Job], settings: AskingArguments, version: int, st
         store: Of the answers.
     """
     count = TokenCounter(settings.model)
-    found = Quote(settings, count.how)
+    found = Quote(settings, count.how, seen=store.size())
     expected, noted = 0.0, set[str]()
 
     def note(messages: Messages, key: str) -> None:
@@ -73,18 +86,61 @@ async def quote(jobs: Iterable[Job], settings: AskingArguments, version: int, st
             return
         noted.add(key)
         found.asked += 1
-        found.prompt_tokens += count(prompt_text(messages))
+        found.prompt_tokens += count.prompt(messages)
         found.completion_tokens += min(expected, settings.max_tokens)
 
+    def learn(messages: Messages, reply: Reply) -> None:
+        estimates = count.prompt(messages), min(expected, settings.max_tokens)
+        found.learn(estimates, (reply.prompt_tokens, reply.completion_tokens))
+
     meter = Meter(found.price)
-    asker = StoredAsker(Notes(note), settings, version, store, meter)
+    asker = _Quoting(Notes(note), settings, version, store, meter)
+    asker.learn = learn
     for job in jobs:
         found.rows += 1
         expected = count(job.like)
         noted.clear()
         await note_requests(job, asker)
-    found.kept, found.kept_dollars = int(meter.used["replies"]), meter.used["dollars"]
+    found.kept, found.kept_dollars = int(meter.used["replies"]), meter.used["dollars"] + meter.lost_dollars
+    found.correct()
     return found
+
+
+@contextlib.asynccontextmanager
+async def asker_for(
+    settings: AskingArguments,
+    version: int,
+    jobs: Callable[[], Iterable[Job]],
+    found: Quote,
+    make_model: Callable[[Meter, ReplyStore, float], Model],
+) -> AsyncIterator[StoredAsker]:
+    """Opens the store, to be written by this process alone if anything is to be asked, and asks on it.
+
+    What earlier runs have spent is read once the store is locked: another process may have added to it since the quote.
+
+    Args:
+        settings: How the model is asked.
+        version: Of the prompts.
+        jobs: What each row asks; may be called several times.
+        found: The quote.
+        make_model: Makes the model of a meter, the store, and the dollars that are spent already.
+    """
+    path = replies_path(settings.replies, settings.output_dir)  # type: ignore[attr-defined]
+    meter = Meter(settings.prices.get(settings.model))
+    if not found.asked:  # so that a store that can't be written will do
+        with contextlib.closing(KeptReplies(path)) as kept:
+            yield StoredAsker(Notes(lambda *_: None), settings, version, kept, meter)
+        return
+    with contextlib.closing(ReplyStore(path)) as store:
+        if store.size() != found.seen:
+            found = await quote(jobs(), settings, version, store)
+        model = make_model(meter, store, found.kept_dollars)
+        asker = StoredAsker(model, settings, version, store, meter, answered_before=found.kept > 0)
+        try:
+            yield asker
+        finally:
+            await asker.aclose()
+            print(meter)
 
 
 def confirm(settings: AskingArguments, found: Quote) -> None:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import logging
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 from ..errors import Faults, fail
 from .locks import Lock
+from .trouble import parsed
 
+logger = logging.getLogger(__name__)
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS batches (name TEXT PRIMARY KEY, state TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS charges (key TEXT NOT NULL, charge TEXT NOT NULL);
 """
+
+
+_REPLY = "INSERT OR REPLACE INTO replies VALUES (?, ?)"
+_CHARGE = "INSERT INTO charges VALUES (?, ?)"
 
 
 def request_key(**request: Any) -> str:
@@ -30,37 +40,99 @@ def replies_path(replies: str | None, output_dir: str) -> Path:
 
 
 class KeptReplies:
-    """A store as it is, to be read while anyone may write it; an empty one where there is none."""
+    """A store as it is, to be read while anyone may write it; an empty one where there is none.
+
+    Attributes:
+        charges: Request → what was paid for replies to it that hold no answer, each `{"kind", "prompt_tokens",
+            "completion_tokens", …}`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.exists():
-            self.reading = sqlite3.connect(":memory:")
-            self.reading.executescript(SCHEMA)
-            return
+        self.damaged: set[str] = set()
+        self.charges: dict[str, list[dict[str, Any]]] = {}
+        self.reading = self._opened()
+        self._read_charges()
+
+    def _opened(self) -> sqlite3.Connection:
+        """A connection to read by; to an empty database where the file holds no table yet."""
+        reason: sqlite3.Error | None = None
         # as one who may write, if possible, since only those can tidy the write-ahead log away
-        for mode in ("mode=rw", "mode=ro", "immutable=1"):
-            self.reading = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30)
+        for mode in ("mode=rw", "mode=ro", "immutable=1") if self.path.exists() else ():
+            reading = sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, timeout=30)
             try:
-                self.get("")
-                return
+                found = reading.execute("SELECT 1 FROM sqlite_master WHERE name = 'replies'").fetchone()
             except sqlite3.Error as error:
-                self.reading.close()
+                reading.close()
                 reason = error
-        raise self._unusable(reason)
+                continue
+            if found:
+                reading.text_factory = bytes  # a flipped bit may leave no UTF-8
+                return reading
+            reading.close()
+            break
+        else:
+            if reason:
+                raise self._unusable(reason)
+        empty = sqlite3.connect(":memory:")
+        empty.executescript(SCHEMA)
+        return empty
+
+    def _read_charges(self) -> None:
+        with contextlib.suppress(sqlite3.OperationalError):  # an older store has no such table
+            for key, charge in self.reading.execute("SELECT key, charge FROM charges ORDER BY rowid"):
+                with contextlib.suppress(ValueError):
+                    self.charges.setdefault(bytes(key).decode(), []).append(parsed(charge))
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The reply to a request, if there is one."""
-        row = self.reading.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-        return json.loads(row[0]) if row else None
+        """The reply to a request, if there is one that can be read.
+
+        Raises:
+            Faults: The file is damaged beyond single rows.
+        """
+        try:
+            row = self.reading.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise self._unusable(error) from None
+        if row is None:
+            return None
+        try:
+            return dict(parsed(row[0]))
+        except (ValueError, TypeError):
+            self.damage(key)
+            return None
+
+    def damage(self, key: str) -> None:
+        """Says, once, that the row of a request can't be read and is asked anew."""
+        if key not in self.damaged:
+            self.damaged.add(key)
+            logger.warning("%s: the row with key %s… is damaged; its request is sent anew", self.path, key[:16])
+
+    def unusable(self, key: str) -> list[dict[str, Any]]:
+        """What was paid for replies to a request that came, and hold no answer."""
+        return [charge for charge in self.charges.get(key, []) if not (charge.get("lost") or charge.get("again"))]
+
+    def given_up(self, key: str, most: int) -> str | None:
+        """Why a request isn't sent any more, if it was paid for so often without an answer."""
+        charges = self.unusable(key)
+        if len(charges) < most:
+            return None
+        return f"endpoint failed: {charges[-1]['kind']}, {len(charges)} times paid for (max_unusable_replies)"
 
     def __len__(self) -> int:
         return int(self.reading.execute("SELECT count(*) FROM replies").fetchone()[0])
+
+    def size(self) -> tuple[int, int]:
+        """How many answers and how many charges there are: whether another process has added any."""
+        return len(self), sum(map(len, self.charges.values()))
 
     def close(self) -> None:
         self.reading.close()
 
     def _unusable(self, error: Exception) -> Faults:
+        if "malformed" in str(error):
+            what = f"is damaged ({error}); save what is in it by `sqlite3 {self.path} .recover | sqlite3 NEW`, and give"
+            return fail(str(self.path), f"{what} NEW as `replies`, or move it away: then everything is asked anew")
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
             return fail(str(self.path), f"is no store of replies ({error}); give another file as `replies`")
         what = "make room there or give another file as `replies`, then run the same command again"
@@ -86,14 +158,19 @@ class ReplyStore(KeptReplies):
         except OSError as error:
             raise self._unusable(error) from None
         try:
+            # prompts are for nobody else to read; SQLite gives its files beside it the same mode
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self.writing = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             self.writing.execute("PRAGMA journal_mode=WAL")  # a kill or a full disk leaves what was committed
             self.writing.executescript(SCHEMA)
             super().__init__(path)  # reads over a connection of its own, so that they don't wait for the disk
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self.lock.release()
             raise self._unusable(error) from None
-        self.queue: list[tuple[str, str, asyncio.Future[None]]] = []
+        except Faults:
+            self.lock.release()
+            raise
+        self.queue: list[tuple[str, str, str, asyncio.Future[None]]] = []
         self.writer: asyncio.Task[None] | None = None
 
     async def put(self, key: str, reply: dict[str, Any]) -> None:
@@ -102,8 +179,20 @@ class ReplyStore(KeptReplies):
         Raises:
             Faults: It can't be written.
         """
+        await self._queued(_REPLY, key, reply)
+
+    async def charge(self, key: str, charge: dict[str, Any]) -> None:
+        """Keeps what was paid for a reply that holds no answer.
+
+        Raises:
+            Faults: It can't be written.
+        """
+        self.charges.setdefault(key, []).append(charge)
+        await self._queued(_CHARGE, key, charge)
+
+    async def _queued(self, statement: str, key: str, value: dict[str, Any]) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.queue.append((key, json.dumps(reply), done))
+        self.queue.append((statement, key, json.dumps(value), done))
         if self.writer is None or self.writer.done():
             self.writer = asyncio.create_task(self._write())
         await done
@@ -116,12 +205,12 @@ class ReplyStore(KeptReplies):
         while self.queue:
             batch, self.queue = self.queue, []
             try:
-                await asyncio.to_thread(self._commit, [(key, reply) for key, reply, _ in batch])
+                await asyncio.to_thread(self._commit, [(statement, (key, value)) for statement, key, value, _ in batch])
             except sqlite3.Error as error:
                 outcome: Exception | None = self._unusable(error)
             else:
                 outcome = None
-            for _, _, done in batch:
+            for *_, done in batch:
                 if done.cancelled():
                     continue
                 if outcome:
@@ -129,10 +218,11 @@ class ReplyStore(KeptReplies):
                 else:
                     done.set_result(None)
 
-    def _commit(self, replies: list[tuple[str, str]]) -> None:
+    def _commit(self, rows: list[tuple[str, tuple[str, str]]]) -> None:
         self.writing.execute("BEGIN")
         try:
-            self.writing.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?)", replies)
+            for statement, values in rows:
+                self.writing.execute(statement, values)
             self.writing.execute("COMMIT")
         except sqlite3.Error:
             if self.writing.in_transaction:

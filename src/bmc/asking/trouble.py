@@ -10,18 +10,21 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-from ..errors import Faults, fail
-from .replies import NoReply
+from ..errors import Faults, fail, printable
+from .address import without_secrets
 
 KEPT = "every answer so far is kept; run the same command again to go on"
 TRANSIENT = {408, 409, 425, 429}  # and 5xx
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
-# A refusal that is about one row: too long for the model, or stopped by a content filter.
-_ROW_FAULT = re.compile(r"context|too long|content.?(filter|policy|management)|invalid_prompt", re.IGNORECASE)
-# A 429 that no waiting mends.
-_NO_CREDIT = re.compile(r"insufficient_quota|insufficient.?balance|billing|credit", re.IGNORECASE)
+SAID = 200  # characters of an endpoint's words that a message repeats
+# An error code or type that no waiting and no other row mends.
+_NO_CREDIT = re.compile(r"insufficient_quota|insufficient.?balance|billing|credit|arrear", re.IGNORECASE)
+# What to write into the recipe where an endpoint takes a parameter by another name, or not at all.
+_HINTS = (
+    (re.compile("max_completion_tokens"), "set max_tokens_parameter: max_completion_tokens"),
+    (re.compile("temperature"), "set temperature: null to leave it out"),
+)
 
 
 class Transient(Exception):
@@ -29,11 +32,38 @@ class Transient(Exception):
 
     Attributes:
         after: Seconds that the endpoint asks to wait, if it says so.
+        sent: Whether the request may have been answered, and billed, all the same.
     """
 
-    def __init__(self, kind: str, after: float | None = None) -> None:
+    def __init__(self, kind: str, after: float | None = None, sent: bool = False) -> None:
         super().__init__(kind)
-        self.after = after
+        self.after, self.sent = after, sent
+
+
+class Unusable(Exception):
+    """A paid reply that holds no answer.
+
+    Attributes:
+        usage: The endpoint's, if it tells any.
+        size: Bytes of the reply.
+    """
+
+    def __init__(self, kind: str, usage: Any = None, size: int = 0) -> None:
+        super().__init__(kind)
+        self.usage, self.size = usage, size
+
+
+class Refused(Exception):
+    """A 4xx that may be about this one row, or about everything that the recipe would ask (`refusals`).
+
+    Attributes:
+        row: The row's reason, in the first case.
+        fault: The fault that stops the run, in the second.
+    """
+
+    def __init__(self, row: str, fault: Faults) -> None:
+        super().__init__(row)
+        self.row, self.fault = row, fault
 
 
 def wait_before(retry: int, after: float | None) -> float:
@@ -52,24 +82,24 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
             seconds = float(headers.get(name, "nan")) / unit
         except ValueError:
             try:
-                date = parsedate_to_datetime(headers[name])
-            except ValueError:
+                seconds = parsedate_to_datetime(headers[name]).timestamp() - (time.time() if now is None else now)
+            except (ValueError, TypeError, OverflowError):
                 continue
-            seconds = date.timestamp() - (time.time() if now is None else now)
         if math.isfinite(seconds):
             return max(0.0, seconds)
     return None
 
 
-def place(base_url: str | None) -> str:
-    """The endpoint, as messages name it: without a user, password or query."""
-    parts = urlsplit(base_url or "https://api.openai.com")
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")) if base_url else parts.netloc
-
-
 def without(key: str, text: str) -> str:
-    """A text without the key, which some endpoints repeat."""
-    return text.replace(key, "…") if key else text
+    """Return a text without the key, which some endpoints repeat. A word as a key ("none", "x") is no secret, and
+    taking it out would garble the text.
+    """
+    return text.replace(key, "…") if len(key) >= 8 and not key.isalpha() else text
+
+
+def told(text: Any, key: str) -> str:
+    """Return an endpoint's words as a message may repeat them: one short line without the key or control codes."""
+    return printable(without(key, str(text)))[:SAID]
 
 
 def refusal(status: int, body: Any, headers: Mapping[str, str], where: str, key: str, key_env: str) -> Exception:
@@ -84,28 +114,51 @@ def refusal(status: int, body: Any, headers: Mapping[str, str], where: str, key:
         key_env: The variable that holds it.
 
     Returns:
-        `Transient`, `NoReply` or `Faults`.
+        `Transient`, `Refused` or `Faults`.
     """
-    said, code = _said(body)
-    said = without(key, said)[:200]
+    message, code = _said(body)
+    said = told(message, key)
+    if 300 <= status < 400:
+        return _redirected(status, headers, where, key)
     if status == 402 or (status in (400, 403, 429) and _NO_CREDIT.search(code)):
         return fail(where, f"the account has no credit left ({status}: {said}); add some: {KEPT}")
     if status in TRANSIENT or status >= 500:
         return Transient(f"HTTP {status}", retry_after(headers))
-    if status == 413 or (status in (400, 422) and _ROW_FAULT.search(f"{code} {said}")):
-        return NoReply("endpoint refuses the request: too long, or filtered")
     if status == 401:
         return fail(where, f"refuses the key in {key_env}; set a valid one")
-    return fail(where, f"refuses the request ({status}: {said}); mend the recipe")
+    hint = next((text for pattern, text in _HINTS if pattern.search(said)), "mend the recipe")
+    # numbers and request ids differ from row to row, and the reasons of dropped rows are counted
+    reason = re.sub(r"[\w-]*\d[\w-]*", "…", said)
+    row = f"endpoint refuses the request ({status}: {reason})"
+    return Refused(row, fail(where, f"refuses the request ({status}: {said}); {hint}"))
+
+
+def _redirected(status: int, headers: Mapping[str, str], where: str, key: str) -> Faults:
+    target = told(without_secrets(headers.get("location", "")), key)
+    what = f"redirects requests to {target or 'another address'} ({status}), which are not sent there"
+    base = target.removesuffix("/").removesuffix("/chat/completions")
+    return fail(where, f"{what}; if that is right, set base_url: {base}" if base else f"{what}; mend base_url")
 
 
 def _said(body: Any) -> tuple[str, str]:
     """`(message, code and type)` of an error's body."""
     error = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(error, dict):
-        return (" ".join(str(error or "").split()) or "no reason given"), ""
+        return str(error or "").strip() or "no reason given", ""
     message = error.get("message") or error.get("detail") or "no reason given"
     return str(message), f"{error.get('code')} {error.get('type')}"
+
+
+def parsed(text: str | bytes) -> Any:
+    """Parse JSON from outside.
+
+    Raises:
+        ValueError: It is none, or nested too deeply, or holds a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def read_completion(text: str, where: str, key: str, reached: bool) -> dict[str, Any] | Exception:
@@ -118,33 +171,54 @@ def read_completion(text: str, where: str, key: str, reached: bool) -> dict[str,
         reached: Whether the endpoint has answered as it should before.
     """
     try:
-        body = json.loads(text)
+        body = parsed(text)
     except ValueError:
-        if text.lstrip().startswith("<") and not reached:
-            return not_the_protocol(where)
-        return Transient("invalid JSON")
+        if not text.lstrip().startswith("<"):
+            return Unusable("invalid JSON", size=len(text))
+        return Transient("a page of HTML") if reached else not_the_protocol(where)
     return completion(body, key)
 
 
 def completion(body: Any, key: str) -> dict[str, Any] | Exception:
-    """The same of a body that is read."""
+    """The same of a body that is read: `Transient` where it is an error that nobody bills, `Unusable` where it has no
+    text.
+    """
+    usage = body.get("usage") if isinstance(body, dict) else None
+    if isinstance(body, dict) and body.get("error") and not usage:
+        return Transient("an error in place of a reply")
     try:
         choice = body["choices"][0]
-        content = choice["message"]["content"] or ""
+        content = _text(choice["message"]["content"])
     except (KeyError, IndexError, TypeError):
-        return Transient("a reply without choices")
-    if not isinstance(content, str):
-        return Transient("a reply that is no text")
-    # A word of the language as a key ("none", for a server without keys) is no secret, and may stand in a text.
-    secret = key if len(key) >= 8 and not key.isalpha() else ""
-    usage = body.get("usage")
-    first = _first_token(choice)
+        return Unusable("a reply without choices", usage)
+    if content is None:
+        return Unusable("a reply that is no text", usage)
+    reason, first = choice.get("finish_reason"), _first_token(choice)
+    if reason == "error":
+        return Unusable("a reply that ends in an error", usage)
     return {
-        "content": without(secret, _whole_characters(content)),
-        "finish_reason": choice.get("finish_reason"),
-        "usage": usage if isinstance(usage, dict) else None,
+        "content": without(key, _whole_characters(content)),
+        "finish_reason": reason if isinstance(reason, str) else None,
+        "usage": usage,
         **({} if first is None else {"first_token": first}),
     }
+
+
+def _text(content: Any) -> str | None:
+    """The text of a message: itself, or its text parts joined; None where it has none."""
+    if not isinstance(content, list):
+        return content or "" if isinstance(content, str | None) else None
+    parts = [part if isinstance(part, str) else _part_text(part) for part in content]
+    texts = [part for part in parts if part is not None]
+    return "".join(texts) if texts or not content else None
+
+
+def _part_text(part: Any) -> str | None:
+    """The text of a part, but not of a reasoning model's thoughts."""
+    if not isinstance(part, dict) or part.get("type") not in ("text", "output_text", None):
+        return None
+    text = part.get("text")
+    return text if isinstance(text, str) else None
 
 
 def _first_token(choice: Any) -> list[dict[str, Any]] | None:
@@ -152,7 +226,7 @@ def _first_token(choice: Any) -> list[dict[str, Any]] | None:
     try:
         likely = choice["logprobs"]["content"][0]["top_logprobs"]
         return [{"token": str(one["token"]), "logprob": float(one["logprob"])} for one in likely]
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         return None
 
 

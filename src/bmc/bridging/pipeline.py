@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..asking.asker import Asker, StoredAsker
+from ..asking.asker import Asker
 from ..asking.batch import Batches
-from ..asking.cost import NONE_PAID, Meter, Paid, Quote
+from ..asking.cost import Quote
 from ..asking.endpoint import api_key
-from ..asking.quoting import confirm, quote
+from ..asking.quoting import Job, asker_for, confirm, quote
 from ..asking.store import KeptReplies, replies_path
 from ..bridge_config import BridgeConfig
 from ..config import names
@@ -32,10 +32,11 @@ from ..plan import show
 from ..runtime import claim, elapsed, may_claim, recipe_of, whole_files, write_json, writing
 from . import page, similarity
 from .edit import EditError, Editor, GoodEnough
-from .editors import make_editor
+from .editors import make_model
 from .making import edited_pair, kept_original, scored_pair
 from .prompts import VERSION
 from .quoting import Make, jobs
+from .rules import RulesEditor
 from .statistics import Statistics
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     pairs, making = load(config)
     embedder = similarity.load(config.similarity_model) if config.similarity_model else None
     may_claim(config.output_dir, recipe_of(config))
-    paid = NONE_PAID
+    found = None
     if config.editor != "rules":
         found = quote_for(config, pairs, making)
         if found.asked and config.editor == "openai":
@@ -60,10 +61,9 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
         show(f"ask {config.model} about {found.rows:,} pairs", found.facts())
         if config.editor == "openai":
             confirm(config, found)
-        paid = found.paid
     with writing(config.output_dir):
         folder = claim(config.output_dir, recipe_of(config), config, rows=pairs)
-        stats, statistics = asyncio.run(_run(config, pairs, making, folder, paid))
+        stats, statistics = asyncio.run(_run(config, pairs, making, folder, found))
         if embedder is not None:
             with (folder / "train.jsonl").open(encoding="utf-8") as lines:
                 stats["similarity"]["cosine"] = similarity.cosine(embedder, map(json.loads, lines), config.mode)
@@ -121,25 +121,24 @@ def _tokenizer(config: BridgeConfig, rows: Iterable[Row], where: str) -> Any:
 
 
 async def _run(
-    config: BridgeConfig, pairs: Rows, making: Any, folder: Path, paid: Paid
+    config: BridgeConfig, pairs: Rows, making: Any, folder: Path, found: Quote | None
 ) -> tuple[dict[str, Any], Statistics]:
     """Asks, writes the pairs, and tells what came of it."""
-    meter = Meter(config.prices.get(config.model))
     statistics = Statistics(config.mode)
-    editor = make_editor(config, meter, paid)
-    try:
-        if isinstance(editor, StoredAsker) and isinstance(editor.model, Batches):
-            await editor.model.fill(lambda: jobs(pairs, config, making), editor)
-        await _write(pairs, making(editor), config, folder, statistics)
-    finally:
-        if isinstance(editor, StoredAsker):
-            await editor.aclose()
-            print(meter)
-        editor.close()
-    stats = statistics.summary()
-    if isinstance(editor, StoredAsker):
-        stats |= {"answers": meter.summary(meter.used), "this_run": meter.this_run(len(pairs), elapsed())}
-    return stats, statistics
+    if found is None:
+        await _write(pairs, making(RulesEditor()), config, folder, statistics)
+        return statistics.summary(), statistics
+
+    def todo() -> Iterable[Job]:
+        return jobs(pairs, config, making)
+
+    async with asker_for(config, VERSION, todo, found, partial(make_model, config)) as asker:
+        if isinstance(asker.model, Batches):
+            await asker.model.fill(todo, asker)
+        await _write(pairs, making(asker), config, folder, statistics)
+    meter = asker.meter
+    stats = {"answers": meter.all_runs(), "this_run": meter.this_run(len(pairs), elapsed())}
+    return statistics.summary() | stats, statistics
 
 
 async def _write(pairs: Rows, make: Make, config: BridgeConfig, folder: Path, statistics: Statistics) -> None:

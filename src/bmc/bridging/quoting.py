@@ -11,8 +11,9 @@ from ..bridge_config import BridgeConfig
 from ..data.pairs import SIDES
 from ..data.schema import Row, content, transcript
 from .edit import EditError
-from .prompts import score_request
+from .prompts import PROMPTS, score_request
 
+MARK = "3f0a91"  # of no request: six hexadecimal digits, as marks are
 Make = Callable[[Row], Awaitable[Row]]  # raises EditError where a pair is to be dropped
 
 
@@ -38,9 +39,14 @@ def _job(row: Row, config: BridgeConfig, making: Callable[[StoredAsker], Make]) 
         with contextlib.suppress(EditError):
             await making(asker)(row)
 
-    return Job(ask, content(row[_subject(config)]))
+    return Job(ask, _like(row, config))
 
 
-def _subject(config: BridgeConfig) -> str:
-    """The text that an answer is about, and about as long as."""
-    return "chosen" if config.mode in ("degrade", "polish", "fresh", "token_scores") else "rejected"
+def _like(row: Row, config: BridgeConfig) -> str:
+    """A reply as the prompt asks for it, with the text that it is about in place of the edit."""
+    if config.mode == "token_scores":
+        return content(row["chosen"])
+    subject = content(row["chosen" if config.mode in ("degrade", "polish", "fresh") else "rejected"])
+    prompt = PROMPTS[config.mode, config.template]
+    verdict = "<verdict>edit</verdict>\n" if prompt.judges else ""
+    return f"{verdict}<{prompt.tag} {MARK}>\n{subject}\n</{prompt.tag} {MARK}>"

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..asking.asker import Asker
-from ..asking.cost import Messages
 from ..asking.replies import NoReply, Reply
+from ..asking.tokens import Messages
 from ..data.schema import Row
 from ..errors import fail
 from .cases import Case

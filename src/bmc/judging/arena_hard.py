@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 
 from ..asking.asker import Asker
-from ..asking.cost import Messages
 from ..asking.replies import NoReply
+from ..asking.tokens import Messages
 from .cases import Case
 
 STRONG = 3.0  # what a ">>" weighs, as published

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..asking.asker import StoredAsker
 from ..asking.batch import Batches
-from ..asking.cost import Meter, Paid, Quote
+from ..asking.cost import Meter, Quote
 from ..asking.endpoint import Endpoint, api_key
-from ..asking.quoting import confirm, quote
-from ..asking.store import KeptReplies, ReplyStore, replies_path
+from ..asking.quoting import asker_for, confirm, quote
+from ..asking.store import KeptReplies, replies_path
 from ..errors import fail
 from ..evaluation.outputs import model_name
 from ..judge_config import JudgeConfig
@@ -41,7 +41,7 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
     confirm(config, found)
     with writing(config.output_dir):
         folder = claim(config.output_dir, recipe_of(config), config, rows=[vars(case) for case in cases])
-        answers, meter = asyncio.run(_answers(config, benchmark, found.paid))
+        answers, meter = asyncio.run(_answers(config, benchmark, found))
         judgements = benchmark.judgements(answers)
         write_jsonl(folder / "judgements.jsonl", judgements)
         unreadable = {row["id"]: row["reason"] for row in judgements if "reason" in row}
@@ -59,7 +59,7 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
             "rows": len(cases),
             **summary,
             "unreadable_ids": list(unreadable),
-            "answers": meter.summary(meter.used),
+            "answers": meter.all_runs(),
             "this_run": meter.this_run(len(cases), elapsed()),
             "seconds": elapsed(),
         }
@@ -89,25 +89,18 @@ def quote_for(config: JudgeConfig, benchmark: Benchmark) -> Quote:
         return asyncio.run(quote(benchmark.jobs(), config, VERSION, store))
 
 
-async def _answers(config: JudgeConfig, benchmark: Benchmark, paid: Paid) -> tuple[list[Any], Meter]:
+async def _answers(config: JudgeConfig, benchmark: Benchmark, found: Quote) -> tuple[list[Any], Meter]:
     """What each of the benchmark's jobs gave, and what it cost."""
     from tqdm.asyncio import tqdm
 
-    meter = Meter(config.prices.get(config.model))
-    model = (Batches if config.batch_api else Endpoint)(config, meter, paid)
-    store = ReplyStore(replies_path(config.replies, config.output_dir))
-    asker = StoredAsker(model, config, VERSION, store, meter)
-    try:
-        if isinstance(model, Batches):
-            await model.fill(benchmark.jobs, asker)
+    model = partial(Batches if config.batch_api else Endpoint, config)
+    async with asker_for(config, VERSION, benchmark.jobs, found, model) as asker:
+        if isinstance(asker.model, Batches):
+            await asker.model.fill(benchmark.jobs, asker)
         tasks = [asyncio.ensure_future(job.ask(asker)) for job in benchmark.jobs()]
         try:
-            return await tqdm.gather(*tasks, unit="request", desc="Judging"), meter
+            return await tqdm.gather(*tasks, unit="request", desc="Judging"), asker.meter
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-    finally:
-        await asker.aclose()
-        asker.close()
-        print(meter)
