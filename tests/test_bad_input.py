@@ -215,8 +215,9 @@ def test_training_data_that_cannot_be_used(model_dir: Path) -> None:
     ]
     rows("pairs.jsonl", {"prompt": "q", "completion": "a"})
     assert told(path) == [
-        "pairs.jsonl: row 1: chosen: is missing; there are completion, id, prompt",
-        "pairs.jsonl: row 1: rejected: is missing; there are completion, id, prompt",
+        "pairs.jsonl: has no column chosen and no rejected; there are prompt, completion, id; write in "
+        "dataset_mixture.datasets what they are called: columns: {prompt: prompt, chosen: …, rejected: …}; for … write "
+        "one of completion"
     ]
 
 

@@ -243,7 +243,7 @@ def test_one_fault(line: str, fault: str) -> None:
         ("{id: a, my-key: 1}", "datasets[0].my-key: unknown key; remove it"),
         ("{id: a, weight: 1.01}", "datasets[0].weight: must be less than or equal to 1, got 1.01"),
         ("{id: a, num_rows: 0}", "datasets[0].num_rows: must be greater than or equal to 1, got 0"),
-        ("{id: a, columns: prompt}", 'datasets[0].columns: must be a list, got "prompt"'),
+        ("{id: a, columns: prompt}", 'datasets[0].columns: must be a list or a mapping, got "prompt"'),
         ("{id: a, columns: [prompt, 1]}", "datasets[0].columns[1]: must be text, got 1; put it in quotes"),
         ("{id: a, config: 3}", "datasets[0].config: must be text or a mapping, got 3; put it in quotes"),
         ("{split: test}", "datasets[0].id: is missing; give a Hub id, a file, or a `source`"),
@@ -514,6 +514,19 @@ def test_a_best_checkpoint_by_something_that_is_measured() -> None:
     )
     write("r.yaml", lines + "metric_for_best_model: eval_rewards/accuracies\n")
     assert preference("r.yaml")[2].metric_for_best_model == "eval_rewards/accuracies"
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ("test_split_size: 1.5", "is 1.5; give a whole number of rows, or a share below 1"),
+        ("test_split_size: 10, test_datasets: [{id: b}]", "there are test_datasets already; give one of the two"),
+    ],
+)
+def test_held_out_rows_are_judged_with_the_recipe(lines: str, fault: str) -> None:
+    write("base.yaml", f"dataset_mixture: {{{lines}, datasets: [{{id: a}}]}}\n")
+    write("r.yaml", "extends: base.yaml\noutput_dir: out\n")
+    assert faults(prepare, "r.yaml") == [f"base.yaml: dataset_mixture.test_split_size: {fault}"]
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,12 @@ class DatasetConfig:
     """One data set of a mixture; the handbook's keys, plus `source` and `num_rows`.
 
     Attributes:
-        id: Hub id, or path of a JSONL, JSON or Parquet file or of a folder with one file per split.
+        id: Hub id, or path of a JSONL, JSON, CSV or Parquet file (`.gz` too) or of a folder with a split's files, as
+            `train.jsonl` or as the Hub lays them out (`data/train-00000-of-00001.parquet`).
         source: A loader of `bmc.data.sources` that turns raw rows into ours; none for rows that are ours already.
         config: The Hub data set's configuration, or a generator's parameters (`source: reasoning_gym`).
         split: Split to read.
-        columns: Columns to keep; all of them by default.
+        columns: Columns to keep, all of them by default; or what to call them here, `{prompt: question, chosen: …}`.
         edit_split: "k/n": only the k-th of n equal splits of the pairs by rising edit distance (Figure 5).
         weight: Share of the rows to take, after `edit_split`, drawn with the mixture's seed.
         num_rows: Rows to take at the most, after `weight`; for a generator, the rows to generate.
@@ -44,7 +45,7 @@ class DatasetConfig:
     source: str | None = None
     config: str | dict[str, Any] | None = None
     split: str = "train"
-    columns: list[str] | None = None
+    columns: list[str] | dict[str, str] | None = None
     edit_split: str | None = None
     weight: Fraction = 1.0
     num_rows: Positive | None = None
@@ -91,6 +92,11 @@ class DatasetMixture:
     def faults(self) -> Iterator[tuple[str, str]]:
         if not self.datasets:
             yield "datasets", "is empty; list at least one data set"
+        size = self.test_split_size
+        if size is not None and self.test_datasets:
+            yield "test_split_size", "there are test_datasets already; give one of the two"
+        if size is not None and size >= 1 and size != int(size):
+            yield "test_split_size", f"is {size:g}; give a whole number of rows, or a share below 1"
         for name in ("datasets", "test_datasets"):
             for index, dataset in enumerate(getattr(self, name)):
                 for key, what in dataset.faults():

@@ -23,7 +23,8 @@ def manual(usage: str, description: str, classes: tuple[type, ...]) -> str:
         description: What it says first.
         classes: The dataclasses whose fields are the keys.
     """
-    ours, theirs = [], []
+    ours: list[str] = []
+    theirs: list[str] = []
     for cls in classes:
         documentation, hints = _documentation(cls), typing.get_type_hints(cls)
         for field in dataclasses.fields(cls):

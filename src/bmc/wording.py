@@ -34,6 +34,10 @@ def mismatches(key: str, hint: Any, error: ValidationError) -> Iterator[tuple[st
         wanted.setdefault(place, []).append(_wanted(fault["type"], fault["msg"]))
         got[place] = fault["input"]
     for place, whats in wanted.items():
+        if any(
+            other.startswith((f"{place}[", f"{place}.")) for other in wanted
+        ):  # of a union, what it isn't meant to be
+            continue
         shown = json.dumps(got[place], ensure_ascii=False, default=str)
         quotes = "; put it in quotes" if "text" in whats and isinstance(got[place], bool | int | float) else ""
         shown = shown if len(shown) <= 60 else f"{shown[:57]}…"

@@ -147,7 +147,7 @@ def test_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = hub(monkeypatch, [])
     monkeypatch.chdir(tmp_path)
     jsonl(tmp_path / "train.jsonl", [{"a": 1}])
-    (tmp_path / "train.csv").write_text("a\n1\n")
+    (tmp_path / "train.tsv").write_text("a\n1\n")
     missing = f"{tmp_path}/trian.jsonl: no such file (did you mean 'train.jsonl'?); paths are relative to {Path.cwd()}"
     assert fault(id=f"{tmp_path}/trian.jsonl") == missing
     for id in ("rows.jsonl", "rows.json", "rows.parquet", "./rows", "../rows", "/rows", "~/rows.x", "a/b/c"):
@@ -155,9 +155,11 @@ def test_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fault(id=str(tmp_path), split="tran") == (
         f"{tmp_path}: has no split 'tran' (did you mean 'train'?); there are train"
     )
-    assert fault(id=f"{tmp_path}/train.csv") == f"{tmp_path}/train.csv: is no .jsonl, .json, .parquet file; convert it"
+    assert fault(id=f"{tmp_path}/train.tsv").startswith(f"{tmp_path}/train.tsv: is no .jsonl, .json, .parquet, .csv, ")
+    (tmp_path / "sets/pairs").mkdir(parents=True)
+    assert fault(id="sets/paris").startswith("sets/paris: there is no such folder (did you mean 'pairs'?); for a data ")
     (tmp_path / "void").mkdir()
-    assert "it holds no .jsonl, .json, .parquet file" in fault(id=str(tmp_path / "void"))
+    assert "it holds no .jsonl, .json, .parquet, .csv, " in fault(id=str(tmp_path / "void"))
     assert fault(source="gsm8kk") == "source: 'gsm8kk' is unknown (did you mean 'gsm8k'?)"
     assert not calls
 

@@ -70,6 +70,11 @@ def test_faults(tmp_path: Path, text: str, what: str) -> None:
     with pytest.raises(Faults, match=what) as caught:
         read_launch(str(tmp_path / "a.yaml"))
     assert "\n" not in str(caught.value)
+    assert read_launch("zero3") == read_launch(str(CONFIGS / "zero3.yaml"))
+    with pytest.raises(
+        Faults, match=r"accelerate_config: zero4 cannot be read: .*one of cpu, ddp, fsdp2, zero2, zero3"
+    ):
+        read_launch("zero4")
     with pytest.raises(Faults, match=r"accelerate_config: .*none.yaml cannot be read: No such file"):
         read_launch(str(tmp_path / "none.yaml"))
 

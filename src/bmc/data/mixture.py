@@ -8,6 +8,8 @@ makes, are held. No column is forced into one type.
 from __future__ import annotations
 
 import base64
+import csv
+import gzip
 import hashlib
 import json
 import random
@@ -17,10 +19,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, compress, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..errors import Fault, Faults, did_you_mean, fail
-from .files import SUFFIXES, in_clone, missing_shard, splits
+from .files import SUFFIXES, in_clone, kind, missing_shard, splits
 from .ids import named_by, own_id, unique
 from .pairs import edit_split
 from .schema import Row
@@ -100,18 +102,19 @@ def read(config: DatasetConfig) -> Read:
         name = _cloned(config)
     if name is None:
         raise fail(f"{source}", "has no home on the Hub; give the path of its file as `id`")
-    files = local_files(name, config.split)
+    saved = _is_saved(name)
+    files = None if saved else local_files(name, config.split, config.config)
     if files is None:
-        raw = _from_hub(name, config.config, config.split, known)
+        raw = _from_disk(name, config.split) if saved else _from_hub(name, config.config, config.split, known)
         return _ours(lambda: map(_plain_row, raw), known, source, name)
     parts = [_ours(_file_rows(path), known, source, str(path)) for path in files]
     return lambda: chain.from_iterable(part() for part in parts)
 
 
 def _file_rows(path: Path) -> Read:
-    if path.suffix == ".json":
+    if kind(path) == ".json":
         return parsed_file(path).__iter__
-    lines = _parquet_rows if path.suffix == ".parquet" else _json_lines
+    lines = {".parquet": _parquet_rows, ".csv": _csv_rows, ".jsonl": _json_lines}[kind(path)]
     return lambda: lines(path)
 
 
@@ -213,7 +216,8 @@ def _part(config: DatasetConfig, seed: int) -> tuple[Rows, array[int]]:
     rows.columns = [*(column for column in columns if column != "id"), "id"]
     if (kept := kept_columns(config.columns, rows.columns, where)) is not None:
         whole = rows
-        rows = Rows(lambda: ({key: row[key] for key in kept if key in row} for row in whole), kept, len(whole))
+        renamed = lambda row: {ours: row[key] for ours, key in kept.items() if key in row}  # noqa: E731
+        rows = Rows(lambda: map(renamed, whole), [*kept], len(whole))
     return rows, _hashes(rows)
 
 
@@ -267,23 +271,24 @@ def chosen_rows(config: DatasetConfig, count: int, seed: int) -> list[int] | Non
     return sorted(permutation(count, seed)[:taken]) if taken < count else None
 
 
-def kept_columns(columns: list[str] | None, there: list[str], where: str) -> list[str] | None:
-    """`columns` and the id, or None for all.
+def kept_columns(columns: list[str] | dict[str, str] | None, there: list[str], where: str) -> dict[str, str] | None:
+    """`columns` and the id, by what they are to be called; None for all.
 
     Raises:
         Faults: A column isn't there.
     """
     if columns is None:
         return None
-    for column in columns:
+    named = columns if isinstance(columns, dict) else dict(zip(columns, columns, strict=True))
+    for column in named.values():
         if column not in there:
             raise fail(where, f"has no column '{column}'{did_you_mean(column, there)}; there are {', '.join(there)}")
-    return list(dict.fromkeys([*columns, "id"]))
+    return named if "id" in named else {**named, "id": "id"}
 
 
 def part_name(config: DatasetConfig) -> str:
     name = Path(config.id or "").name
-    return config.source or (Path(name).stem if name.endswith(SUFFIXES) else name)
+    return config.source or (Path(name.removesuffix(".gz")).stem if name.endswith(SUFFIXES) else name)
 
 
 def permutation(length: int, seed: int) -> list[int]:
@@ -302,7 +307,7 @@ def our_row(raw: Row, known: Source | None, source: str | None, where: str) -> R
         raise fail(where, f"{why}; it has {', '.join(map(str, raw))}, and {source} wants {known.wants}") from error
 
 
-def local_files(name: str, split: str) -> list[Path] | None:
+def local_files(name: str, split: str, config: Any = None) -> list[Path] | None:
     """The files that an id means, in their order, or None for a data set on the Hub (or at a URL).
 
     Raises:
@@ -312,19 +317,23 @@ def local_files(name: str, split: str) -> list[Path] | None:
         return None
     path = Path(name).expanduser()
     if path.is_dir():
-        return _in_folder(path, split)
+        return _in_folder(path, split, config if isinstance(config, str) else None)
     if path.is_file():
-        if path.suffix not in SUFFIXES:
+        if not path.name.endswith(SUFFIXES):
             raise fail(name, f"is no {', '.join(SUFFIXES)} file; convert it")
         return [path]
     if name.endswith(SUFFIXES) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         there = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise fail(name, f"no such file{did_you_mean(path.name, there)}; paths are relative to {Path.cwd()}")
+    beside = [*path.parent.iterdir()] if len(path.parts) > 1 and path.parent.is_dir() else []
+    if hint := did_you_mean(path.name, [folder.name for folder in beside if folder.is_dir()]):
+        hub = f"for a data set of the Hub first write: hf download --repo-type dataset {name} --local-dir {name}"
+        raise fail(name, f"there is no such folder{hint}; {hub}")
     return None
 
 
-def _in_folder(folder: Path, split: str) -> list[Path]:
-    there = splits(folder)
+def _in_folder(folder: Path, split: str, config: str | None) -> list[Path]:
+    there = splits(folder, config)
     if split not in there:
         what = f"there are {', '.join(sorted(there))}" if there else f"it holds no {', '.join(SUFFIXES)} file"
         raise fail(str(folder), f"has no split '{split}'{did_you_mean(split, list(there))}; {what}")
@@ -340,12 +349,13 @@ def parsed_file(path: Path) -> list[Row]:
         Faults: It can't be read, or is no such file.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with _opened(path) as file:
+            text = file.read()
     except UnicodeDecodeError as error:
         raise fail(str(path), f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
     except OSError as error:
         raise fail(str(path), f"can't be read ({error.strerror})") from error
-    if path.suffix == ".json":
+    if kind(path) == ".json":
         try:
             return _objects(_parsed(text), path)
         except json.JSONDecodeError as error:
@@ -395,12 +405,34 @@ def _parsed(text: str) -> Any:
 
 def _json_lines(path: Path) -> Iterator[Row]:
     try:
-        with path.open(encoding="utf-8-sig", newline="\n") as lines:
+        with _opened(path) as lines:
             yield from parsed_lines(lines, path)
     except UnicodeDecodeError as error:
         raise fail(str(path), f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
     except OSError as error:
         raise fail(str(path), f"can't be read ({error.strerror})") from error
+
+
+def _opened(path: Path) -> IO[str]:
+    """A text file, decompressed if it is compressed."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    return cast("IO[str]", opener(path, "rt", encoding="utf-8-sig", newline="\n"))
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    """Rows of texts under the names in the first line; no text is taken for a number, and an empty cell has none."""
+    csv.field_size_limit(2**31 - 1)
+    try:
+        with _opened(path) as lines:
+            for number, row in enumerate(csv.DictReader(lines, strict=True), start=1):
+                if None in row:
+                    what = "has more cells than the first line has names; put texts with commas in quotes"
+                    raise fail(f"{path}: row {number}", what)
+                yield {column: text for column, text in row.items() if text}
+    except UnicodeDecodeError as error:
+        raise fail(str(path), f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except (OSError, csv.Error) as error:
+        raise fail(str(path), f"can't be read as CSV ({error})") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -432,6 +464,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)
+
+
+def _is_saved(name: str) -> bool:
+    """Whether a folder was written by `save_to_disk`."""
+    return any(Path(name, file).is_file() for file in ("dataset_dict.json", "state.json"))
+
+
+def _from_disk(name: str, split: str) -> Iterable[Row]:
+    import datasets
+
+    whole = datasets.load_from_disk(name)
+    if not isinstance(whole, datasets.DatasetDict):
+        return whole
+    if split not in whole:
+        raise fail(name, f"has no split '{split}'{did_you_mean(split, [*whole])}; there are {', '.join(whole)}")
+    return whole[split]
 
 
 def _from_hub(name: str, config: Any, split: str, known: Source | None) -> Iterable[Row]:

@@ -22,6 +22,13 @@ Text = str | list[dict[str, str]]
 Row = dict[str, Any]
 
 PAIR = ("prompt", "chosen", "rejected")
+GUESSES = {  # names of columns in public data sets → ours
+    "prompt": ("question", "instruction", "query", "input", "problem", "history", "context", "conversations"),
+    "chosen": ("chosen_response", "response_chosen", "preferred", "winner", "human_ref_A", "response_a", "answer_a"),
+    "rejected": ("rejected_response", "response_rejected", "dispreferred", "loser", "human_ref_B", "response_b"),
+    "completion": ("response", "answer", "output", "solution", "completion_text", "text"),
+    "messages": ("conversations", "conversation", "dialogue"),
+}
 TASKS = ("qa", "math", "chat")
 
 
@@ -156,7 +163,9 @@ def check(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) -> No
     """
     faults: list[Fault] = []
     forms: dict[type, int] = {}  # of the texts → the first row that has it
+    there: dict[str, None] = {}  # columns that a row has had a value in
     for number, row in enumerate(rows, start=1):
+        there |= dict.fromkeys(column for column, value in row.items() if value is not None)
         found = _row_faults(row, columns)
         if not found:
             form = type(row[columns[0]])
@@ -169,8 +178,24 @@ def check(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) -> No
         if len(faults) >= most:
             faults = [*faults[:most], Fault(where, f"more rows may be at fault; these are the first {most}")]
             break
+    if faults and (absent := [column for column in columns if column not in there]):
+        raise Faults(Fault(where, _unnamed(columns, absent, [*there])))
     if faults:
         raise Faults(*faults)
+
+
+def _unnamed(columns: tuple[str, ...], absent: list[str], there: list[str]) -> str:
+    """What to do where the data have no column of a name that is wanted: the mapping to write."""
+    free = [column for column in there if column not in (*columns, "id")]
+    mapping: dict[str, str] = {}
+    for column in columns:
+        guess = next((name for name in GUESSES.get(column, ()) if name in free), None)
+        mapping[column] = column if column not in absent else guess or "…"
+        free = [name for name in free if name != mapping[column]]
+    written = ", ".join(f"{ours}: {theirs}" for ours, theirs in mapping.items())
+    rest = f"; for … write one of {', '.join(free) or 'its own'}" if "…" in mapping.values() else ""
+    has = f"has no column {' and no '.join(absent)}; there are {', '.join(there)}"
+    return f"{has}; write in dataset_mixture.datasets what they are called: columns: {{{written}}}{rest}"
 
 
 def _row_faults(row: Row, columns: tuple[str, ...]) -> list[str]:
