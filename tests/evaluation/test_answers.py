@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -110,3 +111,13 @@ def test_public_names() -> None:
         bmc.evaluation.nothing  # noqa: B018
     quick = "import sys, bmc.evaluation; sys.exit('mpmath' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", quick]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "word", ["the ", "answer ", "answer to a ", " ", "\n", "\\boxed{1} ", "\\boxed{", "$", "\\begin{a}", "1"]
+)
+def test_a_long_response_takes_no_time(word: str) -> None:
+    start = time.perf_counter()
+    assert extract_answer(word * (50_000 // len(word)) + "\nThe answer is 5", "math") == "5"
+    extract_answer(word * (50_000 // len(word)), "qa")
+    assert time.perf_counter() - start < 2.0

@@ -20,7 +20,7 @@ from .quantities import same_plain, same_quantity, units_agree
 from .structure import FLIPPED, Parts, bracketed, interval, is_name, items, matrix, ratio, relation, union
 from .units import split_unit
 
-MAX_LENGTH = 2000  # of an answer that is read as mathematics; longer ones are compared as text
+MAX_LENGTH = 600  # of an answer that is read as mathematics; longer ones are compared as text
 MAX_ITEMS = 50  # of a list
 MAX_DEPTH = 8  # of nested structures
 
@@ -50,8 +50,9 @@ def math_equal(answer: str, gold: str) -> bool:
     """
     if answer.strip() == gold.strip():
         return bool(gold.strip())
+    answer, gold = " ".join(answer.split()), " ".join(gold.split())
     if max(len(answer), len(gold)) > MAX_LENGTH:
-        return " ".join(answer.split()) == " ".join(gold.split())
+        return answer == gold
     a, g = clean(answer), clean(gold)
     return bool(a and g) and (_same(a, g) or same_plain(a, g))
 

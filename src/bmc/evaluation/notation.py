@@ -26,6 +26,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
 _FIRST = [
     (re.compile(r"\^?\s*\{?\s*\\degree(?![A-Za-z])\s*\}?"), r"^\\circ "),
     (re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)"), r" \\times "),
+    (re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"\\\\(?=(?:[dt]?frac|sqrt|pi|text|cdot|times|infty|cup|pm|circ)(?![A-Za-z]))"), r"\\"),
     (re.compile(r"\\[()\[\]](?!\s*\d+(?:pt|em|ex|cm|mm)\])"), " "),  # delimiters
     (re.compile(r"(?<=\d)(?:,\s*\\!\s*|\{,\}\s*|\\,\s*|\\!,)(?=\d{3}(?!\d))"), ""),  # thousands
@@ -105,7 +106,7 @@ def clean(text: str) -> str:
 
     Words of `\text{…}` stay in it. What only places or dresses signs (delimiters, `\left`, Markdown, a full stop) goes.
     """
-    text = _plain_unicode(unbox(text))
+    text = _plain_unicode(unbox(" ".join(text.split())))
     if "\\begin" not in text:
         text = re.sub(r"\\\\(?=[()\[\]])", r"\\", text)  # `\\(`, as JSON written twice has it
     for pattern, written in _FIRST:
@@ -183,6 +184,7 @@ def _end(text: str) -> str:
         shorter = shorter if shorter.endswith("...") else re.sub(r"\s*\.+$", "", shorter)
         shorter = re.sub(r"(?<![\\A-Za-z])([A-Za-z]{2,})!+$", r"\1", shorter)
         shorter = shorter if shorter.startswith(">") else shorter.strip("*#> ")
+        shorter = re.sub(r"^(?:\\approx(?![A-Za-z])|=)\s*|(?<=^[A-Z])\)$", "", shorter)
         if shorter.startswith("{") and shorter.endswith("}") and braced(shorter, 0)[1] == len(shorter):
             shorter = shorter[1:-1]
         if shorter == text:
@@ -193,7 +195,7 @@ def _end(text: str) -> str:
 def _numbers(text: str) -> str:
     r"""Write numbers in one way: `1,234` and `1 234` as 1234, `2 1/2` as a sum, `0.\overline{3}` as a fraction."""
     text = _INFINITY.sub(r"\\infty", number_words(text))
-    if not re.search(r"[(\[{]", re.sub(r"\\text\{[^{}]*\}", "", text)):  # `(100,200)` is a pair
+    if not re.search(r"[(\[]|\\\{", text):  # `(100,200)` is a pair
         for pattern in _GROUPS:
             text = pattern.sub(lambda found: re.sub(r"\D", "", found.group()), text)
     text = _REPEATING.sub(_repeating, text)

@@ -23,7 +23,10 @@ _NUMERAL = re.compile(
     rf"(?:a (?=hundred|thousand|million|billion))?(?:(?:{_WORD})(?:[ -]+(?:and )?(?=(?:{_WORD})\b)|\b))+", re.IGNORECASE
 )
 _PART = re.compile(rf"(?:(?P<a>a|an|one)|(?P<top>{_WORD}))[ -](?P<part>{'|'.join(_PARTS)})s?", re.IGNORECASE)
-_SCALED = re.compile(r"(\d+(?:\.\d+)?) (hundred|thousand|million|billion|trillion|dozen)\b", re.IGNORECASE)
+_SCALED = re.compile(
+    r"(\d+(?:\.\d+)?) (?:\\text\{)?(hundred|thousand|million|billion|trillion|dozen)\b\}?|^(?:an? |one )?(half|dozen)$",
+    re.IGNORECASE,
+)
 
 
 def spelled(words: str) -> int | None:
@@ -77,6 +80,8 @@ def number_words(text: str) -> str:
 
 
 def _scale(found: re.Match[str]) -> str:
+    if found[3]:
+        return {"half": "1/2", "dozen": "12"}[found[3].lower()]
     scale = {"hundred": 100, "dozen": 12, **_SCALES}[found[2].lower()]
     value = Fraction(found[1]) * scale
     return str(value.numerator) if value.denominator == 1 else found.group()

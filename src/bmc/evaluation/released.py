@@ -21,6 +21,7 @@ from .expressions import Unreadable, real, same_value, values
 from .notation import braced
 from .numerals import spelled
 
+MAX_LENGTH = 600  # of an answer that is read; a longer one is right only as it stands
 QA_STOPS = ("Question", "USER", "ASSISTANT", "Instruction", "Response", "Below")
 MATH_STOPS = ("</s>", "Instruction", "Response")
 
@@ -85,6 +86,8 @@ def _extract(text: str) -> str:
 def _strip(answer: str) -> str:
     """What the released code compares of an answer."""
     text = answer.strip().replace("\n", "").rstrip(".")
+    if len(text) > MAX_LENGTH:
+        return text
     for pattern, written in _BEFORE_UNITS:
         text = re.sub(pattern, written, text)
     text = re.sub(r"\\text{.*?}$", "", text).strip() or text
