@@ -110,10 +110,15 @@ def fit_facts(need: Memory, card: Gpu | None, gpu: str, processes: int, pairs: b
 
 
 def _what_would_fit(remedies: Remedies, room: float) -> str:
-    """The remedies that suffice, each alone."""
-    enough = [(name, need) for name, need in remedies if need.total <= room]
-    named = "; ".join(f"{name}: {gibibytes(need.total)}" for name, need in enough or remedies)
-    return f"what would fit: {named}" if enough else f"none of these alone would do: {named}"
+    """Which remedies suffice, each alone, and which don't."""
+
+    def named(found: Remedies) -> str:
+        return "; ".join(f"{name}: {gibibytes(need.total)}" for name, need in found)
+
+    enough = [remedy for remedy in remedies if remedy[1].total <= room]
+    others = [remedy for remedy in remedies if remedy not in enough]
+    parts = {"what would fit": enough, "not enough alone": others}
+    return "; ".join(f"{what}: {named(found)}" for what, found in parts.items() if found)
 
 
 def generation_facts(config: SampleConfig | EvaluateConfig) -> Facts:
