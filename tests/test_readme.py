@@ -51,12 +51,12 @@ def test_command(document: str, command: str, monkeypatch: pytest.MonkeyPatch) -
 def dry_run(script: str, arguments: list[str]) -> None:
     """Judges a stage's arguments as its script would."""
     from bmc.bridge_config import BridgeConfig
-    from bmc.config import AnalyzeConfig, EvaluateConfig, HarnessConfig, PrepareConfig, SampleConfig
+    from bmc.config import AnalyzeConfig, EvaluateConfig, HarnessConfig, MergeConfig, PrepareConfig, SampleConfig
     from bmc.judge_config import JudgeConfig
     from bmc.recipe import parse
 
     light = {"prepare": PrepareConfig, "sample": SampleConfig, "bridge": BridgeConfig, "evaluate": EvaluateConfig}
-    light |= {"judge": JudgeConfig, "harness": HarnessConfig, "analyze": AnalyzeConfig}
+    light |= {"judge": JudgeConfig, "harness": HarnessConfig, "analyze": AnalyzeConfig, "merge": MergeConfig}
     stage = Path(script).stem
     if any(word.startswith("path/to") for word in arguments) or stage in (
         "report",

@@ -71,14 +71,14 @@ def batches(settings: Settings, size: int) -> Iterator[tuple[GenerationArguments
 def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: int | None) -> Complete:
     from transformers.utils.peft_utils import find_adapter_config_file
 
+    from .adapters import merge_command
     from .models import own_gpus
 
     check_vllm("backend")
     if find_adapter_config_file(model_args.model_name_or_path, revision=model_args.model_revision):
-        what = (
-            "is an adapter, which vLLM doesn't load by itself; merge it into its model, or choose backend: transformers"
-        )
-        raise fail("model_name_or_path", what)
+        name = model_args.model_name_or_path
+        how = f"merge it into its model ({merge_command(name)}), or choose backend: transformers"
+        raise fail("model_name_or_path", f"{name} is an adapter, which vLLM doesn't load by itself; {how}")
     with _engine_environment(own_gpus(args.tensor_parallel_size), engine_guard().mark):
         from vllm import LLM, SamplingParams
 

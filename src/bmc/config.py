@@ -365,6 +365,16 @@ class EvaluateConfig(GenerationArguments, StageArguments, DataArguments, ModelAr
 
 
 @dataclass(kw_only=True)
+class MergeConfig(StageArguments, ModelArguments):
+    """Arguments of `scripts/merge.py`: an adapter and its base model → a whole model.
+
+    Attributes:
+        output_dir: The whole model's folder.
+        dtype: Of the weights that are written; the base model's own by default.
+    """
+
+
+@dataclass(kw_only=True)
 class HarnessConfig(StageArguments, ModelArguments):
     """Arguments of `scripts/harness.py`: tasks of lm-evaluation-harness (extra `eval`) on a model.
 

@@ -30,6 +30,9 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     template = read_template(chat_template)
+    adapter = Path(name, "adapter_config.json")
+    if adapter.is_file() and not Path(name, "tokenizer_config.json").exists():
+        name, revision = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"], "main"
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # a damaged file raises whatever its reader does

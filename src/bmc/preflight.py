@@ -19,6 +19,7 @@ from unittest.mock import patch
 import torch
 import trl
 
+from .adapters import adapter_faults
 from .errors import Fault, did_you_mean
 
 LOADING = (
@@ -39,6 +40,7 @@ def recipe_faults(model_args: Any, config: Any) -> Iterator[Fault]:
     """
     yield from writable(config.output_dir)
     yield from _scheduler(config)
+    yield from adapter_faults(model_args, config.trust_remote_code)
     try:
         model = empty_model(model_args, config.trust_remote_code)
     except (ValueError, ImportError) as error:

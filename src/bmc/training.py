@@ -18,6 +18,7 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from trl.chat_template_utils import is_chat_template_stop_token_trained
 
+from .adapters import adopt, load_adapter, read_adapter
 from .backends import stop_ids
 from .checkpoints import find_start
 from .config import names
@@ -146,6 +147,7 @@ def open_run(
     """
     raise_all([*launch_faults(config)])
     _check_engine(config)
+    adopt(model_args)
     training_dtype(model_args, config, read_launch(None).engine)
     recipe = identity(arguments, model_args, config)
     may_claim(config.output_dir, recipe)
@@ -197,6 +199,7 @@ def rehearse(
         Faults: As `open_run`.
     """
     elsewhere = not torch.cuda.is_available() and not config.use_cpu
+    adopt(model_args)
     recipe = identity(arguments, model_args, config)
     may_claim(config.output_dir, recipe)
     name, revision = model_args.model_name_or_path, model_args.model_revision
@@ -335,6 +338,10 @@ def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]
         "dtype": dtype,
         **({} if model_args.allow_pickle else {"use_safetensors": True}),
     }
+    if read_adapter(model_args.model_name_or_path, model_args.model_revision):
+        model = load_adapter(model_args, config, quantization)
+        config.model_init_kwargs = None  # which are of a model's name
+        return {"model": model}
     return {
         "model": model_args.model_name_or_path,
         "quantization_config": quantization,

@@ -114,7 +114,9 @@ def origin(name: str) -> str:
     seen = set()
     while name not in seen:
         seen.add(name)
-        made = upstream(name)
+        made, adapter = upstream(name), Path(name, "adapter_config.json")
+        if adapter.is_file():
+            made = {"model_name_or_path": json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]}
         name = str(made.get("model_name_or_path", name)) if made else name
     return name
 

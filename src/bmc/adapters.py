@@ -1,0 +1,163 @@
+"""Adapters (LoRA) as models: their base model, training one on, merging one into its base."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .config import MergeConfig
+from .errors import Fault, fail
+from .models import check_model, load_tokenizer
+from .runtime import claim, recipe_of
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "adapter_config.json"
+# keys of a recipe → those of PEFT's LoraConfig
+LORA = {
+    "lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "use_rslora": "use_rslora",
+    "use_dora": "use_dora", "lora_target_modules": "target_modules", "lora_modules_to_save": "modules_to_save",
+}  # fmt: skip
+
+
+def read_adapter(name: str, revision: str = "main") -> dict[str, Any] | None:
+    """Read the configuration of an adapter; None for a whole model, or where the Hub can't be asked.
+
+    Args:
+        name: Folder or Hub id.
+        revision: Branch, tag or commit of the Hub.
+    """
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    try:
+        path = find_adapter_config_file(name, revision=revision)
+    except (OSError, ValueError):
+        return None
+    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def merge_command(name: str) -> str:
+    """The command that makes a whole model of an adapter."""
+    return f"python scripts/merge.py --model_name_or_path {name} --output_dir {name.rstrip('/')}-merged"
+
+
+def check_base(name: str, adapter: dict[str, Any], trust_remote_code: bool, allow_pickle: bool) -> str:
+    """Look for an adapter's base model, without loading it.
+
+    Returns:
+        Its name.
+
+    Raises:
+        Faults: It isn't there, or can't be loaded.
+    """
+    base = str(adapter.get("base_model_name_or_path") or "")
+    where = Path(name, CONFIG)
+    if not base:
+        raise fail(str(where), "names no base_model_name_or_path; write there which model the adapter belongs to")
+    if read_adapter(base):
+        raise fail(str(where), f"its base {base} is an adapter itself; merge that first: {merge_command(base)}")
+    try:
+        check_model(base, adapter.get("revision") or "main", trust_remote_code, allow_pickle)
+    except Exception as error:
+        raise fail(str(where), f"its base_model_name_or_path: {error}") from None
+    return base
+
+
+def adapter_faults(model_args: Any, trust_remote_code: bool) -> Iterator[Fault]:
+    """Find what keeps training from going on with an adapter, where the recipe names one as its model."""
+    name = model_args.model_name_or_path
+    adapter = read_adapter(name, model_args.model_revision)
+    if adapter is None:
+        return
+    if adapter.get("peft_type") != "LORA":
+        yield Fault("model_name_or_path", f"{name} is an adapter of kind {adapter.get('peft_type')}; LoRA is supported")
+    elif not model_args.use_peft:
+        how = f"write use_peft: true to train it on, or merge it into its model first: {merge_command(name)}"
+        yield Fault("use_peft", f"{name} is an adapter; {how}")
+    check_base(name, adapter, trust_remote_code, model_args.allow_pickle)
+
+
+def adopt(model_args: Any) -> None:
+    """Take LoRA's keys from the adapter that a recipe trains on, and name those that the recipe has otherwise."""
+    name = model_args.model_name_or_path
+    adapter = read_adapter(name, model_args.model_revision) if model_args.use_peft else None
+    if adapter is None:
+        return
+    changed = []
+    for key, theirs in LORA.items():
+        value, given = adapter.get(theirs), getattr(model_args, key)
+        if (sorted(given) if isinstance(given, list) else given) == (
+            sorted(value) if isinstance(value, list) else value
+        ):
+            continue
+        setattr(model_args, key, value)
+        if key not in ("lora_target_modules", "lora_modules_to_save") or given is not None:
+            changed.append(f"{key} {value} (the recipe: {given})")
+    if changed:
+        how = f"for a new adapter merge this one first: {merge_command(name)}"
+        logger.warning("training goes on with the adapter %s, which has %s; %s", name, ", ".join(changed), how)
+
+
+def load_adapter(model_args: Any, config: Any, quantization: Any) -> Any:
+    """Load base model and adapter, to be trained on. DPOTrainer's reference is then a frozen copy of the adapter.
+
+    Args:
+        model_args: The recipe's `ModelArguments`, which name an adapter.
+        config: The trainer's, with `model_init_kwargs` for the base model.
+        quantization: Of the base model, or None.
+    """
+    from peft import PeftModel
+    from trl.trainer.utils import create_model_from_path
+
+    name, revision = model_args.model_name_or_path, model_args.model_revision
+    adapter = read_adapter(name, revision) or {}
+    options = {**config.model_init_kwargs, "revision": adapter.get("revision") or "main"}
+    if quantization is not None:
+        options["quantization_config"] = quantization
+    if config.distributed_state.distributed_type in ("MULTI_GPU", "DEEPSPEED"):
+        options["device_map"] = None
+    model = create_model_from_path(
+        adapter["base_model_name_or_path"], trust_remote_code=config.trust_remote_code, **options
+    )
+    # as in TRL: ZeRO-3 gathers parameters of one dtype
+    zero3 = config.deepspeed_plugin is not None and config.deepspeed_plugin.zero_stage == 3
+    kept = zero3 and quantization is None
+    return PeftModel.from_pretrained(model, name, revision=revision, is_trainable=True, autocast_adapter_dtype=not kept)
+
+
+def merge(config: MergeConfig) -> Path:
+    """Make a whole model of an adapter and its base, with the adapter's tokenizer.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        Faults: It is no adapter, its base isn't there, or the folder is another recipe's.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    name, revision = config.model_name_or_path, config.model_revision
+    adapter = read_adapter(name, revision)
+    if adapter is None:
+        raise fail("model_name_or_path", f"{name} is no adapter (it has no {CONFIG}); there is nothing to merge")
+    base = check_base(name, adapter, config.trust_remote_code, config.allow_pickle)
+    check_model(name, revision, config.trust_remote_code, config.allow_pickle)
+    tokenizer = load_tokenizer(config.tokenizer_name_or_path or name, revision, config.trust_remote_code, None)
+    if config.dry_run:
+        return Path(config.output_dir)
+    folder = claim(config.output_dir, recipe_of(config), config)
+    model = AutoModelForCausalLM.from_pretrained(
+        base,
+        revision=adapter.get("revision") or "main",
+        trust_remote_code=config.trust_remote_code,
+        dtype=config.dtype,
+        use_safetensors=None if config.allow_pickle else True,
+    )
+    merged = PeftModel.from_pretrained(model, name, revision=revision).merge_and_unload()
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,190 @@
+"""Training that goes on with an adapter, and adapters that become whole models."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import bmc
+from bmc.adapters import merge, merge_command
+from bmc.config import MergeConfig
+from bmc.errors import Faults
+from bmc.planning.architecture import find
+from bmc.planning.facts import adapter_of
+from bmc.training import open_run, parse_training, rehearse, trainer_arguments
+from bmc.training_config import BMCConfig, PreferenceArguments
+
+ROOT = Path(__file__).parents[1]
+COLUMNS = ("prompt", "chosen", "rejected")
+
+
+@pytest.fixture
+def adapter(tmp_path: Path, model_dir: Path) -> Path:
+    """An adapter that changes what its base says, with its tokenizer."""
+    torch.manual_seed(7)
+    base = AutoModelForCausalLM.from_pretrained(model_dir)
+    made = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    made.save_pretrained(tmp_path / "sft")
+    AutoTokenizer.from_pretrained(model_dir).save_pretrained(tmp_path / "sft")
+    return tmp_path / "sft"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, adapter: Path) -> Path:
+    rows = [{"prompt": f"{i} + 2?", "chosen": f"It is {i + 2}", "rejected": f"It is {i}"} for i in range(8)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "model_name_or_path": str(adapter), "dataset_mixture": {"datasets": [{"id": str(tmp_path / "pairs.jsonl")}]},
+        "output_dir": str(tmp_path / "run"), "use_peft": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0,
+        "lora_target_modules": ["q_proj", "down_proj"], "report_to": "none", "dtype": "float32",
+        "token_weighting": "bmc", "use_cpu": True, "bf16": False, "max_steps": 4, "learning_rate": 1e-2,
+        "logging_steps": 1, "per_device_train_batch_size": 4, "save_steps": 2, "gradient_checkpointing": False,
+    }  # fmt: skip
+    (tmp_path / "dpo.yaml").write_text(json.dumps(settings))
+    return tmp_path / "dpo.yaml"
+
+
+def opened(recipe: Path, *argv: str) -> Any:
+    arguments, model_args, config = parse_training([str(recipe), *argv], PreferenceArguments, BMCConfig, "")
+    tokenizer, train, _ = open_run(arguments, model_args, config, COLUMNS)
+    return bmc.BMCTrainer(
+        args=config, train_dataset=train, processing_class=tokenizer, **trainer_arguments(model_args, config)
+    )
+
+
+def logps(model: Any, row: dict[str, Any], side: str) -> list[float]:
+    """log π of a response's tokens, from the whole logits."""
+    ids = torch.tensor([row["prompt_ids"] + row[side]])
+    with torch.no_grad():
+        scores = model.eval()(input_ids=ids).logits[0].log_softmax(-1)
+    first = len(row["prompt_ids"])
+    return [scores[place - 1, ids[0, place]].item() for place in range(first, ids.size(1))]
+
+
+@pytest.mark.parametrize("precompute", ["true", "false"])
+def test_the_reference_is_the_base_with_the_adapter(
+    recipe: Path, adapter: Path, model_dir: Path, precompute: str, tmp_path: Path
+) -> None:
+    trainer = opened(recipe, "--precompute_ref_log_probs", precompute, "--reference_cache", str(tmp_path / "cache"))
+    base = AutoModelForCausalLM.from_pretrained(model_dir)
+    plain = [logps(base, row, "chosen_ids") for row in trainer.train_dataset]
+    expected = [logps(PeftModel.from_pretrained(base, adapter), row, "chosen_ids") for row in trainer.train_dataset]
+    assert abs(plain[0][0] - expected[0][0]) > 1e-2
+    if precompute == "true":
+        assert trainer.train_dataset["ref_chosen_logps"][0] == pytest.approx(expected[0], abs=1e-5)
+    trained = {name for name, value in trainer.model.named_parameters() if value.requires_grad}
+    assert trained
+    assert all(".default." in name for name in trained)
+    trainer.train()
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert lines[-1]["loss"] < 0.69
+    batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[0]]))
+    after = trainer._reference_logps(trainer.model, batch)[0, 0]
+    assert after.tolist() == pytest.approx(expected[0], abs=1e-5)
+
+
+def test_a_resumed_adapter_ends_where_one_that_was_never_stopped_does(recipe: Path, tmp_path: Path) -> None:
+    whole = opened(recipe)
+    whole.train()
+    resumed = opened(recipe)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-2"))
+    assert resumed.state.global_step == 4
+    for (name, value), other in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(value, other), name
+
+
+def test_what_a_recipe_says_of_lora_gives_way_to_the_adapter(recipe: Path, caplog: Any) -> None:
+    """And the plan counts the adapter's parameters."""
+    with caplog.at_level(logging.WARNING):
+        trainer = opened(recipe, "--lora_r", "16", "--lora_target_modules", "[q_proj, v_proj]")
+    assert trainer.model.peft_config["default"].r == 4
+    (said,) = [text for text in caplog.messages if "goes on with the adapter" in text]
+    assert "lora_r 4 (the recipe: 16), lora_target_modules ['down_proj', 'q_proj']" in said
+    assert "for a new adapter merge this one first: python scripts/merge.py" in said
+
+
+def test_a_dry_run_plans_the_adapter(recipe: Path, tmp_path: Path) -> None:
+    arguments, model_args, config = parse_training(
+        [str(recipe), "--dry_run", "--lora_r", "16"], PreferenceArguments, BMCConfig, ""
+    )
+    rehearse(arguments, model_args, config, COLUMNS)
+    found = find(str(model_args.model_name_or_path))
+    assert found is not None
+    # 2 layers of rank 4: q_proj 32 → 32, down_proj 64 → 32
+    assert adapter_of(model_args).trained(found[0]) == 2 * 4 * (32 + 32 + 64 + 32)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("look", [opened, lambda recipe, *argv: rehearsed(recipe, *argv)], ids=["run", "dry run"])
+def test_faults_of_an_adapter_come_before_the_claim(look: Any, recipe: Path, adapter: Path, tmp_path: Path) -> None:
+    with pytest.raises(Faults) as caught:
+        look(recipe, "--use_peft", "false")
+    assert str(caught.value) == (
+        f"use_peft: {adapter} is an adapter; write use_peft: true to train it on, or merge it into its model first: "
+        f"python scripts/merge.py --model_name_or_path {adapter} --output_dir {adapter}-merged"
+    )
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "./gone"}))
+    with pytest.raises(Faults) as caught:
+        look(recipe)
+    assert str(caught.value).startswith(f"{adapter}/adapter_config.json: its base_model_name_or_path: ")
+    assert "'./gone' is no model that can be loaded (there is no such folder" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def rehearsed(recipe: Path, *argv: str) -> Any:
+    arguments, model_args, config = parse_training(
+        [str(recipe), "--dry_run", *argv], PreferenceArguments, BMCConfig, ""
+    )
+    return rehearse(arguments, model_args, config, COLUMNS)
+
+
+def test_a_merged_adapter_is_a_whole_model_that_says_the_same(adapter: Path, model_dir: Path, tmp_path: Path) -> None:
+    script = str(ROOT / "scripts/merge.py")
+    sys.argv = [script, "--model_name_or_path", str(adapter), "--output_dir", str(tmp_path / "whole")]
+    runpy.run_path(script, run_name="__main__")
+    folder = tmp_path / "whole"
+    assert not (folder / "adapter_config.json").exists()
+    ids = torch.arange(3, 40)[None]
+    base = AutoModelForCausalLM.from_pretrained(model_dir)
+    plain = base(input_ids=ids).logits
+    expected = PeftModel.from_pretrained(base, adapter).eval()(input_ids=ids).logits
+    found = AutoModelForCausalLM.from_pretrained(folder)(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert (plain - expected).abs().max() > 1e-2
+    assert AutoTokenizer.from_pretrained(folder).chat_template == AutoTokenizer.from_pretrained(adapter).chat_template
+    assert json.loads((folder / "provenance.json").read_text())
+
+
+def test_what_cannot_be_merged(adapter: Path, model_dir: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "whole")
+    with pytest.raises(Faults, match=r"is no adapter \(it has no adapter_config.json\); there is nothing to merge"):
+        merge(MergeConfig(model_name_or_path=str(model_dir), output_dir=out))
+    merge(MergeConfig(model_name_or_path=str(adapter), output_dir=out, dry_run=True))
+    assert not Path(out).exists()
+
+
+def test_the_fault_of_vllm_names_the_command(adapter: Path, monkeypatch: Any) -> None:
+    from bmc import backends
+    from bmc.config import EvaluateConfig
+
+    monkeypatch.setattr(backends, "check_vllm", lambda key: None)
+    config = EvaluateConfig(model_name_or_path=str(adapter), output_dir="out", backend="vllm")
+    with pytest.raises(Faults) as caught:
+        backends._vllm(config, config, None, None)
+    assert merge_command(str(adapter)) in str(caught.value)
