@@ -299,3 +299,27 @@ def test_by_the_batch_api_it_says_the_same_at_half_the_price(tmp_path: Path, mon
     assert (judged["win_rate"], judged["unreadable_ids"]) == (pytest.approx(100 * 5 / 8), ["r3"])
     assert judged["answers"]["dollars"] == pytest.approx(9 * (7 * 10 + 5 * 20) / 2e6)
     assert len(server.batches) == 2  # the games, then the judgement that is continued
+
+
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_replies_that_lack_what_was_asked_for_are_not_kept(
+    by_batch: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that leaves out what a judge needs; another one is asked for all of it."""
+    monkeypatch.setattr(batch, "FIRST_POLL", 0.01)
+    monkeypatch.setattr(JudgeConfig, "lacks", lambda self, reply: None if "fit" in reply["content"] else "no fit")
+    server_of = BatchServer if by_batch else ChatServer
+    prices = {"m": Price(input=10.0, output=20.0)}
+
+    def config(url: str) -> JudgeConfig:
+        return arena(tmp_path, url=url, batch_api=by_batch, prices=prices, max_concurrency=1)
+
+    with server_of(verdicts) as server:
+        said = fault(config(server.url))
+        assert len(server.requests) == (8 if by_batch else 1)  # a batch is answered as a whole
+    assert "no fit" in said
+    with server_of(
+        lambda request, number: says(f"fit {verdicts(request)['body']['choices'][0]['message']['content']}")
+    ) as other:
+        assert judge(config(other.url))["win_rate"] == pytest.approx(100 * 5 / 8)
+        assert len(other.requests) == 9

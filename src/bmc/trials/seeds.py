@@ -1,4 +1,4 @@
-"""One recipe, several seeds: mean ± standard deviation of what they score on the test rows."""
+"""One recipe, several seeds: mean ± standard deviation of their test scores, and the 95 % t interval of the mean."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ def seeds(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
         raise fail(evaluate[0], "its rows have no answers to compare")
     summaries = {benchmark: summary(results) for benchmark, results in found.items()}
     write_json(folder / FILE, {"seeds": numbers, "results": summaries})
-    header = ["benchmark", "mean ± sd", *(f"seed {number}" for number in numbers)]
+    header = ["benchmark", "mean ± sd [95 % interval]", *(f"seed {number}" for number in numbers)]
     rows = [[name, seeds_cell(summaries[name]), *map(accuracy_cell, found[name])] for name in found]
     return markdown_table((header, rows))

@@ -85,7 +85,7 @@ def figure5(setting: Path, metric: str) -> Drawing | Missing:
         "Each method trained on each sixth of the pairs, by rising edit distance between y_w and y_l (characters; the "
         "first panel has each sixth's mean, where bridge/train.jsonl is there). "
         f"{_named(metric)}, with 95 % intervals over test rows{rows_a_point}; gradient norm: the mean of the "
-        f"norms that were logged in training, before clipping. Each point is a single run.{_and_missing(missing)}"
+        f"norms that were logged in training, before clipping.{_and_missing(missing)}"
     )
     size = (SIZE[0] * max(1.0, len(panels) / 2), SIZE[1])
     return Drawing(
@@ -172,8 +172,12 @@ def _named(metric: str) -> str:
 
 
 def _intervals(points: Points) -> str:
-    kind = "Error bars: 95 % intervals over test rows. " if any(e.low is not None for e in points.values()) else ""
-    return f"n = {_counts(points.values())} test rows a point, each a single run. {kind}".rstrip()
+    kind = (
+        "Error bars: 95 % intervals, over test rows or, where a run has several seeds, over these. "
+        if any(e.low is not None for e in points.values())
+        else ""
+    )
+    return f"n = {_counts(points.values())} test rows a point. {kind}".rstrip()
 
 
 def _counts(estimates: Iterable[Estimate]) -> str:

@@ -182,6 +182,10 @@
   });
   root.addEventListener("keydown", (event) => event.stopPropagation()); // the token viewer's keys aren't meant
   root.hidden = false;
+  if (!("DecompressionStream" in window)) {
+    $("p-counter").textContent = "This browser can't unpack the texts; a newer one can.";
+    return;
+  }
   const near = new IntersectionObserver((entries) => {
     if (!entries.some((entry) => entry.isIntersecting)) return;
     near.disconnect();
