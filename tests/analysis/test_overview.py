@@ -68,13 +68,17 @@ def test_judgements_and_the_harness(tmp_path: Path) -> None:
     write(tmp_path / "dpo/eval/metrics.json", {"n": 805, "results": {}})
     write(tmp_path / "dpo/eval/judged.json", JUDGED)
     write(tmp_path / "sft/eval/judged.json", JUDGED | {"length_controlled_win_rate": None})
-    tasks = {"gsm8k": {"metric": "exact_match", "value": 0.5, "stderr": 0.05, "n": 100}}
+    tasks = {
+        "gsm8k": {"metric": "exact_match", "value": 0.5, "stderr": 0.05, "n": 100},
+        "none": {"metric": "acc", "value": 0.0, "stderr": 0.0, "n": 20},
+    }
     write(tmp_path / "sft/eval/lm_eval.json", {"tasks": tasks})
     found = columns(tmp_path)
     assert {title: {run: str(score) for run, score in column.scores.items()} for title, column in found.items()} == {
         "AlpacaEval 2 LC": {"dpo": "22.4 (n = 805)"},
         "AlpacaEval 2 WR": {"dpo": "16.8 [14.2, 19.4] (n = 805)", "sft": "16.8 [14.2, 19.4] (n = 805)"},
-        "gsm8k, lm-eval (exact_match)": {"sft": "50.0 [40.2, 59.8] (n = 100)"},  # 50 ± 1.96 × 5
+        "gsm8k, lm-eval (exact_match)": {"sft": "50.0 [39.7, 60.3] (n = 100)"},  # exact; 50 ± 1.984 × 5 is 40.1 to 59.9
+        "none, lm-eval (acc)": {"sft": "0.0 [0.0, 16.8] (n = 20)"},  # 1 − 0.025^(1/20)
     }
 
 

@@ -283,6 +283,19 @@ def test_a_key_that_is_refused(tmp_path: Path) -> None:
         )
 
 
+def test_a_fault_with_many_requests_under_way_is_one_line(tmp_path: Path) -> None:
+    """None of the requests that stop with it leaves a traceback."""
+    with ChatServer(lambda request, number: refuses(400, "unsupported value")) as server:
+        config = arena(tmp_path, rows=12, url=server.url, max_concurrency=8)
+        recipe = {key: value for key, value in vars(config).items() if value is not None and key != "prices"}
+        (tmp_path / "judge.yaml").write_text(json.dumps(recipe))
+        command = [sys.executable, "scripts/judge.py", str(tmp_path / "judge.yaml")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("unsupported value") == 1
+
+
 def test_alpaca_eval_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alpaca.importlib.util, "find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "alpaca_eval", raising=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import fail
-from ..evaluation.stats import Z95, wilson
+from ..evaluation.stats import Z95, share_interval, wilson
 from ..recipe import load
 from .cells import Table
 from .runs import Run, Told, are_numbers
@@ -157,12 +157,15 @@ def _harness(runs: dict[str, Run]) -> Iterator[Column]:
 
 
 def _of_harness(told: Told, task: str) -> Score:
-    """A share and its standard error → a score in %."""
+    """A share (or another metric) and its standard error → a score in %."""
     share = _checked(told, f"tasks.{task}: value", told.said.get("value"), None)
     if told.said.get("stderr") is None:
         return Score(100 * share.value, n=share.n)
-    half = Z95 * _checked(told, f"tasks.{task}: stderr", told.said["stderr"], None).value
-    return Score(100 * share.value, 100 * (share.value - half), 100 * (share.value + half), share.n)
+    error = _checked(told, f"tasks.{task}: stderr", told.said["stderr"], None).value
+    low, high = share.value - Z95 * error, share.value + Z95 * error
+    if 0 <= share.value <= 1 and share.n:
+        low, high = share_interval(share.value, error, share.n)
+    return Score(100 * share.value, 100 * low, 100 * high, share.n)
 
 
 def _checked(told: Told, key: str, value: Any, interval: Any) -> Score:

@@ -80,9 +80,6 @@ def clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
 def win_rate(won: Rows, played: Rows) -> tuple[float, float, float]:
     """Compute a win rate over independent prompts, with a 95 % interval that few or one-sided games don't collapse.
 
-    Clopper and Pearson's interval for as many trials as have the ratio estimator's variance (Korn & Graubard, 1998).
-    With fewer than `FEW` wins or losses, or where all prompts say the same, each prompt counts as one trial.
-
     Args:
         won: Wins at each prompt, ties as halves; at least one prompt.
         played: What could be won there, more than 0.
@@ -91,10 +88,24 @@ def win_rate(won: Rows, played: Rows) -> tuple[float, float, float]:
         `(rate, low, high)`, within [0, 1].
     """
     rate, error = ratio(won, played)
-    trials = float(len(won))
-    if error and min(rate, 1 - rate) * trials >= FEW:
-        trials = rate * (1 - rate) / error**2 * (Z95 / t95(trials - 1)) ** 2
-    return rate, *clopper_pearson(rate * trials, trials)
+    return rate, *share_interval(rate, error, len(won))
+
+
+def share_interval(share: float, error: float | None, n: int) -> tuple[float, float]:
+    """Compute the 95 % interval of a share whose standard error is known.
+
+    Clopper and Pearson's interval for as many trials as have that error (Korn & Graubard, 1998). With fewer than `FEW`
+    successes or failures, or without an error, each unit counts as one trial.
+
+    Args:
+        share: From 0 to 1.
+        error: Its standard error over independent units.
+        n: Units.
+    """
+    trials = float(n)
+    if error and min(share, 1 - share) * n >= FEW:
+        trials = share * (1 - share) / error**2 * (Z95 / t95(n - 1)) ** 2
+    return clopper_pearson(share * trials, trials)
 
 
 def mcnemar(ours: Rows | Sequence[bool], theirs: Rows | Sequence[bool]) -> float:

@@ -91,7 +91,7 @@ def quote_for(config: JudgeConfig, benchmark: Benchmark) -> Quote:
 
 async def _answers(config: JudgeConfig, benchmark: Benchmark, found: Quote) -> tuple[list[Any], Meter]:
     """What each of the benchmark's jobs gave, and what it cost."""
-    from tqdm.asyncio import tqdm
+    from tqdm import tqdm
 
     model = partial(Batches if config.batch_api else Endpoint, config)
     async with asker_for(config, VERSION, benchmark.jobs, found, model) as asker:
@@ -99,8 +99,11 @@ async def _answers(config: JudgeConfig, benchmark: Benchmark, found: Quote) -> t
             await asker.model.fill(benchmark.jobs, asker)
         tasks = [asyncio.ensure_future(job.ask(asker)) for job in benchmark.jobs()]
         try:
-            return await tqdm.gather(*tasks, unit="request", desc="Judging"), asker.meter
-        finally:
+            with tqdm(total=len(tasks), unit="request", desc="Judging") as progress:
+                for task in tasks:
+                    task.add_done_callback(lambda _: progress.update())
+                return await asyncio.gather(*tasks), asker.meter
+        finally:  # the exceptions of all are fetched, or asyncio would print tracebacks
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
