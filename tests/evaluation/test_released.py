@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import jinja2
 import pytest
 
 from bmc.evaluation.released import correct_released
@@ -67,3 +70,19 @@ def test_qa(text: str, gold: str, right: bool) -> None:
 )
 def test_math(text: str, gold: str, right: bool) -> None:
     assert correct_released(text, gold, "math") is right
+
+
+PREAMBLE = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "filled_in"), [("released_math", ""), ("released_qa", "Let's think step by step.\n")]
+)
+def test_prompts(template: str, filled_in: str) -> None:
+    path = Path(__file__).parents[2] / f"recipes/chat_templates/{template}.jinja"
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)  # as transformers renders it
+    messages = [{"role": "user", "content": "Where?"}]
+    prompt = environment.from_string(path.read_text()).render(messages=messages, bos_token="<s>")
+    assert prompt == f"<s>{PREAMBLE}### Instruction:\nWhere?\n\n### Response:\n{filled_in}"
