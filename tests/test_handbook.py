@@ -247,7 +247,12 @@ def test_an_orpo_recipe_trains_no_dpo(caplog: pytest.LogCaptureFixture) -> None:
             parse_training([str(path), "--dry_run"], PreferenceArguments, BMCConfig, "")
         config = parse_training([str(path), "--dry_run", "--loss_type", "orpo"], PreferenceArguments, BMCConfig, "")[2]
         assert (config.loss_type, config.orpo_lambda) == (["orpo"], 0.05)
-    read(CAPYBARA_ORPO)
+    line = ["--model_name_or_path", "m", "--dataset_name", "d", "--output_dir", "Qwen2-0.5B-ORPO", "--dry_run"]
+    with pytest.raises(
+        Faults, match=r"command line: loss_type: is missing, and output_dir speaks of ORPO; write loss_"
+    ):
+        parse_training(line, PreferenceArguments, BMCConfig, "")
+    read(CAPYBARA_ORPO, "--output_dir", "sweep/simpo_gamma-0.5")
     assert "recipe.yaml: loss_type: is missing; trains sigmoid (DPO)" in caplog.text
 
 

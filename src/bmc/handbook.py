@@ -78,7 +78,9 @@ OBJECTIVES = {  # of other methods that a recipe may be named after
     "orpo": "orpo (beta then is its λ)", "simpo": "simpo", "ipo": "ipo", "rdpo": "rdpo", "figa": "figa",
     "bco": "bco_pair", "nca": "nca_pair", "sppo": "sppo_hard", "apo": "apo_zero",
 }  # fmt: skip
-OTHER_METHODS = re.compile(r"(?<![a-z])(orpo|simpo|cpo|kto|ipo|r-?dpo|tdpo|figa|bco|nca|sppo|apo)(?![a-z])", re.I)
+OTHER_METHODS = re.compile(
+    r"(?<![a-z])(orpo|simpo|cpo|kto|ipo|r-?dpo|tdpo|figa|bco|nca|sppo|apo)(?![a-z]|_(?:gamma|alpha|beta|lambda))", re.I
+)  # but not simpo_gamma, which a sweep's folders are named after
 
 
 def today(values: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -153,7 +155,7 @@ def objective(path: Path | None, values: dict[str, Any], origin: dict[str, str],
     if values.get("loss_type") is None:
         values.pop("loss_type", None)
         where = str(path) if path else "command line"
-        if named := _other_method(path, values, origin):
+        if named := _other_method(path, values):
             method, place = named
             ours = OBJECTIVES.get(method.lower().replace("-", ""))
             instead = f"loss_type: {ours}, or loss_type: sigmoid for DPO" if ours else "loss_type: sigmoid for DPO"
@@ -221,10 +223,10 @@ def _likelihood(values: dict[str, Any], move: Callable[..., None]) -> None:
         del values[key]
 
 
-def _other_method(path: Path | None, values: dict[str, Any], origin: dict[str, str]) -> tuple[str, str] | None:
+def _other_method(path: Path | None, values: dict[str, Any]) -> tuple[str, str] | None:
     """Another method than DPO that a recipe names, and where: in its path, its keys, or a comment on a trainer."""
     keys = [key for key in ("output_dir", "hub_model_id", "run_name") if values.get(key)]
-    places = [(key, Path(str(values[key])).name) for key in keys if origin.get(key) != "command line"]
+    places = [(key, Path(str(values[key])).name) for key in keys]
     if path is not None:
         places.append(("the recipe's path", "/".join(path.parts[-2:])))
         text = path.read_text(encoding="utf-8")
