@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -241,7 +242,6 @@ PEFT = ("--use_peft", "--lora_target_modules")
         (["--model_init_kwargs", "{devise_map: auto}"], "model_init_kwargs: 'devise_map' is nothing that from_pre"),
         (["--accelerator_config", "{dispatch_batches: true}"], "accelerator_config: dispatch_batches: a batch of"),
         (["--router_aux_loss_coef", "0.1"], "router_aux_loss_coef: LlamaForCausalLM isn't a mixture of experts; "),
-        (["--torch_compile_backend", "inducter"], "torch_compile_backend: 'inducter' is unknown (did you mean 'ind"),
         (["--use_liger_kernel"], "use_liger_kernel: liger-kernel isn't installed; pip install liger-kernel, or"),
         (["--activation_offloading"], "activation_offloading: needs a GPU, and there is none; leave it out"),
         (
@@ -265,6 +265,22 @@ def test_what_a_run_would_stumble_over_is_told_before_it_and_by_a_dry_run(
     with pytest.raises(Faults) as caught:
         training.rehearse(*parsed, ("prompt", "chosen", "rejected"))
     assert str(caught.value) == found
+
+
+@pytest.mark.parametrize(
+    ("attention", "fault"),
+    [("flash_attention_2", "flash_attention_2 isn't installed"), ("spda", "'spda' is unknown (did you mean 'sdpa'?)")],
+)
+def test_attention_of_a_generating_stage(attention: str, fault: str, model_dir: Path) -> None:
+    from bmc.config import EvaluateConfig
+    from bmc.recipe import parse
+    from bmc.stages import respond
+
+    rows("pairs.jsonl", PAIR)
+    path = recipe(output_dir="out", model_name_or_path=model_dir, attn_implementation=attention)
+    with pytest.raises(Faults, match=re.escape(f"attn_implementation: {fault}")):
+        respond(parse([path], EvaluateConfig)[0])
+    assert not Path("out").exists()
 
 
 def test_the_head_has_no_adapter(tmp_path: Path, model_dir: Path) -> None:

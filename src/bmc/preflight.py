@@ -17,7 +17,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-import trl
 
 from .adapters import adapter_faults
 from .errors import Fault, did_you_mean
@@ -77,6 +76,17 @@ def machine_faults(model_args: Any, config: Any) -> Iterator[Fault]:
         if get_token() is None or os.environ.get("HF_HUB_OFFLINE") == "1":
             what = "the Hub can't be written to from here; `hf auth login`, or write push_to_hub: false"
             yield Fault("push_to_hub", what)
+
+
+def attention_faults(args: Any) -> Iterator[Fault]:
+    """Find what is wrong with a generating stage's attention; vLLM has its own."""
+    if args.backend != "transformers":
+        return
+    yield from _attention(args.attn_implementation)
+    try:
+        empty_model(args, args.trust_remote_code)
+    except (ValueError, ImportError) as error:
+        yield attention_fault(error, args.attn_implementation)
 
 
 def launch_faults(config: Any) -> Iterator[Fault]:
@@ -169,6 +179,7 @@ def _adapter(model_args: Any, model: Any) -> Iterator[Fault]:
     """Whether PEFT finds the modules that are to be adapted, and those to be trained beside them."""
     if not model_args.use_peft:
         return
+    import trl
     from peft import get_peft_model
 
     modules = [name for name, _ in model.named_modules() if name]

@@ -13,9 +13,11 @@ from .data.pairs import winner
 from .data.schema import Row, check, split_prompt
 from .data.templates import check_template, encode_prompt
 from .data.tokens import Continuing, Untraceable, check_offsets, prefix
+from .errors import raise_all
 from .generation import Response, generate
 from .launch import share_out
 from .models import check_model, check_room, load_tokenizer
+from .preflight import attention_faults
 from .runtime import claim, is_main_process, recipe_of
 
 
@@ -32,6 +34,7 @@ def load_prompts(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], Any]
     pairs = [row | ({"chosen": chosen} if (chosen := winner(row)) else {}) for row in rows]
     check(pairs, ("prompt", "chosen") if isinstance(config, SampleConfig) else ("prompt",), where)
     check_model(config.model_name_or_path, config.model_revision, config.trust_remote_code, config.allow_pickle)
+    raise_all([*attention_faults(config)])
     name = config.tokenizer_name_or_path or config.model_name_or_path
     template, system = config.chat_template, config.auto_insert_empty_system_msg
     tokenizer = load_tokenizer(name, config.model_revision, config.trust_remote_code, template, system)
