@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,9 @@ import yaml
 from bmc.analysis.seeds import method_and_seed, seeds_cell, summary
 from bmc.errors import Faults
 from bmc.recipe import parse
+from bmc.runtime import Preempted
 from bmc.training_config import BMCConfig, ModelArguments, PreferenceArguments
+from bmc.trials import trial
 from bmc.trials.seeds import seeds
 from bmc.trials.sweep import describe_sweep, sweep, table_7
 from bmc.trials.trial import drop_weights, label, last_words, refuse_launcher
@@ -273,3 +279,27 @@ def test_weights_go_and_numbers_stay(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-10").mkdir()
     drop_weights(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "trainer_state.json"]
+
+
+SAVES = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_preempted_training_ends_the_sweep_as_preempted_and_not_as_failed(tmp_path: Path) -> None:
+    with pytest.raises(Preempted):
+        trial._process([sys.executable, "-c", "raise SystemExit(75)"], tmp_path / "log")
+
+    def terminate_when_ready() -> None:
+        while "ready" not in log.read_text().splitlines():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    log = tmp_path / "other_log"
+    log.touch()
+    threading.Thread(target=terminate_when_ready).start()
+    with pytest.raises(Preempted):
+        trial._process([sys.executable, "-c", SAVES], log)

@@ -18,7 +18,7 @@ from ..config import EvaluateConfig
 from ..errors import Fault, Faults, fail
 from ..ranks import processes
 from ..recipe import parse, resolve
-from ..runtime import may_claim, recipe_of
+from ..runtime import PREEMPTED, Preempted, may_claim, on_sigterm, recipe_of
 from ..training import identity, parse_training
 from ..training_config import BMCConfig, PreferenceArguments
 
@@ -152,14 +152,34 @@ def _process(command: list[str], log: Path) -> None:
         print(shlex.join(command), file=file, flush=True)
         start = file.tell()
         try:
-            status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+            running = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         except OSError as error:
             raise fail("launcher", f"'{command[0]}' can't be started ({error.strerror})") from None
+        status = _wait(running)
         if status < 0:
             raise TrialFailed(f"ended by signal {-status}")
         if status:
             file.seek(start)
             raise TrialFailed(last_words(file.read()))
+
+
+def _wait(running: subprocess.Popen[bytes]) -> int:
+    """Wait for a process, passing SIGTERM on to it; return its exit status.
+
+    Raises:
+        Preempted: SIGTERM came to this process or to that one, which has saved what it had.
+    """
+    terminated: list[int] = []
+
+    def pass_on(number: int, frame: Any) -> None:
+        terminated.append(number)
+        running.send_signal(number)
+
+    with running, on_sigterm(pass_on):
+        status = running.wait()
+    if terminated or status == PREEMPTED:
+        raise Preempted
+    return status
 
 
 def last_words(log: str) -> str:
