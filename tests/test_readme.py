@@ -104,12 +104,6 @@ def test_python_in_the_readme_names_what_there_is() -> None:
         assert key in BMCConfig.__dataclass_fields__
 
 
-def test_architecture_names_every_module() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    for path in (ROOT / "src/bmc").rglob("*.py"):
-        assert path.name == "__init__.py" or path.name in text, path
-
-
 def test_house_rules_hold() -> None:
     """Thin scripts, nothing that imports them, no path of a machine."""
     for path in (ROOT / "src").rglob("*.py"):

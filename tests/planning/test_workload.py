@@ -77,6 +77,7 @@ def test_tokens_of_a_row() -> None:
         # UltraFeedback 61,135, no filter
         ({"id": "outputs/llama3-8b/ultrafeedback/bridge/train.jsonl"}, 61_135),
         ({"id": "outputs/llama3-8b/ultrafeedback/bridge_held_out/train.jsonl"}, 2_000),
+        ({"id": "outputs/llama3-8b/ultrafeedback/prepare/test.jsonl"}, 805 + 500),
         ({"id": "outputs/llama3-8b/ultrafeedback/bridge/train.jsonl", "edit_split": "2/6"}, 61_135 // 6),
         ({"source": "ecqa", "weight": 0.5}, 3_799),
         ({"id": "HuggingFaceH4/ultrafeedback_binarized", "split": "train_prefs"}, 61_135),

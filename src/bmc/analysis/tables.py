@@ -185,7 +185,7 @@ def left_out(config: TableConfig) -> list[str]:
 
 
 def _source_rows(found: dict[str, Any]) -> int:
-    return int(found["train"] + (found.get("held_out") or 0) + (found.get("leaked") or 0))
+    return sum(found.get(part) or 0 for part in ("train", "held_out", "leaked"))
 
 
 def _columns(config: TableConfig) -> list[dict[str, Any]]:

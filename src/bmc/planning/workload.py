@@ -27,7 +27,7 @@ ROWS: dict[tuple[str, str], int] = {
     ("math_500", "test"): 500, ("svamp", "test"): 300, ("svamp", "train"): 700, ("asdiv", "test"): 2_305,
     ("ultrachat_200k", "train"): 207_865, ("ultrafeedback", "train"): 61_135, ("ultrafeedback", "test"): 2_000,
     ("bmc_released_qa_sft", "train"): 15_345,  # counted there
-    ("alpaca_eval", "test"): 805, ("arena_hard", "test"): 500,
+    ("alpaca_eval", "eval"): 805, ("arena_hard", "test"): 500,
 }  # fmt: skip
 FILTERED = {"qa": 0.31, "math": 0.43}  # pairs that bridging drops, y_l being good enough (§4, A.2)
 # Tokens of a prompt and of a response, where no row is at hand. Ours, rounded: ECQA's, QASC's, GSM8K's and
