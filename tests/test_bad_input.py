@@ -147,8 +147,8 @@ def test_a_model_folder_that_does_not_exist(name: str) -> None:
     rows("pairs.jsonl", PAIR)
     (fault,) = script(name, recipe(output_dir="out", model_name_or_path="./models/none"))
     assert fault == (
-        "model_name_or_path: './models/none' is no model that can be loaded (there is no such folder; paths are "
-        f"relative to {Path.cwd()}); give a Hub id or the folder of a saved model"
+        "recipe.yaml: model_name_or_path: './models/none' is no model that can be loaded (there is no such "
+        f"folder; paths are relative to {Path.cwd()}); give a Hub id or the folder of a saved model"
     )
 
 
