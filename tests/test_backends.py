@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from vllm_double import Calls, SamplingParams, vllm_double
 from bmc import decoding
 from bmc.backends import backend, batches, stop_ids
 from bmc.config import Decoding, EvaluateConfig, GenerationArguments
+from bmc.data.tokens import Continuing
 from bmc.decoding import GumbelNoise, decode
 from bmc.errors import Faults
 from bmc.recipe import parse
@@ -215,6 +217,32 @@ def test_settings_of_a_benchmark_are_judged(words: str, what: str) -> None:
 )
 def test_stop_ids(given_ids: Any, expected: list[int]) -> None:
     assert stop_ids(*given_ids) == expected
+
+
+@pytest.mark.parametrize("name", ["transformers", "vllm"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_response_ends_where_the_template_ends_a_turn(
+    name: str, wrapped: bool, model_dir: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ChatML on a model whose eos is another token; so Llama 3's <|eot_id|>."""
+    from transformers import AutoModelForCausalLM
+
+    plain = alone(AutoModelForCausalLM.from_pretrained(model_dir), PROMPTS[1], 6, [])
+    end, length = next((token, place) for place, token in enumerate(plain) if token > 2)
+    chat = copy.deepcopy(tokenizer)
+    chat.chat_template = (
+        "{% for m in messages %}{{ m.role }}\n{{ m.content }}" + tokenizer.decode([end]) + "\n{% endfor %}"
+    )
+    monkeypatch.setattr(type(chat), "get_added_vocab", lambda self: {self.convert_ids_to_tokens(end): end})
+    monkeypatch.setitem(sys.modules, "vllm", vllm_double(Calls(), lambda ids: plain))
+    settings = config(model_dir, backend=name)
+    complete = backend(settings, settings, Continuing(chat) if wrapped else chat)
+    ((_, response),) = complete([PROMPTS[1]], [0], [settings])
+    assert (response["tokens"], response["finished"]) == (length + 1, True)
+    chat.chat_template = None
+    complete = backend(settings, settings, chat)
+    ((_, response),) = complete([PROMPTS[1]], [0], [settings])
+    assert response["tokens"] == len(alone(AutoModelForCausalLM.from_pretrained(model_dir), PROMPTS[1], 6, [2]))
 
 
 # --- vLLM, by a double ---------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import re
@@ -15,7 +16,7 @@ import yaml
 from reference_tokens import merging_tokenizer, trl_tokens
 
 from bmc import stages
-from bmc.config import DatasetConfig, DatasetMixture, SampleConfig
+from bmc.config import DatasetConfig, DatasetMixture, EvaluateConfig, SampleConfig
 from bmc.data.schema import assistant, user
 from bmc.errors import Faults
 from bmc.generation import KEEP
@@ -182,3 +183,51 @@ def test_the_script(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyP
     stats = json.loads((tmp_path / "out" / "stats.json").read_text())
     assert (stats["rows"], stats["pairs"], stats["dropped"]) == (5, 4, 1)
     assert not (tmp_path / "out" / KEEP).exists()
+
+
+THINKS = (
+    "{% if tools %}Tools:{% for tool in tools %} {{ tool.name }}{% endfor %}{{ '\n' }}{% endif %}"
+    "{% for m in messages %}<{{ m.role }}> {{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}"
+    "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}<assistant> "
+    "{% if enable_thinking is defined and not enable_thinking %}(no thoughts) {% endif %}{% endif %}"
+)
+OPTIONS: Rows = [
+    {"tools": [{"name": "add"}], "chat_template_kwargs": {"enable_thinking": False}},
+    {"tools": '[{"name": "find"}]'},
+    {},
+    {"tools": [], "chat_template_kwargs": None},
+    {"chat_template_kwargs": {"enable_thinking": True}},
+]
+PLAIN = "<user> q\n<assistant> "
+HEADS = [f"Tools: add\n{PLAIN}(no thoughts) ", f"Tools: find\n{PLAIN}", PLAIN, PLAIN, PLAIN]
+
+
+@pytest.mark.parametrize("kind", [SampleConfig, EvaluateConfig])
+def test_prompts_are_rendered_as_in_training(
+    kind: type, tmp_path: Path, model_dir: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the tools and the arguments of each row, beside rows that have none."""
+    from types import SimpleNamespace
+
+    from bmc.training import load_rows
+
+    rows = [{"prompt": user("q"), "chosen": assistant("w"), "rejected": assistant("l"), **more} for more in OPTIONS]
+    own = recipe(tmp_path, model_dir, rows, mode="respond", chat_template=THINKS)
+    shared = {key: value for key, value in vars(own).items() if key in {f.name for f in dataclasses.fields(kind)}}
+    seen: list[list[int]] = []
+
+    def generate(prompts: list[list[int]], *_: Any, **__: Any) -> Rows:
+        seen.extend(prompts)
+        return [said("x")] * len(prompts)
+
+    monkeypatch.setattr(stages, "generate", generate)
+    read, _, _ = respond(kind(**shared))
+    assert [row.get("tools") for row in read] == [row.get("tools") for row in OPTIONS]
+    templated = copy.deepcopy(tokenizer)
+    templated.chat_template = THINKS
+    arguments = SimpleNamespace(dataset_mixture=own.dataset_mixture)
+    trained = load_rows(arguments, templated, ("prompt", "chosen", "rejected"))[0]
+    for ids, row, head in zip(seen, trained, HEADS, strict=True):
+        assert tokenizer.decode(ids) == head
+        agreed = trl_tokens(templated, row)["prompt_ids"]
+        assert ids[: len(agreed)] == agreed == ids[: len(head.replace("(no thoughts) ", ""))]

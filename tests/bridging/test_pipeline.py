@@ -374,3 +374,87 @@ def test_the_script_without_a_key_says_so_in_a_line_and_writes_nothing(tmp_path:
     (line,) = done.stderr.splitlines()
     assert line.startswith("environment variable OPENAI_API_KEY: is not set; export the endpoint's key")
     assert not (tmp_path / "out").exists()
+
+
+def turn(role: str, content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+QUESTION = [turn("system", "Be kind."), turn("user", "Where does it run?")]
+ASKED_BACK = [turn("assistant", "What does?"), turn("user", "The river.")]
+BEFORE, AFTER = turn("assistant", "It runs up to the old town."), turn("assistant", "It runs down to the old town.")
+CALLS = turn("assistant", None, tool_calls=[{"function": {"name": "find", "arguments": {"what": "river"}}}])
+PAIRS: Rows = [
+    {
+        "prompt": QUESTION,
+        "chosen": [*ASKED_BACK, AFTER],
+        "rejected": [*ASKED_BACK, BEFORE],
+        "tools": [{"name": "find"}],
+    },
+    {
+        "prompt": QUESTION,
+        "chosen": [*ASKED_BACK, AFTER],
+        "rejected": [turn("assistant", "Who?"), ASKED_BACK[1], BEFORE],
+    },
+    {"prompt": QUESTION, "chosen": [AFTER], "rejected": [*ASKED_BACK, BEFORE]},
+    {"prompt": QUESTION, "chosen": [AFTER], "rejected": [CALLS]},
+    {"prompt": QUESTION, "chosen": [CALLS], "rejected": [BEFORE], "meta": {"a": 2**70}},
+    {"prompt": QUESTION, "chosen": [AFTER], "rejected": [BEFORE], "meta": ["b"]},
+]
+
+
+def test_only_the_last_message_is_edited_and_turns_are_shown_with_their_roles(tmp_path: Path) -> None:
+    edited = "It runs down to the town."
+    with ChatServer(lambda request, number: revises(request, edited)) as server:
+        bridge(recipe(tmp_path, PAIRS, editor="openai", base_url=server.url, template="instruction"))
+    train, dropped = lines(tmp_path / "out", "train"), lines(tmp_path / "out", "dropped")
+    assert [row["reason"] for row in dropped] == [
+        "responses of several messages differ before the last one",
+        "responses of several messages differ before the last one",
+        "y_l is a tool call, which has no text to edit",
+        "y_w is a tool call, which has no text to edit",
+    ]
+    assert [row["prompt"] for row in train] == [[*QUESTION, *ASKED_BACK], QUESTION]
+    for row in train:
+        assert row["chosen"] == [turn("assistant", edited)]
+        assert (row["original_chosen"], row["rejected"]) == ([AFTER], [BEFORE])
+    assert train[0]["tools"] == [{"name": "find"}]
+    shown = sorted({part(request, "request") for request in server.requests}, key=len)
+    asked = "system: Be kind.\n\nuser: Where does it run?"
+    assert shown == [asked, f"{asked}\n\nassistant: What does?\n\nuser: The river."]
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        (PAIRS, None),
+        ([{**PAIRS[5], "n": 1}, {**PAIRS[5], "n": [{"deep": None}, "x"], "big": 2**64}], None),
+        ([PAIRS[5], {"prompt": "q", "chosen": "a", "rejected": "b"}], "row 2: prompt, chosen, rejected: strings, but"),
+        ([PAIRS[5] | {"tools": "[{"}], "row 1: tools: must be a list"),
+        ([PAIRS[5] | {"rejected": [AFTER]}], "row 1: rejected: equals chosen"),
+        ([PAIRS[5] | {"prompt": []}], "row 1: prompt: is empty"),
+        ([{**PAIRS[5], "rejected": None}], "row 1: rejected: is missing"),
+        ([{**PAIRS[5], "rejected": [turn("assistant", 5)]}], "row 1: rejected: must be a string or a list"),
+    ],
+)
+def test_bridging_takes_what_training_takes(rows: Rows, fault: str | None, tmp_path: Path, tokenizer: Any) -> None:
+    from types import SimpleNamespace
+
+    from bmc.training import load_rows
+
+    def train(path: Path) -> Any:
+        mixture = DatasetMixture(datasets=[DatasetConfig(id=str(path))])
+        return load_rows(SimpleNamespace(dataset_mixture=mixture), tokenizer, ("prompt", "chosen", "rejected"))[0]
+
+    config = recipe(tmp_path, rows, editor="openai", model="m", on_failure="keep_original")
+    if fault:
+        for reads in (lambda: bridge(config), lambda: train(tmp_path / "pairs.jsonl")):
+            with pytest.raises(Faults, match=fault):
+                reads()
+        return
+    assert len(train(tmp_path / "pairs.jsonl")) == len(rows)
+    with ChatServer(lambda request, number: revises(request, "It runs down to the town.")) as server:
+        bridge(replace(config, base_url=server.url))
+    kept = lines(tmp_path / "out", "train")
+    assert len(kept) == len(rows)
+    assert [row["prompt"] for row in train(tmp_path / "out" / "train.jsonl")] == [row["prompt"] for row in kept]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +122,52 @@ def test_the_first_rows(tmp_path: Path) -> None:
     stream = load_mixture([write(tmp_path / "a.jsonl", PAIRS)], 0)
     assert [row["n"] for row in stream.first(3)] == [0, 1, 2]
     assert (len(stream.first(3)), len(stream.first(99)), len(stream.first(None))) == (3, 12, 12)
+
+
+ADD, WEATHER = (
+    {"type": "function", "function": {"name": name, "parameters": {"properties": properties, "default": default}}}
+    for name, properties, default in [("add", {"a": {"type": "integer"}}, None), ("weather", {"city": {}}, {"n": 1})]
+)
+ODD = [
+    {"prompt": "a", "answer": 5, "tools": [ADD], "meta": {"n": 1}, "big": 2**63, "mixed": "5"},
+    {"prompt": "b", "answer": 2.5, "tools": [WEATHER], "meta": {"n": "x", "m": [1, "y"]}, "big": -(2**70), "mixed": 5},
+    {"prompt": "c", "answer": "1e3", "meta": None, "mixed": {"deep": [[], {}]}, "text": "2020-01-01"},
+]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_values_stay_as_they_are(tmp_path: Path, suffix: str) -> None:
+    """Schemas of different tools, numbers of two kinds, mixed columns, integers beyond Arrow's."""
+    assert [{**row, "id": "x"} for row in twice(write(tmp_path / f"a{suffix}", ODD))] == [{**r, "id": "x"} for r in ODD]
+    assert [set(row) for row in twice(write(tmp_path / f"a{suffix}", ODD, columns=["prompt", "answer"]))] == [
+        {"prompt", "answer", "id"}
+    ] * 3
+
+
+def test_structs_of_parquet_lose_the_keys_of_other_rows(tmp_path: Path) -> None:
+    rows = [
+        {
+            "prompt": "a",
+            "tools": [{"name": "add", "properties": {"a": {"type": "integer"}}}],
+            "kwargs": {"think": True},
+        },
+        {"prompt": "b", "tools": [{"name": "weather", "properties": {"city": {"type": "string"}}}], "kwargs": {}},
+    ]
+    read = twice(write(tmp_path / "a.parquet", rows))
+    assert [{**row, "id": "x"} for row in read] == [{**row, "id": "x"} for row in rows]
+
+
+def test_what_json_has_no_word_for_becomes_text(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {
+        "prompt": ["a"], "at": [datetime.datetime(2026, 1, 2, 3, 4)], "price": [Decimal("1.50")], "raw": [b"\xff"],
+        "deep": [[{"day": datetime.date(2026, 1, 2)}]],
+    }  # fmt: skip
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    (row,) = load_mixture([DatasetConfig(id=str(tmp_path / "a.parquet"))], 0)
+    assert json.loads(json.dumps(row)) == row
+    assert {key: row[key] for key in ("at", "price", "raw", "deep")} == {
+        "at": "2026-01-02 03:04:00", "price": "1.50", "raw": "/w==", "deep": [{"day": "2026-01-02"}],
+    }  # fmt: skip

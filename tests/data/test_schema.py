@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bmc.data.schema import PAIR, assistant, check, content, share, split_prompt, user, with_content
+from bmc.data.schema import PAIR, assistant, check, content, share, split_prompt, transcript, user, with_content
 from bmc.errors import Faults
 
 
@@ -65,6 +65,83 @@ def test_split_prompt_keeps_the_last_message_of_equal_responses() -> None:
     }  # fmt: skip
 
 
+SYSTEM, Q, R = {"role": "system", "content": "Be brief."}, *user("Q?"), *user("R?")
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]}
+RESULT, A = {"role": "tool", "content": "3"}, *assistant("a")
+W, L = *assistant("w"), *assistant("l")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "turns", "made"),
+    [
+        ([SYSTEM, Q], [], [SYSTEM, Q]),
+        ([SYSTEM, Q], [CALL, RESULT], [SYSTEM, Q, CALL, RESULT]),  # the responses go on
+        ([SYSTEM, Q], [Q], [SYSTEM, Q]),  # they repeat the prompt's end
+        ([SYSTEM, Q], [SYSTEM, Q], [SYSTEM, Q]),
+        ([SYSTEM, Q], [Q, CALL, RESULT], [SYSTEM, Q, CALL, RESULT]),
+        ([SYSTEM, Q, A, R], [Q, A, R], [SYSTEM, Q, A, R]),
+        ([SYSTEM, Q, A, R], [R], [SYSTEM, Q, A, R]),
+        ([Q], [SYSTEM, Q], [SYSTEM, Q]),  # they say more than the prompt
+        ([R], [SYSTEM, Q, A, R], [SYSTEM, Q, A, R]),
+        ([SYSTEM], [Q, A, R], [SYSTEM, Q, A, R]),
+        ([Q], [A, Q], [Q, A, Q]),  # a question that comes again
+        ([Q, A, Q], [Q, A, Q], [Q, A, Q]),
+        ([Q, CALL, RESULT], [CALL, RESULT], [Q, CALL, RESULT, CALL, RESULT]),  # a call that is made again
+        ([Q], [{**Q, "name": None}], [Q]),
+        (None, [SYSTEM, Q], [SYSTEM, Q]),
+        ([], [Q], [Q]),
+        ("Q?", [Q], [Q]),
+        ("Q?", [SYSTEM, Q, A, R], [SYSTEM, Q, A, R]),
+        ("Q? ", [Q, A, R], [Q, A, R]),
+        ("In short: Q?", [Q], user("In short: Q?")),
+        ("S?", [Q, A, R], [*user("S?"), Q, A, R]),
+        ("Q?", [CALL, RESULT], [Q, CALL, RESULT]),
+    ],
+)
+def test_an_explicit_prompt_is_kept(prompt: Any, turns: list[Any], made: list[Any]) -> None:
+    row = {"prompt": prompt, "chosen": [*turns, W], "rejected": [*turns, L], "id": "1"}
+    split = split_prompt(row)
+    assert [*map(filled, split["prompt"])] == [*map(filled, made)]
+    assert {**split, "prompt": None} == {"prompt": None, "chosen": [W], "rejected": [L], "id": "1"}
+    assert split_prompt(split) == split
+
+
+def filled(message: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in message.items() if value is not None}
+
+
+def test_turns_that_differ_stay_in_the_responses() -> None:
+    row = {"prompt": [Q], "chosen": [CALL, RESULT, W], "rejected": [CALL, {**RESULT, "content": "4"}, L]}
+    assert split_prompt(row) == {"prompt": [Q, CALL], "chosen": [RESULT, W], "rejected": row["rejected"][1:]}
+    row = {"prompt": [Q], "chosen": [A, R, W], "rejected": [L, R, W]}
+    assert split_prompt(row) == row
+
+
+HH = "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Is it?\n\nAssistant:"
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"chosen": HH + " It is.", "rejected": HH + " It isn't."}, HH),  # Anthropic's HH has no prompt
+        ({"prompt": HH, "chosen": HH + " It is.", "rejected": HH + " It isn't."}, HH),
+        ({"prompt": "1 + 2 =", "chosen": "1 + 2 = 3", "rejected": "1 + 2 = 4"}, None),  # a response may restate it
+        ({"prompt": HH, "chosen": HH + " Yes", "rejected": " No"}, None),
+        ({"chosen": "It is.", "rejected": "It isn't."}, None),
+    ],
+)
+def test_a_prompt_within_two_strings(row: dict[str, Any], prompt: str | None) -> None:
+    expected = {"prompt": prompt, "chosen": " It is.", "rejected": " It isn't."}
+    assert split_prompt(row) == (row if prompt is None else expected)
+
+
+def test_a_transcript_has_roles_and_calls() -> None:
+    assert transcript("Q?") == transcript([Q]) == "Q?"
+    assert transcript([SYSTEM, Q, CALL, RESULT]) == (
+        'system: Be brief.\n\nuser: Q?\n\nassistant: [{"function": {"name": "add", "arguments": {"a": 1}}}]\n\ntool: 3'
+    )
+
+
 def test_split_prompt_makes_messages_of_a_lone_prompt() -> None:
     row = {"prompt": "q", "chosen": assistant("a"), "rejected": assistant("b")}
     assert split_prompt(row) == {**row, "prompt": user("q")}
@@ -87,7 +164,10 @@ def test_good_rows_pass() -> None:
     check([pair(), pair(rejected="6")], PAIR, "data")
     check([pair(prompt=user("q"), chosen=assistant("a"), rejected=assistant("b"))], PAIR, "data")
     check([{"messages": [*user("q"), *assistant("a")]}], ("messages",), "data")
-    check([{"prompt": "q", "answer": 4}], ("prompt",), "data")
+    check([{"prompt": "q", "answer": 4}, {"prompt": "q", "answer": ["nothing", "reads", "it"]}], ("prompt",), "data")
+    called, other = [CALL], [{**CALL, "tool_calls": [{"function": {"name": "sub", "arguments": {}}}]}]
+    tools: list[Any] = [[], None, "", [{"type": "function"}], '[{"type": "function"}]']
+    check(({"prompt": [Q], "chosen": called, "rejected": other, "tools": tool} for tool in tools), PAIR, "data")
 
 
 @pytest.mark.parametrize(
@@ -103,6 +183,24 @@ def test_good_rows_pass() -> None:
         (pair(chosen=[{"content": "a"}]), "chosen: must be a string or a list of messages with `role` and `content`"),
         (pair(chosen=[{"role": "a"}]), "chosen: must be a string or a list of messages with `role` and `content`"),
         (pair(chosen=["a"]), "chosen: must be a string or a list of messages with `role` and `content`"),
+        (
+            {"prompt": user("q"), "chosen": [{"role": "assistant", "content": None}], "rejected": assistant("b")},
+            "chosen: must be a string or a list of messages with `role` and `content`",
+        ),
+        (pair(tools="[{"), "tools: must be a list of JSON schemas, or its JSON text"),
+        (pair(tools=["add"]), "tools: must be a list of JSON schemas, or its JSON text"),
+        (
+            pair(chat_template_kwargs="x"),
+            "chat_template_kwargs: must map names to values, as in {enable_thinking: false}",
+        ),
+        (
+            pair(task="qa", answer=["a", "b"]),
+            "answer: must be one answer, a text or a number; write the one that counts",
+        ),
+        (
+            pair(prompt=user("q"), chosen=assistant("a"), rejected=assistant("b")),
+            "prompt, chosen, rejected: messages, but strings in row 1; make all rows alike",
+        ),
         (pair(prompt=user("q")), "chosen, rejected: a string, but the rest are messages; make them alike"),
     ],
 )

@@ -118,21 +118,18 @@ def _dialogue(chosen: str, rejected: str) -> str:
 
 def _after_string(prompt: str, turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Join a prompt that is a string and the turns that both responses begin with."""
-    words = prompt.strip()
-    if any(turn["role"] == "user" and words in content([turn]) for turn in turns):
-        return turns
-    said = 0
-    while said < len(turns) and content([turns[said]]).strip() in words:
-        said += 1
+    words, said = prompt.strip(), 0
+    if _repeats(turns):
+        if any(turn["role"] == "user" and words in content([turn]) for turn in turns):
+            return turns
+        while said < len(turns) and _repeats(turns[said:]) and content([turns[said]]).strip() in words:
+            said += 1
     return [*user(prompt), *turns[said:]]
 
 
 def _after_messages(prompt: list[dict[str, Any]], turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Join a prompt and the turns that both responses begin with.
-
-    Responses that begin with the assistant go on from the prompt; any others repeat its end, or all of it.
-    """
-    if turns[0]["role"] not in ("assistant", "tool"):
+    """Join a prompt and the turns that both responses begin with."""
+    if _repeats(turns):
         for start in range(len(turns) - len(prompt) + 1):
             if all(map(_same, prompt, turns[start:])):
                 return turns
@@ -140,6 +137,11 @@ def _after_messages(prompt: list[dict[str, Any]], turns: list[dict[str, Any]]) -
             if all(map(_same, prompt[-length:], turns)):
                 return [*prompt, *turns[length:]]
     return [*prompt, *turns]
+
+
+def _repeats(turns: list[dict[str, Any]]) -> bool:
+    """Return whether turns may repeat a prompt: responses that begin with the assistant go on from it."""
+    return bool(turns) and turns[0]["role"] not in ("assistant", "tool")
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
