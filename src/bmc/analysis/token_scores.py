@@ -14,7 +14,9 @@ from datasets import Dataset
 from tokenizers.decoders import DecodeStream
 
 from ..config import AnalyzeConfig, ModelArguments
-from ..data.schema import Row
+from ..data.mixture import Rows
+from ..data.schema import PAIR, Row
+from ..data.table import table
 from ..data.tokens import check_offsets
 from ..errors import fail
 from ..models import check_model, load_model, load_tokenizer
@@ -229,9 +231,9 @@ def _rounded(values: list[float]) -> list[float]:
 
 def _pairs(rows: list[Row], originals: list[Row]) -> Dataset:
     """Both forms of each pair, one after the other, with a mark before the id."""
-    kept = [key for key in COLUMNS if key in rows[0]]
     forms = [form for both in zip(rows, originals, strict=True) for form in zip(KINDS, both, strict=True)]
-    return Dataset.from_list([{key: row[key] for key in kept} | {"id": f"{kind}{row['id']}"} for kind, row in forms])
+    named = [{key: row.get(key) for key in COLUMNS} | {"id": f"{kind}{row['id']}"} for kind, row in forms]
+    return table(Rows(named.__iter__, COLUMNS, len(named)), PAIR)
 
 
 def _length(example: Row) -> int:

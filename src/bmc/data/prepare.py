@@ -10,7 +10,7 @@ from ..config import PrepareConfig
 from ..errors import fail
 from ..runtime import claim, elapsed, recipe_of, write_json, write_jsonl
 from .mixture import load_mixture, load_split
-from .schema import Row, content, share
+from .schema import Row, content, share, split_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,9 @@ def _prompts(rows: Iterable[Row]) -> set[str]:
 
 def _key(row: Row) -> str:
     """What makes a prompt the same: its words, whatever their case and spacing."""
-    text: Any = row.get("prompt") or row["messages"][:1]
+    text: Any = split_prompt(row).get("prompt") or (row.get("messages") or [])[:1]
+    if not text:
+        raise fail(f"row {row['id']}", f"has neither prompt nor messages; there are {', '.join(row)}")
     return " ".join(content(text).casefold().split())
 
 

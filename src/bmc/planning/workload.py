@@ -138,7 +138,7 @@ def _mean(rows: list[Row], count: int, tokenizer: Any) -> Workload | None:
 def _lengths(row: Row, tokenizer: Any) -> tuple[float, float, float] | None:
     """Tokens of a row's prompt, of its response (the mean of a pair's two), and of what a pair's begin with."""
     row = split_prompt(row)
-    if messages := row.get("messages"):
+    if (messages := row.get("messages")) and not row.get("rejected"):
         said = [content([message]) for message in messages if message["role"] == "assistant"]
         asked = [content([message]) for message in messages if message["role"] != "assistant"]
         return _length("\n".join(asked), tokenizer), _length("\n".join(said), tokenizer), 0.0
