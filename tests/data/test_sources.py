@@ -166,6 +166,7 @@ def test_target_is_never_doubled(reasoning: str, answer: str) -> None:
     ),
 )
 @example("So \\boxed{3}.", "not very much")
+@example("", "then")
 @example("", "St. Louis, Mo. It is.")
 @example("", "\\begin{pmatrix} 1 \\\\\n 2 \\end{pmatrix}")
 @example("", "\\$18")
