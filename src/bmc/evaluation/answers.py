@@ -11,7 +11,8 @@ MARK = "The answer is"
 _STATEMENT = re.compile(
     r"(?:^|(?<=[^\w-]))(?:(?:the|my|our|this|final|correct|right)\s+){0,4}answers?\b"
     r"(?:\s+(?:here|to\s+[^.\n:]{1,80}?(?=\s+is\b)))?[*_]*\s*"
-    r"(?:(?:is|are|(?:would|should|must|will) be)\b(?:\s+(?:therefore|thus|then|simply|just|hence)\b(?=[ \t,:]*[\w$\\]))?|[:=])"
+    r"(?:(?:is|are|(?:would|should|must|will) be)\b"
+    r"(?:\s+(?:therefore|thus|then|simply|just|hence)\b(?=[ \t,:]*[\w$\\]))?|[:=])"
     r"[*_]*[ \t]*:?"
     r"|^[ \t]*[#*]+[ \t]*(?:the\s+)?(?:final\s+)?answer[ \t]*[*:]*[ \t]*$"
     r"|^[ \t]*####[ \t]*(?=\S)",
