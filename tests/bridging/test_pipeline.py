@@ -433,7 +433,7 @@ def test_only_the_last_message_is_edited_and_turns_are_shown_with_their_roles(tm
         ([PAIRS[5] | {"tools": "[{"}], "row 1: tools: must be a list"),
         ([PAIRS[5] | {"rejected": [AFTER]}], "row 1: rejected: equals chosen"),
         ([PAIRS[5] | {"prompt": []}], "row 1: prompt: is empty"),
-        ([{**PAIRS[5], "rejected": None}], "row 1: rejected: is missing"),
+        ([{**PAIRS[5], "rejected": None}], "has no column rejected"),
         ([{**PAIRS[5], "rejected": [turn("assistant", 5)]}], "row 1: rejected: must be a string or a list"),
     ],
 )
