@@ -126,7 +126,7 @@ def test_pairs_must_be_bridged(tmp_path: Path) -> None:
     path.write_text(json.dumps({"prompt": "x", "chosen": "a", "rejected": "b"}) + "\n")
     make_run(tmp_path, "dpo", dataset_mixture={"datasets": [{"id": pairs(tmp_path / "train.jsonl", range(2))}]})
     named = DatasetMixture(datasets=[DatasetConfig(id=str(path))])
-    with pytest.raises(Faults, match=r"has no column original_chosen"):
+    with pytest.raises(Faults, match=r"has no column original_chosen; .* not bridged: run scripts/bridge\.py"):
         held_out(config(tmp_path, dataset_mixture=named), trained.find(str(tmp_path), ["dpo"])[0])
 
 

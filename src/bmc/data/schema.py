@@ -187,7 +187,10 @@ def check(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) -> No
 
 
 def _unnamed(columns: tuple[str, ...], absent: list[str], there: list[str]) -> str:
-    """What to do where the data have no column of a name that is wanted: the mapping to write."""
+    """Say what to do where the data lack a column: bridge them, or write what their columns are called."""
+    has = f"has no column {' and no '.join(absent)}; there are {', '.join(there)}"
+    if absent == ["original_chosen"]:
+        return f"{has}; these pairs were not bridged: run scripts/bridge.py on them, and name its train.jsonl"
     free = [column for column in there if column not in (*columns, "id")]
     mapping: dict[str, str] = {}
     for column in columns:
@@ -196,7 +199,6 @@ def _unnamed(columns: tuple[str, ...], absent: list[str], there: list[str]) -> s
         free = [name for name in free if name != mapping[column]]
     written = ", ".join(f"{ours}: {theirs}" for ours, theirs in mapping.items())
     rest = f"; for … write one of {', '.join(free) or 'its own'}" if "…" in mapping.values() else ""
-    has = f"has no column {' and no '.join(absent)}; there are {', '.join(there)}"
     return f"{has}; write in dataset_mixture.datasets what they are called: columns: {{{written}}}{rest}"
 
 
