@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
-from server import ChatServer, Reply
+from server import ChatServer, Reply, part, revises
+
+from bmc.bridge_config import BridgeConfig
+from bmc.config import DatasetConfig, DatasetMixture, Price
 
 INPUT, OUTPUT = Decimal(10), Decimal(30)  # dollars per million tokens
+PRICES = {"m": Price(input=float(INPUT), output=float(OUTPUT))}
 MILLION = Decimal(1_000_000)
 Script = Callable[[dict[str, Any], int], Reply]
 
@@ -82,3 +87,28 @@ class BillingServer(ChatServer):
         told = reply.get("usage", usage)
         sent = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": reply["choices"]}
         return {"headers": {}, **reply, "body": reply.get("raw", sent | ({} if told is None else {"usage": told}))}
+
+
+def write(folder: Path, rows: int) -> Path:
+    path = folder / "pairs.jsonl"
+    with path.open("w") as file:
+        for i in range(rows):
+            texts = {"chosen": f"It runs to the sea past town {i}.", "rejected": f"Row {i}: up to the hills, past {i}."}
+            print(json.dumps({"id": f"r{i}", "prompt": "Where does the river run?"} | texts), file=file)
+    return path
+
+
+def recipe(folder: Path, url: str, rows: int = 12, out: str = "out", **settings: Any) -> BridgeConfig:
+    mixture = DatasetMixture(datasets=[DatasetConfig(id=str(write(folder, rows)))])
+    given: dict[str, Any] = {"api_key_env": "EDITOR_KEY", "model": "m", "template": "instruction", "prices": PRICES}
+    given |= {"output_dir": str(folder / out), "timeout": 5.0, "max_retries": 4, "max_tokens": 200}
+    return BridgeConfig(dataset_mixture=mixture, base_url=url, **{**given, **settings})
+
+
+def edit_of(request: dict[str, Any]) -> str:
+    draft = part(request, "draft").replace("up to the hills", "down to the sea")
+    return str(revises(request, draft)["body"]["choices"][0]["message"]["content"])
+
+
+def edits(request: dict[str, Any]) -> Reply:
+    return says(edit_of(request))

@@ -149,8 +149,8 @@ class ChatServer:
                 if reply.get("hangs up"):
                     self._hang_up()
                     return
-                body = reply["body"] if isinstance(reply["body"], str) else json.dumps(reply["body"])
-                sent = body.encode()
+                body = reply["body"] if isinstance(reply["body"], str | bytes) else json.dumps(reply["body"])
+                sent = body if isinstance(body, bytes) else body.encode()
                 self.send_response(reply.get("status", 200))
                 headers = {"Content-Type": "application/json"} | reply.get("headers", {})
                 for name, value in headers.items():

@@ -65,6 +65,8 @@ def stage(main: Callable[[], None]) -> None:
         print(located(error), file=sys.stderr)
         status = FAULT
     except KeyboardInterrupt:
+        _end_progress()
+        print("stopped by Ctrl-C; the same command goes on with what is kept", file=sys.stderr)
         status = 130
     except Preempted as end:
         if is_main_process():

@@ -13,17 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from billing_server import BillingServer, in_parts, raw, says, tells, without_choices
-from server import HANGS_UP, Reply, half_sent, part, refuses, revises
+from billing_server import BillingServer, edit_of, edits, in_parts, raw, recipe, says, tells, without_choices, write
+from server import HANGS_UP, Reply, half_sent, part, refuses
 
 from bmc.asking import trouble
-from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge
-from bmc.config import DatasetConfig, DatasetMixture, Price
 from bmc.errors import Faults
 
 ROOT = Path(__file__).parents[2]
-PRICES = {"m": Price(input=10.0, output=30.0)}
 CENT = Decimal("0.005")
 
 
@@ -34,33 +31,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trouble, "FIRST_WAIT", 0.001)
 
 
-def write(folder: Path, rows: int) -> Path:
-    path = folder / "pairs.jsonl"
-    with path.open("w") as file:
-        for i in range(rows):
-            texts = {"chosen": f"It runs to the sea past town {i}.", "rejected": f"Row {i}: up to the hills, past {i}."}
-            print(json.dumps({"id": f"r{i}", "prompt": "Where does the river run?"} | texts), file=file)
-    return path
-
-
-def recipe(folder: Path, url: str, rows: int = 12, out: str = "out", **settings: Any) -> BridgeConfig:
-    mixture = DatasetMixture(datasets=[DatasetConfig(id=str(write(folder, rows)))])
-    given: dict[str, Any] = {"api_key_env": "EDITOR_KEY", "model": "m", "template": "instruction", "prices": PRICES}
-    given |= {"output_dir": str(folder / out), "timeout": 5.0, "max_retries": 4, "max_tokens": 200}
-    return BridgeConfig(dataset_mixture=mixture, base_url=url, **{**given, **settings})
-
-
 def row_of(request: dict[str, Any]) -> int:
     return int(part(request, "draft").split(":")[0].removeprefix("Row "))
-
-
-def edit_of(request: dict[str, Any]) -> str:
-    draft = part(request, "draft").replace("up to the hills", "down to the sea")
-    return str(revises(request, draft)["body"]["choices"][0]["message"]["content"])
-
-
-def edits(request: dict[str, Any]) -> Reply:
-    return says(edit_of(request))
 
 
 def spent(printed: str) -> Decimal:

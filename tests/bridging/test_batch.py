@@ -198,3 +198,103 @@ def test_the_budget_bounds_what_is_submitted(tmp_path: Path) -> None:
         assert [one["request_counts"]["total"] for one in server.batches.values()] == [1, 2, 2, 1]
     assert max(asked(server).values()) == 1
     assert len(ids(tmp_path)) == 6
+
+
+def results(server: BatchServer, change: Any) -> None:
+    """Has the first file of results changed before it is fetched, and no later one."""
+    right, files = server._look, set[str]()
+
+    def look(batch: dict[str, Any]) -> dict[str, Any]:
+        told = right(batch)
+        name = told.get("output_file_id")
+        if name and not files:
+            files.add(name)
+            server.files[name] = change(server.files[name], batch)
+        return told
+
+    server._look = look  # type: ignore[method-assign]
+
+
+def line(custom_id: Any, content: str = "x") -> str:
+    return json.dumps({"custom_id": custom_id, "response": {"status_code": 200, "body": says(content)["body"]}}) + "\n"
+
+
+def cut(text: str, batch: dict[str, Any]) -> list[str]:
+    return [part + "\n" for part in text.split("\n") if part]
+
+
+DAMAGE: dict[str, Any] = {  # what becomes of a file of six results, of which the last is lost
+    "cut off": lambda text, batch: "".join(cut(text, batch)[:5]) + cut(text, batch)[5][:40],
+    "no UTF-8": lambda text, batch: "".join(cut(text, batch)[:5]).encode() + b'{"custom_id": "\xff\xfe"}\n',
+    "deep": lambda text, batch: "".join(cut(text, batch)[:5]) + "[" * 50_000 + "\n",
+    "digits": lambda text, batch: "".join(cut(text, batch)[:5]) + "9" * 5000 + "\n",
+    "no objects": lambda text, batch: '"hello"\n[1]\n7\nnull\n' + "".join(cut(text, batch)[:5]),
+    "no ids": lambda text, batch: "".join(cut(text, batch)[:5]) + line(None) + line(7) + line(["x"]) + line({}),
+    "foreign ids": lambda text, batch: "".join(cut(text, batch)[:5]) + line("0" * 64) + line("x") + line(""),
+    "an id twice": lambda text, batch: "".join(cut(text, batch)[:5])
+    + line(json.loads(cut(text, batch)[0])["custom_id"]),
+    "an error in words": lambda text, batch: "".join(cut(text, batch)[:5])
+    + json.dumps({"custom_id": json.loads(cut(text, batch)[5])["custom_id"], "response": None, "error": "oops"}) + "\n",
+    "a response in words": lambda text, batch: "".join(cut(text, batch)[:5])
+    + json.dumps({"custom_id": json.loads(cut(text, batch)[5])["custom_id"], "response": "oops"}) + "\n",
+    "a status in words": lambda text, batch: "".join(cut(text, batch)[:5])
+    + json.dumps({"custom_id": json.loads(cut(text, batch)[5])["custom_id"], "response": {"status_code": "x"}}) + "\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_good_lines_are_kept_and_the_rest_is_asked_once_more(tmp_path: Path, kind: str) -> None:
+    with BatchServer(mends) as server:
+        results(server, DAMAGE[kind])
+        stats = bridge(recipe(tmp_path, server.url))
+        assert sorted(asked(server).values()) == [1] * 5 + [2]
+    assert (stats["kept"], stats["answers"]["replies"]) == (6, 6)
+    assert stats["answers"]["dollars"] == pytest.approx(6 * 0.012 / 2)  # nothing for lines that nobody asked for
+    assert ids(tmp_path) == [f"r{i}" for i in range(6)]
+
+
+@pytest.mark.parametrize("lost", ["batch-0", "content"])
+def test_a_batch_or_file_that_is_lost_is_asked_once_more(tmp_path: Path, lost: str) -> None:
+    def breaks(method: str, path: str, before: int) -> Reply | None:
+        first = len(server.batches) == 1
+        return refuses(404, "no such thing") if method == "GET" and path.endswith(lost) and first else None
+
+    with BatchServer(mends, breaks=breaks) as server:
+        stats = bridge(recipe(tmp_path, server.url))
+        assert set(asked(server).values()) == {2}
+    assert stats["kept"] == 6
+    assert len(server.batches) == 2
+
+
+def test_what_never_comes_is_dropped_with_its_reason_and_not_asked_for_ever(tmp_path: Path) -> None:
+    def breaks(method: str, path: str, before: int) -> Reply | None:
+        return refuses(404, "gone") if path.endswith("content") and len(server.batches) < 3 else None
+
+    with BatchServer(mends, breaks=breaks) as server:
+        with pytest.raises(Faults, match="all 6 pairs were dropped: 6 × the Batch API never gave an outcome"):
+            bridge(recipe(tmp_path, server.url))
+        with pytest.raises(Faults, match="never gave an outcome"):
+            bridge(recipe(tmp_path, server.url))
+        assert set(asked(server).values()) == {2}
+    assert stats_of(tmp_path)["answers"]["dollars_of_lost_replies"] > 0
+
+
+def stats_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "out" / "stats.json").read_text()))
+
+
+def test_a_failed_batchs_words_hold_no_key_and_no_terminal_codes(tmp_path: Path) -> None:
+    with BatchServer(mends, ends=["failed"]) as server:
+        right = server._look
+
+        def look(batch: dict[str, Any]) -> dict[str, Any]:
+            told = right(batch)
+            if "errors" in told:
+                told["errors"]["data"] = [{"message": f"\x1b[31mkey {KEY}-4711-secret is bad\x1b]0;x\x07"}]
+            return told
+
+        server._look = look  # type: ignore[method-assign]
+        config = recipe(tmp_path, server.url)
+        with pytest.raises(Faults) as raised:
+            bridge(config)
+    assert "batch batch-0 was failed (key …-4711-secret is bad); every answer" in str(raised.value)

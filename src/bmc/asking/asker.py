@@ -228,7 +228,7 @@ class StoredAsker:
         self.stop(fail("the run", "was stopped"))
         if self.under_way:
             if interrupted:
-                what = f"stopping: waiting for {len(self.under_way):,} answers that are under way and paid for"
+                what = f"stopping: waiting for {self.refusals.sent:,} answers that are under way and paid for"
                 print(f"\n{what} (Ctrl-C again leaves them); every answer so far is kept", file=sys.stderr, flush=True)
             await asyncio.gather(*self.under_way.values(), return_exceptions=True)
         await self.model.aclose()

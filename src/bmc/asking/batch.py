@@ -23,7 +23,7 @@ from .cost import Meter, dollars
 from .endpoint import Line, Result, metered, over_budget, tried
 from .quoting import Job, Notes, note_requests
 from .replies import NoReply
-from .store import ReplyStore
+from .store import NEVER, ReplyStore
 from .tokens import Messages, estimated_prompt, longest_prompt
 from .trouble import KEPT, SAID, Refused, Transient, Unusable, completion, parsed, refusal, told
 
@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 URL: Final = "/v1/chat/completions"
 MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000  # of a file; OpenAI takes 50,000 and 200 MB
 ROUNDS = 3  # in which a request may fail
-SENDINGS = 2  # of a request that has no outcome, in all runs
-NEVER = "the Batch API never gave an outcome"
 FIRST_POLL, LONGEST_POLL = 1.0, 60.0  # seconds between two looks
 OVER = ("completed", "expired", "cancelled", "failed")
 CHUNK = 500  # answers to a commit
@@ -234,11 +232,10 @@ class Batches:
 
     async def _never_came(self, key: str, read: int) -> None:
         """Notes that a request has no outcome; it is sent once more, and then given up, in later runs too."""
-        charge = {"kind": NEVER, "lost": True, "batch": True, "prompt_tokens": read, "completion_tokens": 0}
+        charge = {"kind": NEVER, "never": True, "lost": True, "batch": True}
+        charge |= {"prompt_tokens": read, "completion_tokens": 0}
         self.meter.pay_unusable(charge)
         await self.store.charge(key, charge)
-        if sum(charge["kind"] == NEVER for charge in self.store.charges[key]) >= SENDINGS:
-            self.failed[key] = NEVER
 
     async def _over(self, batch_id: str, requests: int) -> Any:
         """A batch that nothing more comes of."""

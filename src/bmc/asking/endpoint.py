@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 LEAST_PATIENCE = 50  # requests that may fail for good, one after another, before the run stops
 NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}  # what httpx raises before a request is on its way
+LATE = 0.1  # seconds by which a timer may be late on a machine that isn't overloaded
 WORTH_SAYING = 10.0  # seconds that an endpoint asks to wait
 
 
@@ -185,7 +186,7 @@ class Line:
             base_url=at.url,
             default_query=at.query or None,
             max_retries=0,
-            timeout=settings.timeout,
+            timeout=2 * settings.timeout + LATE,  # `in_time` is first, and tells a busy machine from a slow server
             http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
         )
 
@@ -202,8 +203,7 @@ class Line:
         import openai
 
         try:
-            async with asyncio.timeout(self.settings.timeout if timed else None):
-                reply = await request
+            reply = await (in_time(request, self.settings.timeout) if timed else request)
         except (TimeoutError, openai.APITimeoutError):
             raise Transient(f"no answer in {self.settings.timeout:g} s", sent=True) from None
         except openai.APIStatusError as error:
@@ -223,6 +223,30 @@ class Line:
             raise not_the_protocol(self.where) from None
         self.reached = True
         return reply
+
+
+async def in_time(request: Awaitable[Result], seconds: float) -> Result:
+    """What a request gives within so many seconds.
+
+    Where the event loop stood still when they were over, the reply may be here and unread: it gets as long again.
+
+    Raises:
+        TimeoutError: Nothing came.
+    """
+    task, loop = asyncio.ensure_future(request), asyncio.get_running_loop()
+    try:
+        while True:
+            due = loop.time() + seconds
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+            if done:
+                return task.result()
+            if (late := loop.time() - due) < LATE:
+                raise TimeoutError
+            seconds = max(late, 10 * LATE)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def tried(

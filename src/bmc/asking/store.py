@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS charges (key TEXT NOT NULL, charge TEXT NOT NULL);
 """
 
 
+SENDINGS = 2  # of a request that the Batch API gives no outcome of, in all runs
+NEVER = "the Batch API never gave an outcome"
 _REPLY = "INSERT OR REPLACE INTO replies VALUES (?, ?)"
 _CHARGE = "INSERT INTO charges VALUES (?, ?)"
 
@@ -115,6 +117,8 @@ class KeptReplies:
     def given_up(self, key: str, most: int) -> str | None:
         """Why a request isn't sent any more, if it was paid for so often without an answer."""
         charges = self.unusable(key)
+        if sum(charge.get("never", False) for charge in self.charges.get(key, [])) >= SENDINGS:
+            return NEVER
         if len(charges) < most:
             return None
         return f"endpoint failed: {charges[-1]['kind']}, {len(charges)} times paid for (max_unusable_replies)"

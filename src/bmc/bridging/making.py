@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from ..data.tokens import Untraceable, response_start, tokenise
 from .edit import Case, Edit, EditError, Editor, GoodEnough, Scores, TurnedDown
 from .prompts import PROMPTS, SCORING, Messages, Prompt, read_reply, request, score_request
 from .scores import read_scores, token_weights
-from .validate import Candidate, edit_ratio, objection, refused_reply, unfinished, wrongly_good
+from .validate import LONG, Candidate, edit_ratio, objection, refused_reply, unfinished, wrongly_good
 from .words import words
 
 Result = TypeVar("Result")
@@ -54,7 +55,8 @@ async def edited_pair(row: Row, editor: Editor | Asker, settings: BridgeConfig) 
         good = GoodEnough()
         good.turned_down = turned_down
         raise good
-    pair = bridged_pair(row, edit.text if share(row["id"]) < settings.proportion else None, settings.mode)
+    text = edit.text if share(row["id"]) < settings.proportion else None
+    pair = await beside(len(case.rejected) + len(edit.text), bridged_pair, row, text, settings.mode)
     pair.turned_down = turned_down
     return pair
 
@@ -140,14 +142,22 @@ async def asked_twice(
     """
     reply = await _asked(asker, messages)
     try:
-        return read(reply), None
+        return await beside(len(reply.text), read, reply), None
     except TurnedDown as error:
         first = error
     try:
-        return read(await _asked(asker, [*messages, *prompt.again(reply.text, first.advice, mark)])), str(first)
+        second = await _asked(asker, [*messages, *prompt.again(reply.text, first.advice, mark)])
+        return await beside(len(second.text), read, second), str(first)
     except EditError as error:
         error.turned_down = str(first)
         raise
+
+
+async def beside(size: int, work: Callable[..., Result], *arguments: Any) -> Result:
+    """Do what takes long for long texts beside the event loop: while that stands still, requests under way time out
+    although they are answered, and are paid for twice.
+    """
+    return work(*arguments) if size < LONG else await asyncio.to_thread(work, *arguments)
 
 
 async def _asked(asker: Asker, messages: Messages) -> Reply:

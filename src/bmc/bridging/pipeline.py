@@ -23,7 +23,7 @@ from ..bridge_config import BridgeConfig
 from ..config import names
 from ..data.mixture import Rows, load_mixture
 from ..data.pairs import unbridged
-from ..data.schema import PAIR, Row, check, split_prompt
+from ..data.schema import PAIR, Row, check, content, split_prompt
 from ..data.templates import check_template
 from ..data.tokens import check_offsets
 from ..errors import fail
@@ -33,7 +33,7 @@ from ..runtime import claim, elapsed, may_claim, recipe_of, whole_files, write_j
 from . import page, similarity
 from .edit import EditError, Editor, GoodEnough
 from .editors import make_model
-from .making import edited_pair, kept_original, scored_pair
+from .making import beside, edited_pair, kept_original, scored_pair
 from .prompts import VERSION
 from .quoting import Make, jobs
 from .rules import RulesEditor
@@ -153,7 +153,7 @@ async def _write(pairs: Rows, make: Make, config: BridgeConfig, folder: Path, st
                 bar.update()
                 if isinstance(outcome, EditError) and _keeps(config, outcome):
                     outcome = kept_original(row, outcome, config.mode)
-                statistics.add(row, outcome)
+                await beside(len(content(row["chosen"])) + len(content(row["rejected"])), statistics.add, row, outcome)
                 if isinstance(outcome, EditError):
                     print(json.dumps({**row, "reason": str(outcome)}, ensure_ascii=False), file=dropped)
                 else:

@@ -396,8 +396,19 @@ def parsed_lines(lines: Iterable[str], path: Path) -> Iterator[Row]:
 
 
 def _parsed(text: str) -> Any:
-    """Parse JSON; half of a surrogate pair, which is no text, becomes a question mark."""
-    value = json.loads(text)
+    """Parse JSON; half of a surrogate pair, which is no text, becomes a question mark.
+
+    Raises:
+        JSONDecodeError: It is none, is nested too deeply, or holds a number of thousands of digits.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", text, 0) from None
+    except ValueError:
+        raise json.JSONDecodeError("a number of thousands of digits", text, 0) from None
     if _SURROGATE.search(text):
         value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     return value
@@ -435,16 +446,27 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         raise fail(str(path), f"can't be read as CSV ({error})") from error
 
 
+ROWS_AT_ONCE = 8  # of a Parquet file, as Python objects
+
+
 def _parquet_rows(path: Path) -> Iterator[Row]:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
     try:
+        # A file of kilobytes may repeat a text of megabytes in every row: what repeats is held once.
         with ParquetFile(path) as file:
+            texts = [column.path for column in map(file.schema.column, range(len(file.schema))) if _is_text(column)]
+        with ParquetFile(path, read_dictionary=texts) as file:
             for batch in file.iter_batches(batch_size=256):
-                yield from map(_plain_row, batch.to_pylist())
+                for start in range(0, batch.num_rows, ROWS_AT_ONCE):
+                    yield from map(_plain_row, batch.slice(start, ROWS_AT_ONCE).to_pylist())
     except (ArrowException, OSError) as error:
         raise fail(str(path), f"can't be read as Parquet ({error})") from error
+
+
+def _is_text(column: Any) -> bool:
+    return bool(column.physical_type == "BYTE_ARRAY" and column.logical_type.type == "STRING")
 
 
 def _plain_row(row: Row) -> Row:
