@@ -79,7 +79,7 @@ USELESS = {
     "empty": (says(""), "empty reply"),
     "refusal": (says("I'm sorry, but I can't assist with that."), "refusal"),
     "length": (says("<revised", "length"), "cut off: the reply reached max_tokens"),
-    "filtered": (refuses(400, "", "content_filter"), "endpoint refuses the request: too long, or filtered"),
+    "filtered": (refuses(400, "", "content_filter"), "endpoint refuses the request (400: no reason given)"),
 }
 
 
