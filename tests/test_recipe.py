@@ -579,3 +579,17 @@ def test_every_spelling_of_a_dry_run(argv: list[str]) -> None:
 
     write("r.yaml", "model_name_or_path: m\nbf16: true\n" + DATA)
     assert parse_training(["r.yaml", *argv], TrainingArguments, SFTConfig, "")[0].dry_run
+
+
+@pytest.mark.parametrize(("word", "meant"), [("#3", "#3"), ("null", None), ("none", "none"), ("a #b", "a #b")])
+def test_a_word_is_no_comment(word: str, meant: str | None) -> None:
+    assert bridge(write("recipe.yaml", DATA), "--similarity_model", word).similarity_model == meant
+
+
+@pytest.mark.parametrize("word", ["null", "None", "none"])
+def test_none_of_a_number(word: str) -> None:
+    assert bridge(write("recipe.yaml", DATA), "--limit", word).limit is None
+
+
+def test_one_dash() -> None:
+    assert faults(bridge, write("recipe.yaml", DATA), "-limit", "3") == ["command line: -limit: write --limit"]

@@ -250,6 +250,8 @@ def _split(argv: list[str], hints: dict[str, Any]) -> tuple[Path | None, list[tu
     rest = list(argv)
     while rest:
         word = rest.pop(0)
+        if re.match(r"-[A-Za-z]", word):
+            raise fail(COMMAND_LINE, f"{word}: write -{word}")
         if not word.startswith("--"):
             paths.append(word)
             continue
@@ -294,14 +296,18 @@ def _value(hint: Any, words: list[str]) -> Any:
     if len(words) > 1:
         return read if hint is None or _fits(hint, read) else words
     meant = [read[0], *([] if read[0] is None else [words[0], [read[0]], [words[0]]])]
+    if words[0].lower() == "none":  # Python's word, for a key that takes no text
+        meant.append(None)
     return next((value for value in meant if hint not in (None, bool) and _fits(hint, value)), read[0])
 
 
 def _yaml(word: str) -> Any:
     try:
-        return yaml.load(word, Loader=_Loader)
+        value = yaml.load(word, Loader=_Loader)
     except (yaml.YAMLError, ValueError):
         return word
+    cut = "#" in word and (value is None or isinstance(value, str)) and word[0] not in "'\""
+    return word if cut else value  # what YAML takes for a comment is text on a command line
 
 
 def _fits(hint: Any, value: Any) -> bool:

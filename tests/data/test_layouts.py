@@ -56,6 +56,18 @@ def test_csv_holds_texts_alone(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("prompt,answer\nq,a, b\n")
     with pytest.raises(Faults, match=r"c.csv: row 1: has more cells than the first line has names; put texts with"):
         rows(id=str(tmp_path / "c.csv"))
+    (tmp_path / "d.csv").write_text("prompt,answer,prompt,,\nq,a,b,,\n")
+    with pytest.raises(Faults, match=r"d.csv: has two columns 'prompt'; give each its own name in the first line"):
+        rows(id=str(tmp_path / "d.csv"))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[10:], lambda data: data[:10] + b"!" * 20])
+def test_a_damaged_compressed_file_is_one_fault(suffix: str, damage: Any, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}.gz"
+    path.write_bytes(damage(gzip.compress(json.dumps(ROWS).encode() * 9)))
+    with pytest.raises(Faults, match=rf"a.{suffix}.gz: can't be read \((?!None)"):
+        rows(id=str(path))
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz"])
@@ -117,7 +129,10 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
             ["system", "question", "chosen", "rejected"],
             "{prompt: question, chosen: chosen, rejected: rejected}",
         ),  # Orca
-        (["history", "human_ref_A", "human_ref_B"], "{prompt: history, chosen: human_ref_A, rejected: human_ref_B}"),
+        (
+            ["history", "human_ref_A", "human_ref_B"],
+            "{prompt: history, chosen: human_ref_A, rejected: human_ref_B}; that is right only for rows in which A",
+        ),
         (
             ["prompt", "response", "helpfulness"],
             "{prompt: prompt, chosen: …, rejected: …}; for … write one of response, ",

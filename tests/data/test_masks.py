@@ -176,6 +176,17 @@ def test_thoughts_that_the_template_drops_from_earlier_turns() -> None:
     assert marked["completion_mask"] == marked["assistant_masks"]
 
 
+def test_a_template_that_refuses_the_messages_before_a_turn() -> None:
+    """Qwen3.5's raises "No user query found" for a greeting of the assistant's, but not for the whole."""
+    template = (TRL / "qwen3_5_nothink.jinja").read_text()
+    talk = [says("system", "be"), says("assistant", "hello"), *TALK[:2]]
+    tokenizer = byte_tokenizer(template)
+    assert shown(tokenizer, mark_assistant({"messages": talk}, tokenizer)) == (
+        "<|im_start|>system\nbe<|im_end|>\n<|im_start|>assistant\n«hello<|im_end|>\n»<|im_start|>user\nhi<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n«yes ok<|im_end|>\n»"
+    )
+
+
 def test_the_repositorys_own_template() -> None:
     template = read_template(str(ROOT / "recipes/chat_templates/instruction.jinja"))
     tokenizer = byte_tokenizer(str(template))

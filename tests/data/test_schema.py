@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -127,6 +128,12 @@ HH = "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Is it?\n\nAssistant:"
         ({"prompt": HH, "chosen": HH + " It is.", "rejected": HH + " It isn't."}, HH),
         ({"prompt": "1 + 2 =", "chosen": "1 + 2 = 3", "rejected": "1 + 2 = 4"}, None),  # a response may restate it
         ({"prompt": HH, "chosen": HH + " Yes", "rejected": " No"}, None),
+        *(
+            ({"prompt": start, "chosen": start + " It is.", "rejected": start + " It isn't."}, start)
+            for start in ("<|user|>\nHi</s>\n<|assistant|>\n", "[INST] Hi [/INST]", "<start_of_turn>model\n")
+        ),
+        ({"prompt": "x < y > z", "chosen": "x < y > z or", "rejected": "x < y > z and"}, None),
+        ({"prompt": HH.removesuffix("\n\nAssistant:"), "chosen": HH + " It is.", "rejected": HH + " It isn't."}, HH),
         ({"chosen": "It is.", "rejected": "It isn't."}, None),
     ],
 )
@@ -167,6 +174,7 @@ def test_good_rows_pass() -> None:
     check([{"prompt": "q", "answer": 4}, {"prompt": "q", "answer": ["nothing", "reads", "it"]}], ("prompt",), "data")
     called, other = [CALL], [{**CALL, "tool_calls": [{"function": {"name": "sub", "arguments": {}}}]}]
     tools: list[Any] = [[], None, "", [{"type": "function"}], '[{"type": "function"}]']
+    check([pair(meta=2**80, tools=[{"maximum": 2**64 - 1, "minimum": -(2**63)}])], PAIR, "data")
     check(({"prompt": [Q], "chosen": called, "rejected": other, "tools": tool} for tool in tools), PAIR, "data")
 
 
@@ -192,6 +200,14 @@ def test_good_rows_pass() -> None:
         (
             pair(chat_template_kwargs="x"),
             "chat_template_kwargs: must map names to values, as in {enable_thinking: false}",
+        ),
+        (
+            pair(tools=json.dumps([{"maximum": 2**64}])),
+            "tools: holds 18446744073709551616, which is more than 64 bits; write it as a text, or leave it out",
+        ),
+        (
+            {"prompt": user("q"), "chosen": [{**assistant("a")[0], "n": [-(2**63) - 1]}], "rejected": assistant("b")},
+            "chosen: holds -9223372036854775809, which is more than 64 bits; write it as a text, or leave it out",
         ),
         (
             pair(task="qa", answer=["a", "b"]),

@@ -138,3 +138,13 @@ def test_an_empty_system_turn_is_saved_with_the_tokenizer_and_comes_once(model_d
     again = load_tokenizer(str(tmp_path), "main", False, None, True)
     ids = encode_prompt(again, {"prompt": HELLO})
     assert again.decode(ids) == "<|system|>\n</s>\n<|user|>\nHello</s>\n<|assistant|>\n"
+
+
+def test_a_prompt_that_the_template_refuses_alone(tokenizer: Any) -> None:
+    """Training and sampling render it alone, too."""
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = "{% if messages | length < 2 %}{{ raise_exception('too short') }}{% endif %}x"
+    row = {"prompt": user("q"), "chosen": assistant("a")}
+    assert told(other, [row], ("chosen",)) == [
+        "data: row 1: the chat template refuses its messages (roles user): too short"
+    ]

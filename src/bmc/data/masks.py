@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from jinja2 import TemplateError
 from trl.data_utils import common_prefix_length
 
 from .schema import Row, digest
@@ -112,10 +113,10 @@ class _Conversation:
         The messages before it may end differently alone (a generation prompt that opens a thought), but must not begin
         differently: where a template moves tools or a system message to the last user's turn, the words tell instead.
         """
-        if place:
-            alone = self.render(self.messages[:place], add_generation_prompt=True)
+        alone = self._rendered(place, add_generation_prompt=True) if place else None
+        if alone is not None:
             agrees = common_prefix_length(alone, self.whole)
-            if agrees == len(alone) or agrees >= common_prefix_length(self.render(self.messages[:place]), alone):
+            if agrees == len(alone) or agrees >= common_prefix_length(self._rendered(place) or "", alone):
                 return agrees
         found = self._words(place)
         return found[0] if found else None
@@ -133,8 +134,8 @@ class _Conversation:
         bound = next((found[0] for found in later if found), None)
         if bound is None:
             return len(whole)
-        alone = self.render(self.messages[: place + 1])
-        least = len(alone) if whole.startswith(alone) and len(alone) <= bound else start
+        alone = self._rendered(place + 1)
+        least = len(alone) if alone and whole.startswith(alone) and len(alone) <= bound else start
         if ends and (found := whole.rfind(ends[0], start, bound)) >= 0:
             return max(least, _blank_after(whole, found + len(ends[0]), bound))
         words = self._words(place)
@@ -142,6 +143,13 @@ class _Conversation:
             return least
         closing = re.compile(rf"\s*(?:{ends[1]})").match(whole, words[1], bound) if ends else None
         return _blank_after(whole, closing.end(), bound) if closing else words[1]
+
+    def _rendered(self, count: int, **options: Any) -> str | None:
+        """Render the first messages alone; None where the template refuses them, as Qwen3.5 does without a user."""
+        try:
+            return self.render(self.messages[:count], **options)
+        except TemplateError:
+            return None
 
     def _words(self, place: int) -> Span | None:
         """Return where a message's words are: where the conversation changes with them; None where it doesn't."""

@@ -14,8 +14,10 @@ import hashlib
 import json
 import random
 import re
+import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, compress, islice
 from pathlib import Path
@@ -348,13 +350,8 @@ def parsed_file(path: Path) -> list[Row]:
     Raises:
         Faults: It can't be read, or is no such file.
     """
-    try:
-        with _opened(path) as file:
-            text = file.read()
-    except UnicodeDecodeError as error:
-        raise fail(str(path), f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except OSError as error:
-        raise fail(str(path), f"can't be read ({error.strerror})") from error
+    with _opened(path) as file:
+        text = file.read()
     if kind(path) == ".json":
         try:
             return _objects(_parsed(text), path)
@@ -415,19 +412,25 @@ def _parsed(text: str) -> Any:
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
+    with _opened(path) as lines:
+        yield from parsed_lines(lines, path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
+    """Open a text file, decompressed if it is compressed.
+
+    Raises:
+        Faults: It can't be read to its end.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with _opened(path) as lines:
-            yield from parsed_lines(lines, path)
+        with opener(path, "rt", encoding="utf-8-sig", newline="\n") as file:
+            yield cast("IO[str]", file)
     except UnicodeDecodeError as error:
         raise fail(str(path), f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except OSError as error:
-        raise fail(str(path), f"can't be read ({error.strerror})") from error
-
-
-def _opened(path: Path) -> IO[str]:
-    """A text file, decompressed if it is compressed."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    return cast("IO[str]", opener(path, "rt", encoding="utf-8-sig", newline="\n"))
+    except (OSError, EOFError, zlib.error) as error:
+        raise fail(str(path), f"can't be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
@@ -435,14 +438,16 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)
     try:
         with _opened(path) as lines:
-            for number, row in enumerate(csv.DictReader(lines, strict=True), start=1):
+            table = csv.DictReader(lines, strict=True)
+            names = table.fieldnames or []
+            if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+                raise fail(str(path), f"has two columns '{twice}'; give each its own name in the first line")
+            for number, row in enumerate(table, start=1):
                 if None in row:
                     what = "has more cells than the first line has names; put texts with commas in quotes"
                     raise fail(f"{path}: row {number}", what)
                 yield {column: text for column, text in row.items() if text}
-    except UnicodeDecodeError as error:
-        raise fail(str(path), f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except (OSError, csv.Error) as error:
+    except csv.Error as error:
         raise fail(str(path), f"can't be read as CSV ({error})") from error
 
 

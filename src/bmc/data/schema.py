@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
 from ..errors import Fault, Faults
@@ -29,6 +30,9 @@ GUESSES = {  # names of columns in public data sets → ours
     "completion": ("response", "answer", "output", "solution", "completion_text", "text"),
     "messages": ("conversations", "conversation", "dialogue"),
 }
+_ASSISTANT = "\n\nAssistant:"  # of Anthropic's HH
+# what a rendered prompt ends with: a label, or a special token and perhaps the role
+_HANDED_OVER = re.compile(r"(:|\[/INST\]|<\|[^<>|\s]+\|>(assistant)?|<start_of_turn>model)\s*$")
 TASKS = ("qa", "math", "chat")
 
 
@@ -86,8 +90,10 @@ def split_prompt(row: Row) -> Row:
     prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
     if isinstance(chosen, str) and isinstance(rejected, str):
         start = prompt or _dialogue(chosen, rejected)
+        if isinstance(start, str) and all(text.startswith(f"{start}{_ASSISTANT}") for text in (chosen, rejected)):
+            start += _ASSISTANT
         # A response may well begin with the question's words ("1 + 2 = 3"), but hardly with "…\n\nAssistant:".
-        handed_over = isinstance(start, str) and start.rstrip().endswith(":")
+        handed_over = isinstance(start, str) and _HANDED_OVER.search(start)
         if not handed_over or not (chosen.startswith(start) and rejected.startswith(start)):
             return row
         return {**row, "prompt": start, "chosen": chosen[len(start) :], "rejected": rejected[len(start) :]}
@@ -111,9 +117,8 @@ def split_prompt(row: Row) -> Row:
 def _dialogue(chosen: str, rejected: str) -> str:
     """Return the common beginning of two dialogues, up to the assistant's last turn."""
     common = next((place for place, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
-    mark = "\n\nAssistant:"
-    end = chosen.rfind(mark, 0, min(len(chosen), len(rejected)) if common is None else common)
-    return chosen[: end + len(mark)] if end >= 0 else ""
+    end = chosen.rfind(_ASSISTANT, 0, min(len(chosen), len(rejected)) if common is None else common)
+    return chosen[: end + len(_ASSISTANT)] if end >= 0 else ""
 
 
 def _after_string(prompt: str, turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -199,6 +204,8 @@ def _unnamed(columns: tuple[str, ...], absent: list[str], there: list[str]) -> s
         free = [name for name in free if name != mapping[column]]
     written = ", ".join(f"{ours}: {theirs}" for ours, theirs in mapping.items())
     rest = f"; for … write one of {', '.join(free) or 'its own'}" if "…" in mapping.values() else ""
+    if str(mapping.get("chosen")).lower().endswith("_a"):  # as SHP, whose `labels` says which one is preferred
+        rest += "; that is right only for rows in which A is the better one: write the others the other way round"
     return f"{has}; write in dataset_mixture.datasets what they are called: columns: {{{written}}}{rest}"
 
 
@@ -218,7 +225,9 @@ def _row_faults(row: Row, columns: tuple[str, ...]) -> list[str]:
         found.append(f"{', '.join(mixed)}: a string, but the rest are messages; make them alike")
     if not found and "rejected" in columns and _equal(row["chosen"], row["rejected"]):
         found.append("rejected: equals chosen, so there is no preference; remove the row")
-    return found + [what for what in (_tools_fault(row), _kwargs_fault(row), _answer_fault(row)) if what]
+    return found + [
+        what for what in (_tools_fault(row), _kwargs_fault(row), _answer_fault(row), _size_fault(row, columns)) if what
+    ]
 
 
 def _tools_fault(row: Row) -> str | None:
@@ -236,6 +245,23 @@ def _kwargs_fault(row: Row) -> str | None:
     if given is None or isinstance(given, dict):
         return None
     return "chat_template_kwargs: must map names to values, as in {enable_thinking: false}"
+
+
+def _size_fault(row: Row, columns: tuple[str, ...]) -> str | None:
+    """Tell of a number that the table of a training can't hold; columns that nothing reads may have any."""
+    for column in (*columns, "tools", "chat_template_kwargs"):
+        value = tools_of(row) if column == "tools" and _tools_fault(row) is None else row.get(column)
+        if (number := _oversize(value)) is not None:
+            return f"{column}: holds {number}, which is more than 64 bits; write it as a text, or leave it out"
+    return None
+
+
+def _oversize(value: Any) -> int | None:
+    """Return a whole number below -2⁶³ or from 2⁶⁴ on that stands in a value; None where there is none."""
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return next((number for number in map(_oversize, inner) if number is not None), None)
+    return value if isinstance(value, int) and not -(2**63) <= value < 2**64 else None
 
 
 def _answer_fault(row: Row) -> str | None:

@@ -123,8 +123,11 @@ def check_template(tokenizer: Any, rows: Any, responses: tuple[str, ...], where:
         for conversation in _conversations(row, responses):
             if tokenizer.chat_template is None:
                 raise fail("chat_template", "the tokenizer has none; name one in the recipe")
+            prompted = conversation is row.get("prompt")  # as it stands before a response
             try:
-                tokenizer.apply_chat_template(conversation, tokenize=False, **template_options(row))
+                tokenizer.apply_chat_template(
+                    conversation, add_generation_prompt=prompted, tokenize=False, **template_options(row)
+                )
             except TemplateSyntaxError as error:
                 raise fail("chat_template", f"is no Jinja template (line {error.lineno}: {error.message})") from None
             except (TemplateError, ValueError, TypeError, KeyError) as error:
@@ -144,4 +147,5 @@ def _conversations(row: Row, responses: tuple[str, ...]) -> list[list[dict[str, 
         return [row["messages"]]
     if not isinstance(row.get("prompt"), list):
         return []
-    return [row["prompt"] + row[name] for name in responses if isinstance(row.get(name), list)] or [row["prompt"]]
+    whole = [row["prompt"] + row[name] for name in responses if isinstance(row.get(name), list)]
+    return [*whole, row["prompt"]]
