@@ -73,6 +73,14 @@ def test_the_methods_own_prompts_are_as_they_were(template: str, digest: str) ->
         ("[THINK]<revised 1a>try</revised 1a>[/THINK]<revised 1a>One.</revised 1a>", "One."),
         ("<REVISED 1A>One.</Revised 1a >", "One."),
         ("<revised 1a>One.</revised>", "One."),
+        ("**<revised 1a>**\nOne.\n**</revised 1a>**", "One."),
+        ("`<revised 1a>`\n`One.`\n`</revised 1a>`", "`One.`"),
+        ("**<revised 1a>One.</revised 1a>**", "One."),
+        ("<revised 1a>**One.**</revised 1a>", "**One.**"),
+        ("<revised 1a>One.</revised 1a> stands between `<revised 1a>` and `</revised 1a>`.", "One."),
+        ("<revised 1a>\r\nOne.\r\n</revised 1a>", "One."),
+        ('<revised mark="1a">One.</ revised>', "One."),
+        ("< revised_1a >One.<\\/revised_1a>", "One."),
         ("<revised 1a>Close </revised> there.</revised>", "Close </revised> there."),
         (
             "<verdict>good</verdict> if it is right. It is not: <verdict>edit</verdict> <revised 1a>One.</revised 1a>",
@@ -97,6 +105,8 @@ def test_the_text_is_what_stands_between_the_tags(mode: str, template: str, repl
         f"<verdict>edit</verdict>? No: {GOOD}",
         f"wrong? <verdict>edit</verdict> </think> {GOOD}",
         "<VERDICT>GOOD</VERDICT>",
+        "<verdict>**Good.**</verdict>",
+        '<verdict 1a>\n"good enough"\n</verdict 1a>',
     ],
 )
 def test_a_draft_may_be_good_where_the_editor_sees_what_is_right(reply: str) -> None:
@@ -122,6 +132,8 @@ def test_a_draft_may_be_good_where_the_editor_sees_what_is_right(reply: str) -> 
         "Put it between <revised 1a> and </revised 1a>.",
         "<think><revised 1a>One.</revised 1a></think> I can't.",
         f"<think>{GOOD}</think> I can't.",
+        f"<think>{GOOD}",
+        "\n<think>Perhaps <revised 1a>One.</revised 1a>",
         f"{GOOD}? No: <verdict>edit</verdict>",
     ],
 )

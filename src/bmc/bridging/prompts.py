@@ -135,39 +135,64 @@ def _mark(text: str) -> str:
 _END_OF_THOUGHTS = re.compile(
     r"</(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[/THINK\]|◁/think▷", re.IGNORECASE
 )
-_VERDICT = re.compile(r"<verdict>\s*(good|edit)\s*</verdict\s*>", re.IGNORECASE)
-_NO_TEXT = {"and", "to", "&", "…", "..."}  # between tags that a reply only mentions: "between <a> and </a>"
+_OPEN_THOUGHTS = re.compile(r"\s*<(?:think|thinking|thought|thoughts|reasoning|seed:think)>", re.IGNORECASE)
+_VERDICT = re.compile(
+    r"<verdict(?:\s+\w+)?\s*>\W{0,5}(good|edit)(?:\s+enough)?\W{0,5}</verdict(?:\s+\w+)?\s*>", re.IGNORECASE
+)
+_NO_TEXT = {"and", "to", "&", "/", "…", "..."}  # between tags that a reply only mentions: "between <a> and </a>"
+_MARKDOWN = "*`"  # what a reply may write around a tag: **<a>**, `<a>`
 
 
 def _end_of_thoughts(reply: str) -> int:
-    """Return where the reply proper starts."""
-    return max((found.end() for found in _END_OF_THOUGHTS.finditer(reply)), default=0)
+    """Return where the reply proper starts: at its end, if it opens its thoughts and never closes them."""
+    end = max((found.end() for found in _END_OF_THOUGHTS.finditer(reply)), default=0)
+    return end or (len(reply) if _OPEN_THOUGHTS.match(reply) else 0)
 
 
 def _last_pair(reply: str, tag: str, mark: str) -> tuple[int, int] | None:
     """Find the text between the last pair of tags, outside the thoughts.
 
-    Case and white space inside a tag don't matter, and the closing tag may lack the mark. A reply may try twice, or
-    mention the tags before it uses them: the last pair that holds a text counts.
+    Case and white space inside a tag don't matter, nor whether the mark is an attribute; the closing tag may lack it.
+    Markdown around both tags is no text. A reply may try twice, or mention the tags before it uses them: the last pair
+    that holds a text counts.
 
     Returns:
         (start, end) of the text, or None.
     """
     thoughts_end, limit = _end_of_thoughts(reply), len(reply)
-    closing = re.compile(rf"</{tag}(?P<mark>\s+{mark})?\s*>", re.IGNORECASE)
-    for opening in reversed([*re.finditer(rf"<{tag}\s+{mark}\s*>", reply, re.IGNORECASE)]):
+    marked = rf"[\s_-]\s*(?:[a-z]+=)?[\"']?{mark}[\"']?"
+    closing = re.compile(rf"<\\?/\s*{tag}(?P<mark>{marked})?\s*>", re.IGNORECASE)
+    for opening in reversed([*re.finditer(rf"<\s*{tag}{marked}\s*>", reply, re.IGNORECASE)]):
         ends = [*closing.finditer(reply, opening.end(), limit)]
         # A text may hold an unmarked closing tag of its own, so a marked one comes first, then the last of the others.
         end = next((found for found in ends if found["mark"]), ends[-1] if ends else None)
-        if end and end.end() > thoughts_end and reply[opening.end() : end.start()].strip().casefold() not in _NO_TEXT:
-            return opening.end(), end.start()
+        if end and end.end() > thoughts_end:
+            span = _without_markdown(reply, opening.start(), opening.end(), end.start())
+            if reply[slice(*span)].strip().casefold() not in _NO_TEXT:
+                return span
         limit = opening.start()
     return None
 
 
+def _without_markdown(reply: str, tag: int, start: int, end: int) -> tuple[int, int]:
+    """Drop the markdown that stands around both tags from the text between them.
+
+    Args:
+        reply: The whole reply.
+        tag: Where the opening tag begins.
+        start: Where it ends and the text begins.
+        end: Where the text ends.
+    """
+    before = reply[max(tag - 3, 0) : tag]
+    sign = before[len(before.rstrip(_MARKDOWN)) :]
+    if sign and reply.startswith(sign, start, end - len(sign)) and reply.endswith(sign, start + len(sign), end):
+        return start + len(sign), end - len(sign)
+    return start, end
+
+
 def _trimmed(text: str) -> str:
     """Drop the spaces and the one line break that belong to the tags."""
-    return re.sub(r"\A[ \t]*\n?|\n?[ \t]*\Z", "", text)
+    return re.sub(r"\A[ \t]*(?:\r?\n)?|(?:\r?\n)?[ \t]*\Z", "", text)
 
 
 def _is_good(reply: str, span: tuple[int, int] | None) -> bool:
