@@ -179,6 +179,11 @@ LEAKS = [
     "**Edited version**: ",
     "[Edited for accuracy] ",
     "(corrected)\n",
+    "## Revised Response\n",
+    "Here's my revision:\n",
+    "Here is the answer, revised:\n",
+    "Here's the text with minimal changes:\n",
+    "According to the reference, ",
 ]
 LEAKS_AFTER = [
     "\n\nChanges made:\n- a word",
@@ -191,6 +196,15 @@ LEAKS_AFTER = [
     " [Edited for accuracy]",
     "\nEdits: mirror became air.",
     "\nWhat I changed: the cause.",
+    "\n**Key changes:**\n- mirror → air",
+    "\nEdit: mirror became air.",
+    "\nReason for change: oceans are no mirrors.",
+    "\n(Changed mirror to air.)",
+    '\nNote: "mirror" was replaced with "air".',
+    "\nI made minimal changes to the text.",
+    "\nI kept the rest unchanged.",
+    "\nNo other changes were needed.",
+    "\nI hope this revision helps!",
 ]
 NO_LEAKS = [
     "The answer is 4",
@@ -207,6 +221,10 @@ NO_LEAKS = [
     "Corrected for inflation, it is 5.",
     "Explanation: the bank is by the river.",
     "He left (updated in 2020) the firm.",
+    "I made many changes.",
+    "The law needs changes: it is old.",
+    "No other changes are known.",
+    "See the reference manual, according to the reference desk.",
 ]
 
 

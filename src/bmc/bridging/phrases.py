@@ -49,6 +49,7 @@ _EDITED = (
 _CHANGED = rf"(?:{_EDITED}|rewrote|replaced|removed|added|swapped|kept|left|inserted|deleted|substituted|made)"
 _OURS = r"(?:draft|reference|response|answer|reply)"
 _TEXT = rf"(?:{_OURS}|version|text|paragraph|passage|solution|essay|story|sentence|letter|email)"
+_CHANGES = r"(?:changes|edits|corrections|revisions|modifications)"
 _I = r"\bi(?:'ve| have)? (?:\w+ly |also |only |just )?"
 _LABEL = r"(?:note|explanation|rationale|reasoning|comment|remark|changes?|edits?|revisions?)s?"
 # What no response says unless it is about the edit, each with an example.
@@ -60,17 +61,34 @@ _META = tuple(
         rf"(?: and \w+)? {_TEXT}\b",
         # Revised: …   **Corrected answer:** …
         rf"^\W*(?:the |my )?{_EDITED}(?: {_TEXT})?\W*:",
+        # ## Revised response   **Corrected version**   Here's my revision   Here is the answer, revised
+        rf"^(?:#+ +|\*\*)(?:the |my )?{_EDITED}(?: {_TEXT})?\W*$",
+        r"\b(?:here(?:'s| is)|this is|below is) (?:my|the|a|your) (?:\w+ )?(?:revision|rewrite)\b",
+        rf"\bhere(?:'s| is) (?:my|the|a|your) {_TEXT},? (?:{_EDITED}|with (?:\w+ ){{0,2}}{_CHANGES})\b",
+        # I made minimal changes to   I kept the rest as   No other changes were needed   further edits   This revision
+        rf"{_I}made (?:only )?(?:\w+ ){{0,2}}{_CHANGES} (?:to|in|so|only|and)\b",
+        rf"{_I}(?:kept|left) (?:the rest|everything else) (?:\w+ )?(?:unchanged|untouched|intact|as)\b",
+        rf"\bno (?:other|further|additional) {_CHANGES} (?:were|are) (?:made|needed|necessary)\b",
+        r"\bfurther (?:edits|revisions)\b|\b(?:this|the|my) revision (?:keeps|preserves|helps|fixes|corrects)\b",
+        # As in the reference, …
+        r"\b(?:as in|according to|as per|to match|following) the reference(?=[.,;:!)\n]|\Z)",
         # I have only changed the wording
         rf"{_I}{_CHANGED} (?:only )?(?:the|your) (?:\w+ )?(?:{_OURS}|text|wording)\b",
         # the reference answer
         rf"\b(?:the|your) (?:reference|draft|preferred|{_EDITED}) {_OURS}\b",
         # Changes made: …   Edits: …   What I changed: …   Summary of the changes
-        r"^\W*(?:changes|edits|revisions|modifications|corrections)(?:(?: i)? made\b|\W*:)",
+        rf"^\W*(?:(?:the|key|main|minor) )?(?:edit|{_CHANGES})(?:(?: i)?(?: have)? made\b|\W*:)",
         r"^\W*(?:what i (?:changed|edited)|(?:summary|list|explanation) of (?:the |my )?(?:changes|edits|revisions))\b",
+        r"^\W*what changed\W*:|^\W*reasons? for (?:the |this )?(?:change|edit|revision)s?\b",
         # Note: I have replaced …   (I replaced the hammer with a pick.)   *I changed the tool.*
         rf"^\W*{_LABEL}\W{{0,5}}[^.\n]{{0,40}}{_I}{_CHANGED}\b",
         rf"(?:(?:^|[.!?…:\"'] ?)[(\[]|^[*_]{{1,2}}) ?(?:{_LABEL}\W+)?[^.()\n]{{0,20}}{_I}{_CHANGED}\b"
         r"[^)\]\n]{0,120}[)\]*_]",
+        # (Changed the hammer to a pick.)   Note: "hammer" was replaced with "pick".
+        r"^[(\[*_]+(?:changed|replaced|swapped|corrected|substituted) [^)\]\n]{1,60} (?:to|with|for|by) [^)\]\n]{1,60}"
+        r"[)\]*_]",
+        rf"^\W*{_LABEL}\W{{0,5}}[^.\n\"]{{0,20}}\"[^\"\n]{{1,60}}\" (?:was|has been|is now) "
+        r"(?:changed|replaced|corrected)\b",
         # [Edited for accuracy]
         rf"[(\[] ?(?:{_LABEL}\W+)?{_EDITED}(?: (?:for|to|so|with|from|text|version|draft)\b[^)\]\n]{{0,80}})? ?[)\]]",
         # The draft used …   Draft: …   A response may be about a draft, but then x, y_w or y_l speaks of it too.
