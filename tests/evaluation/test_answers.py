@@ -30,6 +30,7 @@ from bmc.evaluation.grading import is_correct
         ("The answer isn’t river. The answer is bank", "bank"),
         ("The answer is not river. The answer is bank", "bank"),
         ("The answer is bank. The answer is not river.", "bank."),
+        ("The answer is bank\n\nThe answer is not river.", "bank"),
         ("It rains.\nThe answer is not very much", "not very much"),
         ("The answer is bank. This answer is correct.", "bank."),
         ("<think>The answer is bank</think>The answer is river", "river"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from math import comb, log, sqrt
 
 import numpy as np
@@ -60,6 +61,8 @@ def test_accuracy() -> None:
     result = accuracy([True, False, True, False, False, True, True, False, True, False])
     assert (result["n"], result["correct"], result["accuracy"]) == (10, 5, 0.5)
     assert result["interval"] == pytest.approx([0.2366, 0.7634], abs=5e-5)
+    assert json.loads(json.dumps(accuracy(list(np.array([True, False]))))) == accuracy([True, False])
+    assert wilson(np.int32(5_000_000), np.int32(10_000_000)) == wilson(5_000_000, 10_000_000)
 
 
 def outcomes(better: int, worse: int, same: int) -> tuple[list[bool], list[bool]]:

@@ -70,18 +70,20 @@ def stated_answer(text: str) -> str | None:
 def statement(text: str) -> tuple[int, int] | None:
     """Where the last statement of an answer begins and ends; None if there is none.
 
-    One that only denies is passed over, unless it is a last line of its own ("The answer is not very much").
+    One that only denies is passed over, unless it is a last line of its own ("The answer is not very much") and nothing
+    else is stated.
     """
     found = list(_STATEMENT.finditer(text))
     last_line = len(text.rstrip()) - len(text.rstrip().rpartition("\n")[2])
-    end = len(text)
+    end, denial = len(text), None
     for stated in reversed(found):
-        denies = _EMPTY.match(text, stated.end())
-        alone = stated.start() == last_line and re.match(r"\s*not [a-z]", text[stated.end() :], re.IGNORECASE)
-        if not denies or alone:
-            return stated.end(), min(end, _end(text, stated.end()))
+        span = stated.end(), min(end, _end(text, stated.end()))
+        if not _EMPTY.match(text, stated.end()):
+            return span
+        if stated.start() == last_line and re.match(r"\s*not [a-z]", text[stated.end() :], re.IGNORECASE):
+            denial = span
         end = stated.start()
-    return None
+    return denial
 
 
 def _end(text: str, start: int) -> int:

@@ -26,6 +26,7 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     Returns:
         `(low, high)`, within [0, 1]; (0, 1) for n = 0.
     """
+    correct, n = int(correct), int(n)  # numpy's would overflow
     if n == 0:
         return 0.0, 1.0
     p, z2 = correct / n, Z95**2
@@ -36,7 +37,7 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
 
 def accuracy(correct: list[bool]) -> dict[str, float | int | list[float]]:
     """Compute `n`, `correct`, `accuracy` and its 95 % Wilson `interval`."""
-    n, hits = len(correct), sum(correct)
+    n, hits = len(correct), int(sum(correct))  # numpy's numbers are no JSON
     return {"n": n, "correct": hits, "accuracy": hits / n if n else 0.0, "interval": list(wilson(hits, n))}
 
 
