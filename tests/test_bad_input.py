@@ -413,9 +413,9 @@ def test_models_that_cannot_be_loaded(model_dir: Path) -> None:
 
 @pytest.mark.slow
 def test_preference_script_tells_all_that_is_wrong_with_its_recipe() -> None:
-    path = recipe("{id: pairs.jsonl, weight: 2}", output_dir="out", bmc_delta=-1, beta=0, bata=1)
+    path = recipe("{id: pairs.jsonl, weight: 2}", output_dir="out", loss_type="sigmoid", bmc_delta=-1, beta=0, bata=1)
     faults = script("preference.py", path, "--bf16", "false", "--use_cpu")
-    assert set(faults) == {
+    assert {fault for fault in faults if fault.startswith("recipe.yaml")} == {
         "recipe.yaml: bata: unknown key (did you mean 'beta'?)",
         "recipe.yaml: dataset_mixture.datasets[0].weight: must be less than or equal to 1, got 2",
         "recipe.yaml: model_name_or_path: is missing; name a model of the Hub or a folder",

@@ -93,6 +93,7 @@ def adopt(model_args: Any) -> None:
             sorted(value) if isinstance(value, list) else value
         ):
             continue
+        value = sorted(value) if isinstance(value, list | set) else value  # PEFT keeps a set, whose order varies
         setattr(model_args, key, value)
         if key not in ("lora_target_modules", "lora_modules_to_save") or given is not None:
             changed.append(f"{key} {value} (the recipe: {given})")

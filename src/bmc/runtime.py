@@ -53,6 +53,7 @@ def stage(main: Callable[[], None]) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' notes to one another
     for chatty in ("httpx", "httpx2", "datasets", "filelock", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # kernels that it could do with
     alone = processes() == 1
     status: Any = 0
     try:
