@@ -133,7 +133,7 @@ def replace_rivals(values: dict[str, Any], chosen: str) -> None:
 def objective(path: Path | None, values: dict[str, Any], origin: dict[str, str], faults: list[Fault]) -> None:
     """Translate the objective of a recipe for TRL's, SimPO's or the released BMC trainer into `loss_type` and its keys.
 
-    Each translation is told in a sentence. A recipe that names another method and has no `loss_type` is a fault, since
+    Each translation prints a sentence. A recipe that names another method and has no `loss_type` is a fault, since
     the script that it was written for chose the objective.
     """
 

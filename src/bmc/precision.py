@@ -82,7 +82,7 @@ def weights_dtype(dtype: str | None, engine: Engine, mixed_precision: str, froze
 
 
 def train_whole_in_float32(model: Any, config: Any) -> None:
-    """Have a model that was given from Python, and is trained whole, be float32 where nobody keeps float32 copies.
+    """Have a model that was given from Python, and is trained whole, be float32 where no engine keeps float32 copies.
 
     Args:
         model: The model, changed in place, or its name, whose `model_init_kwargs` are changed.

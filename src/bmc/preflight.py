@@ -1,6 +1,6 @@
 """Faults that a training would meet after its folder is claimed, found beforehand by the libraries' own constructors.
 
-The model is built on the meta device, without weights. What depends on this machine (packages, a GPU) is told apart
+The model is built on the meta device, without weights. What depends on this machine (packages, a GPU) is kept apart
 from what is wrong everywhere, since a dry run may plan for another machine.
 """
 

@@ -275,7 +275,7 @@ async def tried(
 
 
 def too_long_a_wait(error: Transient, settings: AskingArguments) -> Faults:
-    """The endpoint asks for a pause that nobody would sit through."""
+    """The endpoint asks for a pause that is longer than the recipe allows."""
     what = f"asks to wait {error.after:,.0f} s ({error})" if (error.after or 0) < 1e9 else f"asks to wait ({error})"
     bound = f"longer than max_retry_wait, {settings.max_retry_wait:g} s"
     return fail(f"{settings.model} at {place(settings.base_url)}", f"{what}, {bound}; {KEPT} then, or raise the bound")

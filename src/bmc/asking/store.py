@@ -162,7 +162,7 @@ class ReplyStore(KeptReplies):
         except OSError as error:
             raise self._unusable(error) from None
         try:
-            # prompts are for nobody else to read; SQLite gives its files beside it the same mode
+            # only their owner may read prompts; SQLite gives its files beside it the same mode
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self.writing = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             self.writing.execute("PRAGMA journal_mode=WAL")  # a kill or a full disk leaves what was committed

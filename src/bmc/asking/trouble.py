@@ -180,7 +180,7 @@ def read_completion(text: str, where: str, key: str, reached: bool) -> dict[str,
 
 
 def completion(body: Any, key: str) -> dict[str, Any] | Exception:
-    """The same of a body that is read: `Transient` where it is an error that nobody bills, `Unusable` where it has no
+    """The same of a body that is read: `Transient` where it is an error that isn't billed, `Unusable` where it has no
     text.
     """
     usage = body.get("usage") if isinstance(body, dict) else None

@@ -453,7 +453,7 @@ def _sees_all(args: BMCConfig, dataset: Any, evaluation: Any) -> bool:
 
 
 def _pad_token(processing_class: Any, args: BMCConfig) -> int:
-    """The id of the padding token, which the tokenizer is told if it has none, as in TRL."""
+    """The id of the padding token, which the tokenizer gets if it has none, as in TRL."""
     tokenizer = getattr(processing_class, "tokenizer", processing_class)
     token = args.pad_token or tokenizer.pad_token or tokenizer.eos_token
     if token not in tokenizer.get_vocab():
