@@ -102,6 +102,17 @@ def test_odd_replies_are_read_and_counted(tmp_path: Path, kind: str) -> None:
     assert abs(Decimal(stats["this_run"]["dollars"]) - server.bill) < CENT
 
 
+@pytest.mark.parametrize("place", [0, 5])
+def test_a_page_of_html_for_one_row_stops_no_run(tmp_path: Path, place: int) -> None:
+    """Not as the first reply of all, nor as the only one of a rerun."""
+    page = {"body": "<html>Blocked</html>", "headers": {"Content-Type": "text/html"}}
+    with BillingServer(lambda request, number: page if row_of(request) == place else edits(request)) as server:
+        config = recipe(tmp_path, server.url, max_concurrency=1)
+        assert [bridge(config)["dropped"] for _ in range(2)] == [1, 1]
+    (row,) = (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()
+    assert "a page of HTML" in json.loads(row)["reason"]
+
+
 @pytest.mark.parametrize("kind", LOST)
 def test_replies_lost_on_the_way_are_told_apart(tmp_path: Path, kind: str) -> None:
     def script(request: dict[str, Any], number: int) -> Reply:

@@ -74,6 +74,13 @@ def test_what_the_endpoint_is_asked_and_says(tmp_path: Path) -> None:
     assert server.keys == [f"Bearer {KEY}"]
 
 
+def refusing(words: str) -> Reply:
+    """A completion without content, whose words stand in the field `refusal`."""
+    reply = says(None)
+    reply["body"]["choices"][0]["message"]["refusal"] = words
+    return reply
+
+
 @pytest.mark.parametrize(
     ("said", "heard"),
     [
@@ -82,6 +89,7 @@ def test_what_the_endpoint_is_asked_and_says(tmp_path: Path) -> None:
         (says("half", "length"), ("half", "length")),
         (says("a\ud83db"), ("a\ufffdb", "stop")),
         (says(f"Your key is {KEY}."), ("Your key is ….", "stop")),
+        (refusing("I can't help with that."), ("I can't help with that.", "stop")),
     ],
 )
 def test_replies_of_any_kind(tmp_path: Path, said: Reply, heard: tuple[str, str]) -> None:
@@ -340,6 +348,29 @@ def test_a_key_may_end_in_a_newline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with ChatServer(always(says("4"))) as server:
         ask(tmp_path, recipe(server.url))
     assert server.keys == [f"Bearer {KEY}"]
+
+
+def test_ctrl_c_says_how_many_requests_it_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten are to be asked; two are sent when it comes, and none after."""
+    with ChatServer(always(says("4")), delay=0.3) as server:
+
+        async def run() -> None:
+            config, counts = recipe(server.url, max_concurrency=2), Meter(None)
+            store = ReplyStore(tmp_path / "replies.sqlite")
+            asker = StoredAsker(Endpoint(config, counts, store), config, 1, store, counts)
+            rows = [asyncio.ensure_future(asker.ask(row)) for row in numbered(10)]
+            while len(server.requests) < 2:
+                await asyncio.sleep(0.01)
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                await asker.aclose()
+            asker.close()
+            await asyncio.gather(*rows, return_exceptions=True)
+
+        asyncio.run(run())
+    assert len(server.requests) == 2
+    assert "waiting for answers to 2 requests" in capsys.readouterr().err
 
 
 def test_a_stop_does_not_wait_for_a_long_back_off(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def read_completion(text: str, where: str, key: str, reached: bool) -> dict[str,
     except ValueError:
         if not text.lstrip().startswith("<"):
             return Unusable("invalid JSON", size=len(text))
-        return Transient("a page of HTML") if reached else not_the_protocol(where)
+        return Transient("a page of HTML") if reached else Refused("a page of HTML", not_the_protocol(where))
     return completion(body, key)
 
 
@@ -188,7 +188,10 @@ def completion(body: Any, key: str) -> dict[str, Any] | Exception:
         return Transient("an error in place of a reply")
     try:
         choice = body["choices"][0]
-        content = _text(choice["message"]["content"])
+        message = choice["message"]
+        content = _text(message["content"])
+        if not content and isinstance(message.get("refusal"), str):  # where OpenAI's models put one
+            content = message["refusal"]
     except (KeyError, IndexError, TypeError):
         return Unusable("a reply without choices", usage)
     if content is None:
