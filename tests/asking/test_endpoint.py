@@ -370,7 +370,7 @@ def test_ctrl_c_says_how_many_requests_it_waits_for(tmp_path: Path, capsys: pyte
 
         asyncio.run(run())
     assert len(server.requests) == 2
-    assert "waiting for answers to 2 requests" in capsys.readouterr().err
+    assert "waiting for 2 answers" in capsys.readouterr().err
 
 
 def test_a_stop_does_not_wait_for_a_long_back_off(tmp_path: Path) -> None:
