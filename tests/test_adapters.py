@@ -188,3 +188,15 @@ def test_the_fault_of_vllm_names_the_command(adapter: Path, monkeypatch: Any) ->
     with pytest.raises(Faults) as caught:
         backends._vllm(config, config, None, None)
     assert merge_command(str(adapter)) in str(caught.value)
+
+
+def test_training_goes_on_with_an_adapter_on_a_quantised_base(recipe: Path) -> None:
+    """The handbook's QLoRA: SFT with an adapter, then DPO with the same on the 4-bit base; the reference is a copy."""
+    pytest.importorskip("bitsandbytes")
+    keys = ["--load_in_4bit", "--bnb_4bit_quant_type", "nf4", "--dtype", "bfloat16", "--bf16", "true"]
+    trainer = opened(recipe, *keys, "--max_steps", "3")
+    assert torch.uint8 in {weight.dtype for weight in trainer.model.parameters()}
+    trainer.train()
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert losses[2] < losses[0]
