@@ -79,6 +79,7 @@ setup(
             "analysis/page/*.js",
         ]
     },
+    entry_points={"console_scripts": ["bmc = bmc.cli:main"]},
     python_requires=">=3.11",
     install_requires=CORE,
     extras_require=EXTRAS,

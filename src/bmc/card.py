@@ -12,6 +12,7 @@ import yaml
 
 from . import provenance
 from .planning.architecture import KNOWN, origin
+from .program import trains_on_pairs
 
 PAPER = "https://arxiv.org/abs/2408.07471"
 _RATIO = r"\log\frac{\pi_\theta(y_%s^t)}{\pi_\mathrm{ref}(y_%s^t)}"
@@ -131,7 +132,7 @@ def _card_data(path: Path) -> dict[str, Any]:
 
 
 def _is_preference(record: dict[str, Any]) -> bool:
-    return "preference.py" in record["command"] or bool(
+    return trains_on_pairs(record["command"]) or bool(
         {"beta", "loss_type", "token_weighting"} & record["recipe"].keys()
     )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
-import sys
 import typing
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from . import program
 from .wording import default_of, kinds_of, words_of
 
 MANY = 24  # words of a key that are listed at the most
@@ -31,7 +31,7 @@ def manual(usage: str, description: str, classes: tuple[type, ...]) -> str:
             if field.init:
                 own = _is_ours(cls, field.name)
                 (ours if own else theirs).extend(_lines(field.name, field, hints[field.name], documentation))
-    lines = [f"usage: {Path(sys.argv[0]).name} {usage}", "", description.strip(), ""]
+    lines = [f"usage: {program.name()} {usage}", "", inspect.cleandoc(description), ""]
     lines += ["Every key of the recipe can be given on the command line too, --a.b.0.c for what is nested.", ""]
     lines += ["Keys of this project:", *dict.fromkeys(ours)]
     return "\n".join([*lines, *(["", "Keys of TRL and transformers:", *theirs] if theirs else [])])

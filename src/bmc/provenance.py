@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .data.files import files_of
+from .program import shown
 from .ranks import processes
 
 PROVENANCE = "provenance.json"
@@ -53,7 +54,7 @@ def describe(
     return clean(
         {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": command(sys.argv),
+            "command": command(shown(sys.argv)),
             "recipe": recipe,
             "seed": (recipe.get("dataset_mixture") or {}).get("seed", 0) if seed is None else seed,
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},

@@ -12,6 +12,7 @@ from typing import Any
 from .. import provenance
 from ..config import EvaluateConfig
 from ..data.schema import digest
+from ..program import trains_on_pairs
 from ..wording import default_of
 from .cells import listed
 from .differences import Hits
@@ -78,7 +79,7 @@ def _made(run: Run) -> dict[str, str]:
         facts["chat template"] = _template(None if given is None else str(given), run.folder.parent)
         facts |= {key: str(recipe.get(key, defaults[key])) for key in SETTINGS}
     training = provenance.read(run.folder.parent)
-    if training and "preference.py" in str(training.get("command")):  # SFT has other data by its nature
+    if training and trains_on_pairs(str(training.get("command"))):  # SFT has other data by its nature
         facts["training data"] = _data(training)
     for benchmark, judged in run.judged.items():
         facts[f"{benchmark}'s judge"] = str(judged.said.get("judge"))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import program
 from ..config import EvaluateConfig
 from ..errors import Fault, Faults, fail
 from ..ranks import processes
@@ -138,13 +139,12 @@ def run(trial: Trial, launcher: str | None) -> None:
     Raises:
         TrialFailed: One of them ended with an error.
     """
-    scripts = Path(sys.argv[0]).parent
     trial.folder.parent.mkdir(parents=True, exist_ok=True)
     start = shlex.split(launcher) if launcher else [sys.executable]
     if not (trial.folder / "metrics.json").exists():
-        _process([*start, str(scripts / "preference.py"), *trial.train], trial.log)
+        _process([*start, *program.start("train"), *trial.train], trial.log)
     if not trial.metrics.exists():
-        _process([sys.executable, str(scripts / "evaluate.py"), *trial.evaluate], trial.log)
+        _process([sys.executable, *program.start("evaluate"), *trial.evaluate], trial.log)
 
 
 def _process(command: list[str], log: Path) -> None:

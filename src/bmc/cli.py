@@ -1,0 +1,73 @@
+"""The console command `bmc`. Nothing heavy is imported before a command is chosen."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+STAGES = {  # stage → what it does
+    "prepare": "raw data → SFT data, validation part, benchmarks",
+    "sft": "supervised fine-tuning",
+    "sample": "the SFT model's responses as rejected ones",
+    "bridge": "edit rejected responses into bridged ones",
+    "train": "preference training: DPO-BMC, DPO and the rest",
+    "evaluate": "responses to benchmarks, scored",
+    "judge": "an evaluation's responses, compared by a judge",
+    "analyze": "the paper's figures from the runs of a model/task",
+    "report": "all runs below a folder, side by side",
+    "table": "a table of the paper, reported beside reproduced",
+    "merge": "an adapter and its base model → a whole model",
+    "lm_eval": "lm-evaluation-harness on a model",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command of `bmc`; by default that of `sys.argv`."""
+    words = sys.argv[1:] if argv is None else argv
+    command, rest = (words[0], words[1:]) if words else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(usage())
+    elif command == "--version":
+        from . import __version__
+
+        print(f"bmc {__version__}")
+    else:
+        from .runtime import stage
+
+        stage(lambda: _dispatch(command, rest))
+
+
+def script(name: str) -> None:
+    """Run a stage with the arguments of the script in `scripts/` that is for it alone."""
+    from .runtime import stage
+
+    stage(lambda: _dispatch(name, sys.argv[1:]))
+
+
+def _dispatch(command: str, argv: list[str]) -> None:
+    """Import and call what a command names.
+
+    Raises:
+        Faults: There is no such command, or its arguments are wrong.
+    """
+    if command not in STAGES:
+        from .errors import did_you_mean, fail
+
+        hint = did_you_mean(command, list(STAGES))
+        raise fail("command line", f"bmc {command}: there is no such command{hint}; bmc --help lists them")
+    getattr(import_module("bmc.commands"), command)(argv)
+
+
+def usage() -> str:
+    """Return what `bmc --help` prints."""
+    lines = [
+        "usage: bmc COMMAND …",
+        "",
+        "Stages (bmc STAGE RECIPE.yaml [--key value …] [--dry_run]; --help lists the keys):",
+    ]
+    lines += [f"  {name:<9} {what}" for name, what in STAGES.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

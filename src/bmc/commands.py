@@ -1,0 +1,397 @@
+"""The stages as commands: each reads its recipe, prints the plan of a dry run or does the work.
+
+`bmc STAGE …` and `scripts/STAGE.py …` call the same functions. What is slow to import is imported where it is used,
+so that `--help` and the faults of a recipe come at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from .recipe import parse
+from .runtime import elapsed, is_main_process, write_json, write_jsonl
+
+
+def prepare(argv: list[str]) -> None:
+    """Turn raw data into SFT data, a validation part and benchmarks.
+
+    bmc prepare recipes/smollm2-135m/math/prepare.yaml
+    """
+    from .config import PrepareConfig
+
+    (config,) = parse(argv, PrepareConfig, description=prepare.__doc__ or "")
+    if config.dry_run:
+        from .plan import describe_data, show
+        from .planning.facts import data_facts
+
+        mixture = config.dataset_mixture
+        show(
+            "prepare data",
+            {
+                "training data": describe_data(mixture.datasets),
+                "benchmarks": describe_data(mixture.test_datasets) or "none",
+                "validation": describe_data(config.validation_datasets)
+                or f"{config.validation_fraction:.1%} of the training prompts",
+                **data_facts(mixture.datasets, mixture.test_datasets),
+                "output": config.output_dir,
+            },
+        )
+        return
+    from .data.prepare import prepare as run
+
+    stats = run(config)
+    counts = ", ".join(f"{stats[name]:,} {name}" for name in ("train", "validation", "test"))
+    print(f"prepared {counts} rows: {config.output_dir}")
+
+
+def sft(argv: list[str]) -> None:
+    """Fine-tune on responses, with the loss on the response only (TRL's SFTTrainer).
+
+    accelerate launch --config_file recipes/accelerate_configs/zero3.yaml scripts/sft.py recipes/llama2-7b/qa/sft.yaml
+    """
+    from . import card
+    from .training import (
+        SFT,
+        assistant_only,
+        describe_run,
+        open_run,
+        parse_training,
+        rehearse,
+        run,
+        trainer_arguments,
+    )
+    from .training_config import SFTConfig, TrainingArguments
+
+    arguments, model_args, config = parse_training(argv, TrainingArguments, SFTConfig, sft.__doc__ or "")
+    if arguments.dry_run:
+        missing = rehearse(arguments, model_args, config, SFT)
+        describe_run("supervised fine-tuning", arguments, model_args, config, missing)
+        return
+    from .steady import SFTTrainer
+
+    tokenizer, train_rows, evaluation = open_run(arguments, model_args, config, SFT)
+    config.assistant_only_loss = assistant_only(config, train_rows)
+    trainer = card.with_card(SFTTrainer)(
+        args=config,
+        train_dataset=train_rows,
+        eval_dataset=evaluation,
+        processing_class=tokenizer,
+        **trainer_arguments(model_args, config),
+    )
+    metrics = run(trainer, tokenizer)
+    if is_main_process():
+        card.write(Path(config.output_dir))
+        print(f"trained on {metrics['rows']:,} rows in {metrics['seconds']:.0f} s: {config.output_dir}")
+
+
+def sample(argv: list[str]) -> None:
+    """Sample the SFT model's own outputs as rejected responses y_l; the ground truth is the chosen one, y_w (§4).
+
+    bmc sample recipes/smollm2-135m/math/sample.yaml
+    """
+    from .config import SampleConfig
+
+    (config,) = parse(argv, SampleConfig, description=sample.__doc__ or "")
+    if config.dry_run:
+        from .plan import describe_data, describe_generation, show
+        from .planning.facts import generation_facts
+
+        data = describe_data(config.dataset_mixture.datasets)
+        share = f"the first {config.prefix_fraction:.0%} of y_w's tokens, continued"
+        losers = {"losers": share if config.mode == "continue_prefix" else None}
+        facts = {"prompts": data} | losers | describe_generation(config) | generation_facts(config)
+        show("sample losing responses", facts)
+        return
+    from .generation import KEEP
+    from .sampling import pair_up
+    from .stages import respond
+
+    rows, responses, folder = respond(config)
+    pairs, dropped = pair_up(rows, responses)
+    write_jsonl(folder / "train.jsonl", pairs)
+    write_jsonl(folder / "dropped.jsonl", dropped)
+    stats = {
+        "rows": len(rows),
+        "pairs": len(pairs),
+        "dropped": len(dropped),
+        "cut_off": sum(not response["finished"] for response in responses),
+        "tokens": sum(response["tokens"] for response in responses),
+        "seconds": elapsed(),
+    }
+    write_json(folder / "stats.json", stats)
+    (folder / KEEP).unlink()
+    print(f"sampled {len(pairs):,} pairs ({len(dropped):,} dropped) in {elapsed():.0f} s: {folder}")
+
+
+def bridge(argv: list[str]) -> None:
+    """Edit y_l where it is wrong, with y_w as reference: (x, y_w, y_l) → (x, ỹ_w, y_l) (§3.1); or another `mode`.
+
+    OPENAI_API_KEY=… bmc bridge recipes/llama2-7b/qa/bridge.yaml
+    """
+    from .bridge_config import BridgeConfig
+
+    (config,) = parse(argv, BridgeConfig, description=bridge.__doc__ or "")
+    if config.dry_run:
+        _plan_bridging(config)
+        return
+    from .bridging.pipeline import bridge as run
+
+    stats = run(config)
+    print(
+        f"kept {stats['kept']:,} of {stats['rows']:,} pairs ({stats['bridged']:,} bridged, {stats['dropped']:,} "
+        f"dropped) in {stats['seconds']:.0f} s: {config.output_dir}"
+    )
+    for reason, count in stats["reasons"].items():
+        print(f"  dropped {count:,}: {reason}")
+
+
+def _plan_bridging(config: Any) -> None:
+    """Print what would be done and what it would cost; needs no key."""
+    from .asking.address import where
+    from .plan import describe_data, missing_data, show
+    from .planning.facts import bridging_facts
+
+    scores, asks = config.mode == "token_scores", config.editor != "rules"
+    endpoint = f"{config.model} at {where(config.base_url)}, key from {config.api_key_env}"
+    facts = {
+        "pairs": describe_data(config.dataset_mixture.datasets),
+        "editor": endpoint if config.editor == "openai" else f"{config.editor}{f', {config.model}' if asks else ''}",
+        "mode": config.mode,
+        "prompt": f"{config.template} template" if asks and not scores else None,
+        "tokenizer": config.tokenizer_name_or_path,
+        "bridged": None if scores else f"{config.proportion:.0%} of the pairs that are kept",
+        "output": config.output_dir,
+    }
+    if asks and not missing_data(config.dataset_mixture.datasets):
+        from .bridging.pipeline import load, quote_for
+
+        facts |= quote_for(config, *load(config)).facts()
+    elif asks:
+        facts |= {"quote": "none before the pairs are there; roughly:"} | bridging_facts(config)
+    show("bridge pairs", facts)
+
+
+def train(argv: list[str]) -> None:
+    """Train on pairs: DPO-BMC, DPO and the other objectives (BMCTrainer).
+
+    accelerate launch --config_file recipes/accelerate_configs/zero3.yaml \\
+        scripts/preference.py recipes/llama2-7b/qa/dpo_bmc.yaml
+    bmc train recipes/llama2-7b/qa/dpo.yaml --sweep --launcher "accelerate launch …"
+    bmc train recipes/llama2-7b/qa/dpo.yaml --seeds 1,2,3 --launcher "accelerate launch …"
+    """
+    from . import card
+    from .preference.losses import hyperparameters
+    from .training import describe_run, open_run, parse_training, rehearse, run, trainer_arguments
+    from .training_config import BMCConfig, PreferenceArguments
+    from .trials.seeds import seeds
+    from .trials.sweep import describe_sweep, sweep
+
+    columns = ("prompt", "chosen", "rejected")
+    arguments, model_args, config = parse_training(argv, PreferenceArguments, BMCConfig, train.__doc__ or "")
+    if arguments.dry_run:
+        names = config.loss_type if isinstance(config.loss_type, list) else [config.loss_type]
+        weights = {
+            "none": "λ = 1",
+            "bmc": f"λ = 1 + min(1/π, {config.bmc_delta:g}) on differing tokens",
+            "external": "λ from the columns chosen_weights and rejected_weights",
+        }
+        own = {key: getattr(config, key) for name in names for key in hyperparameters(name)}
+        facts = {"objective": " + ".join(names), **own, "weights": weights[config.token_weighting]}
+        if arguments.sweep:
+            facts["sweep"] = describe_sweep(argv, arguments, config)
+        facts |= rehearse(arguments, model_args, config, columns, arguments.chosen_column)
+        describe_run("preference training", arguments, model_args, config, facts)
+        return
+    if arguments.sweep or arguments.seeds is not None:
+        print((sweep if arguments.sweep else seeds)(argv, arguments, config))
+        return
+    from .preference.trainer import BMCTrainer
+
+    tokenizer, train_rows, evaluation = open_run(arguments, model_args, config, columns, arguments.chosen_column)
+    trainer = card.with_card(BMCTrainer)(
+        args=config,
+        train_dataset=train_rows,
+        eval_dataset=evaluation,
+        processing_class=tokenizer,
+        **trainer_arguments(model_args, config),
+    )
+    metrics = run(trainer, tokenizer)
+    if is_main_process():
+        card.write(Path(config.output_dir))
+        print(f"trained on {metrics['rows']:,} pairs in {metrics['seconds']:.0f} s: {config.output_dir}")
+
+
+def evaluate(argv: list[str]) -> None:
+    """Generate responses to the benchmarks (greedy by default) and score them: n, accuracy, 95 % Wilson interval.
+
+    bmc evaluate recipes/smollm2-135m/math/eval.yaml --model_name_or_path outputs/smollm2-135m/math/dpo_bmc
+    """
+    from .config import EvaluateConfig
+
+    (config,) = parse(argv, EvaluateConfig, description=evaluate.__doc__ or "")
+    if config.dry_run:
+        from .plan import describe_data, describe_generation, show
+        from .planning.facts import generation_facts
+
+        data = describe_data(config.dataset_mixture.datasets)
+        show("evaluate", {"benchmarks": data} | describe_generation(config) | generation_facts(config))
+        return
+    from . import card
+    from .evaluation.outputs import write_outputs
+    from .evaluation.scoring import describe, predict, summarise
+    from .generation import KEEP
+    from .stages import respond
+
+    rows, responses, folder = respond(config)
+    given = zip(rows, responses, strict=True)
+    predictions = [predict(row, response["text"]) | {"tokens": response["tokens"]} for row, response in given]
+    write_jsonl(folder / "predictions.jsonl", predictions)
+    write_outputs(folder, rows, responses, config.model_name_or_path)
+    metrics = {
+        "model": config.model_name_or_path,
+        **summarise(predictions),
+        "tokens": sum(response["tokens"] for response in responses),
+        "seconds": elapsed(),
+    }
+    write_json(folder / "metrics.json", metrics)
+    (folder / KEEP).unlink()
+    if folder.parent == Path(config.model_name_or_path):  # results of a model of ours, beside it
+        card.write(folder.parent)
+    print(describe(metrics))
+
+
+def judge(argv: list[str]) -> None:
+    """Have a judge compare responses with a reference's: AlpacaEval 2's win rates, or Arena-Hard v0.1's.
+
+    bmc judge recipes/judge_arena_hard.yaml --responses outputs/dpo/eval --output_dir outputs/dpo/judged
+    """
+    from .judge_config import JudgeConfig
+
+    (config,) = parse(argv, JudgeConfig, description=judge.__doc__ or "")
+    if config.dry_run:
+        _plan_judging(config)
+        return
+    from .judging.benchmarks import lost
+    from .judging.pipeline import judge as run
+
+    judged = run(config)
+    low, high = judged["interval"]
+    print(
+        f"{config.benchmark}: win rate {judged['win_rate']:.1f} % against {judged['reference']} "
+        f"(n = {judged['n']}; 95 % interval {low:.1f} to {high:.1f})"
+    )
+    if judged["length_controlled_win_rate"] is not None:
+        print(f"  length-controlled: {judged['length_controlled_win_rate']:.1f} %")
+    if judged["unreadable"]:
+        named = ", ".join(judged["unreadable_ids"][:5]) + (", …" if len(judged["unreadable_ids"]) > 5 else "")
+        print(f"  {lost(judged)} ({named})")
+
+
+def _plan_judging(config: Any) -> None:
+    """Print what would be done and what it would cost; needs no key."""
+    from .asking.address import where
+    from .plan import show
+
+    facts = {
+        "benchmark": config.benchmark,
+        "responses": config.responses,
+        "reference": config.reference,
+        "judge": f"{config.model} at {where(config.base_url)}, key from {config.api_key_env}",
+        "output": config.output_dir,
+    }
+    if Path(config.responses).is_dir():
+        from .judging.pipeline import load, quote_for
+
+        facts |= quote_for(config, load(config)[0]).facts()
+    else:
+        facts |= {"quote": "none before the responses are there"}
+    show("judge responses", facts)
+
+
+def analyze(argv: list[str]) -> None:
+    """Draw the paper's figures from the runs of a model/task, and write the reward of every token of validation pairs.
+
+    bmc analyze recipes/smollm2-135m/math/analyze.yaml
+    """
+    from .config import AnalyzeConfig
+
+    (config,) = parse(argv, AnalyzeConfig, description=analyze.__doc__ or "")
+    if config.dry_run:
+        from .plan import describe_data, show
+        from .planning.facts import analysis_facts
+
+        named = config.dataset_mixture
+        data = {"held-out pairs": describe_data(named.datasets) if named else None}
+        show("analyze", data | analysis_facts(config))
+        return
+    from .analysis.analyze import analyze as run
+
+    summary = run(config)
+    for gap in summary["missing"]:
+        print(f"{gap['name']}: {gap['why']}; {gap['command']}")
+    pairs = f"{summary['pairs']['n']:,} held-out pairs by {len(summary['runs'])} runs, " if summary["pairs"] else ""
+    print(f"{pairs}{len(summary['figures'])} figures in {summary['seconds']:.0f} s: {config.output_dir}")
+
+
+def report(argv: list[str]) -> None:
+    """Lay all runs below a folder side by side: `report.html` to look at, `report.md` to read.
+
+    bmc report outputs/smollm2-135m/math
+    """
+    from .config import ReportConfig
+
+    if argv and not argv[0].startswith("-") and not argv[0].endswith((".yaml", ".yml")):
+        argv = ["--runs", *argv]
+    (config,) = parse(argv, ReportConfig, description=report.__doc__ or "", usage="RUNS [--key value …]")
+    from .analysis.report import report as run
+
+    print(run(config))
+
+
+def table(argv: list[str]) -> None:
+    """Print a table or figure of the paper, reported beside reproduced. `make table1` builds what it needs first.
+
+    bmc table table1 [--model smollm2-135m]
+    """
+    from .analysis.tables import TableConfig, targets
+    from .analysis.tables import table as run
+    from .errors import fail
+
+    if not argv:
+        raise fail("command line", "names no table; give table1, figure4, …, or --help for the keys")
+    if not argv[0].startswith("-"):
+        argv = ["--table", *argv]
+    (config,) = parse(argv, TableConfig, description=table.__doc__ or "", usage="TABLE [--key value …]")
+    print("\n".join(targets(config)) if config.targets else run(config))
+
+
+def merge(argv: list[str]) -> None:
+    """Merge an adapter (LoRA) into its base model: what vLLM and a training without use_peft want.
+
+    bmc merge --model_name_or_path outputs/mine/dpo_bmc --output_dir outputs/mine/dpo_bmc-merged
+    """
+    from .config import MergeConfig
+
+    (config,) = parse(argv, MergeConfig, description=merge.__doc__ or "")
+    from .adapters import merge as run
+
+    folder = run(config)
+    print(f"{'would merge' if config.dry_run else 'merged'} {config.model_name_or_path} into {folder}")
+
+
+def lm_eval(argv: list[str]) -> None:
+    """Run lm-evaluation-harness on a trained model; `lm_eval.json` goes beside the evaluation's `metrics.json`.
+
+    bmc lm_eval --model_name_or_path outputs/llama2-7b/qa/dpo --output_dir outputs/llama2-7b/qa/dpo/eval
+    """
+    from .config import HarnessConfig
+
+    (config,) = parse(argv, HarnessConfig, description=lm_eval.__doc__ or "", usage="--key value …")
+    from .evaluation.harness import command, describe, measure
+
+    if config.dry_run:
+        print(shlex.join(command(config)))
+        return
+    print(describe(measure(config)))

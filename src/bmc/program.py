@@ -1,0 +1,40 @@
+"""How this process was started: as `bmc STAGE`, or by the stage's own script."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+SCRIPTS = {"train": "preference", "lm_eval": "harness"}  # stages whose script has another name
+
+
+def script_of(stage: str) -> str:
+    """Return the name of a stage's file in `scripts/`, without its ending."""
+    return SCRIPTS.get(stage, stage)
+
+
+def shown(argv: list[str]) -> list[str]:
+    """Return the words of a command line as a person types them: `bmc`, whatever file that stands for."""
+    return ["bmc", *argv[1:]] if _is_bmc(argv) else argv
+
+
+def name() -> str:
+    """Return what `--help` calls this program: `bmc train`, `preference.py`."""
+    return " ".join(shown(sys.argv)[:2]) if _is_bmc(sys.argv) else Path(sys.argv[0]).name
+
+
+def start(stage: str) -> list[str]:
+    """Return the words that start another stage as this process was started; a launcher takes them too."""
+    program = Path(sys.argv[0])
+    if _is_bmc(sys.argv):
+        return [str(program), stage]
+    return [str(program.with_name(f"{script_of(stage)}.py"))]
+
+
+def trains_on_pairs(command: str) -> bool:
+    """Whether a command line that was written down is of preference training."""
+    return "preference.py" in command or command.startswith("bmc train ")
+
+
+def _is_bmc(argv: list[str]) -> bool:
+    return Path(argv[0]).stem in ("bmc", "__main__")
