@@ -11,7 +11,7 @@ from bmc.asking.replies import Reply
 from bmc.bridge_config import BridgeConfig, ValidatorSettings
 from bmc.bridging.edit import Case
 from bmc.bridging.phrases import meta_phrases, refusal
-from bmc.bridging.validate import Candidate, lost_share, objection, unfinished, wrongly_good
+from bmc.bridging.validate import Candidate, final_answer, lost_share, objection, unfinished, wrongly_good
 from bmc.errors import Faults
 from bmc.recipe import parse
 
@@ -297,6 +297,14 @@ def test_good_needs_the_gold_answer_in_y_l() -> None:
     assert wrongly_good(replace(MATH, answer=None), ValidatorSettings()) is None
     assert wrongly_good(MATH, ValidatorSettings(final_answer=False)) is None
     assert wrongly_good(CHAT, ValidatorSettings()) is None
+
+
+def test_the_final_answer_may_be_a_label_of_the_prompt() -> None:
+    case = Case("1", "qa", "Where? (A) bank (B) money", "The answer is (B)", "The answer is (A)", "money")
+    assert final_answer(Candidate("The answer is (B)", case, "targeted"), ValidatorSettings()) is None
+    assert final_answer(Candidate("The answer is (A) money", case, "targeted"), ValidatorSettings())
+    assert wrongly_good(replace(case, rejected="It is (B).\nThe answer is B"), ValidatorSettings()) is None
+    assert wrongly_good(case, ValidatorSettings())
 
 
 def test_what_an_edit_adds_is_no_rewrite() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmc.evaluation.qa import normalise, qa_equal
+from bmc.evaluation.qa import normalise, qa_equal, read_options
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,18 @@ from bmc.evaluation.qa import normalise, qa_equal
         ("bank (a financial institution)", "bank"),
         ("bank, not river", "bank"),
         ("not very much", "not very much"),
+        ("\\text{money}", "money"),
+        ("$\\text{money}$.", "money"),
+        ("\\(money\\)", "money"),
+        ("\\boxed{B}", "B"),
+        ("B.money", "money"),
+        ("(b)money", "money"),
+        ("B – money", "money"),
+        ("option B, money", "money"),
+        ("money (B)", "money"),
+        ("most likely money", "money"),
+        ("co", "CO"),
+        ("NO", "No"),
     ],
 )
 def test_what_does_not_change_an_answer(answer: str, gold: str) -> None:
@@ -103,6 +115,10 @@ def test_what_does_not_change_an_answer(answer: str, gold: str) -> None:
         ("5'", '5"'),
         ("km", "km/h"),
         ("Tt", "TT"),  # genotypes
+        ("CO", "Co"),  # carbon monoxide, cobalt
+        ("Co", "CO"),
+        ("5 mW", "5 MW"),
+        ("unlikely money", "money"),
         ("CaOH2", "Ca(OH)2"),
         ("क", "कि"),  # an Indic vowel sign
         ("की", "कि"),
@@ -124,3 +140,60 @@ def test_words_are_equal_if_they_are_the_same(a: str, b: str) -> None:
     genotype = len(a) in (2, 4, 6) and all(a[n] == a[n + 1] for n in range(0, len(a), 2))
     assert qa_equal(a, b) == (a == b)
     assert qa_equal(a.upper(), a) or genotype
+
+
+WHERE = "Where is cash kept? (A) bank (B) money (C) river"
+
+
+def test_labels_stand_for_the_options_of_the_question() -> None:
+    """Gold is `money`, option B."""
+    right = [
+        "B", "(B)", "b)", "B.", "[B]", "**B**", "option (B)", "The option B", "answer B", "$B$", "\\boxed{\\text{B}}",
+        "likely B", "B. money", "B.money", "(b)money", "B – money", "B: money", "option B, money", "money (B)", "money, option B",
+        "money", "B, not C", "B because it is", "B) money. It is kept there.", "D. money",
+    ]  # fmt: skip
+    wrong = [
+        "A", "(A) money", "A. bank", "money (A)", "bank (B)", "(B) bank", "bank", "A bank", "B or C", "A and B",
+        "(A), (B)", "Both A and B", "B. No wait, C", "(B) is wrong", "B or money", "D", "", "neither",
+    ]  # fmt: skip
+    for gold in ("money", "B", "(B) money"):
+        assert [answer for answer in right if not qa_equal(answer, gold, WHERE)] == []
+        assert [answer for answer in wrong if qa_equal(answer, gold, WHERE)] == []
+    assert qa_equal("b", "money", {"A": "bank", "B": "money"})
+    assert qa_equal("CO", "Co", ["Co", "Ni"])  # no other option is meant
+    assert not qa_equal("CO", "Co", ["Co", "CO"])
+    assert not qa_equal("KM", "km", ["km", "KM"])
+
+
+def test_options_of_a_question() -> None:
+    bank = (("A", "bank"), ("B", "money"))
+    small = (("a", "bank"), ("b", "money"))
+    expected = {
+        WHERE: (*bank, ("C", "river")),
+        "Where?\nA) bank\nB) money": bank,
+        "Where?\nA. bank\nB. money": bank,
+        "Where?\nA.bank\nB.money": bank,
+        "Where? A: bank B: money": bank,
+        "Where? A. bank B. money": bank,
+        "Where? (A)bank(B)money": bank,
+        "Where? [A] bank [B] money": bank,
+        "Where?\n- (A) bank\n- (B) money": bank,
+        "Where?\n**A.** bank\n**B.** money\n\nAnswer with a letter.": bank,
+        "Where?\nOption A: bank\nOption B: money": bank,
+        "Where? (A) bank, or (B) money\nAnswer:": bank,
+        "Where? (A) bank (B) money Answer:": bank,
+        "Where?\nOptions:\n(a) bank\n(b) money": small,
+        "Who? (A) x (B) y\nAnswer: (A)\n\nWhere? (A) bank (B) money": bank,
+        "1. bank 2. money\n(A) 1 only (B) 2 only": (("A", "1 only"), ("B", "2 only")),
+        "Where？（A）bank（B）money": bank,
+        "Which? Options: (A) bank": bank[:1],
+        "n?\n" + "\n".join(f"{n}. x{n}" for n in range(1, 11)): tuple((str(n), f"x{n}") for n in range(1, 11)),
+        "Where?\nOptions:\nbank\nmoney": (("", "bank"), ("", "money")),
+        "Where?\nOptions:\na.b\nmoney": (("", "a.b"), ("", "money")),
+        "John A. Smith met B. Jones": (),
+        "Is P(A) + P(B) = 1?": (),
+        "Expand (x - a)(x - b).": (),
+        "Draw (1,1)--(2,4).": (),
+        "Where?": (),
+    }  # fmt: skip
+    assert {question: read_options(question) for question in expected} == expected

@@ -44,6 +44,23 @@ def test_what_is_correct(task: str | None, gold: Any, text: str, correct: bool |
     assert predict({"task": task, "prompt": "x", "answer": gold}, text)["correct"] is correct
 
 
+@pytest.mark.parametrize(
+    ("task", "gold", "options", "text", "correct"),
+    [
+        ("qa", "money", "(A) bank (B) money", "The answer is (B)", True),
+        ("qa", "money", "(A) bank (B) money", "The answer is (A) money", False),
+        ("qa", "money", "(A) bank (B) money", "The answer is (A)", False),
+        ("math", "12", "(A) 10 (B) 12", "The answer is (B).", True),
+        ("math", "\\text{(B)}", "(A) 10 (B) 12", "The answer is $12$", True),
+        ("math", "\\text{(B)}", "(A) 10 (B) 12", "The answer is $10$", False),
+        ("math", "12", "(1) 12 (2) 15", "\\boxed{12}", True),
+    ],
+)
+def test_a_label_is_an_option_of_the_prompt(task: str, gold: str, options: str, text: str, correct: bool) -> None:
+    prompt = [{"role": "user", "content": f"What is it? {options}"}]
+    assert predict({"task": task, "prompt": prompt, "answer": gold}, text)["correct"] is correct
+
+
 def test_benchmarks_and_their_average() -> None:
     summary = summarise(scored("b", True, True, False, True) + scored("a", True, False) + scored("chat", None))
     assert summary["n"] == 7

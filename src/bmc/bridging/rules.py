@@ -12,7 +12,7 @@ from ..errors import fail
 from ..evaluation.answers import MARK, stated_answer, statement
 from ..evaluation.grading import GRADERS, is_correct
 from ..evaluation.math import math_equal
-from ..evaluation.qa import normalise
+from ..evaluation.qa import normalise, read_options, split_label
 from .edit import Case, Edit, EditError, Scores
 from .scores import LIMIT
 from .words import words
@@ -20,7 +20,6 @@ from .words import words
 # A whole equation of integers: no part of a decimal, of a number with commas, or of a longer equation.
 _EQUATION = re.compile(r"(?<![\w.])(?<!\d,)(-?\d+) ?([-+*/×]) ?(-?\d+) ?= ?(-?\d+)(?![\w.,]*\d)(?! ?[-+*/×^=] ?-?\d)")
 _LONGER = re.compile(r"(?:[\w)%] ?[-+*/×^]|[\d)] ?=) ?\Z")
-_OPTION_LABEL = re.compile(r"\(?[A-Za-z0-9][).:]\s+")
 _TRUTHS = {"yes", "no", "true", "false"}  # options, but mostly other words where they stand in a sentence
 
 
@@ -47,9 +46,10 @@ class RulesEditor:
     async def edit(self, case: Case) -> Edit:
         if case.task not in GRADERS or case.answer is None:
             raise fail(f"row {case.id}", "editor: rules mends only qa and math rows with an `answer`; use openai")
-        right = is_correct(case.rejected, case.answer, case.task)
+        right = is_correct(case.rejected, case.answer, case.task, case.prompt)
         if case.task == "qa":
-            return Edit(None if right else _mend_options(case.rejected, case.answer, _options(case.prompt)))
+            options = [text for _, text in read_options(case.prompt)]
+            return Edit(None if right else _mend_options(case.rejected, case.answer, options))
         if right and all(step.holds for step in steps(case.rejected)):
             return Edit(None)
         return Edit(_mend_equations(case.rejected, case.chosen, case.answer))
@@ -76,15 +76,9 @@ def _loss_scores(text: str, mended: str) -> Scores:
     }
 
 
-def _options(prompt: str) -> list[str]:
-    """The options that a prompt lists below "Options:", one a line; none if it lists none."""
-    _, listed, lines = prompt.rpartition("Options:\n")
-    return [_OPTION_LABEL.sub("", line, count=1).strip() for line in lines.splitlines()] if listed else []
-
-
 def _mend_options(text: str, gold: str, options: list[str]) -> str:
     """y_l with the gold option wherever it named the one it chose; longer options around that one's words stay."""
-    wrong = (stated_answer(text) or "").strip(" .")
+    _, wrong = split_label((stated_answer(text) or "").strip(" ."))
     key = normalise(wrong)
     if wrong and key not in _TRUTHS and (not options or key in map(normalise, options)):
         phrases = sorted({MARK, wrong, gold, *filter(None, options)}, key=len, reverse=True)

@@ -161,7 +161,7 @@ def wrongly_good(case: Case, limits: ValidatorSettings) -> Objection | None:
     """Reject the verdict "good" on a y_l that doesn't state the gold answer."""
     if not limits.final_answer or case.task not in GRADERS or case.answer is None:
         return None
-    if is_correct(case.rejected, case.answer, case.task):
+    if is_correct(case.rejected, case.answer, case.task, case.prompt):
         return None
     return Objection(
         "verdict good, but y_l doesn't state the gold answer",
@@ -173,7 +173,7 @@ def final_answer(edit: Candidate, limits: ValidatorSettings) -> Objection | None
     """A closed task's winner must state the gold answer, its loser must not."""
     if not limits.final_answer or edit.case.task not in GRADERS or edit.case.answer is None:
         return None
-    gold = is_correct(edit.text, edit.case.answer, edit.case.task)
+    gold = is_correct(edit.text, edit.case.answer, edit.case.task, edit.case.prompt)
     if gold and edit.mode == "degrade":
         return Objection("edit still states the gold answer", "its final answer is right and must be wrong")
     if gold or edit.mode == "degrade":

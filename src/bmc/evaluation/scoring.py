@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data.schema import Row, content
 from .answers import extract_answer
-from .grading import GRADERS
+from .grading import GRADERS, is_right
 from .released import correct_released
 from .stats import accuracy
 
@@ -21,15 +21,16 @@ def predict(row: Row, text: str) -> Row:
     gold = None if row.get("answer") is None else str(row["answer"])
     answer = extract_answer(text, task) if closed else None
     scored = closed and bool(gold)
+    prompt = content(row["prompt"])
     return {
         "id": row.get("id"),
         "source": row.get("source"),
         **({"question_id": row["question_id"]} if "question_id" in row else {}),  # Arena-Hard's name of it
-        "prompt": content(row["prompt"]),
+        "prompt": prompt,
         "prediction": text,
         "answer": answer,
         "gold": gold,
-        "correct": GRADERS[task](answer or "", gold or "") if scored else None,
+        "correct": is_right(answer or "", gold or "", task, prompt) if scored else None,
         "correct_released": correct_released(text, gold or "", task) if scored else None,
     }
 
