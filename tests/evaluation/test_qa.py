@@ -149,8 +149,8 @@ def test_labels_stand_for_the_options_of_the_question() -> None:
     """Gold is `money`, option B."""
     right = [
         "B", "(B)", "b)", "B.", "[B]", "**B**", "option (B)", "The option B", "answer B", "$B$", "\\boxed{\\text{B}}",
-        "likely B", "B. money", "B.money", "(b)money", "B – money", "B: money", "option B, money", "money (B)", "money, option B",
-        "money", "B, not C", "B because it is", "B) money. It is kept there.", "D. money",
+        "likely B", "B. money", "B.money", "(b)money", "B – money", "B: money", "option B, money", "money (B)",
+        "money, option B", "money", "B, not C", "B because it is", "B) money. It is kept there.", "D. money",
     ]  # fmt: skip
     wrong = [
         "A", "(A) money", "A. bank", "money (A)", "bank (B)", "(B) bank", "bank", "A bank", "B or C", "A and B",
