@@ -30,16 +30,19 @@ class BatchServer(ChatServer):
         calls: Method and path of every call.
         files: Contents by id.
         batches: By id, as the protocol has them.
+        bill: Tokens of all responses that batches were given, whatever became of their files.
     """
 
     def __init__(
         self, script: Script, looks: int = 1, breaks: Break = lambda *_: None, ends: list[str] | None = None
     ) -> None:
         super().__init__(script)
+        self.cancels = True  # whether a batch that is cancelled ends
         self.looks, self.breaks, self.ends = looks, breaks, ends or []
         self.calls: list[tuple[str, str]] = []
         self.files: dict[str, str] = {}
         self.batches: dict[str, dict[str, Any]] = {}
+        self.bill = 0
 
     def reply(self, method: str, path: str, body: bytes, headers: Any) -> Reply:
         path = path.partition("?")[0].removeprefix("/v1")
@@ -56,6 +59,10 @@ class BatchServer(ChatServer):
             return self._upload(body, headers["Content-Type"])
         if (method, path) == ("POST", "/batches"):
             return self._begin(json.loads(body))
+        if method == "POST" and path.endswith("/cancel"):
+            batch = self.batches[path.split("/")[2]]
+            self.looks, self.ends = 0, ["expired"] if self.cancels else ["never"]
+            return {"body": batch | {"status": "cancelling"}}
         if (method, path) == ("GET", "/batches"):
             return {"body": {"object": "list", "data": list(self.batches.values()), "has_more": False}}
         kind, id = path.split("/")[1:3]
@@ -94,6 +101,9 @@ class BatchServer(ChatServer):
         batch["looks"] += 1
         if batch["looks"] > self.looks and batch["status"] == "in_progress":
             batch["status"] = self.ends.pop(0) if self.ends else "completed"
+            if batch["status"] == "never":
+                batch["status"], self.ends = "in_progress", ["never"]
+                return batch
             if batch["status"] == "failed":
                 batch["errors"] = {"object": "list", "data": [{"code": "x", "message": "no such model"}]}
                 return batch
@@ -103,6 +113,8 @@ class BatchServer(ChatServer):
             for line in kept:
                 reply = self.script(line["body"], 0)
                 status = reply.get("status", 200)
+                if isinstance(reply["body"], dict):
+                    self.bill += reply["body"].get("usage", {}).get("total_tokens", 0)
                 response = {"status_code": status, "request_id": "r", "body": reply["body"]}
                 answer = {"id": "a", "custom_id": line["custom_id"], "response": response, "error": None}
                 (good if status == 200 else bad).append(answer)

@@ -62,6 +62,7 @@ class BillingServer(ChatServer):
     def __init__(self, script: Script, delay: float = 0.0) -> None:
         super().__init__(script, delay)
         self.bill = self.lost = Decimal(0)
+        self.answered = 0
         self.paths: list[str] = []
 
     def cost(self, request: dict[str, Any], text: str) -> tuple[dict[str, int], Decimal]:
@@ -80,7 +81,8 @@ class BillingServer(ChatServer):
             return reply
         usage, cost = self.cost(request, reply["text"])
         with self.lock:
-            if reply.get("half") or reply.get("hangs up") or reply.get("delay"):
+            self.answered += 1
+            if any(reply.get(kind) for kind in ("half", "hangs up", "delay", "lost")):
                 self.lost += cost
             else:
                 self.bill += cost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -38,6 +39,11 @@ NO_JSON: Reply = {"body": '{"choices": [{"message"'}
 def half_sent(reply: Reply) -> Reply:
     """A reply whose connection breaks in the middle of the body."""
     return reply | {"half": True}
+
+
+def gzipped(reply: Reply, damage: Callable[[bytes], bytes] = lambda stream: stream) -> Reply:
+    """A reply whose body is compressed, and perhaps damaged after that."""
+    return reply | {"gzip": damage}
 
 
 def part(request: dict[str, Any], name: str) -> str:
@@ -153,6 +159,9 @@ class ChatServer:
                 sent = body if isinstance(body, bytes) else body.encode()
                 self.send_response(reply.get("status", 200))
                 headers = {"Content-Type": "application/json"} | reply.get("headers", {})
+                if "gzip" in reply:
+                    sent = reply["gzip"](gzip.compress(sent))
+                    headers["Content-Encoding"] = "gzip"
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(sent)))

@@ -272,6 +272,8 @@ class AskingArguments:
             possible response fits beside those under way, so this is never exceeded; the run stops there with
             everything kept.
         batch_api: Ask by files (OpenAI's Batch API): half the price, within a day.
+        batch_timeout: Hours after which a batch that hasn't ended is cancelled; its answers are kept, the rest is sent
+            once more.
         yes: Don't ask on a terminal whether to go on after the quote.
         replies: SQLite file of the answers; by default `replies.sqlite` beside output_dir, so that all runs of a
             setting find it.
@@ -293,12 +295,14 @@ class AskingArguments:
     prices: dict[str, Price] = field(default_factory=dict)
     max_cost_usd: Annotated[float, Field(ge=0)] | None = None
     batch_api: bool = False
+    batch_timeout: Annotated[float, Field(gt=0)] = 30.0
     yes: bool = False
     replies: str | None = None
 
     PASSING: ClassVar = {
         "base_url", "api_key_env", "max_concurrency", "requests_per_minute", "tokens_per_minute", "max_retries",
-        "max_retry_wait", "max_unusable_replies", "timeout", "prices", "max_cost_usd", "batch_api", "yes", "replies",
+        "max_retry_wait", "max_unusable_replies", "timeout", "prices", "max_cost_usd", "batch_api", "batch_timeout",
+        "yes", "replies",
     }  # fmt: skip
 
     def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:

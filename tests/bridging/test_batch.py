@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from batch_server import BatchServer
-from server import HANGS_UP, Reply, part, refuses, revises, says
+from server import HANGS_UP, ChatServer, Reply, part, refuses, revises, says
 
 from bmc.asking import batch, trouble
 from bmc.bridge_config import BridgeConfig
@@ -242,6 +242,9 @@ DAMAGE: dict[str, Any] = {  # what becomes of a file of six results, of which th
 }  # fmt: skip
 
 
+FAILED = ("an error in words", "a response in words", "a status in words")  # by the file, so that nothing is billed
+
+
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_good_lines_are_kept_and_the_rest_is_asked_once_more(tmp_path: Path, kind: str) -> None:
     with BatchServer(mends) as server:
@@ -249,7 +252,11 @@ def test_good_lines_are_kept_and_the_rest_is_asked_once_more(tmp_path: Path, kin
         stats = bridge(recipe(tmp_path, server.url))
         assert sorted(asked(server).values()) == [1] * 5 + [2]
     assert (stats["kept"], stats["answers"]["replies"]) == (6, 6)
-    assert stats["answers"]["dollars"] == pytest.approx(6 * 0.012 / 2)  # nothing for lines that nobody asked for
+    seen, lost = (stats["answers"].get(name, 0.0) for name in ("dollars", "possibly_billed_dollars"))
+    assert seen == pytest.approx(6 * 0.012 / 2)  # nothing for lines that nobody asked for
+    # of the seven responses, that whose line is lost is possibly billed, unless the file says that it failed
+    assert server.bill == 7 * 12
+    assert (lost > 0.012 / 2) == (kind not in FAILED)
     assert ids(tmp_path) == [f"r{i}" for i in range(6)]
 
 
@@ -276,7 +283,7 @@ def test_what_never_comes_is_dropped_with_its_reason_and_not_asked_for_ever(tmp_
         with pytest.raises(Faults, match="never gave an outcome"):
             bridge(recipe(tmp_path, server.url))
         assert set(asked(server).values()) == {2}
-    assert stats_of(tmp_path)["answers"]["dollars_of_lost_replies"] > 0
+    assert stats_of(tmp_path)["answers"]["possibly_billed_dollars"] > 0
 
 
 def stats_of(folder: Path) -> dict[str, Any]:
@@ -298,3 +305,61 @@ def test_a_failed_batchs_words_hold_no_key_and_no_terminal_codes(tmp_path: Path)
         with pytest.raises(Faults) as raised:
             bridge(config)
     assert "batch batch-0 was failed (key …-4711-secret is bad); every answer" in str(raised.value)
+
+
+def test_batches_and_their_bill_agree_to_the_cent(tmp_path: Path) -> None:
+    """Second tries, failures, responses without an answer, and without usage that can be, over two runs."""
+    odd: dict[str, Any] = {
+        "0": lambda request: {"body": says("x")["body"] | {"choices": []}},  # three times
+        "1": lambda request: refuses(500),
+        "2": lambda request: says("") if len(request["messages"]) == 2 else mends(request),
+        "3": lambda request: refuses(400, "no"),
+        "4": lambda request: {"body": says("x")["body"] | {"choices": [{"message": {"content": [7]}}]}},
+    }
+
+    def script(request: dict[str, Any], number: int) -> Reply:
+        return odd.get(part(request, "draft")[0], mends)(request)
+
+    with BatchServer(script) as server:
+        for _ in range(2):
+            stats = bridge(recipe(tmp_path, server.url, rows=9))
+    assert stats["answers"] == {
+        "replies": 6, "prompt_tokens": 7 * 12, "completion_tokens": 5 * 12, "dollars": server.bill / 2000
+    }  # fmt: skip
+    assert server.bill == 12 * 12  # 6 answers and 6 responses without one
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+def test_a_batch_that_never_ends_is_cancelled_and_its_answers_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancels: bool
+) -> None:
+    """After 0.2 s; half of its requests are answered then, or none if it doesn't even end when it is cancelled."""
+    monkeypatch.setattr(batch, "CANCELLING", 0.1)
+    with BatchServer(mends, ends=["never"]) as server:
+        server.cancels = cancels
+        right = server._begin
+
+        def begin(asked: dict[str, Any]) -> Reply:
+            if server.batches:
+                server.ends = []  # the second batch is all right
+            return right(asked)
+
+        server._begin = begin  # type: ignore[method-assign]
+        stats = bridge(recipe(tmp_path, server.url, batch_timeout=0.2 / 3600))
+        assert sorted(asked(server).values()) == ([1] * 3 + [2] * 3 if cancels else [2] * 6)
+    assert server.calls.count(("POST", "/batches/batch-0/cancel")) == 1
+    assert stats["kept"] == 6
+    # what the expired half lists as failed isn't billed; of what nobody told of, all may be
+    assert ("possibly_billed_dollars" in stats["answers"]) == (not cancels)
+
+
+def test_a_run_without_batches_counts_those_under_way(tmp_path: Path) -> None:
+    """The process ends while a batch is under way, and the next run asks otherwise; then the batch is collected."""
+    with BatchServer(mends, breaks=lambda method, path, n: refuses(401) if path == "/batches/batch-0" else None) as s:
+        config = recipe(tmp_path, s.url)
+        with pytest.raises(Faults, match="refuses the key"):
+            bridge(config)
+        with ChatServer(mends) as chat:
+            stats = bridge(recipe(tmp_path, chat.url, batch_api=False))
+            assert stats["answers"]["dollars"] == pytest.approx(6 * 0.012)
+            assert stats["answers"]["possibly_billed_dollars"] > 6 * 0.012 / 2

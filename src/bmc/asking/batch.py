@@ -7,9 +7,11 @@ what was submitted and submits nothing twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,12 +21,12 @@ from ..config import AskingArguments
 from ..errors import Faults, fail
 from .address import place
 from .asker import StoredAsker
-from .cost import Meter, dollars
-from .endpoint import Line, Result, metered, over_budget, tried
+from .cost import Meter
+from .endpoint import Line, Result, metered, most_tokens, over_budget, tried, unusable_response
 from .quoting import Job, Notes, note_requests
 from .replies import NoReply
 from .store import NEVER, ReplyStore
-from .tokens import Messages, estimated_prompt, longest_prompt
+from .tokens import Messages, estimated_prompt
 from .trouble import KEPT, SAID, Refused, Transient, Unusable, completion, parsed, refusal, told
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,12 @@ MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000  # of a file; OpenAI takes 50,00
 ROUNDS = 3  # in which a request may fail
 FIRST_POLL, LONGEST_POLL = 1.0, 60.0  # seconds between two looks
 OVER = ("completed", "expired", "cancelled", "failed")
+CANCELLING = 900.0  # seconds that a cancelled batch may take to end
 CHUNK = 500  # answers to a commit
+BATCH = {"batch": True}  # marks what is paid at the Batch API's price
+Tokens = dict[str, int]  # `read`, an estimate of the prompt; `prompt_tokens`, `completion_tokens`, the most of each
+Requests = dict[str, Tokens]  # by their keys
+UNKNOWN: Tokens = {"read": 0, "prompt_tokens": 0, "completion_tokens": 0}
 
 
 class Batches:
@@ -94,8 +101,8 @@ class Batches:
             name = bytes.fromhex(key)
             if key in self.failed or name in asked:
                 return
-            longest = longest_prompt(messages, self.settings.model)
-            bound = dollars(self.meter.price, longest, self.settings.max_tokens, batch=True)
+            most = most_tokens(messages, self.settings)
+            bound = self.meter.cost(most | BATCH)
             if bound > left:
                 too_much = bound
                 return
@@ -103,7 +110,7 @@ class Batches:
             asked.add(name)
             body = self.settings.request(messages)
             read = estimated_prompt(messages, self.settings.model)
-            batch.add(key, read, {"custom_id": key, "method": "POST", "url": URL, "body": body})
+            batch.add(key, {"read": read, **most}, {"custom_id": key, "method": "POST", "url": URL, "body": body})
 
         noting = StoredAsker(Notes(note), self.settings, asker.version, self.store, Meter(None))
         try:
@@ -120,7 +127,7 @@ class Batches:
         return bool(asked)
 
     def _spent(self) -> float:
-        return self.paid + self.meter.spent["dollars"]
+        return self.paid + self.meter.spent["dollars"] + self.meter.lost_now
 
     def _left(self) -> float:
         return float("inf") if self.settings.max_cost_usd is None else self.settings.max_cost_usd - self._spent()
@@ -132,10 +139,12 @@ class Batches:
         name = str(uploaded.id)
         state = {"at": place(self.settings.base_url), "batch": None, "requests": batch.requests}
         self.store.keep_batch(name, state)
+        await self.store.reserve({key: _most(tokens) for key, tokens in batch.requests.items()})
         try:
-            self.store.keep_batch(name, state | {"batch": await self._begun(name, False)})
+            self.store.keep_batch(name, state | {"batch": await self._begun(name, False), "since": time.time()})
         except Faults:
             self.store.keep_batch(name, None)  # it was refused: nothing of it is under way
+            await self.store.release(batch.requests)
             raise
         batch.start()
 
@@ -175,36 +184,39 @@ class Batches:
             if state["at"] != place(self.settings.base_url):
                 what = f"a batch is under way at {state['at']}; run with that base_url first, or give other `replies`"
                 raise fail(str(self.store.path), what)
-            wanted = state["requests"] if isinstance(state["requests"], dict) else None  # an older note: a number
+            wanted = _requests(state["requests"])
             ended: list[Exception] = []
-            lost = await self._results(name, state, wanted, ended)
-            for key, read in (wanted or {}).items():
-                if lost or key not in self.seen:
-                    await self._never_came(key, read)
+            reason = await self._results(name, state, wanted, ended)
+            for key, tokens in (wanted or {}).items():
+                if key not in self.seen:
+                    await self._never_came(key, tokens, reason or NEVER)
             self.store.keep_batch(name, None)
             if ended:
                 raise ended[0]
 
     async def _results(
-        self, name: str, state: dict[str, Any], wanted: dict[str, int] | None, ended: list[Exception]
-    ) -> bool:
-        """Waits for one batch and keeps its answers; whether the endpoint has lost it.
+        self, name: str, state: dict[str, Any], wanted: Requests | None, ended: list[Exception]
+    ) -> str | None:
+        """Wait for one batch and keep its answers.
 
         Args:
             name: Of its file of requests.
             state: What is known of it.
-            wanted: Its requests → an estimate of their tokens; None if that isn't known.
+            wanted: Its requests → their tokens; None if these aren't known.
             ended: Gets what stops the run once the answers are kept.
+
+        Returns:
+            Why the rest has no outcome, if that is known.
         """
         self.seen = set[str]()
         try:
             if state["batch"] is None:
-                state["batch"] = await self._begun(name, True)
+                state |= {"batch": await self._begun(name, True), "since": time.time()}
                 self.store.keep_batch(name, state)
-            batch = await self._over(state["batch"], len(wanted or ()))
+            batch = await self._over(state, len(wanted or ()))
         except Lost as error:
             logger.warning("%s: a batch is lost (%s); its requests are sent anew", self.line.where, error.reason)
-            return True
+            return None
         refused: dict[str, Refused] = {}
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id:
@@ -216,11 +228,14 @@ class Batches:
             self.failed[key] = refusal_.row
         if refused and not self.answered:
             ended.append(next(iter(refused.values())).fault)
+        if state.get("timed out"):
+            return f"its batch had not ended after {self.settings.batch_timeout:g} hours (batch_timeout)"
         if batch.status in ("failed", "cancelled"):
-            # a batch that failed as a whole was never worked on: nothing of it is paid for or lost
+            # what it doesn't list was never worked on: it is neither paid for nor lost
+            await self.store.release(key for key in wanted or () if key not in self.seen)
             self.seen.update(wanted or ())
             ended.append(fail(self.line.where, f"{self._why(batch)}; {KEPT}, with what it left"))
-        return False
+        return None
 
     def _why(self, batch: Any) -> str:
         """What the endpoint says of a batch that came to nothing."""
@@ -230,25 +245,39 @@ class Batches:
         shown = told(batch.id, self.line.key)
         return f"batch {shown} was {batch.status}{f' ({said[:SAID]})' if said else ''}"
 
-    async def _never_came(self, key: str, read: int) -> None:
-        """Notes that a request has no outcome; it is sent once more, and then given up, in later runs too."""
-        charge = {"kind": NEVER, "never": True, "lost": True, "batch": True}
-        charge |= {"prompt_tokens": read, "completion_tokens": 0}
+    async def _never_came(self, key: str, tokens: Tokens, reason: str) -> None:
+        """Note that a request has no outcome; it is sent once more, and then given up, in later runs too."""
+        await self._charge(key, {"kind": reason, "never": True, "lost": True, **_most(tokens)})
+
+    async def _charge(self, key: str, charge: dict[str, Any]) -> None:
         self.meter.pay_unusable(charge)
         await self.store.charge(key, charge)
 
-    async def _over(self, batch_id: str, requests: int) -> Any:
-        """A batch that nothing more comes of."""
+    async def _over(self, state: dict[str, Any], requests: int) -> Any:
+        """Wait for a batch that nothing more comes of; one that takes too long is cancelled, which leaves its answers.
+
+        Args:
+            state: What is known of it; gets `timed out` where it is cancelled.
+            requests: How many it has.
+        """
         seconds, said = FIRST_POLL, None
+        limit = state.setdefault("since", time.time()) + 3600 * self.settings.batch_timeout
         while True:
-            batch = await self._tried(lambda: self._looked_at(batch_id))
+            batch = await self._tried(lambda: self._looked_at(state["batch"]))
             answered = getattr(batch.request_counts, "completed", 0) or 0
-            now = f"batch {batch_id}: {batch.status}, {answered:,} of {requests:,} requests answered"
+            now = f"batch {state['batch']}: {batch.status}, {answered:,} of {requests:,} requests answered"
             if now != said:
                 logger.info(told(now, self.line.key))
                 said = now
-            if batch.status in OVER:
+            if batch.status in OVER or (state.get("timed out") and time.time() > limit):
                 return batch
+            if not state.get("timed out") and time.time() > limit:
+                state["timed out"], limit = True, time.time() + CANCELLING
+                logger.warning("%s: %s after %g hours (batch_timeout); it is cancelled, its answers are kept",
+                               self.line.where, told(now, self.line.key), self.settings.batch_timeout)  # fmt: skip
+                with contextlib.suppress(Faults):  # it may be over by now, or unknown: the next look tells
+                    await self._tried(lambda: self.line.send(self.line.client.batches.cancel(state["batch"])))
+                continue
             await asyncio.sleep(seconds)
             seconds = min(LONGEST_POLL, 1.5 * seconds)
 
@@ -259,7 +288,7 @@ class Batches:
         return batch
 
     async def _fetch(
-        self, file_id: str, wanted: dict[str, int] | None, refused: dict[str, Refused], ended: list[Exception]
+        self, file_id: str, wanted: Requests | None, refused: dict[str, Refused], ended: list[Exception]
     ) -> None:
         """Keeps the answers of a file of results, and notes the failures.
 
@@ -274,25 +303,21 @@ class Batches:
                 if not isinstance(key, str) or key in self.seen or (wanted is not None and key not in wanted):
                     continue
                 self.seen.add(key)
-                outcome = self._outcome(line, (wanted or {}).get(key, 0))
-                if isinstance(outcome, Refused):
-                    refused[key] = outcome
-                elif isinstance(outcome, Exception):
-                    self._failed(key, outcome, ended)
+                outcome = self._outcome(line, (wanted or {}).get(key) or UNKNOWN)
+                if isinstance(outcome, Exception):
+                    await self.store.release([key])
+                    if isinstance(outcome, Refused):
+                        refused[key] = outcome
+                    else:
+                        self._failed(key, outcome, ended)
                 elif "content" not in outcome:
-                    self.meter.pay_unusable(outcome)
-                    await self.store.charge(key, outcome)
-                elif lacking := self.settings.lacks(outcome):
-                    self.answered = True
-                    self.failed[key] = lacking
-                    charge = {"kind": lacking, "batch": True}
-                    charge |= {name: outcome[name] for name in ("prompt_tokens", "completion_tokens")}
-                    self.meter.pay_unusable(charge)
-                    await self.store.charge(key, charge)
+                    await self._charge(key, outcome)
                 else:
                     self.answered = True
-                    answers[key] = outcome
-                    if self.store.get(key) is None:
+                    if charge := self._no_answer(key, outcome):
+                        await self._charge(key, charge)
+                    elif self.store.get(key) is None:
+                        answers[key] = outcome
                         self.meter.pay(outcome)
                 if len(answers) >= CHUNK:
                     await self.store.put_all(answers)
@@ -300,6 +325,16 @@ class Batches:
             await self.store.put_all(answers)
         finally:
             path.unlink(missing_ok=True)
+
+    def _no_answer(self, key: str, outcome: dict[str, Any]) -> dict[str, Any] | None:
+        """The charge for a response that isn't kept: it lacks something, or the cache has got another one meanwhile."""
+        tokens = {name: outcome[name] for name in ("prompt_tokens", "completion_tokens")}
+        if lacking := self.settings.lacks(outcome):
+            self.failed[key] = lacking
+            return {"kind": lacking, **tokens, **BATCH}
+        if key in self.store.in_flight and self.store.get(key) is not None:
+            return {"kind": "answered twice", "again": True, **tokens, **BATCH}
+        return None
 
     def _failed(self, key: str, outcome: Exception, ended: list[Exception]) -> None:
         """Notes what went wrong with a request."""
@@ -316,7 +351,7 @@ class Batches:
                 async for piece in content.iter_bytes():
                     file.write(piece)
 
-    def _outcome(self, line: dict[str, Any], read: int) -> dict[str, Any] | Exception:
+    def _outcome(self, line: dict[str, Any], tokens: Tokens) -> dict[str, Any] | Exception:
         """What became of a request: as `Endpoint._sent` has it, or what is wrong."""
         response, error = line.get("response"), line.get("error")
         if not isinstance(response, dict):
@@ -330,11 +365,10 @@ class Batches:
             return refusal(status, body, {}, self.line.where, self.line.key, self.settings.api_key_env)
         outcome = completion(body, self.line.key)
         if isinstance(outcome, Unusable):
-            tokens = metered(outcome.usage, read, 0.0, self.settings)
-            return {"kind": str(outcome), "batch": True, **tokens}
+            return unusable_response(outcome, tokens["read"], _most(tokens), self.settings) | BATCH
         if isinstance(outcome, Exception):
             return outcome
-        return outcome | metered(outcome.pop("usage"), read, outcome["content"], self.settings) | {"batch": True}
+        return outcome | metered(outcome.pop("usage"), tokens["read"], outcome["content"], self.settings) | BATCH
 
     async def _tried(self, once: Callable[[], Awaitable[Result]]) -> Result:
         """What `once` gives, at the first or a later try.
@@ -368,24 +402,24 @@ class _File:
     def start(self) -> None:
         """Begins anew."""
         self.file = open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8")  # noqa: SIM115
-        self.requests: dict[str, int] = {}
+        self.requests: Requests = {}
         self.size = 0
 
     @property
     def full(self) -> bool:
         return len(self.requests) >= MOST_REQUESTS or self.size >= MOST_BYTES
 
-    def add(self, key: str, read: int, request: dict[str, Any]) -> None:
-        """Adds a request.
+    def add(self, key: str, tokens: Tokens, request: dict[str, Any]) -> None:
+        """Add a request.
 
         Args:
             key: Its name.
-            read: An estimate of its tokens.
+            tokens: An estimate of those that it reads, and the most that it can cost.
             request: Its line.
         """
         line = json.dumps(request) + "\n"
         self.file.write(line)
-        self.requests[key] = read
+        self.requests[key] = tokens
         self.size += len(line)
 
     def close(self) -> Path:
@@ -395,6 +429,19 @@ class _File:
     def remove(self) -> None:
         self.file.close()
         self.path.unlink(missing_ok=True)
+
+
+def _requests(noted: Any) -> Requests | None:
+    """A batch's requests as they were noted, by older versions as a number or with an estimate alone."""
+    if not isinstance(noted, dict):
+        return None
+    return {key: tokens if isinstance(tokens, dict) else UNKNOWN | {"read": tokens, "prompt_tokens": tokens}
+            for key, tokens in noted.items()}  # fmt: skip
+
+
+def _most(tokens: Tokens) -> dict[str, Any]:
+    """The most that a request can cost, as the ledger has it."""
+    return {name: tokens[name] for name in ("prompt_tokens", "completion_tokens")} | BATCH
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -31,7 +31,8 @@ class Quote:
         asked: Requests to be sent.
         prompt_tokens: Tokens of those.
         completion_tokens: Tokens of their answers, as a guess.
-        kept_dollars: What replies to these requests have cost so far, those without an answer included.
+        kept_dollars: What these requests have cost so far, responses without an answer included, …
+        possibly_billed: … and what those without a known outcome may have cost beyond it.
         seen: What the cache held when the estimate was made (`KeptReplies.size`).
     """
 
@@ -43,6 +44,7 @@ class Quote:
     prompt_tokens: float = 0.0
     completion_tokens: float = 0.0
     kept_dollars: float = 0.0
+    possibly_billed: float = 0.0
     seen: tuple[int, int] = (0, 0)
     kept_tokens: tuple[float, float] = (0.0, 0.0)
     kept_estimates: tuple[float, float] = (0.0, 0.0)
@@ -50,6 +52,11 @@ class Quote:
     @property
     def price(self) -> Price | None:
         return self.settings.prices.get(self.settings.model)
+
+    @property
+    def prior_spend(self) -> float:
+        """Dollars that count towards `max_cost_usd`."""
+        return self.kept_dollars + self.possibly_billed
 
     def learn(self, estimates: tuple[float, float], tokens: tuple[float, float]) -> None:
         """Notes a kept reply: an estimate of its tokens, and what they were."""
@@ -81,6 +88,8 @@ class Quote:
     def facts(self) -> dict[str, str]:
         """The quote in lines, for `plan.show`."""
         spent = f"; ${self.kept_dollars:,.2f} spent on those that are there" if self.kept_dollars else ""
+        if self.possibly_billed:
+            spent += f"; up to ${self.possibly_billed:,.4f} more possibly billed for requests whose responses were lost"
         return {
             "rows": f"{self.rows:,}; {self.asked:,} requests to send, {self.kept:,} answered already{spent}",
             "tokens": f"about {self.prompt_tokens:,.0f} to read and {self.completion_tokens:,.0f} to write "
@@ -97,7 +106,7 @@ class Quote:
         told = f"about ${self.dollars:,.2f} (${price.input:g} and ${price.output:g} per million tokens{half})"
         if most is None:
             return told
-        over = self.asked and self.kept_dollars + self.dollars > most
+        over = self.asked and self.prior_spend + self.dollars > most
         return f"{told}; stops at max_cost_usd, ${most:,.2f}{', which is less' if over else ''}"
 
     def _minutes(self) -> str:
@@ -123,8 +132,9 @@ class Meter:
         retries: Of those, by what went wrong before.
         guessed: Replies whose endpoint told no usage, or none that can be; their tokens are estimated.
         unusable: Paid replies of this run that hold no answer.
-        lost: Requests of this run whose replies never came (time-outs, cut connections), and
-        lost_dollars: what they may have cost all the same, in all runs.
+        lost: Requests of this run whose responses never came (time-outs, cut connections), …
+        lost_now: … the most dollars that they can have cost all the same, …
+        lost_dollars: … and the same of all runs.
     """
 
     price: Price | None
@@ -135,6 +145,7 @@ class Meter:
     guessed: int = 0
     unusable: int = 0
     lost: int = 0
+    lost_now: float = 0.0
     lost_dollars: float = 0.0
     counted: dict[str, int] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
@@ -171,6 +182,7 @@ class Meter:
         """Counts a reply that was just paid for, or may have been, and holds no answer."""
         if charge.get("lost"):
             self.lost += 1
+            self.lost_now += self.cost(charge)
             return
         self._add(self.spent, charge, 0)
         self.unusable += 1
@@ -184,7 +196,9 @@ class Meter:
         spent, retries = self.spent, sum(self.retries.values())
         money = "no price in the recipe" if self.price is None else f"${spent['dollars']:,.4f}"
         unusable = f", {self.unusable:,} paid replies without an answer" if self.unusable else ""
-        lost = f", {self.lost:,} replies lost on the way, which may be billed too" if self.lost else ""
+        lost = f", {self.lost:,} responses lost" if self.lost else ""
+        if self.lost_dollars:
+            lost += f" (possibly billed in all runs: up to ${self.lost_dollars:,.4f})"
         return (
             f"spent in this run: {money}; {self.requests:,} requests ({retries:,} of them retries), "
             f"{spent['replies']:,} answers{unusable}{lost}, {spent['prompt_tokens']:,} tokens read and "
@@ -219,9 +233,9 @@ class Meter:
         return {**of, "dollars": None if self.price is None else round(of["dollars"], 6)}
 
     def all_runs(self) -> dict[str, Any]:
-        """`used` for `stats.json`, and what lost replies may have cost beyond it."""
+        """`used` for `stats.json`, and what lost responses may have cost beyond it."""
         lost = round(self.lost_dollars, 6)
-        return self.summary(self.used) | ({"dollars_of_lost_replies": lost} if lost else {})
+        return self.summary(self.used) | ({"possibly_billed_dollars": lost} if lost else {})
 
 
 def _nothing() -> dict[str, float]:

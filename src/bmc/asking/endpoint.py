@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Awaitable, Callable
 from itertools import count
@@ -14,7 +15,7 @@ from ..config import AskingArguments
 from ..errors import Faults, fail
 from .address import address, place
 from .asker import Stopped
-from .cost import Meter, dollars
+from .cost import Meter
 from .limits import Budget, OverBudget, TokenBucket
 from .replies import NoReply
 from .store import ReplyStore
@@ -81,49 +82,68 @@ class Endpoint:
             Transient, NoReply, Refused, Faults: It failed.
             Stopped: It wasn't sent.
         """
-        bound = dollars(self.meter.price, longest_prompt(messages, self.settings.model), self.settings.max_tokens)
+        read, most = await asyncio.to_thread(self._tokens, messages)
+        bound = self.meter.cost(most)
         reserved = await self._reserve(bound)
         cost = 0.0
         try:
-            outcome = await self._sent(messages)
+            outcome = await self._recorded(messages, key, read, most)
             cost = self.meter.cost(outcome)
-            if "content" in outcome:
-                return outcome
-            self.meter.pay_unusable(outcome)
-            await self.store.charge(key, outcome)
+        except Transient as error:
+            cost = bound if error.sent else 0.0
+            raise
         finally:
             if self.budget:
                 await self.budget.settle(reserved, bound, cost)
+        if "content" in outcome:
+            return outcome
         if reason := self.store.given_up(key, self.settings.max_unusable_replies):
             raise NoReply(reason)
         raise Transient(outcome["kind"])
 
-    async def _sent(self, messages: Messages) -> dict[str, Any]:
-        """The reply to one request, with its tokens: an answer, or `kind` instead of `content` for one without."""
-        read = estimated_prompt(messages, self.settings.model)
+    def _tokens(self, messages: Messages) -> tuple[int, dict[str, int]]:
+        """Estimate the prompt's tokens, and bound all that a request can cost."""
+        return estimated_prompt(messages, self.settings.model), most_tokens(messages, self.settings)
+
+    async def _recorded(self, messages: Messages, key: str, read: int, most: dict[str, int]) -> dict[str, Any]:
+        """The response to one request, which stands in the ledger from before it is sent until its outcome is known."""
         written = self.written / self.answers if self.answers else min(read, self.settings.max_tokens)
         await self._pace(read + written)
+        await self.store.reserve({key: most})
+        try:
+            outcome = await self._sent(messages, read, most)
+        except Transient as error:
+            if error.sent:
+                await self._charge(key, {"kind": str(error), "lost": True, **most})
+            else:
+                await self.store.release([key])
+            raise
+        except Exception:
+            await self.store.release([key])
+            raise
+        if "content" not in outcome:
+            await self._charge(key, outcome)
+        elif self.tokens:
+            self.tokens.settle(read + written - outcome["prompt_tokens"] - outcome["completion_tokens"])
+        return outcome
+
+    async def _charge(self, key: str, charge: dict[str, Any]) -> None:
+        self.meter.pay_unusable(charge)
+        await self.store.charge(key, charge)
+
+    async def _sent(self, messages: Messages, read: int, most: dict[str, int]) -> dict[str, Any]:
+        """The response to one request, with its tokens: an answer, or `kind` instead of `content` for one without."""
         self.meter.requests += 1
         line = self.line
-        try:
-            body = self.settings.request(messages)
-            response = await line.send(line.client.chat.completions.with_raw_response.create(**body))
-        except Transient as error:
-            if not error.sent:
-                raise
-            tokens = {"prompt_tokens": read, "completion_tokens": round(written)}
-            return {"kind": str(error), "lost": True, **tokens}
+        body = self.settings.request(messages)
+        response = await line.send(line.client.chat.completions.with_raw_response.create(**body))
         outcome = read_completion(response.text, line.where, line.key, line.understood)
         if isinstance(outcome, Unusable):
-            size = min(outcome.size / 4, written)
-            return {"kind": str(outcome), **metered(outcome.usage, read, size, self.settings)}
+            return unusable_response(outcome, read, most, self.settings)
         if isinstance(outcome, Exception):
             raise outcome
         line.understood = True
-        answer = outcome | metered(outcome.pop("usage"), read, outcome["content"], self.settings)
-        if self.tokens:
-            self.tokens.settle(read + written - answer["prompt_tokens"] - answer["completion_tokens"])
-        return answer
+        return outcome | metered(outcome.pop("usage"), read, outcome["content"], self.settings)
 
     async def _reserve(self, bound: float) -> float:
         if self.budget is None:
@@ -218,7 +238,7 @@ class Line:
         except UnicodeEncodeError:
             raise NoReply("half a surrogate pair in its text, which no request can carry") from None
         except (ValueError, RecursionError) as error:  # a body that the client itself can't read
-            raise Transient(f"unreadable: {told(error, self.key)}") from None
+            raise Transient(f"unreadable: {told(error, self.key)}", sent=True) from None
         except openai.APIError:
             raise not_the_protocol(self.where) from None
         self.reached = True
@@ -287,19 +307,32 @@ def over_budget(most: float, spent: float, bound: float) -> Faults:
     return fail("max_cost_usd", f"{what}; raise it and run the same command again: every answer so far is kept")
 
 
-def metered(usage: Any, read: float, written: str | float, settings: AskingArguments) -> dict[str, Any]:
-    """Return the tokens of a reply: the endpoint's count, or an estimate where it tells none that can be.
+def metered(usage: Any, read: float, text: str, settings: AskingArguments) -> dict[str, Any]:
+    """Return the tokens of an answer: the endpoint's count, or an estimate where it tells none that can be.
 
     Args:
         usage: What the endpoint tells.
         read: An estimate of the request's tokens.
-        written: The reply's text, or an estimate of its tokens.
+        text: The answer's.
         settings: The recipe's.
     """
     if counts := plausible_usage(usage, read, settings.max_tokens):
         return {"prompt_tokens": counts[0], "completion_tokens": counts[1]}
-    estimate = estimated_tokens(written, settings.model) if isinstance(written, str) else written
-    return {"prompt_tokens": round(read), "completion_tokens": round(estimate), "guessed": True}
+    written = round(estimated_tokens(text, settings.model))
+    return {"prompt_tokens": round(read), "completion_tokens": written, "guessed": True}
+
+
+def unusable_response(found: Unusable, read: float, most: dict[str, int], settings: AskingArguments) -> dict[str, Any]:
+    """Return the charge for a response without an answer; where it tells no usage, the most that it can have cost."""
+    if counts := plausible_usage(found.usage, read, settings.max_tokens):
+        return {"kind": str(found), "prompt_tokens": counts[0], "completion_tokens": counts[1]}
+    return {"kind": str(found), **most, "guessed": True}
+
+
+def most_tokens(messages: Messages, settings: AskingArguments) -> dict[str, int]:
+    """Bound the tokens of a request and its response."""
+    longest = math.ceil(longest_prompt(messages, settings.model))
+    return {"prompt_tokens": longest, "completion_tokens": settings.max_tokens}
 
 
 def api_key(variable: str) -> str:

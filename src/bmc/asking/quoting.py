@@ -101,7 +101,8 @@ async def quote(jobs: Iterable[Job], settings: AskingArguments, version: int, st
         expected = count(job.like)
         noted.clear()
         await note_requests(job, asker)
-    found.kept, found.kept_dollars = int(meter.used["replies"]), meter.used["dollars"] + meter.lost_dollars
+    found.kept, found.kept_dollars = int(meter.used["replies"]), meter.used["dollars"]
+    found.possibly_billed = meter.lost_dollars
     found.correct()
     return found
 
@@ -131,10 +132,10 @@ async def asker_for(
         with contextlib.closing(KeptReplies(path)) as kept:
             yield StoredAsker(Notes(lambda *_: None), settings, version, kept, meter)
         return
-    with contextlib.closing(ReplyStore(path)) as store:
+    with contextlib.closing(ReplyStore(path, settings.batch_api)) as store:
         if store.size() != found.seen:
             found = await quote(jobs(), settings, version, store)
-        model = make_model(meter, store, found.kept_dollars)
+        model = make_model(meter, store, found.prior_spend)
         asker = StoredAsker(model, settings, version, store, meter, answered_before=found.kept > 0)
         try:
             yield asker

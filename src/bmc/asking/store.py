@@ -9,6 +9,8 @@ import json
 import logging
 import os
 import sqlite3
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,11 @@ CREATE TABLE IF NOT EXISTS charges (key TEXT NOT NULL, charge TEXT NOT NULL);
 
 SENDINGS = 2  # of a request that the Batch API gives no outcome of, in all runs
 NEVER = "the Batch API never gave an outcome"
+IN_FLIGHT = "no response was recorded before the run ended"
 _REPLY = "INSERT OR REPLACE INTO replies VALUES (?, ?)"
-_CHARGE = "INSERT INTO charges VALUES (?, ?)"
+_CHARGE = "INSERT INTO charges (rowid, key, charge) VALUES (?, ?, ?)"
+_SETTLED = "DELETE FROM charges WHERE rowid = ?"
+Statement = tuple[str, tuple[Any, ...]]
 
 
 def request_key(**request: Any) -> str:
@@ -45,14 +50,17 @@ class KeptReplies:
     """A store as it is, to be read while anyone may write it; an empty one where there is none.
 
     Attributes:
-        charges: Request → what was paid for replies to it that hold no answer, each `{"kind", "prompt_tokens",
-            "completion_tokens", …}`.
+        charges: The spend ledger: request key → what was paid for responses without an answer, each `{"kind",
+            "prompt_tokens", "completion_tokens", …}`. With `lost`, the request was possibly billed: the tokens are the
+            most that it can have cost.
+        last: Number of the ledger's last row.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damaged: set[str] = set()
         self.charges: dict[str, list[dict[str, Any]]] = {}
+        self.last = 0
         self.reading = self._opened()
         self._read_charges()
 
@@ -82,9 +90,13 @@ class KeptReplies:
 
     def _read_charges(self) -> None:
         with contextlib.suppress(sqlite3.OperationalError):  # an older store has no such table
-            for key, charge in self.reading.execute("SELECT key, charge FROM charges ORDER BY rowid"):
-                with contextlib.suppress(ValueError):
-                    self.charges.setdefault(bytes(key).decode(), []).append(parsed(charge))
+            for row, key, text in self.reading.execute("SELECT rowid, key, charge FROM charges ORDER BY rowid"):
+                self.last = row
+                with contextlib.suppress(ValueError, TypeError):
+                    self._read_charge(row, bytes(key).decode(), dict(parsed(text)))
+
+    def _read_charge(self, row: int, key: str, charge: dict[str, Any]) -> None:
+        self.charges.setdefault(key, []).append(charge)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The reply to a request, if there is one that can be read.
@@ -117,8 +129,9 @@ class KeptReplies:
     def given_up(self, key: str, most: int) -> str | None:
         """Why a request isn't sent any more, if it was paid for so often without an answer."""
         charges = self.unusable(key)
-        if sum(charge.get("never", False) for charge in self.charges.get(key, [])) >= SENDINGS:
-            return NEVER
+        never = [charge for charge in self.charges.get(key, []) if charge.get("never")]
+        if len(never) >= SENDINGS:
+            return str(never[-1]["kind"])
         if len(charges) < most:
             return None
         return f"endpoint failed: {charges[-1]['kind']}, {len(charges)} times paid for (max_unusable_replies)"
@@ -148,14 +161,26 @@ class ReplyStore(KeptReplies):
 
     A reply is on disk (fsync) when `put` is done. Those that come in while others are being written share the next
     commit, so that a slow disk costs no throughput.
+
+    A request stands in the ledger at its maximum before it is sent (`reserve`), and until the commit that keeps its
+    response: what was in flight when a process died is possibly billed, in every later run.
+
+    Attributes:
+        in_flight: Request key → number of its row in the ledger.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, batches: bool = False) -> None:
         """
+        Args:
+            path: The file.
+            batches: Whether this process collects the batches that an earlier one submitted. Their requests are then
+                still in flight; otherwise they are possibly billed.
+
         Raises:
             Faults: The file can't be written, or isn't a store.
         """
-        self.path = path
+        self.path, self.collects = path, batches
+        self.in_flight: dict[str, int] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.lock = Lock(path)
@@ -174,29 +199,68 @@ class ReplyStore(KeptReplies):
         except Faults:
             self.lock.release()
             raise
-        self.queue: list[tuple[str, str, str, asyncio.Future[None]]] = []
+        self.queue: list[tuple[list[Statement], asyncio.Future[None]]] = []
         self.writer: asyncio.Task[None] | None = None
+        self.thread = ThreadPoolExecutor(1)  # its own, so that no other work beside the loop delays a commit
 
-    async def put(self, key: str, reply: dict[str, Any]) -> None:
-        """Keeps a reply.
+    def _read_charge(self, row: int, key: str, charge: dict[str, Any]) -> None:
+        if self.collects and charge.get("batch") and charge.get("kind") == IN_FLIGHT:
+            self.in_flight[key] = row
+        else:
+            super()._read_charge(row, key, charge)
+
+    async def reserve(self, charges: dict[str, dict[str, Any]]) -> None:
+        """Enter requests in the ledger before they are sent.
+
+        Args:
+            charges: Request key → the tokens that it can cost at most.
 
         Raises:
             Faults: It can't be written.
         """
-        await self._queued(_REPLY, key, reply)
+        await self._queued([self._entry(key, {"kind": IN_FLIGHT, "lost": True, **most}, True)
+                            for key, most in charges.items()])  # fmt: skip
+
+    async def put(self, key: str, reply: dict[str, Any]) -> None:
+        """Keep a response, which settles its request.
+
+        Raises:
+            Faults: It can't be written.
+        """
+        await self._queued([(_REPLY, (key, json.dumps(reply))), *self._settled(key)])
 
     async def charge(self, key: str, charge: dict[str, Any]) -> None:
-        """Keeps what was paid for a reply that holds no answer.
+        """Keep what was, or may have been, paid for a request without an answer, which settles it.
 
         Raises:
             Faults: It can't be written.
         """
         self.charges.setdefault(key, []).append(charge)
-        await self._queued(_CHARGE, key, charge)
+        await self._queued([*self._settled(key), self._entry(key, charge, False)])
 
-    async def _queued(self, statement: str, key: str, value: dict[str, Any]) -> None:
+    async def release(self, keys: Iterable[str]) -> None:
+        """Settle requests that weren't billed.
+
+        Raises:
+            Faults: It can't be written.
+        """
+        await self._queued([statement for key in keys for statement in self._settled(key)])
+
+    def _entry(self, key: str, charge: dict[str, Any], in_flight: bool) -> Statement:
+        self.last += 1
+        if in_flight:
+            self.in_flight[key] = self.last
+        return _CHARGE, (self.last, key, json.dumps(charge))
+
+    def _settled(self, key: str) -> list[Statement]:
+        row = self.in_flight.pop(key, None)
+        return [] if row is None else [(_SETTLED, (row,))]
+
+    async def _queued(self, statements: list[Statement]) -> None:
+        if not statements:
+            return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.queue.append((statement, key, json.dumps(value), done))
+        self.queue.append((statements, done))
         if self.writer is None or self.writer.done():
             self.writer = asyncio.create_task(self._write())
         await done
@@ -209,12 +273,13 @@ class ReplyStore(KeptReplies):
         while self.queue:
             batch, self.queue = self.queue, []
             try:
-                await asyncio.to_thread(self._commit, [(statement, (key, value)) for statement, key, value, _ in batch])
+                statements = [statement for wanted, _ in batch for statement in wanted]
+                await asyncio.get_running_loop().run_in_executor(self.thread, self._commit, statements)
             except sqlite3.Error as error:
                 outcome: Exception | None = self._unusable(error)
             else:
                 outcome = None
-            for *_, done in batch:
+            for _, done in batch:
                 if done.cancelled():
                     continue
                 if outcome:
@@ -222,10 +287,10 @@ class ReplyStore(KeptReplies):
                 else:
                     done.set_result(None)
 
-    def _commit(self, rows: list[tuple[str, tuple[str, str]]]) -> None:
+    def _commit(self, statements: list[Statement]) -> None:
         self.writing.execute("BEGIN")
         try:
-            for statement, values in rows:
+            for statement, values in statements:
                 self.writing.execute(statement, values)
             self.writing.execute("COMMIT")
         except sqlite3.Error:
@@ -255,5 +320,6 @@ class ReplyStore(KeptReplies):
     def close(self) -> None:
         """Leaves one file, with the write-ahead log in it."""
         super().close()
+        self.thread.shutdown()
         self.writing.close()
         self.lock.release()

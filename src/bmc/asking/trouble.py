@@ -16,6 +16,8 @@ from .address import without_secrets
 
 KEPT = "every answer so far is kept; run the same command again to go on"
 TRANSIENT = {408, 409, 425, 429}  # and 5xx
+# From gateways that waited in vain or lost their connection: the server behind may have answered, and billed.
+MAYBE_BILLED = {408, 502, 504, 520, 524}
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 SAID = 200  # characters of an endpoint's words that a message repeats
 # An error code or type that no waiting and no other row mends.
@@ -45,12 +47,11 @@ class Unusable(Exception):
 
     Attributes:
         usage: The endpoint's, if it tells any.
-        size: Bytes of the reply.
     """
 
-    def __init__(self, kind: str, usage: Any = None, size: int = 0) -> None:
+    def __init__(self, kind: str, usage: Any = None) -> None:
         super().__init__(kind)
-        self.usage, self.size = usage, size
+        self.usage = usage
 
 
 class Refused(Exception):
@@ -123,7 +124,7 @@ def refusal(status: int, body: Any, headers: Mapping[str, str], where: str, key:
     if status == 402 or (status in (400, 403, 429) and _NO_CREDIT.search(code)):
         return fail(where, f"the account has no credit left ({status}: {said}); add some: {KEPT}")
     if status in TRANSIENT or status >= 500:
-        return Transient(f"HTTP {status}", retry_after(headers))
+        return Transient(f"HTTP {status}", retry_after(headers), sent=status in MAYBE_BILLED)
     if status == 401:
         return fail(where, f"refuses the key in {key_env}; set a valid one")
     hint = next((text for pattern, text in _HINTS if pattern.search(said)), "mend the recipe")
@@ -174,18 +175,16 @@ def read_completion(text: str, where: str, key: str, reached: bool) -> dict[str,
         body = parsed(text)
     except ValueError:
         if not text.lstrip().startswith("<"):
-            return Unusable("invalid JSON", size=len(text))
+            return Unusable("invalid JSON")
         return Transient("a page of HTML") if reached else Refused("a page of HTML", not_the_protocol(where))
     return completion(body, key)
 
 
 def completion(body: Any, key: str) -> dict[str, Any] | Exception:
-    """The same of a body that is read: `Transient` where it is an error that isn't billed, `Unusable` where it has no
-    text.
-    """
+    """The same of a body that is read: `Transient` where it is an error without usage, `Unusable` where it has no text."""
     usage = body.get("usage") if isinstance(body, dict) else None
     if isinstance(body, dict) and body.get("error") and not usage:
-        return Transient("an error in place of a reply")
+        return Transient("an error in place of a reply", sent=True)
     try:
         choice = body["choices"][0]
         message = choice["message"]
