@@ -181,7 +181,7 @@ def read_completion(text: str, where: str, key: str, reached: bool) -> dict[str,
 
 
 def completion(body: Any, key: str) -> dict[str, Any] | Exception:
-    """The same of a body that is read: `Transient` where it is an error without usage, `Unusable` where it has no text."""
+    """The same of a body that is read: `Transient` of an error without usage, `Unusable` without text."""
     usage = body.get("usage") if isinstance(body, dict) else None
     if isinstance(body, dict) and body.get("error") and not usage:
         return Transient("an error in place of a reply", sent=True)
