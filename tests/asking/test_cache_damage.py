@@ -20,8 +20,9 @@ from billing_server import BillingServer, edits, recipe, says, write
 from rapidfuzz.distance import Levenshtein
 from server import Reply, part, revises
 
+from bmc.asking.replies import off_loop
 from bmc.asking.store import KeptReplies
-from bmc.bridging.making import beside
+from bmc.bridging import pipeline
 from bmc.bridging.pipeline import bridge
 from bmc.bridging.validate import edit_ratio
 from bmc.errors import Faults
@@ -91,6 +92,38 @@ def test_a_full_cache_needs_no_key_no_lock_and_no_right_to_write(
     assert not path.with_name("replies.sqlite.lock").exists()
 
 
+def test_the_event_loop_is_free_for_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 rows of 60 kB: the loop's own thread never works for long at a time, whatever else the machine does."""
+    rng = random.Random(3)
+    words = ["".join(rng.choices("abcdefgh", k=rng.randint(2, 9))) for _ in range(3000)]
+
+    def row(number: int) -> str:
+        text = f"{number} {' '.join(rng.choices(words, k=9_500))} up to the"
+        texts = {"prompt": "Rivers?", "chosen": f"{text} lake", "rejected": f"{text} hills"}
+        return json.dumps({"id": f"r{number}", **texts}) + "\n"
+
+    blocked: list[float] = []
+    writes = pipeline._write
+
+    async def beats() -> None:
+        while True:
+            before = time.thread_time()
+            await asyncio.sleep(0.002)
+            blocked.append(time.thread_time() - before)
+
+    async def watched(*arguments: Any) -> None:
+        heart = asyncio.create_task(beats())
+        await writes(*arguments)
+        heart.cancel()
+
+    monkeypatch.setattr(pipeline, "_write", watched)
+    with BillingServer(lambda request, number: edits(request)) as server:
+        config = recipe(tmp_path, server.url, max_concurrency=40, timeout=60.0, max_tokens=50_000)
+        (tmp_path / "pairs.jsonl").write_text("".join(map(row, range(20))))
+        assert bridge(config)["kept"] == 20
+    assert max(blocked) < 0.2
+
+
 def test_a_long_comparison_holds_up_no_other_request(tmp_path: Path) -> None:
     """Twelve replies of 30,000 characters come at once and are compared for seconds; none is taken for lost."""
     rng = random.Random(3)
@@ -113,7 +146,7 @@ def test_the_event_loop_runs_while_texts_are_compared() -> None:
     a, b = ("".join(random.Random(seed).choices("abcdefgh ", k=80_000)) for seed in (1, 2))
 
     async def gaps() -> float:
-        work = asyncio.create_task(beside(len(a), edit_ratio, a, b))
+        work = asyncio.create_task(off_loop(len(a), edit_ratio, a, b))
         longest, last = 0.0, time.monotonic()
         while not work.done():
             await asyncio.sleep(0.005)

@@ -11,9 +11,9 @@ from ..errors import Faults, fail
 from .address import place
 from .cost import Meter
 from .refusals import Refusals
-from .replies import NoReply, Reply
+from .replies import NoReply, Reply, off_loop
 from .store import KeptReplies, ReplyStore, request_key
-from .tokens import Messages
+from .tokens import Messages, characters
 from .trouble import Refused, Transient
 
 
@@ -118,7 +118,7 @@ class StoredAsker:
 
     async def ask(self, messages: Messages) -> Reply:
         """The reply to a conversation, now or as it was when it was first asked."""
-        key = self.key(messages)
+        key = await off_loop(characters(messages), self.key, messages)
         reply = self.kept(key)
         try:
             if reply is not None:

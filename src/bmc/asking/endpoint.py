@@ -17,9 +17,9 @@ from .address import address, place
 from .asker import Stopped
 from .cost import Meter
 from .limits import Budget, OverBudget, TokenBucket
-from .replies import NoReply
+from .replies import NoReply, off_loop
 from .store import ReplyStore
-from .tokens import Messages, estimated_prompt, estimated_tokens, longest_prompt, plausible_usage
+from .tokens import Messages, characters, estimated_prompt, estimated_tokens, longest_prompt, plausible_usage
 from .trouble import KEPT, Transient, Unusable, not_the_protocol, read_completion, refusal, told, wait_before
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Endpoint:
             Transient, NoReply, Refused, Faults: It failed.
             Stopped: It wasn't sent.
         """
-        read, most = await asyncio.to_thread(self._tokens, messages)
+        read, most = await off_loop(characters(messages), self._tokens, messages)
         bound = self.meter.cost(most)
         reserved = await self._reserve(bound)
         cost = 0.0

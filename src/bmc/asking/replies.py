@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+LONG = 2_000  # characters; below, work on a text takes no more than a millisecond
 
 
 class NoReply(Exception):
@@ -28,3 +33,15 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     first_token: list[dict[str, Any]] | None = None
+
+
+async def off_loop(size: int, work: Callable[..., Result], *arguments: Any) -> Result:
+    """Do work on long texts in a thread: while the event loop stands still, requests in flight time out although they
+    are answered, and are paid for twice.
+
+    Args:
+        size: Characters.
+        work: What to do.
+        arguments: Its arguments.
+    """
+    return work(*arguments) if size < LONG else await asyncio.to_thread(work, *arguments)

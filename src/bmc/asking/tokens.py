@@ -62,6 +62,11 @@ def estimated_tokens(text: str, model: str = "") -> float:
     return total
 
 
+def characters(messages: Messages) -> int:
+    """Count a request's characters."""
+    return sum(len(message["content"]) for message in messages)
+
+
 def longest_prompt(messages: Messages, model: str = "") -> float:
     """Return tokens that no prompt exceeds: each has a byte at the least, and they are below twice the estimate."""
     size = sum(len(message["content"].encode(errors="surrogatepass")) for message in messages)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..asking.asker import Asker
-from ..asking.replies import NoReply, Reply
+from ..asking.replies import NoReply, Reply, off_loop
 from ..bridge_config import BridgeConfig, BridgeMode, ValidatorSettings
 from ..data.pairs import SIDES, WEIGHTS
 from ..data.schema import Row, content, share, transcript, with_content
@@ -15,7 +14,7 @@ from ..data.tokens import Untraceable, response_start, tokenise
 from .edit import Case, Edit, EditError, Editor, GoodEnough, Scores, TurnedDown
 from .prompts import PROMPTS, SCORING, Messages, Prompt, read_reply, request, score_request
 from .scores import read_scores, token_weights
-from .validate import LONG, Candidate, edit_ratio, objection, refused_reply, unfinished, wrongly_good
+from .validate import Candidate, edit_ratio, objection, refused_reply, unfinished, wrongly_good
 from .words import words
 
 Result = TypeVar("Result")
@@ -48,7 +47,7 @@ async def edited_pair(row: Row, editor: Editor | Asker, settings: BridgeConfig) 
     _check_editable(row)
     case = case_of(row)
     if isinstance(editor, Editor):
-        edit, turned_down = _validated(await editor.edit(case), case, settings, None), None
+        edit, turned_down = await off_loop(_size(case), _validated, await editor.edit(case), case, settings, None), None
     else:
         edit, turned_down = await _asked_for_edit(editor, case, settings)
     if edit.text is None:
@@ -56,7 +55,7 @@ async def edited_pair(row: Row, editor: Editor | Asker, settings: BridgeConfig) 
         good.turned_down = turned_down
         raise good
     text = edit.text if share(row["id"]) < settings.proportion else None
-    pair = await beside(len(case.rejected) + len(edit.text), bridged_pair, row, text, settings.mode)
+    pair = await off_loop(len(case.rejected) + len(edit.text), bridged_pair, row, text, settings.mode)
     pair.turned_down = turned_down
     return pair
 
@@ -89,7 +88,7 @@ def case_of(row: Row) -> Case:
 
 
 async def _asked_for_edit(asker: Asker, case: Case, settings: BridgeConfig) -> tuple[Edit, str | None]:
-    messages, mark = request(settings.mode, settings.template, case)
+    messages, mark = await off_loop(_size(case), request, settings.mode, settings.template, case)
 
     def read(reply: Reply) -> Edit:
         try:
@@ -100,6 +99,10 @@ async def _asked_for_edit(asker: Asker, case: Case, settings: BridgeConfig) -> t
         return _validated(edit, case, settings, mark)
 
     return await asked_twice(asker, PROMPTS[settings.mode, settings.template], messages, mark, read)
+
+
+def _size(case: Case) -> int:
+    return len(case.prompt) + len(case.chosen) + len(case.rejected)
 
 
 def _validated(edit: Edit, case: Case, settings: BridgeConfig, mark: str | None) -> Edit:
@@ -142,22 +145,16 @@ async def asked_twice(
     """
     reply = await _asked(asker, messages)
     try:
-        return await beside(len(reply.text), read, reply), None
+        return await off_loop(len(reply.text), read, reply), None
     except TurnedDown as error:
         first = error
     try:
-        second = await _asked(asker, [*messages, *prompt.again(reply.text, first.advice, mark)])
-        return await beside(len(second.text), read, second), str(first)
+        more = await off_loop(len(reply.text), prompt.again, reply.text, first.advice, mark)
+        second = await _asked(asker, [*messages, *more])
+        return await off_loop(len(second.text), read, second), str(first)
     except EditError as error:
         error.turned_down = str(first)
         raise
-
-
-async def beside(size: int, work: Callable[..., Result], *arguments: Any) -> Result:
-    """Do what takes long for long texts beside the event loop: while that stands still, requests under way time out
-    although they are answered, and are paid for twice.
-    """
-    return work(*arguments) if size < LONG else await asyncio.to_thread(work, *arguments)
 
 
 async def _asked(asker: Asker, messages: Messages) -> Reply:
@@ -202,12 +199,11 @@ async def scored_pair(row: Row, editor: Editor | Asker, tokenizer: Any, settings
         EditError: The scores are of no use, or the chat template hides the words; the message says why.
         Faults: The run can't go on.
     """
+    case, turned_down = case_of(row), None
     try:
-        tokens = {side: tokenise(tokenizer, row, row[side]) for side in SIDES}
+        tokens, start = await off_loop(_size(case), _tokens, tokenizer, row)
     except Untraceable as error:
         raise EditError(str(error)) from None
-    start = response_start(tokenizer, row, *(sequence.ids for sequence in tokens.values()))
-    case, turned_down = case_of(row), None
     if isinstance(editor, Editor):
         scores = await editor.score(case)
     else:
@@ -221,13 +217,19 @@ async def scored_pair(row: Row, editor: Editor | Asker, tokenizer: Any, settings
     return pair
 
 
+def _tokens(tokenizer: Any, row: Row) -> tuple[dict[str, Any], int]:
+    """The tokens of both sides, and where the response starts in them."""
+    tokens = {side: tokenise(tokenizer, row, row[side]) for side in SIDES}
+    return tokens, response_start(tokenizer, row, *(sequence.ids for sequence in tokens.values()))
+
+
 async def _asked_for_scores(
     asker: Asker, case: Case, limits: ValidatorSettings
 ) -> tuple[tuple[Scores, Scores], str | None]:
     """The scores of y_w and of y_l, and why the first reply to one of them was turned down, if it was."""
 
     async def of(response: str) -> tuple[Scores, str | None]:
-        messages, mark = score_request(case.prompt, response)
+        messages, mark = await off_loop(_size(case), score_request, case.prompt, response)
 
         def read(reply: Reply) -> Scores:
             return read_scores(SCORING.between_tags(_whole(reply, limits), mark), len(words(response)))

@@ -18,6 +18,7 @@ from ..asking.batch import Batches
 from ..asking.cost import Quote
 from ..asking.endpoint import api_key
 from ..asking.quoting import Job, asker_for, confirm, quote
+from ..asking.replies import off_loop
 from ..asking.store import KeptReplies, replies_path
 from ..bridge_config import BridgeConfig
 from ..config import names
@@ -33,7 +34,7 @@ from ..runtime import claim, elapsed, may_claim, recipe_of, whole_files, write_j
 from . import page, similarity
 from .edit import EditError, Editor, GoodEnough
 from .editors import make_model
-from .making import beside, edited_pair, kept_original, scored_pair
+from .making import edited_pair, kept_original, scored_pair
 from .prompts import VERSION
 from .quoting import Make, jobs
 from .rules import RulesEditor
@@ -153,7 +154,9 @@ async def _write(pairs: Rows, make: Make, config: BridgeConfig, folder: Path, st
                 bar.update()
                 if isinstance(outcome, EditError) and _keeps(config, outcome):
                     outcome = kept_original(row, outcome, config.mode)
-                await beside(len(content(row["chosen"])) + len(content(row["rejected"])), statistics.add, row, outcome)
+                await off_loop(
+                    len(content(row["chosen"])) + len(content(row["rejected"])), statistics.add, row, outcome
+                )
                 if isinstance(outcome, EditError):
                     print(json.dumps({**row, "reason": str(outcome)}, ensure_ascii=False), file=dropped)
                 else:
