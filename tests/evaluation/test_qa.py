@@ -163,6 +163,8 @@ def test_labels_stand_for_the_options_of_the_question() -> None:
     assert qa_equal("CO", "Co", ["Co", "Ni"])  # no other option is meant
     assert not qa_equal("CO", "Co", ["Co", "CO"])
     assert not qa_equal("KM", "km", ["km", "KM"])
+    assert not qa_equal("Km", "km", ["km", "KM"])
+    assert qa_equal("Plants", "plants.", "What?\nOptions:\nplants\nplants.")  # as QASC has it
 
 
 def test_options_of_a_question() -> None:

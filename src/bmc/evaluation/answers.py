@@ -9,22 +9,47 @@ from .notation import braced
 MARK = "The answer is"
 
 _STATEMENT = re.compile(
-    r"(?:^|(?<=[^\w-]))(?:(?:the|my|our|this|final|correct|right)\s+){0,4}answers?\b"
+    r"(?:^|(?<=[^\w-]))(?:(?:(?:the|my|our|this|final|correct|right|best)\s+){0,4}answers?(?:\s+(?:choice|option))?\b"
+    r"|(?:(?:the|my)\s+)?(?:final|correct|right|best)\s+(?:option|choice)\b)"
     r"(?:\s+(?:here|to\s+[^.\n:]{1,80}?(?=\s+is\b)))?[*_]*\s*"
-    r"(?:(?:is|are|(?:would|should|must|will) be)\b"
-    r"(?:\s+(?:therefore|thus|then|simply|just|hence)\b(?=[ \t,:]*[\w$\\]))?|[:=])"
+    r"(?:(?:is|are|(?:would|should|must|will) be)\b|[:=])"
     r"[*_]*[ \t]*:?"
     r"|^[ \t]*[#*]+[ \t]*(?:the\s+)?(?:final\s+)?answer[ \t]*[*:]*[ \t]*$"
-    r"|^[ \t]*####[ \t]*(?=\S)",
+    r"|^[ \t]*####[ \t]*(?=\S)"
+    r"|(?:答案|答え|답|정답)\s*(?:应该|應該)?(?:[是为為は은]|[：:])[ \t]*[：:]?"
+    r"|\b(?:respuesta|resposta|risposta|réponse|antwort)(?:\s+(?:final|correcta|correta|corretta|finale))?\s*"
+    r"(?:\b(?:es|é|est|è|ist|lautet)\b[ \t]*:?|:)|\bответ\s*[:—-]",
     re.IGNORECASE | re.MULTILINE,
 )
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*")
-_EMPTY = re.compile(  # what says nothing of the answer, or only what it isn't
-    r"\s*(?:not\b|never\b"
-    r"|(?:(?:in)?correct|right|wrong|reasonable|valid|clear|obvious|above|below|as follows)[.!]?\s*(?:\n|\Z))",
+_THOUGHT = r"[<\[◁](/?)(?:seed:)?(?:think|thinking|thought|thoughts|reasoning)[>\]▷]"
+_TAGGED = re.compile(r"<(?:final_)?answer>\s*(.*?)\s*</(?:final_)?answer>", re.IGNORECASE | re.DOTALL)
+_TAG_LEFT_OPEN = re.compile(r"^[ \t]*<(?:final_)?answer>[ \t]*(\S[^\n<]*)\s*\Z", re.IGNORECASE | re.MULTILINE)
+_JSON = re.compile(r'"(?:final_)?answer"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|([^"\s,{}\[\]]+))\s*[,}]', re.IGNORECASE)
+_ITEM = re.compile(r"[ \t]*(?:[-*•+]|\d{1,2}[.)])[ \t]+(?=\S)")  # of a list
+_LIST = re.compile(rf"[ \t*:]*(?:\n[ \t]*)+(?={_ITEM.pattern})")
+_WITHDRAWN = re.compile(  # `no`: for sure; otherwise only where another answer follows
+    r"(?:[.!?…,;—–\n]|\s-)[\s*$]*(?:(?:(?:oh|but|hmm+|ah)[\s,.…!]+)?(?:wait|hold on|actually|sorry|hmm+)[\s,.…!—-]*)?"
+    r"(?:(?P<no>no,?\s+wait\b|no\s*[,.!…—-]|no(?= (?:it|that|wait)\b)|scratch that|oops|correction\b"
+    r"|(?:that|this|it)(?:['’]s| is| was) (?:wrong|not right|not correct|incorrect)|I (?:was|am) wrong|I made a)"
+    r"|(?<=[a-z])[\s,.…!—-]|on second thought|let me|I mean|or rather)",
     re.IGNORECASE,
 )
-_JOINT = re.compile(r"[\s$.,;()\\\[\]]*(?:(?:and|or)\b|[,;])?[\s$()\\\[\]]*(?:[A-Za-z]\w?\s*=\s*)?[\s$()\\\[\]]*")
+_INSTEAD = re.compile(
+    r"\b(?:(?:it|that|this)(?:['’]s|\s+is|\s+(?:should|must|would|will)\s+be|\s+equals)|I mean|or rather|make that)"
+    r"(?:\s+(?:actually|really|instead))?[ \t,:]+"
+    r"(?!(?:wrong|not|(?:in)?correct|right|because|too|that|a|an|in|on)\b)(?=\S)",
+    re.IGNORECASE,
+)
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*")
+_VERDICT = r"\s*(?:(?:in)?correct|right|wrong|reasonable|valid|clear|obvious|above|below|as follows)[.!]?\s*(?:\n|\Z)"
+_EMPTY = re.compile(rf"\s*(?:not|never)\b|{_VERDICT}", re.IGNORECASE)  # says nothing, or only what the answer isn't
+_ADVERB = re.compile(r"(?:therefore|thus|then|simply|just|hence)\b[ \t,:]*(?=[\w$\\])", re.IGNORECASE)
+_WORDS = re.compile(r"\s*(?!(?:not|never)\s*(?:[^a-z\s]|\Z))[a-z]", re.IGNORECASE)
+_DRESS = r"[\s$.()\\\[\]]*"
+_NAME = r"[A-Za-z]\w?\s*="
+_JOINT = re.compile(  # between boxes of one answer: nothing, `,`, `and`, or the name of the next; no mere line break
+    rf"[ \t$.()\\\[\]]*|{_DRESS}(?:(?:[,;]\s*)?(?:and|or)\b|[,;]){_DRESS}(?:{_NAME}{_DRESS})?|{_DRESS}{_NAME}{_DRESS}"
+)
 _NUMBER = re.compile(r"-?[$£€]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?|-?\.\d+")
 _FURTHER = re.compile(r"(?<=[\d)}$*%\]])[.!]\s+(?=[A-Z])|(?<=[a-z]{3})[.!]\s+(?=[A-Z])")
 _SPOKEN = re.compile(r"\banswers?\s+(?:is|are)(?:n['’]t)?\b", re.IGNORECASE)
@@ -45,16 +70,70 @@ def extract_answer(text: str, task: str) -> str:
     Returns:
         The answer; empty if there is none.
     """
-    text = text.rpartition("</think>")[2].replace("\r\n", "\n")
+    text = _spoken(text.replace("\r\n", "\n"))
+    tagged = _TAGGED.findall(text) or _TAG_LEFT_OPEN.findall(text)
+    tagged = tagged or [(words or bare).replace("\\\\", "\\") for words, bare in _JSON.findall(text)]
+    if tagged and tagged[-1]:
+        text = tagged[-1]
+        return _stated(text, task) or text
+    return _stated(text, task) or (_last_value(text) if task == "math" and not _SPOKEN.search(text) else "")
+
+
+def _spoken(text: str) -> str:
+    """A response without its thoughts; those that never end leave nothing after them."""
+    marks = list(re.finditer(_THOUGHT, text, re.IGNORECASE))
+    closing = [mark.end() for mark in marks if mark[1]]
+    start = closing[-1] if closing else 0
+    opening = [mark.start() for mark in marks if not mark[1] and mark.start() >= start]
+    return text[start : opening[0] if opening else len(text)]
+
+
+def _stated(text: str, task: str) -> str:
+    """What the last statement or box says; empty if there is none."""
     stated = statement(text)
     boxes = list(_BOX.finditer(text))
+    while boxes and not braced(text, boxes[-1].end())[0].strip():
+        boxes.pop()  # "put it in \\boxed{}"
+    if stated and (boxes or task == "math") and re.match(_VERDICT, text[stated[0] :], re.IGNORECASE):
+        stated = None
     if boxes and (stated is None or boxes[-1].start() >= stated[0]):
         inside = stated is not None and boxes[-1].start() < stated[1]
-        return _boxed(text, boxes, stated[0] if stated and inside else 0)
-    if stated is not None:
-        answer = text[stated[0] : stated[1]].strip()
-        return _one_sentence(answer) if task == "math" else answer.replace("**", "").strip()
-    return _last_value(text) if task == "math" and not _SPOKEN.search(text) else ""
+        content, end = _boxed(text, boxes, stated[0] if stated and inside else 0)
+        withdrawn, instead = _corrected(text[end:], task)
+        return instead if withdrawn else content
+    if stated is None:
+        return ""
+    answer = _items(text, *stated)
+    withdrawn, instead = _corrected(text[stated[0] :], task)
+    if withdrawn:
+        return instead
+    return _one_sentence(_ADVERB.sub("", answer)) if task == "math" else answer.replace("**", "").strip()
+
+
+def _corrected(said: str, task: str) -> tuple[bool, str]:
+    """Whether an answer is withdrawn after it was stated, and what is said instead: "4. Wait, no. It is 5."."""
+    found = _WITHDRAWN.search(said)
+    if found is None:
+        return False, ""
+    instead = list(_INSTEAD.finditer(said, found.start()))
+    if instead:
+        answer = said[instead[-1].end() :].partition("\n")[0].strip()
+        return True, _one_sentence(answer) if task == "math" else answer.replace("**", "").strip()
+    rest = said[found.end() :].lstrip(" \t,.:;!-—")
+    return found["no"] is not None, _last_value(rest) if task == "math" else rest.partition("\n")[0].strip()
+
+
+def _items(text: str, start: int, end: int) -> str:
+    """A stated answer; of a list below "The answer is:" the items."""
+    below = _LIST.match(text, start)
+    if below is None:
+        return text[start:end].strip()
+    items = []
+    for line in text[below.end() :].split("\n"):
+        if not (item := _ITEM.match(line)):
+            break
+        items.append(line[item.end() :].strip())
+    return ", ".join(items)
 
 
 def stated_answer(text: str) -> str | None:
@@ -70,8 +149,8 @@ def stated_answer(text: str) -> str | None:
 def statement(text: str) -> tuple[int, int] | None:
     """Where the last statement of an answer begins and ends; None if there is none.
 
-    One that only denies is passed over, unless it is a last line of its own ("The answer is not very much") and nothing
-    else is stated.
+    One that says nothing, or only denies, is passed over, unless it is the last line ("The answer is not very much",
+    "The answer is clear") and nothing else is stated.
     """
     found = list(_STATEMENT.finditer(text))
     last_line = len(text.rstrip()) - len(text.rstrip().rpartition("\n")[2])
@@ -80,7 +159,7 @@ def statement(text: str) -> tuple[int, int] | None:
         span = stated.end(), min(end, _end(text, stated.end()))
         if not _EMPTY.match(text, stated.end()):
             return span
-        if stated.start() == last_line and re.match(r"\s*not [a-z]", text[stated.end() :], re.IGNORECASE):
+        if stated.start() == last_line and _WORDS.match(text, stated.end()):
             denial = span
         end = stated.start()
     return denial
@@ -110,8 +189,11 @@ def _is_open(text: str) -> bool:
     )
 
 
-def _boxed(text: str, boxes: list[re.Match[str]], start: int) -> str:
-    """The content of the last box, and of those that are joined to it: `\\boxed{3} and \\boxed{5}` → `3, 5`."""
+def _boxed(text: str, boxes: list[re.Match[str]], start: int) -> tuple[str, int]:
+    """The content of the last box and of those that are joined to it, and where it ends.
+
+    `\\boxed{3} and \\boxed{5}` → `3, 5`; a box on the next line is another answer.
+    """
     contents: list[str] = []
     following: int | None = None
     for box in reversed(boxes):
@@ -123,7 +205,7 @@ def _boxed(text: str, boxes: list[re.Match[str]], start: int) -> str:
         if not contents or content != contents[0]:
             contents.insert(0, content)
         following = box.start()
-    return ", ".join(contents)
+    return ", ".join(contents), braced(text, boxes[-1].end())[1]
 
 
 def _one_sentence(answer: str) -> str:

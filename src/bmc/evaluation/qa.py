@@ -46,7 +46,7 @@ _DENIED = re.compile(r"\W*(?:is\s+|are\s+)?(?:not\b|isn['’]t|wrong|incorrect|f
 
 _HEDGE = re.compile(
     r"(?:(?:most|very)\s+)?(?:likely|probably|presumably|definitely|certainly|clearly|obviously|surely|simply|indeed"
-    r"|actually|therefore|thus|hence)(?:,?\s+|:\s*)(?=\S)",
+    r"|actually|therefore|thus|hence|then|just)(?:,?\s+|:\s*)(?=\S)",
     re.IGNORECASE,
 )
 _REASON = re.compile(
@@ -192,15 +192,17 @@ def same_choice(answer: str, gold: str, options: Options, equal: Callable[[str, 
     if wanted is None:
         return None
     found = _choice(undress(answer[:MAX_LENGTH]), options, equal)
-    return None if found is None else found == wanted
+    if found is None or -1 in (found, wanted):
+        return None if found is None else False
+    return options[found][1].strip(" .") == options[wanted][1].strip(" .")
 
 
 def _choice(said: str, options: Options, equal: Callable[[str, str], bool]) -> int | None:
     """Which option an answer chooses; −1 if it contradicts itself or names several, None if it names none."""
     labels = {label.casefold(): place for place, (label, _) in enumerate(options) if label}
     exact = [place for place, (_, text) in enumerate(options) if text == said]
-    if len(exact) == 1:
-        return exact[0]
+    if exact:
+        return exact[0]  # of options that are written alike
     first = _SENTENCE.split(said, maxsplit=1)
     if len(first) > 1 and not _RETRACTION.match(first[1]):
         said = first[0]
@@ -240,7 +242,8 @@ def _by_text(said: str, options: Options, equal: Callable[[str, str], bool]) -> 
         said = said.casefold()
         matches = [place for place, (_, text) in enumerate(options) if text and equal(said, text.casefold())]
     exact = [place for place in matches if options[place][1].strip(" .") == said.strip(" .")]
-    return exact if len(exact) == 1 else matches
+    alike = len({options[place][1].strip(" .") for place in matches}) == 1  # an option may be listed twice
+    return exact[:1] or (matches[:1] if alike else matches)
 
 
 def _listed(options: str | Mapping[str, str] | Sequence[str]) -> Options:
