@@ -72,7 +72,7 @@ setup(
         "bmc": [
             "py.typed",
             "bridging/prompts/*.txt",
-            "judging/*.yaml",  # a published prompt
+            "evaluation/*.yaml",  # a published prompt
             "web/*.css",
             "analysis/page/*.css",
             "analysis/page/*.html",

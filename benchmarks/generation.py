@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from bmc.backends import backend, response_of
 from bmc.config import DatasetConfig, EvaluateConfig
-from bmc.data.mixture import load_mixture
-from bmc.data.templates import encode_prompt
-from bmc.generation import Response, generate
+from bmc.data.loading import load_mixture
+from bmc.data.tokenization import encode_prompt
+from bmc.generation.backends import backend, response_of
+from bmc.generation.generate import Response, generate
 
 PLAIN = 16  # rows of the peer's batches
 

@@ -35,8 +35,8 @@ from pairs import SHAPES, draw, exact_length
 from torch.utils.flop_counter import FlopCounterMode
 
 import bmc
-from bmc.preference.batching import REF_COLUMNS
-from bmc.preference.diff import DIFF_COLUMNS
+from bmc.training.collator import REF_COLUMNS
+from bmc.training.token_weights import DIFF_COLUMNS
 
 IDS = ["prompt_ids", "chosen_ids", "rejected_ids"]
 LAYOUTS = {  # name: (prefix_sharing, packing, cached reference)

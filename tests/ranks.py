@@ -63,8 +63,8 @@ def observe(job: dict[str, Any], say: Any) -> None:
     import torch
     from transformers import Trainer, TrainerCallback
 
-    from bmc.preference.trainer import BMCTrainer
-    from bmc.steady import SteadyTraining
+    from bmc.training.fault_tolerance import SteadyTraining
+    from bmc.training.trainer import BMCTrainer
 
     class Watch(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -121,10 +121,10 @@ def main(jobs: Path) -> None:
     import torch  # noqa: F401
     import trl  # noqa: F401
 
-    import bmc.preference.trainer
-    import bmc.trials.sweep
+    import bmc.training.sweep
+    import bmc.training.trainer
 
-    bmc.runtime.GRACE = 0  # no launcher ends a fork
+    bmc.runs.GRACE = 0  # no launcher ends a fork
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - imports torch's compiler
         from deepspeed.accelerator import get_accelerator

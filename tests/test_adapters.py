@@ -21,8 +21,8 @@ from bmc.config import MergeConfig
 from bmc.errors import Faults
 from bmc.planning.architecture import find
 from bmc.planning.facts import adapter_of
-from bmc.training import open_run, parse_training, rehearse, trainer_arguments
-from bmc.training_config import BMCConfig, PreferenceArguments
+from bmc.training.config import BMCConfig, PreferenceArguments
+from bmc.training.run import open_run, parse_training, rehearse, trainer_arguments
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("prompt", "chosen", "rejected")
@@ -180,8 +180,8 @@ def test_what_cannot_be_merged(adapter: Path, model_dir: Path, tmp_path: Path) -
 
 
 def test_the_fault_of_vllm_names_the_command(adapter: Path, monkeypatch: Any) -> None:
-    from bmc import backends
     from bmc.config import EvaluateConfig
+    from bmc.generation import backends
 
     monkeypatch.setattr(backends, "check_vllm", lambda key: None)
     config = EvaluateConfig(model_name_or_path=str(adapter), output_dir="out", backend="vllm")

@@ -165,8 +165,8 @@ def test_help_and_recipe_errors_do_not_import_torch(name: str) -> None:
 
 
 def start(path: str, *argv: str) -> tuple[Any, Any]:
-    from bmc import training
-    from bmc.training_config import BMCConfig, PreferenceArguments
+    from bmc.training import run as training
+    from bmc.training.config import BMCConfig, PreferenceArguments
 
     argv = (path, "--use_cpu", "--bf16", "false", *argv)
     arguments, model_args, config = training.parse_training([*argv], PreferenceArguments, BMCConfig, "")
@@ -254,8 +254,8 @@ PEFT = ("--use_peft", "--lora_target_modules")
 def test_what_a_run_would_stumble_over_is_told_before_it_and_by_a_dry_run(
     argv: list[str], fault: str, model_dir: Path
 ) -> None:
-    from bmc import training
-    from bmc.training_config import BMCConfig, PreferenceArguments
+    from bmc.training import run as training
+    from bmc.training.config import BMCConfig, PreferenceArguments
 
     rows("pairs.jsonl", PAIR)
     path = recipe(output_dir="out", model_name_or_path=model_dir, loss_type="sigmoid")
@@ -273,8 +273,8 @@ def test_what_a_run_would_stumble_over_is_told_before_it_and_by_a_dry_run(
 )
 def test_attention_of_a_generating_stage(attention: str, fault: str, model_dir: Path) -> None:
     from bmc.config import EvaluateConfig
+    from bmc.generation.stages import respond
     from bmc.recipe import parse
-    from bmc.stages import respond
 
     rows("pairs.jsonl", PAIR)
     path = recipe(output_dir="out", model_name_or_path=model_dir, attn_implementation=attention)
@@ -296,8 +296,8 @@ def test_the_head_has_no_adapter(tmp_path: Path, model_dir: Path) -> None:
 
 
 def test_a_dry_run_for_another_machine_tells_what_is_missing_here(model_dir: Path) -> None:
-    from bmc import training
-    from bmc.training_config import BMCConfig, PreferenceArguments
+    from bmc.training import run as training
+    from bmc.training.config import BMCConfig, PreferenceArguments
 
     argv = ["--dry_run", "--attn_implementation", "flash_attention_2", "--push_to_hub"]
     path = recipe(output_dir="out", model_name_or_path=model_dir, loss_type="sigmoid")
@@ -315,9 +315,9 @@ def test_an_engine_without_a_launcher(key: str, model_dir: Path) -> None:
 
 
 def test_a_dry_run_sees_the_folder_the_rows_and_the_names(model_dir: Path) -> None:
-    from bmc import training
     from bmc.plan import describe_data
-    from bmc.training_config import BMCConfig, PreferenceArguments
+    from bmc.training import run as training
+    from bmc.training.config import BMCConfig, PreferenceArguments
 
     def rehearse(path: str, *argv: str) -> str:
         parsed = training.parse_training([path, "--dry_run", *argv], PreferenceArguments, BMCConfig, "")
@@ -360,7 +360,7 @@ def test_original_chosen_may_stand_alone(model_dir: Path) -> None:
 
 
 def test_a_checkpoint_that_is_not_there_or_of_another_recipe(model_dir: Path) -> None:
-    from bmc.checkpoints import seal
+    from bmc.training.fault_tolerance import seal
 
     rows("pairs.jsonl", PAIR)
     path = recipe(output_dir="out", model_name_or_path=model_dir)

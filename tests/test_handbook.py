@@ -27,8 +27,8 @@ from handbook_recipes import (
 
 from bmc.errors import Faults
 from bmc.recipe import load
-from bmc.training import parse_training
-from bmc.training_config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
+from bmc.training.config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
+from bmc.training.run import parse_training
 
 
 @pytest.fixture(autouse=True)

@@ -172,8 +172,8 @@ def test_a_cache_that_the_recipe_names_is_not_overridden(tmp_path: Path) -> None
 def test_recipes_take_what_an_ablation_says(recipe: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from bmc.bridge_config import BridgeConfig
     from bmc.recipe import parse
-    from bmc.training import parse_training
-    from bmc.training_config import BMCConfig, PreferenceArguments
+    from bmc.training.config import BMCConfig, PreferenceArguments
+    from bmc.training.run import parse_training
 
     monkeypatch.chdir(ROOT)
     words = [f"recipes/smollm2-135m/math/{recipe}.yaml", *options, "--dry_run"]

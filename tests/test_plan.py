@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from bmc.asking.store import ReplyStore
 from bmc.bridge_config import BridgeConfig
 from bmc.config import AnalyzeConfig, DatasetConfig, DatasetMixture, Price, SampleConfig
+from bmc.llm.store import ReplyStore
 from bmc.planning import facts
 from bmc.planning.chain import upstream
 from bmc.planning.hardware import read_launch
-from bmc.training import parse_training
-from bmc.training_config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
+from bmc.training.config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
+from bmc.training.run import parse_training
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = [

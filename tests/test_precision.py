@@ -17,8 +17,8 @@ from bmc.errors import Faults
 from bmc.planning.facts import training_facts
 from bmc.planning.hardware import Launch, read_launch
 from bmc.precision import keep_outputs, weights_dtype
-from bmc.training import open_run, parse_training, trainer_arguments
-from bmc.training_config import BMCConfig, PreferenceArguments
+from bmc.training.config import BMCConfig, PreferenceArguments
+from bmc.training.run import open_run, parse_training, trainer_arguments
 
 ROOT = Path(__file__).parents[1]
 FAULT = None

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from bmc import provenance
+from bmc import runs as provenance
 from bmc.config import DatasetConfig, DatasetMixture, PrepareConfig
-from bmc.runtime import claim, recipe_of
+from bmc.runs import claim, recipe_of
 
 KEYS = ["started", "command", "recipe", "seed", "versions", "git", "model", "data", "processes", "host"]
 

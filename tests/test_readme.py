@@ -70,8 +70,8 @@ def dry_run(script: str, arguments: list[str]) -> None:
     if stage in light:
         parse([*arguments, "--dry_run"], light[stage])
         return
-    from bmc.training import parse_training
-    from bmc.training_config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
+    from bmc.training.config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
+    from bmc.training.run import parse_training
 
     kinds = {"sft": (TrainingArguments, SFTConfig), "preference": (PreferenceArguments, BMCConfig)}
     parse_training([*arguments, "--dry_run"], *kinds[stage], "")

@@ -324,15 +324,15 @@ def test_merge_keys_are_no_duplicates() -> None:
 
 
 def preference(*argv: str) -> tuple[Any, Any, Any]:
-    from bmc.training import parse_training
-    from bmc.training_config import BMCConfig, PreferenceArguments
+    from bmc.training.config import BMCConfig, PreferenceArguments
+    from bmc.training.run import parse_training
 
     return parse_training([*argv, "--dry_run"], PreferenceArguments, BMCConfig, "")
 
 
 def sft(*argv: str) -> tuple[Any, Any, Any]:
-    from bmc.training import parse_training
-    from bmc.training_config import SFTConfig, TrainingArguments
+    from bmc.training.config import SFTConfig, TrainingArguments
+    from bmc.training.run import parse_training
 
     return parse_training([*argv, "--dry_run"], TrainingArguments, SFTConfig, "")
 
@@ -371,7 +371,7 @@ def test_beta_must_be_a_number(beta: str, shown: str) -> None:
 
 @pytest.mark.parametrize("values", [{"beta": 0.0}, {"beta": math.nan}, {"bmc_delta": -1.0}, {"loss_type": "no"}])
 def test_the_config_checks_itself_without_a_recipe(values: dict[str, Any], tmp_path: Path) -> None:
-    from bmc.training_config import BMCConfig
+    from bmc.training.config import BMCConfig
 
     with pytest.raises(ValueError, match=next(iter(values))):
         BMCConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **values)
@@ -574,8 +574,8 @@ def test_a_dry_run_judges_a_gpus_recipe() -> None:
 
 @pytest.mark.parametrize("argv", [["--dry-run"], ["--dry_run=true"], ["--dry_run", "true"], ["--dry_run"]])
 def test_every_spelling_of_a_dry_run(argv: list[str]) -> None:
-    from bmc.training import parse_training
-    from bmc.training_config import SFTConfig, TrainingArguments
+    from bmc.training.config import SFTConfig, TrainingArguments
+    from bmc.training.run import parse_training
 
     write("r.yaml", "model_name_or_path: m\nbf16: true\n" + DATA)
     assert parse_training(["r.yaml", *argv], TrainingArguments, SFTConfig, "")[0].dry_run

@@ -84,8 +84,8 @@ def in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def training(recipe: str) -> tuple[Any, Any, Any]:
-    from bmc.training import parse_training
-    from bmc.training_config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
+    from bmc.training.config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
+    from bmc.training.run import parse_training
 
     sft = stage_of(recipe) == "sft"
     kinds = (TrainingArguments, SFTConfig) if sft else (PreferenceArguments, BMCConfig)

@@ -9,7 +9,7 @@ import pytest
 
 from bmc.config import DatasetConfig, DatasetMixture, PrepareConfig
 from bmc.errors import Fault, Faults, did_you_mean, fail
-from bmc.runtime import claim, may_claim, recipe_of, stage, write_json, write_jsonl
+from bmc.runs import claim, may_claim, recipe_of, stage, write_json, write_jsonl
 
 
 def recipe(**changes: Any) -> dict[str, Any]:

@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from bmc.errors import Faults
-from bmc.models import check_model
-from bmc.weight_files import check_weights, damage
+from bmc.models import check_model, check_weights, damage
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "BMCConfig": "bmc.training_config",
-    "BMCTrainer": "bmc.preference.trainer",
-    "LOSSES": "bmc.preference.losses",
-    "bmc_weights": "bmc.preference.weights",
-    "token_diff": "bmc.preference.diff",
+    "BMCConfig": "bmc.training.config",
+    "BMCTrainer": "bmc.training.trainer",
+    "LOSSES": "bmc.training.losses",
+    "bmc_weights": "bmc.training.token_weights",
+    "token_diff": "bmc.training.token_weights",
 }
 __all__ = ["__version__", *sorted(_HOME)]
 

@@ -11,7 +11,7 @@ from typing import Any
 from .config import MergeConfig
 from .errors import Fault, fail
 from .models import check_model, load_tokenizer
-from .runtime import claim, recipe_of
+from .runs import claim, recipe_of
 
 logger = logging.getLogger(__name__)
 

@@ -32,14 +32,14 @@ def main(argv: list[str] | None = None) -> None:
 
         print(f"bmc {__version__}")
     else:
-        from .runtime import stage
+        from .runs import stage
 
         stage(lambda: _dispatch(command, rest))
 
 
 def script(name: str) -> None:
     """Run a stage with the arguments of the script in `scripts/` that is for it alone."""
-    from .runtime import stage
+    from .runs import stage
 
     stage(lambda: _dispatch(name, sys.argv[1:]))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .recipe import parse
-from .runtime import elapsed, is_main_process, write_json, write_jsonl
+from .runs import elapsed, is_main_process, write_json, write_jsonl
 
 
 def prepare(argv: list[str]) -> None:
@@ -51,8 +51,9 @@ def sft(argv: list[str]) -> None:
 
     accelerate launch --config_file recipes/accelerate_configs/zero3.yaml scripts/sft.py recipes/llama2-7b/qa/sft.yaml
     """
-    from . import card
-    from .training import (
+    from .training import model_card as card
+    from .training.config import SFTConfig, TrainingArguments
+    from .training.run import (
         SFT,
         assistant_only,
         describe_run,
@@ -62,14 +63,13 @@ def sft(argv: list[str]) -> None:
         run,
         trainer_arguments,
     )
-    from .training_config import SFTConfig, TrainingArguments
 
     arguments, model_args, config = parse_training(argv, TrainingArguments, SFTConfig, sft.__doc__ or "")
     if arguments.dry_run:
         missing = rehearse(arguments, model_args, config, SFT)
         describe_run("supervised fine-tuning", arguments, model_args, config, missing)
         return
-    from .steady import SFTTrainer
+    from .training.fault_tolerance import SFTTrainer
 
     tokenizer, train_rows, evaluation = open_run(arguments, model_args, config, SFT)
     config.assistant_only_loss = assistant_only(config, train_rows)
@@ -104,9 +104,8 @@ def sample(argv: list[str]) -> None:
         facts = {"prompts": data} | losers | describe_generation(config) | generation_facts(config)
         show("sample losing responses", facts)
         return
-    from .generation import KEEP
-    from .sampling import pair_up
-    from .stages import respond
+    from .generation.generate import KEEP
+    from .generation.stages import pair_up, respond
 
     rows, responses, folder = respond(config)
     pairs, dropped = pair_up(rows, responses)
@@ -149,7 +148,7 @@ def bridge(argv: list[str]) -> None:
 
 def _plan_bridging(config: Any) -> None:
     """Print what would be done and what it would cost; needs no key."""
-    from .asking.address import where
+    from .llm.address import where
     from .plan import describe_data, missing_data, show
     from .planning.facts import bridging_facts
 
@@ -181,12 +180,11 @@ def train(argv: list[str]) -> None:
     bmc train recipes/llama2-7b/qa/dpo.yaml --sweep --launcher "accelerate launch …"
     bmc train recipes/llama2-7b/qa/dpo.yaml --seeds 1,2,3 --launcher "accelerate launch …"
     """
-    from . import card
-    from .preference.losses import hyperparameters
-    from .training import describe_run, open_run, parse_training, rehearse, run, trainer_arguments
-    from .training_config import BMCConfig, PreferenceArguments
-    from .trials.seeds import seeds
-    from .trials.sweep import describe_sweep, sweep
+    from .training import model_card as card
+    from .training.config import BMCConfig, PreferenceArguments
+    from .training.losses import hyperparameters
+    from .training.run import describe_run, open_run, parse_training, rehearse, run, trainer_arguments
+    from .training.sweep import describe_sweep, seeds, sweep
 
     columns = ("prompt", "chosen", "rejected")
     arguments, model_args, config = parse_training(argv, PreferenceArguments, BMCConfig, train.__doc__ or "")
@@ -207,7 +205,7 @@ def train(argv: list[str]) -> None:
     if arguments.sweep or arguments.seeds is not None:
         print((sweep if arguments.sweep else seeds)(argv, arguments, config))
         return
-    from .preference.trainer import BMCTrainer
+    from .training.trainer import BMCTrainer
 
     tokenizer, train_rows, evaluation = open_run(arguments, model_args, config, columns, arguments.chosen_column)
     trainer = card.with_card(BMCTrainer)(
@@ -238,11 +236,11 @@ def evaluate(argv: list[str]) -> None:
         data = describe_data(config.dataset_mixture.datasets)
         show("evaluate", {"benchmarks": data} | describe_generation(config) | generation_facts(config))
         return
-    from . import card
     from .evaluation.outputs import write_outputs
     from .evaluation.scoring import describe, predict, summarise
-    from .generation import KEEP
-    from .stages import respond
+    from .generation.generate import KEEP
+    from .generation.stages import respond
+    from .training import model_card as card
 
     rows, responses, folder = respond(config)
     given = zip(rows, responses, strict=True)
@@ -273,8 +271,8 @@ def judge(argv: list[str]) -> None:
     if config.dry_run:
         _plan_judging(config)
         return
-    from .judging.benchmarks import lost
-    from .judging.pipeline import judge as run
+    from .evaluation.judges import judge as run
+    from .evaluation.judges import lost
 
     judged = run(config)
     low, high = judged["interval"]
@@ -291,7 +289,7 @@ def judge(argv: list[str]) -> None:
 
 def _plan_judging(config: Any) -> None:
     """Print what would be done and what it would cost; needs no key."""
-    from .asking.address import where
+    from .llm.address import where
     from .plan import show
 
     facts = {
@@ -302,7 +300,7 @@ def _plan_judging(config: Any) -> None:
         "output": config.output_dir,
     }
     if Path(config.responses).is_dir():
-        from .judging.pipeline import load, quote_for
+        from .evaluation.judges import load, quote_for
 
         facts |= quote_for(config, load(config)[0]).facts()
     else:

@@ -1,6 +1,6 @@
 """The recipe of every stage that needs no trainer but bridging (`bmc.bridge_config`), as dataclasses. No torch here.
 
-The training stages' recipes build on TRL's configs and live in `bmc.training_config`, so that the stages below
+The training stages' recipes build on TRL's configs and live in `bmc.training.config`, so that the stages below
 answer `--help` and recipe errors at once.
 
 A class may define `faults()`, which yields `(key, what is wrong)` for whatever must hold beyond its fields' types.
@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from .asking import address
+from .llm import address
 
 GpuName = Literal[
     "A800-80GB", "A100-80GB", "A100-40GB", "H100-80GB", "H200-141GB", "L40S-48GB", "RTX4090-24GB", "RTX3090-24GB"
@@ -32,7 +32,7 @@ class DatasetConfig:
     Attributes:
         id: Hub id, or path of a JSONL, JSON, CSV or Parquet file (`.gz` too) or of a folder with a split's files, as
             `train.jsonl` or as the Hub lays them out (`data/train-00000-of-00001.parquet`).
-        source: A loader of `bmc.data.sources` that turns raw rows into ours; none for rows that are ours already.
+        source: A loader of `bmc.data.registry` that turns raw rows into ours; none for rows that are ours already.
         config: The Hub data set's configuration, or a generator's parameters (`source: reasoning_gym`).
         split: Split to read.
         columns: Columns to keep, all of them by default; or what to call them here, `{prompt: question, chosen: …}`.
@@ -53,7 +53,7 @@ class DatasetConfig:
     __pydantic_config__ = STRICT
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        from .data.sources import SOURCES
+        from .data.registry import SOURCES
         from .errors import did_you_mean
 
         if self.id is None and self.source is None:
@@ -248,7 +248,7 @@ class Price:
 
 @dataclass(kw_only=True)
 class AskingArguments:
-    """How a model is asked, and what that may cost (`bmc.asking`).
+    """How a model is asked, and what that may cost (`bmc.llm`).
 
     Attributes:
         model: Model name at the endpoint; for a model in this process its Hub id or folder.
@@ -350,7 +350,7 @@ class EvaluateConfig(GenerationArguments, StageArguments, DataArguments, ModelAr
     benchmarks: dict[str, Decoding] = field(default_factory=dict)
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        from .data.sources import SOURCES
+        from .data.registry import SOURCES
         from .errors import did_you_mean
 
         yield from super().faults()

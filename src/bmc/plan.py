@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from .config import DatasetConfig, EvaluateConfig, GenerationArguments, SampleConfig
-from .data.files import SUFFIXES
-from .data.sources import REPOSITORY, SOURCES
+from .data.loading import SUFFIXES
+from .data.registry import REPOSITORY, SOURCES
 from .errors import did_you_mean, fail
-from .runtime import is_main_process
+from .runs import is_main_process
 
 
 def show(title: str, facts: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bmc.analysis.numbers import Estimate, accuracy, mean, ratio, span_places, sums_by_place
-from bmc.preference.head import Head, exact_kl
+from bmc.training.lm_head import Head, exact_kl
 
 
 def test_places_in_spans() -> None:

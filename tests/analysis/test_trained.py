@@ -98,7 +98,7 @@ def test_pairs_are_those_that_training_held_out(tmp_path: Path) -> None:
     make_run(tmp_path, "dpo_bmc", dataset_mixture=mixture)
     runs = trained.find(str(tmp_path), ["dpo", "dpo_bmc"])[0]
     found = held_out(config(tmp_path), runs)
-    from bmc.data.mixture import load_split
+    from bmc.data.loading import load_split
 
     train, held = load_split(DatasetMixture(datasets=[DatasetConfig(id=data)], test_split_size=0.3))
     assert held is not None

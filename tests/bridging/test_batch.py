@@ -13,11 +13,11 @@ import pytest
 from batch_server import BatchServer
 from server import HANGS_UP, ChatServer, Reply, part, refuses, revises, says
 
-from bmc.asking import batch, trouble
 from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge
 from bmc.config import DatasetConfig, DatasetMixture, Price
 from bmc.errors import Faults
+from bmc.llm import batch, trouble
 
 KEY = "sk-test-22"
 CHAT = "A river runs to the sea, and it never comes back to its spring."
@@ -113,7 +113,7 @@ import sys
 sys.path[:0] = {tests!r}
 from pathlib import Path
 import test_batch
-from bmc.asking import batch
+from bmc.llm import batch
 from bmc.bridging.pipeline import bridge
 batch.FIRST_POLL = 0.01
 bridge(test_batch.recipe(Path({folder!r}), {url!r}))

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from vllm_double import Calls, vllm_double
 
-from bmc.asking.asker import StoredAsker
-from bmc.asking.cost import Meter
-from bmc.asking.replies import NoReply, Reply
-from bmc.asking.store import ReplyStore
 from bmc.bridge_config import BridgeConfig
 from bmc.bridging.editors import make_model
 from bmc.bridging.pipeline import bridge, load, quote_for
 from bmc.config import DatasetConfig, DatasetMixture
 from bmc.errors import Faults
+from bmc.llm.asker import StoredAsker
+from bmc.llm.cost import Meter
+from bmc.llm.replies import NoReply, Reply
+from bmc.llm.store import ReplyStore
 
 MESSAGES = [[{"role": "user", "content": f"{'more ' * n}of {n}?"}] for n in range(7)]
 

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmc.asking.replies import NoReply, Reply
 from bmc.bridge_config import BridgeConfig, ValidatorSettings
 from bmc.bridging.delimiters import defuse, restore
 from bmc.bridging.edit import Case, Edit, EditError, GoodEnough
@@ -20,6 +19,7 @@ from bmc.bridging.making import Made, edited_pair, kept_original, scored_pair
 from bmc.bridging.prompts import PROMPTS
 from bmc.bridging.rules import RulesEditor
 from bmc.errors import fail
+from bmc.llm.replies import NoReply, Reply
 
 Messages = list[dict[str, str]]
 Script = Callable[[Messages, int], "Reply | str"]

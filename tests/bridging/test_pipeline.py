@@ -440,7 +440,7 @@ def test_only_the_last_message_is_edited_and_turns_are_shown_with_their_roles(tm
 def test_bridging_takes_what_training_takes(rows: Rows, fault: str | None, tmp_path: Path, tokenizer: Any) -> None:
     from types import SimpleNamespace
 
-    from bmc.training import load_rows
+    from bmc.training.run import load_rows
 
     def train(path: Path) -> Any:
         mixture = DatasetMixture(datasets=[DatasetConfig(id=str(path))])

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from server import ChatServer, Reply, part, revises, says
 
-from bmc.asking.cost import Quote
-from bmc.asking.tokens import estimated_tokens
 from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge, load, quote_for
 from bmc.config import DatasetConfig, DatasetMixture, Price
 from bmc.errors import Faults
+from bmc.llm.cost import Quote
+from bmc.llm.tokens import estimated_tokens
 from bmc.recipe import parse
 
 ROOT = Path(__file__).parents[2]

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from server import HANGS_UP, NO_JSON, ChatServer, Reply, half_sent, part, refuses, revises, says
 
-from bmc.asking import trouble
 from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge
 from bmc.config import DatasetConfig, DatasetMixture
 from bmc.errors import Faults
+from bmc.llm import trouble
 
 ROOT = Path(__file__).parents[2]
 Rows = list[dict[str, Any]]
@@ -224,7 +224,7 @@ sys.path[:0] = {tests!r}
 from pathlib import Path
 import test_scale
 from bmc.bridging.pipeline import bridge
-from bmc.runtime import stage
+from bmc.runs import stage
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
 stage(lambda: bridge(test_scale.recipe(Path({data!r}), {url!r}, Path({out!r}))))

@@ -9,9 +9,8 @@ import pytest
 from hub_rows import NO, USER, YES
 
 from bmc.config import DatasetConfig
-from bmc.data.files import files_of
-from bmc.data.mixture import load_mixture
-from bmc.data.sources import SOURCES
+from bmc.data.loading import files_of, load_mixture
+from bmc.data.registry import SOURCES
 from bmc.errors import Faults
 from bmc.plan import describe_data
 from bmc.planning.workload import workload

@@ -10,13 +10,13 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from bmc.data.mixture import parsed_file
+from bmc.data.loading import parsed_file
 from bmc.errors import Faults
 
 READ = """
 import resource, sys
 from pathlib import Path
-from bmc.data.mixture import _parquet_rows
+from bmc.data.loading import _parquet_rows
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 rows = [(row["prompt"], len(row["text"]), len(row["turns"][0]["content"])) for row in _parquet_rows(Path(sys.argv[1]))]
 assert rows == [(str(i), 2_000_000, 2_000_000) for i in range(300)], rows[:3]

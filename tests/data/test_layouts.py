@@ -12,7 +12,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from bmc.config import DatasetConfig
-from bmc.data.mixture import load_mixture
+from bmc.data.loading import load_mixture
 from bmc.data.schema import PAIR, check
 from bmc.errors import Faults
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from bmc.data.masks import Unmarkable, mark_assistant
-from bmc.data.templates import read_template, turn_end
+from bmc.data.tokenization import read_template, turn_end
 
 ROOT = Path(__file__).parents[2]
 TRL = Path(trl.__file__).parent / "chat_templates"

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmc.config import DatasetConfig, DatasetMixture
-from bmc.data import mixture
-from bmc.data.mixture import load_mixture, load_split, read
+from bmc.data import loading as mixture
+from bmc.data.loading import load_mixture, load_split, read
 from bmc.errors import Faults
 
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
 from bmc.config import DatasetConfig
-from bmc.data.mixture import load_mixture
-from bmc.data.pairs import edit_split, unbridged, winner
-from bmc.data.schema import assistant
+from bmc.data.loading import load_mixture
+from bmc.data.schema import assistant, edit_split, unbridged, winner
 from bmc.errors import Faults
 
 PLAIN = {"id": "1", "prompt": "x", "chosen": "y_w", "rejected": "y_l"}

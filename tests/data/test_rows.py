@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bmc.config import DatasetConfig
-from bmc.data.mixture import load_mixture
+from bmc.data.loading import load_mixture
 from bmc.errors import Faults
 
 Rows = list[dict[str, Any]]

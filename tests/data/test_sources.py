@@ -11,11 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bmc.config import DatasetConfig
-from bmc.data.mixture import read
-from bmc.data.sources import SOURCES, generate
-from bmc.data.sources.closed import CLOSE, LEAD, sft_target
-from bmc.data.sources.generated import running_sums
-from bmc.data.sources.math import boxed
+from bmc.data.datasets import CLOSE, LEAD, boxed, running_sums, sft_target
+from bmc.data.loading import read
+from bmc.data.registry import SOURCES, generate
 from bmc.evaluation.grading import is_correct
 
 CLOSED = [
@@ -29,7 +27,7 @@ CLOSED = [
 
 
 def test_importing_the_sources_imports_nothing_heavy() -> None:
-    code = "import sys, bmc.data.sources; print({'datasets', 'reasoning_gym', 'torch', 'pyarrow'} & set(sys.modules))"
+    code = "import sys, bmc.data.registry; print({'datasets', 'reasoning_gym', 'torch', 'pyarrow'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
     )

@@ -11,10 +11,9 @@ import pytest
 import trl
 from test_masks import TRL, byte_tokenizer
 
-from bmc.data.mixture import Rows
+from bmc.data.loading import Rows, table
 from bmc.data.schema import assistant, user
-from bmc.data.table import table
-from bmc.data.templates import encode_prompt
+from bmc.data.tokenization import encode_prompt
 
 PAIR = ("prompt", "chosen", "rejected")
 ADD, WEATHER = (

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bmc.data.schema import assistant, user
-from bmc.data.templates import check_template, encode_prompt, read_template
+from bmc.data.tokenization import check_template, encode_prompt, read_template
 from bmc.errors import Faults
 from bmc.models import load_tokenizer
 

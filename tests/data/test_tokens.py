@@ -12,7 +12,7 @@ from reference_tokens import merging_tokenizer, trl_tokens
 from tokenizers import processors
 
 from bmc.data.schema import assistant, content, user
-from bmc.data.tokens import Continuing, Untraceable, check_offsets, prefix, response_start, tokenise
+from bmc.data.tokenization import Continuing, Untraceable, check_offsets, prefix, response_start, tokenise
 from bmc.errors import Faults
 
 TRIMMING = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bmc.data.templates import encode_prompt
+from bmc.data.tokenization import encode_prompt
 from bmc.evaluation.outputs import model_name, write_outputs
 
 

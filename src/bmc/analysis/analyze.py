@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import AnalyzeConfig
 from ..errors import Faults
-from ..runtime import claim, elapsed, may_claim, recipe_of, write_json, write_jsonl, writing
+from ..runs import claim, elapsed, may_claim, recipe_of, write_json, write_jsonl, writing
 from .figures import ablations, costs, divergence, pair, rewards, spans
 from .figures.drawing import Drawing, Missing, check_matplotlib, save
 from .held_out import HeldOut, held_out, originals

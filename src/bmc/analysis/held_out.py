@@ -9,8 +9,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from ..config import AnalyzeConfig, DatasetMixture, names
-from ..data.pairs import unbridged
-from ..data.schema import PAIR, Row, check, content, digest, split_prompt, transcript
+from ..data.schema import PAIR, Row, check, content, digest, split_prompt, transcript, unbridged
 from ..errors import Faults, fail
 from .trained import Run
 
@@ -46,7 +45,7 @@ def held_out(config: AnalyzeConfig, runs: list[Run]) -> HeldOut:
     Raises:
         Faults: There are none, or they are no bridged pairs.
     """
-    from ..data.mixture import load_mixture, load_split
+    from ..data.loading import load_mixture, load_split
 
     mixtures = [mixture_of(run) for run in runs]
     if config.dataset_mixture is not None:
@@ -91,7 +90,7 @@ def originals(rows: list[Row]) -> list[Row]:
 
 def _trained(mixtures: list[DatasetMixture]) -> set[str]:
     """Digests of the prompts of all training rows, as far as they are at hand."""
-    from ..data.mixture import load_split
+    from ..data.loading import load_split
 
     prompts: set[str] = set()
     for number, mixture in enumerate(mixtures):

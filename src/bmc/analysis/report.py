@@ -9,8 +9,8 @@ from typing import Any
 
 from ..config import ReportConfig
 from ..errors import fail
-from ..judging.benchmarks import lost
-from ..runtime import write_text
+from ..evaluation.judges import lost
+from ..runs import write_text
 from .alike import missing_rows, unlike
 from .cells import Named, Table, listed, markdown_table
 from .differences import HEADER, Compared, differences, hits_of

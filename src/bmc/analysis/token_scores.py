@@ -14,16 +14,15 @@ from datasets import Dataset
 from tokenizers.decoders import DecodeStream
 
 from ..config import AnalyzeConfig, ModelArguments
-from ..data.mixture import Rows
+from ..data.loading import Rows, table
 from ..data.schema import PAIR, Row
-from ..data.table import table
-from ..data.tokens import check_offsets
+from ..data.tokenization import check_offsets
 from ..errors import fail
 from ..models import check_model, load_model, load_tokenizer
-from ..preference.diff import DIFF_COLUMNS, RESPONSES
-from ..preference.trainer import BMCTrainer
-from ..runtime import MANIFEST
-from ..training_config import BMCConfig
+from ..runs import MANIFEST
+from ..training.config import BMCConfig
+from ..training.token_weights import DIFF_COLUMNS, RESPONSES
+from ..training.trainer import BMCTrainer
 from .trained import Run
 
 KEPT = ("beta", "token_weighting", "bmc_delta", "diff_algorithm", "ignore_stop_words", "max_length")

@@ -8,11 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import flaw
 from ..errors import fail
 from ..planning.chain import OUTPUTS
-from ..provenance import file_digest
-from ..runtime import MANIFEST
+from ..runs import MANIFEST, file_digest
+from ..training.fault_tolerance import flaw
 from .cells import read_json
 
 METHODS = {"dpo": "DPO", "dpo_mc": "DPO-MC", "dpo_bc": "DPO-BC", "dpo_bmc": "DPO-BMC"}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..asking.asker import Model
-from ..asking.batch import Batches
-from ..asking.cost import Meter
-from ..asking.endpoint import Endpoint
-from ..asking.store import ReplyStore
 from ..bridge_config import BridgeConfig
+from ..llm.asker import Model
+from ..llm.batch import Batches
+from ..llm.cost import Meter
+from ..llm.endpoint import Endpoint
+from ..llm.store import ReplyStore
 
 
 def make_model(config: BridgeConfig, meter: Meter, store: ReplyStore, paid: float = 0.0) -> Model:
@@ -23,7 +23,7 @@ def make_model(config: BridgeConfig, meter: Meter, store: ReplyStore, paid: floa
         Faults: It needs a key and there is none, or there is no such model.
     """
     if config.editor == "vllm" or config.editor == "transformers":
-        from ..asking.local import Local
+        from ..llm.local import Local
 
         return Local(config, config.editor)
     return (Batches if config.batch_api else Endpoint)(config, meter, store, paid)

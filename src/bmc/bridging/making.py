@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..asking.asker import Asker
-from ..asking.replies import NoReply, Reply, off_loop
 from ..bridge_config import BridgeConfig, BridgeMode, ValidatorSettings
-from ..data.pairs import SIDES, WEIGHTS
-from ..data.schema import Row, content, share, transcript, with_content
-from ..data.tokens import Untraceable, response_start, tokenise
+from ..data.schema import SIDES, WEIGHTS, Row, content, share, transcript, with_content
+from ..data.tokenization import Untraceable, response_start, tokenise
+from ..llm.asker import Asker
+from ..llm.replies import NoReply, Reply, off_loop
 from .edit import Case, Edit, EditError, Editor, GoodEnough, Scores, TurnedDown
 from .prompts import PROMPTS, SCORING, Messages, Prompt, read_reply, request, score_request
 from .scores import read_scores, token_weights

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..runtime import write_text
+from ..runs import write_text
 from ..web.page import document, escape, facts
 from .diffing import diff
 from .statistics import Example

@@ -13,24 +13,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..asking.asker import Asker
-from ..asking.batch import Batches
-from ..asking.cost import Quote
-from ..asking.endpoint import api_key
-from ..asking.quoting import Job, asker_for, confirm, quote
-from ..asking.replies import off_loop
-from ..asking.store import KeptReplies, replies_path
 from ..bridge_config import BridgeConfig
 from ..config import names
-from ..data.mixture import Rows, load_mixture
-from ..data.pairs import unbridged
-from ..data.schema import PAIR, Row, check, content, split_prompt
-from ..data.templates import check_template
-from ..data.tokens import check_offsets
+from ..data.loading import Rows, load_mixture
+from ..data.schema import PAIR, Row, check, content, split_prompt, unbridged
+from ..data.tokenization import check_offsets, check_template
 from ..errors import fail
+from ..llm.asker import Asker
+from ..llm.batch import Batches
+from ..llm.cost import Quote
+from ..llm.endpoint import api_key
+from ..llm.quoting import Job, asker_for, confirm, quote
+from ..llm.replies import off_loop
+from ..llm.store import KeptReplies, replies_path
 from ..models import load_tokenizer
 from ..plan import show
-from ..runtime import claim, elapsed, may_claim, recipe_of, whole_files, write_json, writing
+from ..runs import claim, elapsed, may_claim, recipe_of, whole_files, write_json, writing
 from . import page, similarity
 from .edit import EditError, Editor, GoodEnough
 from .editors import make_model

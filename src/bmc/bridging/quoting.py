@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-from ..asking.asker import StoredAsker
-from ..asking.quoting import Job, Unanswered
 from ..bridge_config import BridgeConfig
-from ..data.pairs import SIDES
-from ..data.schema import Row, content, transcript
+from ..data.schema import SIDES, Row, content, transcript
+from ..llm.asker import StoredAsker
+from ..llm.quoting import Job, Unanswered
 from .edit import EditError
 from .prompts import PROMPTS, score_request
 

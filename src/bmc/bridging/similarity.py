@@ -7,8 +7,7 @@ from itertools import islice
 from typing import Any
 
 from ..bridge_config import BridgeMode
-from ..data.pairs import unbridged
-from ..data.schema import Row, content
+from ..data.schema import Row, content, unbridged
 from ..errors import fail
 from .making import edited_side
 from .statistics import Mean

@@ -13,9 +13,9 @@ import numpy
 from rapidfuzz import process
 from rapidfuzz.distance import LCSseq, Levenshtein, Postfix, Prefix
 
-from ..asking.replies import Reply
 from ..bridge_config import BridgeMode, ValidatorSettings
 from ..evaluation.grading import GRADERS, is_correct
+from ..llm.replies import Reply
 from .delimiters import delimiters
 from .edit import Case, Objection
 from .phrases import asks_for_edit, meta_phrases, own_words, plain, refusal

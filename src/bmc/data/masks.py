@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from trl.data_utils import common_prefix_length
 
 from .schema import Row, digest
-from .templates import template_options, turn_end
+from .tokenization import template_options, turn_end
 
 Span = tuple[int, int]
 

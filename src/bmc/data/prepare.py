@@ -8,8 +8,8 @@ from typing import Any
 
 from ..config import PrepareConfig
 from ..errors import fail
-from ..runtime import claim, elapsed, recipe_of, write_json, write_jsonl
-from .mixture import load_mixture, load_split
+from ..runs import claim, elapsed, recipe_of, write_json, write_jsonl
+from .loading import load_mixture, load_split
 from .schema import Row, content, share, split_prompt
 
 logger = logging.getLogger(__name__)

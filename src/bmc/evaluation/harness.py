@@ -12,7 +12,7 @@ from typing import Any
 from ..config import HarnessConfig
 from ..data.schema import Row
 from ..errors import fail
-from ..runtime import write_json
+from ..runs import write_json
 
 RAW = "lm_eval"  # folder of the harness's own files
 PREFERRED = ("acc_norm", "exact_match", "acc")  # what is reported of ARC and OpenBookQA, of GSM8k, of the rest

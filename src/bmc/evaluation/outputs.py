@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..data.schema import Row, content, digest
-from ..runtime import write_json, write_jsonl
+from ..runs import write_json, write_jsonl
 
 ALPACA_EVAL, ARENA_HARD = "alpaca_eval", "arena_hard"
 MODEL_OUTPUTS, MODEL_ANSWER = "model_outputs.json", "model_answer"

@@ -166,7 +166,7 @@ def bridging_facts(config: BridgeConfig) -> Facts:
 def _shared_cache(config: BridgeConfig) -> str | None:
     """Where responses are kept that recipes in other folders find too, and how many there are; None for a recipe's own
     cache."""
-    from ..asking.store import KeptReplies, replies_path
+    from ..llm.store import KeptReplies, replies_path
 
     path = replies_path(config.replies, config.output_dir)
     if path == replies_path(None, config.output_dir):

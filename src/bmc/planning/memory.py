@@ -15,7 +15,7 @@ from .architecture import Architecture
 from .hardware import Launch
 
 GIB = 2**30
-TILE = 128  # tokens whose logits exist at once where `bmc.preference.head` makes them, off a GPU
+TILE = 128  # tokens whose logits exist at once where `bmc.training.lm_head` makes them, off a GPU
 TRL_TILE = (4096, 32_768)  # tokens and words of the vocabulary, in TRL's kernel; off a GPU all tokens, some six times
 GPU_OVERHEAD = 2 * GIB  # CUDA's context, NCCL's buffers, what the allocator can't use: assumed, not derived
 

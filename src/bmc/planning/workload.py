@@ -11,9 +11,9 @@ from statistics import fmean
 from typing import Any
 
 from ..config import DatasetConfig
-from ..data.files import files_of
+from ..data.loading import files_of
+from ..data.registry import GENERATOR, SOURCES, generate
 from ..data.schema import Row, content, split_prompt
-from ..data.sources import GENERATOR, SOURCES, generate
 from .chain import OUTPUTS, upstream
 
 # Rows of each split: Table 6 of arXiv 2408.07471, and the Hub's pages where it has none

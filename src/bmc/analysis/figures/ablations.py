@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean as mean
 from typing import Any
 
-from ...data.mixture import parsed_file
-from ...data.pairs import split_distances
+from ...data.loading import parsed_file
+from ...data.schema import split_distances
 from ..cells import read_json
 from ..measured import number
 from ..numbers import Estimate

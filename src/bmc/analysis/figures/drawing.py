@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import fail
-from ...runtime import write_text
+from ...runs import write_text
 from ..numbers import Estimate
 
 SIZE = (6.5, 4.2)  # inches; half of that must still be readable

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ... import provenance
+from ... import runs as provenance
 from ...bridging.page import sections as bridging_sections
 from ...bridging.statistics import examples_of
 from ...web.page import breakable, data_uri, escape, facts, table

@@ -1,0 +1,136 @@
+"""The known data sets: where each lies on the Hub, and how one of its raw rows becomes one of ours.
+
+Closed tasks (QA, math) get `prompt`, `completion` (the SFT target) and `answer`; chat gets `messages`, a pair, or a
+`prompt` with perhaps a `reference`. `bmc.data.loading` does the reading. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from . import datasets as released
+from .datasets import (
+    GENERATOR,
+    REPOSITORY,
+    alpaca_eval,
+    arc_challenge,
+    arc_easy,
+    arena_hard,
+    asdiv,
+    ecqa,
+    generate,
+    gsm8k,
+    math,
+    math_500,
+    mawps,
+    metamathqa,
+    openbookqa,
+    qasc,
+    reasoning_gym,
+    strategyqa,
+    svamp,
+    tabmwp,
+    ultrachat_200k,
+    ultrafeedback,
+)
+from .schema import Row
+
+__all__ = ["GENERATOR", "REPOSITORY", "SOURCES", "Source", "generate"]
+
+ARC = "allenai/ai2_arc"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A known data set.
+
+    Attributes:
+        task: `qa`, `math` or `chat`; decides how answers are scored.
+        to_row: One raw row → one of ours; raises KeyError or ValueError where the row is of no known shape.
+        wants: The raw columns that `to_row` knows, for fault messages.
+        hub_id: The data set's home on the Hub; none where a recipe must give `id`.
+        hub_config: The Hub's configuration to load unless the recipe names one.
+        hub_file: Name of a JSON file in that repository with `{config}` in it; for a repository whose loading script
+            `datasets` no longer runs.
+        splits: Our split names → the Hub's, where they differ.
+        folder: Where the data lie in a clone of the authors' repository (`REPOSITORY`), whose path a recipe gives as
+            `id`.
+    """
+
+    task: str
+    to_row: Callable[[Row], Row]
+    wants: str
+    hub_id: str | None = None
+    hub_config: str | None = None
+    hub_file: str | None = None
+    splits: Mapping[str, str] = field(default_factory=dict)
+    folder: str | None = None
+
+
+_PAIR = "chosen and rejected, lists of messages"
+
+
+def _released(name: str, folder: str, loader: Callable[[str, str], Callable[[Row], Row]]) -> Source:
+    """Return a source of the authors' own training data."""
+    task = {"ultrafeedback": "chat"}.get(name, name.removesuffix("_sft"))
+    wants = "messages, a prompt and a response" if name.endswith("_sft") else _PAIR
+    return Source(task, loader(f"bmc_released_{name}", task), wants, folder=f"training_data/{folder}")
+
+
+_OWN = ", or problem, solution and answer"
+SOURCES: dict[str, Source] = {
+    "ecqa": Source("qa", ecqa, "q_text, q_op1 … q_op5, q_ans and taskA_pos" + _OWN, "tasksource/ecqa"),
+    # The Hub's test split of QASC has no labels; the 926 rows that papers call its test set are `validation`.
+    "qasc": Source("qa", qasc, "question, choices and answerKey" + _OWN, "allenai/qasc", splits={"test": "validation"}),
+    "openbookqa": Source(
+        "qa", openbookqa, "question_stem, choices and answerKey" + _OWN, "allenai/openbookqa", hub_config="main"
+    ),
+    "strategyqa": Source("qa", strategyqa, "question, answer and facts" + _OWN, "ChilleD/StrategyQA"),
+    "arc_easy": Source("qa", arc_easy, "question, choices and answerKey" + _OWN, ARC, hub_config="ARC-Easy"),
+    "arc_challenge": Source("qa", arc_challenge, "question, choices and answerKey" + _OWN, ARC, "ARC-Challenge"),
+    "metamathqa": Source("math", metamathqa, "query and response" + _OWN, "meta-math/MetaMathQA-40K"),
+    "gsm8k": Source("math", gsm8k, "question and answer" + _OWN, "openai/gsm8k", hub_config="main"),
+    "math": Source("math", math, "problem and solution" + _OWN, "DigitalLearningGmbH/MATH-lighteval"),
+    "mawps": Source("math", mawps, "input and target, or question and result" + _OWN, "MU-NLPC/Calc-mawps"),
+    # Its authors publish files (problems_test1k.json), not a Hub data set.
+    "tabmwp": Source("math", tabmwp, "table, question and answer" + _OWN),
+    "math_500": Source("math", math_500, "problem, solution and answer", "HuggingFaceH4/MATH-500"),
+    "svamp": Source("math", svamp, "Body, Question and Answer" + _OWN, "ChilleD/SVAMP"),
+    # The Hub has one split, `validation`: all 2,305 rows, none of which are meant for training.
+    "asdiv": Source(
+        "math", asdiv, "body, question and answer" + _OWN, "EleutherAI/asdiv", splits={"test": "validation"}
+    ),
+    "ultrachat_200k": Source(
+        "chat",
+        ultrachat_200k,
+        "messages",
+        "HuggingFaceH4/ultrachat_200k",
+        splits={"train": "train_sft", "test": "test_sft"},
+    ),
+    "ultrafeedback": Source(
+        "chat",
+        ultrafeedback,
+        "prompt, chosen and rejected",
+        "HuggingFaceH4/ultrafeedback_binarized",
+        splits={"train": "train_prefs", "test": "test_prefs"},
+    ),
+    "alpaca_eval": Source(
+        "chat",
+        alpaca_eval,
+        "instruction and output",
+        "tatsu-lab/alpaca_eval",
+        hub_config="alpaca_eval_gpt4_baseline",
+        hub_file="{config}.json",
+    ),
+    "arena_hard": Source(
+        "chat", arena_hard, "turns and question_id", "lmarena-ai/arena-hard-auto-v0.1", splits={"test": "train"}
+    ),
+    "clair": Source("chat", released.pairs("clair", "chat"), _PAIR, "ContextualAI/ultrafeedback_clair_32k"),
+    "bmc_released_qa": _released("qa", "qa_dpo_bmc", released.pairs),
+    "bmc_released_math": _released("math", "math_dpo_bmc", released.pairs),
+    "bmc_released_ultrafeedback": _released("ultrafeedback", "ultrafeedback_dpo_bmc", released.pairs),
+    "bmc_released_qa_sft": _released("qa_sft", "qa_sft", released.sft),
+    "bmc_released_math_sft": _released("math_sft", "math_sft", released.sft),
+    GENERATOR: Source("math", reasoning_gym, "question, answer and metadata"),
+}

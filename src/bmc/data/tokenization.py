@@ -1,0 +1,298 @@
+"""Chat templates: one rendering of a prompt for training, sampling and evaluation.
+
+The tokens of a response as TRL's trainers have them, and the characters that each of them stands for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import Fault, Faults, fail
+from .schema import Row, Text, assistant, content, digest, tools_of, user
+
+
+def read_template(chat_template: str | None) -> str | None:
+    """The Jinja text that a recipe's `chat_template` means; None for the tokenizer's own.
+
+    Raises:
+        Faults: It is a path of no file.
+    """
+    if chat_template is None or not chat_template.endswith(".jinja"):
+        return chat_template
+    try:
+        return Path(chat_template).read_text(encoding="utf-8")
+    except OSError as error:
+        raise fail("chat_template", f"{chat_template} cannot be read: {error.strerror}") from None
+
+
+def with_empty_system(template: str) -> str:
+    """Return a chat template that begins with an empty system turn where the messages begin with another one.
+
+    This is `auto_insert_empty_system_msg` of the alignment-handbook: a template that doesn't speak of the system (or is
+    ChatML) stays as it is. As a part of the template it holds for training, sampling and evaluation alike, and for
+    whoever uses the tokenizer that is saved with the model.
+    """
+    speaks = "system" in template or "<|im_start|>" in template
+    return template if not speaks or template.startswith(_EMPTY_SYSTEM) else _EMPTY_SYSTEM + template
+
+
+_EMPTY_SYSTEM = (
+    "{% if messages and messages[0]['role'] != 'system' %}"
+    "{% set messages = [{'role': 'system', 'content': ''}] + messages %}{% endif %}"
+)
+
+
+def template_options(row: Row) -> dict[str, Any]:
+    """Return what a row hands to its chat template besides the messages, as TRL's trainers do."""
+    return {"tools": tools_of(row), **(row.get("chat_template_kwargs") or {})}
+
+
+def encode_prompt(tokenizer: Any, row: Row) -> list[int]:
+    """Return the token ids of a row's prompt as a model is given it: messages by the chat template with its generation
+    prompt, a string as it stands with the tokenizer's special tokens.
+
+    These are the ids that TRL's trainers put before a response.
+    """
+    prompt = row["prompt"]
+    if isinstance(prompt, str):
+        return tokenizer(prompt)["input_ids"]
+    return tokenizer.apply_chat_template(
+        prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **template_options(row)
+    )["input_ids"]
+
+
+def turn_end(tokenizer: Any) -> int | None:
+    """Return the token that the chat template writes after an assistant's words, and so ends a response: the first
+    that is eos or an added token (ChatML's <|im_end|>, Llama 3's <|eot_id|>). None where there is no such token.
+    """
+    ids = tokenizer.encode(_closing(tokenizer), add_special_tokens=False)
+    ends = {tokenizer.eos_token_id, *tokenizer.get_added_vocab().values()}
+    return next((token for token in ids if token in ends), None)
+
+
+def _closing(tokenizer: Any) -> str:
+    """Return what the chat template writes after the assistant's last words; nothing where there is no template."""
+    from jinja2 import TemplateError
+
+    mark = "0b5e3c9a"
+    conversation = [*user("Hello"), *assistant(mark)]
+    if not tokenizer.chat_template:
+        return ""
+    try:
+        _, found, closing = tokenizer.apply_chat_template(conversation, tokenize=False).rpartition(mark)
+        return closing if found else ""
+    except (TemplateError, ValueError, TypeError, KeyError):  # as `check_template` will tell
+        return ""
+
+
+def check_turn_end(tokenizer: Any) -> None:
+    """Refuse a chat template that teaches no token to stop at.
+
+    Raises:
+        Faults: What follows the assistant's words holds no such token.
+    """
+    if turn_end(tokenizer) is not None:
+        return
+    eos, closing = tokenizer.eos_token, _closing(tokenizer)
+    if closing.strip():
+        what = f"ends the assistant's turn with {closing!r}, in which there is no special token of the tokenizer"
+    else:
+        what = "ends the assistant's turn without a special token of the tokenizer"
+    raise fail(
+        "chat_template",
+        f"{what}, so that a model trained with it would never stop; write {{{{ eos_token }}}} after the assistant's "
+        f"content (eos_token is {eos!r}), or name a tokenizer that has the token",
+    )
+
+
+def check_template(tokenizer: Any, rows: Any, responses: tuple[str, ...], where: str, most: int = 5) -> None:
+    """Renders every conversation once, so that a template that refuses one says so before any work is done.
+
+    Args:
+        tokenizer: With its chat template set.
+        rows: Rows with `prompt` and the columns in `responses`, or with `messages`.
+        responses: Columns that follow the prompt.
+        where: What to call the data in a fault.
+        most: Faults to name at the most.
+
+    Raises:
+        Faults: A row is refused, or there are messages but no template.
+    """
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    faults: list[Fault] = []
+    for number, row in enumerate(rows, start=1):
+        for conversation in _conversations(row, responses):
+            if tokenizer.chat_template is None:
+                raise fail("chat_template", "the tokenizer has none; name one in the recipe")
+            prompted = conversation is row.get("prompt")  # as it stands before a response
+            try:
+                tokenizer.apply_chat_template(
+                    conversation, add_generation_prompt=prompted, tokenize=False, **template_options(row)
+                )
+            except TemplateSyntaxError as error:
+                raise fail("chat_template", f"is no Jinja template (line {error.lineno}: {error.message})") from None
+            except (TemplateError, ValueError, TypeError, KeyError) as error:
+                roles = ", ".join(message.get("role", "none") for message in conversation)
+                faults.append(
+                    Fault(f"{where}: row {number}", f"the chat template refuses its messages (roles {roles}): {error}")
+                )
+                break
+        if len(faults) >= most:
+            break
+    if faults:
+        raise Faults(*faults)
+
+
+def _conversations(row: Row, responses: tuple[str, ...]) -> list[list[dict[str, str]]]:
+    if row.get("messages"):
+        return [row["messages"]]
+    if not isinstance(row.get("prompt"), list):
+        return []
+    whole = [row["prompt"] + row[name] for name in responses if isinstance(row.get(name), list)]
+    return [*whole, row["prompt"]]
+
+
+Span = tuple[int, int]
+
+
+class Untraceable(Exception):
+    """A response's characters can't be found among its tokens; the message is the `reason` in `dropped.jsonl`."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Prompt and response as a model is trained on them.
+
+    Attributes:
+        ids: Token ids of both.
+        spans: For each token, [start, end) in the characters of `content(response)` that it stands for; empty for one
+            that stands for none of them: the prompt's, the template's, EOS.
+    """
+
+    ids: list[int]
+    spans: list[Span]
+
+
+def check_offsets(tokenizer: Any) -> None:
+    """Raises Faults if a tokenizer can't say which characters its tokens stand for."""
+    if not tokenizer.is_fast:
+        what = f"{type(tokenizer).__name__} can't tell which characters its tokens stand for"
+        raise fail("tokenizer_name_or_path", f"{what}; name a model with a tokenizer.json")
+
+
+def tokenise(tokenizer: Any, row: Row, response: Text) -> Tokens:
+    """Prompt and response in one, as `trl.DPOTrainer._prepare_dataset` tokenises them: messages by the chat template,
+    with the row's `tools` and `chat_template_kwargs`; strings with EOS at their end.
+
+    Raises:
+        Untraceable: The chat template changes the response's words, beyond the whitespace around them.
+    """
+    if isinstance(response, str):
+        words = response.removesuffix(tokenizer.eos_token or "")
+        rendered, places = row["prompt"] + words + (tokenizer.eos_token or ""), [(len(row["prompt"]), 0, len(words))]
+    else:
+        rendered, places = _render(tokenizer, row, response)
+    origin: list[int | None] = [None] * len(rendered)  # of each rendered character, its place in the response
+    for place, start, length in places:
+        origin[place : place + length] = range(start, start + length)
+    special = isinstance(response, str)  # a template writes the special tokens itself
+    encoded = tokenizer(rendered, add_special_tokens=special, return_offsets_mapping=True)
+    spans = []
+    for start, end in encoded["offset_mapping"]:
+        inside = [place for place in origin[start:end] if place is not None]
+        spans.append((inside[0], inside[-1] + 1) if inside else (0, 0))
+    return Tokens(encoded["input_ids"], spans)
+
+
+def _render(tokenizer: Any, row: Row, response: Any) -> tuple[str, list[tuple[int, int, int]]]:
+    """The conversation as text, and for each message of the response (place there, place in its content, length)."""
+    render = partial(tokenizer.apply_chat_template, tokenize=False, **template_options(row))
+    rendered = render([*row["prompt"], *response])
+    mark = digest(rendered)  # occurs nowhere else: where a template puts it, it puts a message's words
+    pieces = render([*row["prompt"], *({**message, "content": mark} for message in response)]).split(mark)
+    given = [message.get("content") or "" for message in response]
+    for texts in (given, [text.strip() for text in given]):  # many templates trim
+        if len(pieces) == len(texts) + 1 and "".join(map(str.__add__, pieces, [*texts, ""])) == rendered:
+            break
+    else:
+        raise Untraceable("the chat template changes the response")
+    places, place, start = [], 0, 0
+    for piece, whole, text in zip(pieces[:-1], given, texts, strict=True):
+        place += len(piece)
+        places.append((place, start + whole.index(text), len(text)))
+        place, start = place + len(text), start + len(whole) + len("\n\n")  # as `content` joins messages
+    return rendered, places
+
+
+def response_start(tokenizer: Any, row: Row, *sequences: list[int]) -> int:
+    """Where the responses to one prompt begin, by the trainer's reckoning: as far as the prompt's own tokens agree with
+    all the sequences, tokens that merge across the boundary being the response's.
+
+    Args:
+        tokenizer: With its chat template.
+        row: With the prompt.
+        sequences: Token ids of prompt and response.
+    """
+    prompt = row["prompt"]
+    if isinstance(prompt, str):
+        ids = tokenizer(prompt)["input_ids"]
+    else:
+        rendered = tokenizer.apply_chat_template(
+            prompt, add_generation_prompt=True, tokenize=False, **template_options(row)
+        )
+        ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    together = 0
+    while all(together < len(other) and ids[together : together + 1] == [other[together]] for other in sequences):
+        together += 1
+    return together
+
+
+def prefix(tokenizer: Any, row: Row, response: Text, fraction: float) -> tuple[list[int], str]:
+    """The beginning of a response, for a model to continue.
+
+    Args:
+        tokenizer: With its chat template.
+        row: With the prompt.
+        response: A string, or one message.
+        fraction: Share of the response's tokens to take; at least one is taken and one is left, and no character is
+            cut in two.
+
+    Returns:
+        `(ids, text)`: the tokens of the prompt and the beginning, as the model was trained on them; the beginning.
+
+    Raises:
+        Untraceable: There is no such beginning.
+    """
+    if not isinstance(response, str) and len(response) > 1:
+        raise Untraceable("y_w is several messages")
+    tokens = tokenise(tokenizer, row, response)
+    first = response_start(tokenizer, row, tokens.ids)
+    places = [place for place in range(first, len(tokens.ids)) if tokens.spans[place] != (0, 0)]
+    ends = [tokens.spans[place][1] for place in places]
+    starts = [tokens.spans[place][0] for place in places]
+    cuts = [count for count in range(1, len(places)) if ends[count - 1] <= starts[count]]
+    if not cuts:
+        raise Untraceable("y_w has no tokens between which to cut it")
+    count = min(cuts, key=lambda count: abs(count - fraction * len(places)))
+    return tokens.ids[: places[count - 1] + 1], content(response)[: ends[count - 1]]
+
+
+class Continuing:
+    """A tokenizer that decodes tokens as the continuation of a text: one like Llama 2's drops the space that a text
+    begins with, which here parts two words."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._before = tokenizer("a", add_special_tokens=False)["input_ids"]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def decode(self, ids: list[int], **options: Any) -> str:
+        """The text of the ids, after other text."""
+        before = self._tokenizer.decode(self._before, **options)
+        return self._tokenizer.decode([*self._before, *ids], **options)[len(before) :]

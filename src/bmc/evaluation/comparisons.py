@@ -1,0 +1,118 @@
+"""Responses and the reference's answers to the same prompts, matched and checked before a judge is paid for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.loading import local_files, parsed_file
+from ..data.schema import Row
+from ..errors import fail
+from ..judge_config import JudgeConfig
+
+PREDICTIONS, HUB = "predictions.jsonl", "hf://datasets/"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One prompt with two answers.
+
+    Attributes:
+        id: The response's, as in `predictions.jsonl`.
+        name: What the benchmark knows the prompt by: the instruction itself, or `question_id`.
+        prompt: The instruction.
+        response: Of the model that is judged.
+        reference: Of the model that it is judged against.
+        tokens: Of the response; 0 where they aren't known.
+    """
+
+    id: str
+    name: str
+    prompt: str
+    response: str
+    reference: str
+    tokens: int = 0
+
+
+def load_cases(config: JudgeConfig) -> tuple[list[Case], str]:
+    """The recipe's cases, in the reference's order, and the reference's name.
+
+    Raises:
+        Faults: There are no responses of the benchmark, no reference, or prompts that only one of them answers.
+    """
+    path = Path(config.responses) / PREDICTIONS
+    if not path.is_file():
+        raise fail(str(path), "there is none; evaluate first, or give the evaluation's folder as `responses`")
+    rows = [row for row in parsed_file(path) if row.get("source") == config.benchmark]
+    if not rows:
+        raise fail(str(path), f"holds no responses to {config.benchmark}'s prompts; evaluate them first")
+    given = {_name(row, config.benchmark, f"{path}: row of {row.get('id')}"): row for row in rows}
+    answers = list(_reference(config))[: config.limit]
+    for name, _, _ in answers:
+        if name not in given:
+            what = f"lacks the response to {name[:80]!r}, which the reference answers; evaluate every prompt"
+            raise fail(str(path), f"{what}, or set `limit`")
+    known = {name for name, _, _ in answers}
+    if config.limit is None and (other := next((name for name in given if name not in known), None)):
+        raise fail(config.reference, f"has no answer to {other[:80]!r} ({path}: row of {given[other].get('id')})")
+    strip = config.benchmark == "alpaca_eval"  # as alpaca_eval does with what it generates itself
+    cases = []
+    for name, answer, _ in answers:
+        row = given[name]
+        response = row["prediction"].strip() if strip else row["prediction"]
+        cases.append(Case(str(row.get("id")), name, row["prompt"], response, answer, row.get("tokens", 0)))
+    return cases, answers[0][2]
+
+
+def _name(row: Row, benchmark: str, where: str) -> str:
+    column = "prompt" if benchmark == "alpaca_eval" else "question_id"
+    if not isinstance(row.get(column), str):
+        raise fail(where, f"has no {column}; take the prompts from `source: {benchmark}` and evaluate again")
+    return row[column]
+
+
+def _reference(config: JudgeConfig) -> Iterator[tuple[str, str, str]]:
+    """Name of a prompt, answer and model of each row of the reference."""
+    rows = parsed_file(_local(config.reference))
+    if not rows:
+        raise fail(config.reference, "is empty")
+    read = _alpaca_answer if config.benchmark == "alpaca_eval" else _arena_answer
+    for number, row in enumerate(rows, start=1):
+        try:
+            yield read(row)
+        except (KeyError, IndexError, TypeError, StopIteration):
+            what = f"isn't of the shape of {config.benchmark}'s reference answers; it has {', '.join(map(str, row))}"
+            raise fail(f"{config.reference}: row {number}", what) from None
+
+
+def _alpaca_answer(row: Row) -> tuple[str, str, str]:
+    """`{"instruction": …, "output": …, "generator": …}`"""
+    return row["instruction"], row["output"], row["generator"]
+
+
+def _arena_answer(row: Row) -> tuple[str, str, str]:
+    """`{"question_id", "model_id", "choices": [{"turns": [{"content": …}]}]}`, or the form of Arena-Hard v2's files,
+    `{"uid", "model", "messages": [{"role": "user", …}, {"role": "assistant", "content": {"answer": …}}]}`."""
+    if "messages" not in row:
+        return row["question_id"], row["choices"][0]["turns"][0]["content"], row["model_id"]
+    content: Any = next(message["content"] for message in row["messages"] if message["role"] == "assistant")
+    return row["uid"], content if isinstance(content, str) else content["answer"], row["model"]
+
+
+def _local(reference: str) -> Path:
+    """The reference's file on this machine."""
+    if not reference.startswith(HUB):
+        if files := local_files(reference, ""):
+            return files[0]
+        raise fail(reference, f"no such file; give a file, or {HUB}OWNER/NAME/FILE")
+    import huggingface_hub
+
+    owner, name, *file = reference.removeprefix(HUB).split("/")
+    try:
+        return Path(huggingface_hub.hf_hub_download(f"{owner}/{name}", os.path.join(*file), repo_type="dataset"))
+    except Exception as error:  # the Hub's client fails in too many ways to list
+        said = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        raise fail(reference, f"can't be loaded from the Hub; download it and give its path {said}") from None

@@ -1,0 +1,267 @@
+"""What is asked of each benchmark's judge, and what its answers say.
+
+Responses in, a judge's verdicts out: `judgements.jsonl` and `judged.json`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Protocol
+
+from ..data.schema import Row
+from ..errors import fail
+from ..judge_config import JudgeConfig
+from ..llm.batch import Batches
+from ..llm.cost import Meter, Quote
+from ..llm.endpoint import Endpoint, api_key
+from ..llm.quoting import Job, asker_for, confirm, quote
+from ..llm.replies import Reply
+from ..llm.store import KeptReplies, replies_path
+from ..plan import show
+from ..runs import claim, elapsed, may_claim, recipe_of, write_json, write_jsonl, writing
+from . import alpaca_eval as alpaca
+from . import arena_hard
+from .comparisons import Case, load_cases
+from .outputs import model_name
+from .stats import win_rate
+
+
+class Benchmark(Protocol):
+    """One benchmark's scheme."""
+
+    def jobs(self) -> Iterator[Job]:
+        """What is asked, a request or a conversation each."""
+        ...
+
+    def judgements(self, answers: Sequence[Any]) -> list[Row]:
+        """A line of `judgements.jsonl` for each case, with `id`, and `reason` where a verdict can't be read.
+
+        Args:
+            answers: What each job gave.
+        """
+        ...
+
+    def summary(self, judgements: Sequence[Row]) -> Row:
+        """Return n (cases that are scored), verdicts, how many of these can't be read (`unreadable`), win rate in %
+        with its 95 % interval, and mean length; of no case that is scored, no win rate."""
+        ...
+
+    def write(self, folder: Path) -> None:
+        """Writes what else the official evaluator reads."""
+        ...
+
+
+class AlpacaEval:
+    """AlpacaEval 2: one question a case, whose answer is weighed by the log-probabilities of its token.
+
+    Args:
+        cases: The cases.
+        names: Of the reference and of the model.
+    """
+
+    def __init__(self, cases: Sequence[Case], names: tuple[str, str]) -> None:
+        self.cases, self.names = cases, names
+        self.prompts = alpaca.prompts_of(cases, names)
+        self.annotations: list[Row] = []
+        self.replies: dict[str, Reply | str] = {}
+
+    def jobs(self) -> Iterator[Job]:
+        for prompt in self.prompts:
+            yield Job(partial(alpaca.ask, prompt), "m")
+
+    def judgements(self, answers: Sequence[Any]) -> list[Row]:
+        self.replies = dict(zip(self.prompts, answers, strict=True))
+        self.annotations = alpaca.annotate(self.cases, self.names, self.replies)
+        rows: list[Row] = []
+        for case, annotation in zip(self.cases, self.annotations, strict=True):
+            row = {"id": case.id, "instruction": case.name, "preference": annotation["preference"]}
+            rows.append(row | ({"reason": self._reason(case)} if annotation["preference"] is None else {}))
+        return rows
+
+    def _reason(self, case: Case) -> str:
+        """Why a case has no verdict; alpaca_eval doesn't say which prompt was whose."""
+        texts = (case.prompt, case.response, case.reference)
+        asked = (prompt for prompt in self.replies if all(text in prompt for text in texts))
+        return next((alpaca.reason(self.replies[prompt]) for prompt in asked), "no verdict")
+
+    def summary(self, judgements: Sequence[Row]) -> Row:
+        won = [row["preference"] - 1 for row in judgements if row["preference"] is not None]
+        counts = {"n": len(won), "verdicts": len(self.prompts), "unreadable": len(judgements) - len(won)}
+        if not won:
+            return counts
+        controlled = alpaca.length_controlled(self.annotations)
+        if isinstance(controlled, str):
+            print(f"no length-controlled win rate: {controlled}")
+        rate, error = (None, None) if isinstance(controlled, str) else controlled
+        return {
+            **counts,
+            **_win_rate(won, [1.0] * len(won)),
+            "length_controlled_win_rate": rate,
+            "lc_standard_error": error,  # alpaca_eval's own, of predictions: no interval can be made of it
+            "length": fmean(len(case.response) for case in self.cases),
+        }
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / "annotations.json", self.annotations)
+
+
+class ArenaHard:
+    """Arena-Hard v0.1: two games a case, whose verdicts a Bradley-Terry model turns into a win rate.
+
+    Args:
+        cases: The cases.
+        names: Of the reference and of the model.
+        judge: The judge's name, for the official files.
+    """
+
+    def __init__(self, cases: Sequence[Case], names: tuple[str, str], judge: str) -> None:
+        self.cases, self.names, self.judge = cases, names, judge
+
+    def jobs(self) -> Iterator[Job]:
+        for case in self.cases:
+            for swapped in (False, True):
+                yield Job(partial(arena_hard.play, case, swapped), max(case.response, case.reference, key=len))
+
+    def judgements(self, answers: Sequence[Any]) -> list[Row]:
+        rows = []
+        for number, case in enumerate(self.cases):
+            games: Sequence[arena_hard.Game] = answers[2 * number : 2 * number + 2]
+            reasons = "; ".join(game.reason for game in games if game.reason)
+            row = {
+                "id": case.id,
+                "question_id": case.name,
+                "model": self.names[1],
+                "judge": self.judge,
+                "games": [{"judgment": game.judgement, "score": game.verdict} for game in games],
+            }
+            rows.append(row | ({"reason": reasons} if reasons else {}))
+        return rows
+
+    def summary(self, judgements: Sequence[Row]) -> Row:
+        scored = [[game["score"] for game in row["games"]] for row in judgements]
+        verdicts = [verdict for games in scored for verdict in games]
+        outcomes = [outcome for games in scored if (outcome := arena_hard.outcome(games))]
+        counts = {"n": len(outcomes), "verdicts": len(verdicts), "unreadable": verdicts.count(None)}
+        if not outcomes:
+            return counts
+        return {
+            **counts,
+            **_win_rate([won for won, _ in outcomes], [won + lost for won, lost in outcomes]),
+            "length_controlled_win_rate": None,
+            "length": fmean(case.tokens for case in self.cases),
+        }
+
+    def write(self, folder: Path) -> None:
+        pass
+
+
+def _win_rate(won: Sequence[float], played: Sequence[float]) -> Row:
+    """A win rate over prompts in %, with its interval. Of one reference and one model, Bradley and Terry's estimate is
+    wins over games."""
+    rate, low, high = win_rate(won, played)
+    return {"win_rate": 100 * rate, "interval": [100 * low, 100 * high]}
+
+
+def lost(judged: Mapping[str, Any]) -> str | None:
+    """Say which part of the verdicts and rows is lost; None where nothing is, or where the file doesn't count it."""
+    counts = [judged.get(key) for key in ("unreadable", "verdicts", "rows", "n")]
+    whole = [count for count in counts if isinstance(count, int)]
+    if len(whole) < len(counts) or not judged["unreadable"] or not judged["rows"]:
+        return None
+    unreadable, verdicts, rows, n = whole
+    return (
+        f"{unreadable} of {verdicts} verdicts can't be read, so {rows - n} of {rows} rows "
+        f"({100 * (rows - n) / rows:.1f} %) are not scored: the win rate is that of the others"
+    )
+
+
+VERSION = 1  # of how a judge is asked
+
+
+def judge(config: JudgeConfig) -> dict[str, Any]:
+    """Runs the stage and returns what it writes to `judged.json`.
+
+    Raises:
+        Faults: The responses, the reference, the folder or the endpoint can't be used, the quote is declined, or no
+            judgement can be read. Answers that the judge has given are kept in any case.
+    """
+    benchmark, cases, reference = load(config)
+    may_claim(config.output_dir, recipe_of(config))
+    found = quote_for(config, benchmark)
+    if found.asked:
+        api_key(config.api_key_env)
+    show(f"ask {config.model} about {len(cases):,} responses", found.facts())
+    confirm(config, found)
+    with writing(config.output_dir):
+        folder = claim(config.output_dir, recipe_of(config), config, rows=[vars(case) for case in cases])
+        answers, meter = asyncio.run(_answers(config, benchmark, found))
+        judgements = benchmark.judgements(answers)
+        write_jsonl(folder / "judgements.jsonl", judgements)
+        unreadable = {row["id"]: row["reason"] for row in judgements if "reason" in row}
+        summary = benchmark.summary(judgements)
+        if not summary["n"]:
+            first = next(iter(unreadable.values()))
+            what = f"none of {len(judgements)} rows can be scored (the first: {first}); try another judge"
+            raise fail(str(folder / "judgements.jsonl"), what)
+        benchmark.write(folder)
+        judged = {
+            "benchmark": config.benchmark,
+            "judge": config.model,
+            "reference": reference,
+            "responses": config.responses,
+            "rows": len(cases),
+            **summary,
+            "unreadable_ids": list(unreadable),
+            "answers": meter.all_runs(),
+            "this_run": meter.this_run(len(cases), elapsed()),
+            "seconds": elapsed(),
+        }
+        write_json(folder / "judged.json", judged)  # the last one: it says that the run is done
+    return judged
+
+
+def load(config: JudgeConfig) -> tuple[Benchmark, list[Case], str]:
+    """The benchmark with its cases, the cases, and the reference's name.
+
+    Raises:
+        Faults: The responses or the reference can't be used, or the evaluator isn't installed.
+    """
+    if config.benchmark == "alpaca_eval":
+        alpaca.require()
+    cases, reference = load_cases(config)
+    folder = Path(config.responses)
+    names = reference, model_name(str(folder.parent if folder.name == "eval" else folder))
+    if config.benchmark == "alpaca_eval":
+        return AlpacaEval(cases, names), cases, reference
+    return ArenaHard(cases, names, config.model), cases, reference
+
+
+def quote_for(config: JudgeConfig, benchmark: Benchmark) -> Quote:
+    """What the run would ask beyond what is kept."""
+    with contextlib.closing(KeptReplies(replies_path(config.replies, config.output_dir))) as store:
+        return asyncio.run(quote(benchmark.jobs(), config, VERSION, store))
+
+
+async def _answers(config: JudgeConfig, benchmark: Benchmark, found: Quote) -> tuple[list[Any], Meter]:
+    """What each of the benchmark's jobs gave, and what it cost."""
+    from tqdm import tqdm
+
+    model = partial(Batches if config.batch_api else Endpoint, config)
+    async with asker_for(config, VERSION, benchmark.jobs, found, model) as asker:
+        if isinstance(asker.model, Batches):
+            await asker.model.fill(benchmark.jobs, asker)
+        tasks = [asyncio.ensure_future(job.ask(asker)) for job in benchmark.jobs()]
+        try:
+            with tqdm(total=len(tasks), unit="request", desc="Judging") as progress:
+                for task in tasks:
+                    task.add_done_callback(lambda _: progress.update())
+                return await asyncio.gather(*tasks), asker.meter
+        finally:  # the exceptions of all are fetched, or asyncio would print tracebacks
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""Generate responses to prompts with transformers or vLLM, resumably."""

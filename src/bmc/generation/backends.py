@@ -1,0 +1,227 @@
+"""End an engine's processes with the process that started them, however that ends.
+
+vLLM starts processes of its own, which outlive a stage that is killed and keep their memory. They inherit an
+environment variable with a mark; a guard, which a pipe ties to the stage, kills whatever bears the mark when the stage
+has ended.
+
+
+What responses are generated with: transformers or vLLM, from the same token ids to the same ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..config import GenerationArguments
+from ..data.tokenization import turn_end
+from ..errors import fail
+from .generate import Complete, Prompts, Response, Settings
+
+MARK = "BMC_ENGINE_OF"
+
+
+class Guard(NamedTuple):
+    """A guard's process, and the mark that it looks for."""
+
+    mark: str
+    process: subprocess.Popen[bytes]
+
+
+@cache
+def engine_guard() -> Guard:
+    """Start this process's guard, once. Its pipe stays open as long as this process lives."""
+    mark = f"{os.getpid()}-{uuid.uuid4().hex}"
+    command = [sys.executable, "-I", __file__, mark]
+    # a session of its own: what ends the stage's process group must not end the guard first
+    return Guard(mark, subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+
+
+def marked(mark: str) -> list[int]:
+    """Return the ids of this user's processes that were started with the mark (Linux; none elsewhere)."""
+    wanted, found = f"{MARK}={mark}".encode(), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes()
+        except OSError:  # another user's, or it has just ended
+            continue
+        if wanted in environment.split(b"\0"):
+            found.append(int(folder.name))
+    return found
+
+
+def main(mark: str) -> None:
+    """Wait until the stage has closed the pipe, that is until it has ended, then kill what is left of its engines."""
+    sys.stdin.buffer.read()
+    while processes := marked(mark):
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
+
+
+# What a launcher tells its processes; vLLM's engines, which start processes of their own, must not take it for theirs.
+_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
+
+
+def backend(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: int | None = None) -> Complete:
+    """The recipe's backend, its model loaded.
+
+    Args:
+        args: Which, and how large its batches are.
+        model_args: The recipe's `ModelArguments`.
+        tokenizer: Decodes.
+        longest: Tokens of the longest prompt with its response, where that is known; vLLM makes room for no more.
+
+    Raises:
+        Faults: There is no such model, or vLLM can't run it.
+    """
+    if args.backend == "vllm":
+        return _vllm(args, model_args, tokenizer, longest)
+    return _transformers(args, model_args, tokenizer)
+
+
+def _transformers(args: GenerationArguments, model_args: Any, tokenizer: Any) -> Complete:
+    from transformers import GenerationConfig
+
+    from ..models import load_model
+    from .decoding import decode
+
+    model = load_model(model_args)
+    eos = stop_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id, turn_end(tokenizer))
+    model.generation_config = GenerationConfig()  # the recipe alone says how tokens are chosen, as with vLLM
+
+    def complete(prompts: Prompts, seeds: list[int], settings: Settings) -> Iterator[tuple[int, Response]]:
+        for own, batch in batches(settings, args.batch_size):
+            ids, noise = [prompts[place] for place in batch], [seeds[place] for place in batch]
+            for place, new in decode(model, ids, noise, own, eos, tokenizer.pad_token_id):
+                yield batch[place], response_of(new, eos, tokenizer)
+
+    return complete
+
+
+def batches(settings: Settings, size: int) -> Iterator[tuple[GenerationArguments, list[int]]]:
+    """Deal prompts out in batches of one setting each, in their order: `(setting, places of the prompts)`."""
+    groups: list[tuple[GenerationArguments, list[int]]] = []
+    for place, own in enumerate(settings):
+        group = next((places for known, places in groups if known == own), None)
+        if group is None:
+            groups.append((own, group := []))
+        group.append(place)
+    for own, places in groups:
+        for start in range(0, len(places), size):
+            yield own, places[start : start + size]
+
+
+def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: int | None) -> Complete:
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    from ..adapters import merge_command
+    from ..models import own_gpus
+
+    check_vllm("backend")
+    if find_adapter_config_file(model_args.model_name_or_path, revision=model_args.model_revision):
+        name = model_args.model_name_or_path
+        how = f"merge it into its model ({merge_command(name)}), or choose backend: transformers"
+        raise fail("model_name_or_path", f"{name} is an adapter, which vLLM doesn't load by itself; {how}")
+    with _engine_environment(own_gpus(args.tensor_parallel_size), engine_guard().mark):
+        from vllm import LLM, SamplingParams
+
+        model = LLM(
+            model=model_args.model_name_or_path,
+            tokenizer=model_args.tokenizer_name_or_path,
+            revision=model_args.model_revision,
+            trust_remote_code=model_args.trust_remote_code,
+            dtype=model_args.dtype,
+            tensor_parallel_size=args.tensor_parallel_size,
+            max_model_len=longest,
+            max_num_seqs=args.batch_size,
+            use_tqdm_on_load=False,
+        )
+    eos = stop_ids(_model_eos(model_args), tokenizer.eos_token_id, turn_end(tokenizer))
+
+    def complete(prompts: Prompts, seeds: list[int], settings: Settings) -> Iterator[tuple[int, Response]]:
+        engine = model.llm_engine
+        for place, (prompt, seed, own) in enumerate(zip(prompts, seeds, settings, strict=True)):
+            sampling = SamplingParams(
+                temperature=own.temperature,
+                top_p=own.top_p,
+                max_tokens=own.max_new_tokens,
+                seed=seed,
+                stop_token_ids=eos,
+            )
+            engine.add_request(str(place), {"prompt_token_ids": prompt}, sampling)
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if output.finished:
+                    yield int(output.request_id), response_of(list(output.outputs[0].token_ids), eos, tokenizer)
+
+    return complete
+
+
+def check_vllm(key: str) -> None:
+    """Raises Faults, of the recipe's `key`, if vLLM isn't installed."""
+    if "vllm" not in sys.modules and importlib.util.find_spec("vllm") is None:
+        what = "vLLM is not installed; pip install '.[vllm]', or choose"
+        raise fail(f"{key}: vllm", f"{what} {key}: transformers")
+
+
+@contextlib.contextmanager
+def _engine_environment(gpus: range, guard: str) -> Iterator[None]:
+    """Have this process's engine see its own GPUs alone, nothing of the launcher that started this process, and the
+    mark of its guard; and have it print errors only, unless VLLM_LOGGING_LEVEL says otherwise."""
+    given = dict(os.environ)
+    os.environ[MARK] = guard
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if gpus:
+        visible = given.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus.stop)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[gpus.start : gpus.stop])
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # a fork would inherit our process group
+    for name in given:
+        if name in _LAUNCHERS or name.startswith("TORCHELASTIC_"):
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update({name: value for name, value in given.items() if name != "CUDA_VISIBLE_DEVICES"})
+
+
+def _model_eos(model_args: Any) -> int | list[int] | None:
+    """What ends a response by the model's own word, as transformers finds it."""
+    from transformers import AutoConfig, GenerationConfig
+
+    where = {"revision": model_args.model_revision}
+    try:
+        return GenerationConfig.from_pretrained(model_args.model_name_or_path, **where).eos_token_id
+    except OSError:
+        config = AutoConfig.from_pretrained(
+            model_args.model_name_or_path, trust_remote_code=model_args.trust_remote_code, **where
+        )
+        return getattr(config.get_text_config(), "eos_token_id", None)
+
+
+def stop_ids(*ids: int | list[int] | None) -> list[int]:
+    """Every id that ends a response, once."""
+    flat = (i for entry in ids if entry is not None for i in (entry if isinstance(entry, list) else [entry]))
+    return list(dict.fromkeys(flat))
+
+
+def response_of(ids: list[int], eos: list[int], tokenizer: Any) -> Response:
+    """What stands before the first end-of-sequence token, and whether there was one."""
+    end = next((place for place, token in enumerate(ids) if token in eos), None)
+    text = tokenizer.decode(ids[:end], skip_special_tokens=True)
+    return {"text": text, "tokens": len(ids) if end is None else end + 1, "finished": end is not None}

@@ -1,0 +1,1 @@
+"""LLM client with rate limits, a cost cap and a response cache."""

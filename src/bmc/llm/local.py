@@ -1,0 +1,131 @@
+"""A model in this process, by transformers or vLLM, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..config import AskingArguments, GenerationArguments, ModelArguments
+from ..data.tokenization import encode_prompt
+from ..errors import fail
+from ..generation.backends import backend, check_vllm
+from ..generation.generate import Complete, Response
+from ..models import check_model, load_tokenizer
+from .asker import Stopped
+from .replies import NoReply
+from .tokens import Messages
+
+_GATHERING = 0.02  # seconds in which requests join the next batch; a batch takes seconds
+
+
+@dataclass
+class _Request:
+    key: str
+    ids: list[int]
+    answered: asyncio.Future[Response]
+
+
+class Local:
+    """Generates answers in batches of the requests that wait, `max_concurrency` at the most.
+
+    Weights are loaded with the first request. An answer depends on its batch only as far as padding changes the last
+    bits of its logits.
+
+    Args:
+        settings: `model` (a Hub id or a folder), `temperature`, `max_tokens` and `max_concurrency` are read.
+        name: Of the backend.
+
+    Raises:
+        Faults: There is no such model, or vLLM isn't installed.
+    """
+
+    def __init__(self, settings: AskingArguments, name: Literal["transformers", "vllm"]) -> None:
+        if name == "vllm":
+            check_vllm("editor")
+        check_model(settings.model, "main", False)
+        self.most = settings.max_concurrency
+        self.model = ModelArguments(model_name_or_path=settings.model)
+        self.tokenizer = load_tokenizer(settings.model, "main", False, None)
+        self.longest = _longest(settings.model, self.tokenizer)
+        self.arguments = GenerationArguments(
+            backend=name,
+            max_new_tokens=settings.max_tokens,
+            temperature=settings.temperature or 0.0,
+            batch_size=settings.max_concurrency,
+        )
+        self.complete: Complete | None = None
+        self.queue: list[_Request] = []
+        self.worker: asyncio.Task[None] | None = None
+        self.stopped = False
+
+    async def answer(self, messages: Messages, key: str) -> dict[str, Any]:
+        """As `asker.Model.answer`."""
+        if self.stopped:
+            raise Stopped
+        ids = self._encoded(messages)
+        if len(ids) >= self.longest:
+            raise NoReply("too long for the model")
+        request = _Request(key, ids, asyncio.get_running_loop().create_future())
+        self.queue.append(request)
+        if self.worker is None or self.worker.done():
+            self.worker = asyncio.create_task(self._work())
+        response = await request.answered
+        return {
+            "content": response["text"],
+            "finish_reason": "stop" if response["finished"] else "length",
+            "prompt_tokens": len(ids),
+            "completion_tokens": response["tokens"],
+        }
+
+    def _encoded(self, messages: Messages) -> list[int]:
+        from jinja2 import TemplateError
+
+        if self.tokenizer.chat_template is None:
+            raise fail(
+                f"model {self.model.model_name_or_path}", "has no chat template; choose an instruction-tuned one"
+            )
+        try:
+            return encode_prompt(self.tokenizer, {"prompt": messages})
+        except TemplateError as error:
+            what = f"its chat template refuses the messages ({error}); choose another model"
+            raise fail(f"model {self.model.model_name_or_path}", what) from None
+
+    async def _work(self) -> None:
+        while self.queue:
+            size = 0
+            while size < len(self.queue) < self.most:  # those that were freed by the last batch come one by one
+                size = len(self.queue)
+                await asyncio.sleep(_GATHERING)
+            batch, self.queue = self.queue[: self.most], self.queue[self.most :]
+            try:
+                responses = await asyncio.to_thread(self._completed, batch)
+            except Exception as error:
+                for request in batch:
+                    request.answered.set_exception(error)
+                continue
+            for request, response in zip(batch, responses, strict=True):
+                request.answered.set_result(response)
+
+    def _completed(self, batch: list[_Request]) -> list[Response]:
+        if self.complete is None:
+            self.complete = backend(self.arguments, self.model, self.tokenizer)
+        # a seed of the request's own: one that is made again samples the same
+        seeds = [int(request.key[:15], 16) for request in batch]
+        found = dict(self.complete([request.ids for request in batch], seeds, [self.arguments] * len(batch)))
+        return [found[place] for place in range(len(batch))]
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    async def aclose(self) -> None:
+        self.complete = None
+
+
+def _longest(name: str, tokenizer: Any) -> int:
+    """Tokens that the model can take, answer included."""
+    from transformers import AutoConfig
+
+    positions = getattr(AutoConfig.from_pretrained(name), "max_position_embeddings", None)
+    return min(positions or sys.maxsize, tokenizer.model_max_length)

@@ -1,0 +1,225 @@
+"""The model card of a training run: README.md in its folder, made from what else lies there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import runs as provenance
+from ..planning.architecture import KNOWN, origin
+from ..program import trains_on_pairs
+
+PAPER = "https://arxiv.org/abs/2408.07471"
+_RATIO = r"\log\frac{\pi_\theta(y_%s^t)}{\pi_\mathrm{ref}(y_%s^t)}"
+_DELTA = {side: rf"\sum_t \lambda(y_{side}^t) {_RATIO % (side, side)}" for side in "wl"}
+EQUATIONS = {  # objectives of the paper's tables; the others say in words what they are
+    "sigmoid": rf"-\log\sigma\left(\beta {_DELTA['w']} - \beta {_DELTA['l']}\right)",
+    "ipo": r"\left(\frac{\Delta_w}{\sum_t \lambda(y_w^t)} - \frac{\Delta_l}{\sum_t \lambda(y_l^t)} - "
+    rf"\frac{{1}}{{2\beta}}\right)^2, \quad \Delta_y = {_DELTA['w'].replace('y_w', 'y')}",
+    "rdpo": rf"-\log\sigma\left(\beta {_DELTA['w']} - \beta {_DELTA['l']} - (\alpha |y_w| - \alpha |y_l|)\right)",
+    "simpo": r"-\log\sigma\left(\frac{\beta}{|y_w|} \sum_t \lambda(y_w^t) \log\pi_\theta(y_w^t) - "
+    r"\frac{\beta}{|y_l|} \sum_t \lambda(y_l^t) \log\pi_\theta(y_l^t) - \gamma\right)",
+    "orpo": r"-\log p_\theta(y_w) - \lambda_\mathrm{OR} \log\sigma\left(\log\frac{p_\theta(y_w)}{1 - p_\theta(y_w)} - "
+    r"\log\frac{p_\theta(y_l)}{1 - p_\theta(y_l)}\right)",
+    "figa": r"-\alpha \sum_{t \in \mathrm{diff}(y_w|y_l)} \log\pi_\theta(y_w^t) + "
+    r"\beta \sum_{t \in \mathrm{diff}(y_l|y_w)} \log\pi_\theta(y_l^t)",
+}
+WEIGHTS = {
+    "none": r"\lambda \equiv 1",
+    "bmc": r"\lambda(y^t) = 1 + \min\left(\mathrm{sg}\left(\frac{1}{\pi_\theta(y^t \mid y^{<t}, x)}\right), %s\right)"
+    r"\text{ for tokens in which } y_w \text{ and } y_l \text{ differ, else } 1",
+    "external": r"\lambda(y^t) \text{ as an external model scored each token}",
+}
+SFT = r"-\sum_t \log\pi_\theta(y^t \mid y^{<t}, x)"
+CITATION = """@article{jiang2024bmc,
+  title   = {Bridging and Modeling Correlations in Pairwise Data for Direct Preference Optimization},
+  author  = {Jiang, Yuxin and others},
+  journal = {arXiv preprint arXiv:2408.07471},
+  year    = {2024}
+}"""
+
+
+def with_card(trainer: type) -> type:
+    """A trainer of TRL's that writes our card where it would write its own: with checkpoints, and before a push."""
+
+    def create_model_card(self: Any, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
+        if self.is_world_process_zero():
+            write(Path(self.args.output_dir))
+
+    return type(trainer.__name__, (trainer,), {"create_model_card": create_model_card, "__doc__": trainer.__doc__})
+
+
+def write(folder: Path) -> bool:
+    """Writes README.md from `provenance.json`, `metrics.json` and `eval/metrics.json`; again when there is more to say.
+
+    Returns:
+        Whether it was written; not in a folder that has no record.
+    """
+    from huggingface_hub import ModelCard
+
+    record = provenance.read(folder)
+    if record is None:
+        return False
+    results = _read(folder / "eval" / "metrics.json")
+    card = ModelCard(f"---\n{_metadata(folder, record, results).to_yaml()}\n---\n\n{_text(folder, record, results)}\n")
+    temporary = folder / "README.md.tmp"
+    card.save(temporary)
+    os.replace(temporary, folder / "README.md")
+    return True
+
+
+def _metadata(folder: Path, record: dict[str, Any], results: dict[str, Any]) -> Any:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    base = base_model(record["recipe"])
+    evaluated = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=name,
+            dataset_name=name,
+            metric_type="accuracy",
+            metric_value=round(result["accuracy"], 4),
+        )
+        for name, result in results.get("results", {}).items()
+    ]
+    return ModelCardData(
+        model_name=folder.resolve().name,
+        base_model=base,
+        license=license_of(record["recipe"], base),
+        library_name="peft" if record["recipe"].get("use_peft") else "transformers",
+        pipeline_tag="text-generation",
+        tags=["trl", *(["dpo", "bmc"] if _is_preference(record) else ["sft"])],
+        eval_results=evaluated or None,
+    )
+
+
+def base_model(recipe: dict[str, Any]) -> str | None:
+    """The Hub id of the model that training began with; None where only a folder of this machine is known."""
+    name = origin(str(recipe["model_name_or_path"]))
+    if Path(name).is_dir() or name.count("/") != 1 or name.startswith(("/", ".", "~", "outputs/", "models/")):
+        inner = _card_data(Path(name) / "README.md").get("base_model")
+        return inner if isinstance(inner, str) else None
+    return name
+
+
+def license_of(recipe: dict[str, Any], base: str | None) -> str | None:
+    """The base model's licence: the recipe's word, its card's where that is at hand, or the table's of known models."""
+    if recipe.get("license"):
+        return str(recipe["license"])
+    places = [Path(str(recipe["model_name_or_path"]), "README.md")]
+    if base is not None:
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(base, "README.md")
+        places += [Path(cached)] if isinstance(cached, str) else []
+    found = next((said for path in places if isinstance(said := _card_data(path).get("license"), str)), None)
+    known = KNOWN.get(base or origin(str(recipe["model_name_or_path"])))
+    return found or (known.license if known else None)
+
+
+def _card_data(path: Path) -> dict[str, Any]:
+    """The metadata of a card; none of a file that isn't there, or is none."""
+    try:
+        head = re.match(r"---\n(.*?)\n---", path.read_text(encoding="utf-8"), re.DOTALL)
+        return dict(yaml.safe_load(head[1]) or {}) if head else {}
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return {}
+
+
+def _is_preference(record: dict[str, Any]) -> bool:
+    return trains_on_pairs(record["command"]) or bool(
+        {"beta", "loss_type", "token_weighting"} & record["recipe"].keys()
+    )
+
+
+def _text(folder: Path, record: dict[str, Any], results: dict[str, Any]) -> str:
+    recipe = {key: portable(value) for key, value in record["recipe"].items()}
+    name, base = folder.resolve().name, base_model(record["recipe"])
+    kind = "Preference training" if _is_preference(record) else "Supervised fine-tuning"
+    of = f"[{base}](https://huggingface.co/{base})" if base else f"`{recipe['model_name_or_path']}`"
+    command = portable(record["command"])
+    git = record.get("git")
+    commit = f", commit {git['commit']}{' and changes since' if git['dirty'] else ''}" if git else ""
+    versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items() if version)
+    parts = [
+        f"# {name}\n\n{kind} of {of} with [bmc]({PAPER}).",
+        "## Method\n\n" + _method(record),
+        "## Data\n\n" + _data(record),
+        "## Results\n\n" + _results(results, _read(folder / "metrics.json")),
+        f"## Recipe\n\n```yaml\n{yaml.safe_dump(recipe, sort_keys=True, allow_unicode=True).rstrip()}\n```",
+        f"Run as `{command}` on {record['processes']} process(es){commit}.\n\n{versions}",
+        f"## Citation\n\n```bibtex\n{CITATION}\n```",
+    ]
+    return "\n\n".join(parts)
+
+
+def _method(record: dict[str, Any]) -> str:
+    """What was minimised, as equations."""
+    if not _is_preference(record):
+        return f"The response's negative log-likelihood:\n\n$$ {SFT} $$"
+    from .losses import LOSSES
+
+    recipe = record["recipe"]
+    given = recipe.get("loss_type", ["sigmoid"])
+    shown = []
+    for name in [given] if isinstance(given, str) else given:
+        said = (LOSSES[name].__doc__ or "").partition("\n\n")[0]
+        shown.append(f"$$ {EQUATIONS[name]} $$" if name in EQUATIONS else f"`{name}`: {' '.join(said.split())}")
+    weighting = recipe.get("token_weighting", "none")
+    weights = WEIGHTS[weighting]
+    weights = weights % f"{recipe.get('bmc_delta', 3.0):g}" if weighting == "bmc" else weights
+    title = "The objective"
+    if weighting == "bmc" and shown == [f"$$ {EQUATIONS['sigmoid']} $$"]:
+        winner = recipe.get("chosen_column", "chosen")
+        title = "DPO-BMC (Eq. 4, on bridged pairs)" if winner == "chosen" else "DPO-MC (Eq. 4, on pairs as they were)"
+    head = f"{title} of [arXiv 2408.07471]({PAPER}), averaged over pairs (x, y_w, y_l):"
+    return "\n\n".join([head, *shown, f"with\n\n$$ {weights} $$"])
+
+
+def _data(record: dict[str, Any]) -> str:
+    mixture = record["recipe"].get("dataset_mixture", {})
+    names = [portable(dataset.get("id") or dataset.get("source")) for dataset in mixture.get("datasets", [])]
+    lines = [f"- `{name}`" for name in names]
+    lines += [
+        f"- {portable(entry.get('file', 'the rows as read'))}: SHA-256 `{entry['sha256']}`" for entry in record["data"]
+    ]
+    return "\n".join(lines)
+
+
+def _results(results: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """Accuracies with their intervals, and what training ended with."""
+    lines = []
+    for name, r in results.get("results", {}).items():
+        low, high = (f"{100 * end:.1f}" for end in r["interval"])
+        lines.append(f"| {name} | {100 * r['accuracy']:.1f} | [{low}, {high}] | {r['n']:,} |")
+    table = ["| benchmark | accuracy, % | 95 % interval | n |\n| --- | ---: | ---: | ---: |", *lines] if lines else []
+    last = [
+        f"{name} {metrics[name]:.4g}"
+        for name in ("train_loss", "eval_loss", "rewards/accuracies", "rewards/margins")
+        if isinstance(metrics.get(name), int | float)
+    ]
+    ended = f"Training ended with {', '.join(last)} ({metrics['rows']:,} rows)." if last and "rows" in metrics else ""
+    return "\n\n".join(filter(None, ["\n".join(table), ended])) or "None yet."
+
+
+def portable(value: Any) -> Any:
+    """A value without absolute paths, which mean nothing on another machine, and without secrets."""
+    if isinstance(value, dict):
+        return {key: portable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [portable(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    return provenance.clean(re.sub(r"(?<![\w.~:/-])/(?:[^\s\"'/]+/)+(?=[^\s\"'/]+)", "…/", value))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}

@@ -1,0 +1,294 @@
+"""Prefix sharing and packing: a batch of sequences as a forest in rows without padding.
+
+Sequences that begin alike share their beginning. Laid down depth first, the responses w₁ w₂ and l₁ of a prompt p₁ p₂
+whose common part is c₁, and a second prompt that begins with p₁, become the row
+
+    token      p₁   p₂ c₁   w₁ w₂   l₁   q₂ q₃ …
+    position   0    1  2    3  4    3    1  2  …
+    node       0    1       2       3    4
+    parent     −    0       1       1    0
+
+A token sees its own node up to itself and the nodes above it : just what it would see in a
+sequence of its own, so its hidden state is the same up to rounding. No (prefix, token) is computed twice.
+
+
+Attention over trees of sequences: with SDPA kernels and no mask, or with flex_attention.
+
+With SDPA, each run of tokens that lies together attends causally to the path that leads to it. There is no mask of
+row × row, and nothing is computed between branches that don't see each other.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from accelerate.utils import is_peft_model
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from trl.data_utils import common_prefix_length
+
+
+@dataclass(frozen=True)
+class Tree:
+    """How the tokens of a row hang together.
+
+    Attributes:
+        sizes: Tokens of each node, in the order of the row.
+        parents: Number of the node that each node follows on; −1 for one that begins a sequence. A node comes after
+            its parent, and all that hangs on a node before the next sibling.
+    """
+
+    sizes: tuple[int, ...]
+    parents: tuple[int, ...]
+
+    def paths(self) -> list[tuple[int, ...]]:
+        """The nodes that lead to each node, itself included."""
+        paths: list[tuple[int, ...]] = []
+        for node, parent in enumerate(self.parents):
+            paths.append((*paths[parent], node) if parent >= 0 else (node,))
+        return paths
+
+    def padded(self, tokens: int) -> Tree:
+        """With that many tokens of padding after it, a root of their own."""
+        return Tree((*self.sizes, tokens), (*self.parents, -1)) if tokens else self
+
+
+class Row(NamedTuple):
+    """Several sequences in one.
+
+    Attributes:
+        ids: Token ids.
+        positions: Position ids, one a token.
+        tree: How they hang together.
+        places: For each sequence, the index in `ids` of each of its tokens.
+    """
+
+    ids: list[int]
+    positions: list[int]
+    tree: Tree
+    places: list[list[int]]
+
+
+def fold(sequences: Sequence[list[int]], share: bool) -> Row:
+    """Lays sequences of token ids down in one row.
+
+    Args:
+        sequences: Token ids, at least one each.
+        share: Whether what several begin with is laid down once; otherwise they stand one after another.
+    """
+    row = Row([], [], Tree((), ()), [[] for _ in sequences])
+    sizes: list[int] = []
+    parents: list[int] = []
+
+    def grow(members: list[int], depth: int, parent: int) -> None:
+        """Lays down what the members have in common from `depth` on, then what differs, branch by branch."""
+        texts = [sequences[member] for member in members]
+        end = common_prefix_length(min(texts), max(texts)) if len(texts) > 1 else len(texts[0])
+        if end > depth:
+            start = len(row.ids)
+            row.ids.extend(texts[0][depth:end])
+            row.positions.extend(range(depth, end))
+            for member in members:
+                row.places[member].extend(range(start, len(row.ids)))
+            sizes.append(end - depth)
+            parents.append(parent)
+            parent = len(sizes) - 1
+        branches: dict[int, list[int]] = {}
+        for member in members:
+            if len(sequences[member]) > end:
+                branches.setdefault(sequences[member][end], []).append(member)
+        for branch in branches.values():
+            grow(branch, end, parent)
+
+    for members in [list(range(len(sequences)))] if share else [[member] for member in range(len(sequences))]:
+        grow(members, 0, -1)
+    return row._replace(tree=Tree(tuple(sizes), tuple(parents)))
+
+
+TREE_ATTENTION = "bmc_tree"
+KINDS = {"full_attention", "sliding_attention"}
+# what models hand to their attention beside masks, and what changes no result here
+HARMLESS = {
+    "position_ids", "cache_position", "use_cache", "output_hidden_states", "output_router_logits", "return_dict",
+}  # fmt: skip
+
+
+class Run(NamedTuple):
+    """Tokens that lie together and whose keys are one path: `size` of them, at the end of the nodes `path`."""
+
+    size: int
+    path: tuple[int, ...]
+
+
+@lru_cache(maxsize=64)
+def runs(tree: Tree) -> tuple[Run, ...]:
+    """The runs of a row, in its order: a run ends where the next node doesn't follow on the last."""
+    nodes, paths = len(tree.sizes), tree.paths()
+    starts = [node for node, parent in enumerate(tree.parents) if parent < 0 or parent != node - 1]
+    return tuple(Run(sum(tree.sizes[start:end]), paths[end - 1]) for start, end in pairwise([*starts, nodes]))
+
+
+def tree_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    trees: tuple[Tree, ...] | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend over trees, or as SDPA does where there are none; transformers' attention interface.
+
+    Args:
+        module: The attention layer.
+        query: (R, heads, S, head size).
+        key: (R, key heads, S, head size).
+        value: (R, key heads, S, head size).
+        attention_mask: Not looked at where there are trees.
+        dropout: Share of the attention weights that are dropped.
+        scaling: Of the scores.
+        trees: One a row.
+        sliding_window: Tokens that a token sees of its path, itself included; None for all.
+        is_causal: Whether tokens don't see those after them; None for yes.
+        kwargs: What else a model hands to its attention.
+
+    Returns:
+        `((R, S, heads, head size), None)`.
+
+    Raises:
+        RuntimeError: The model gave no trees where its mask says that there are some.
+        NotImplementedError: The model wants something of its attention that trees don't have (a soft cap, sinks).
+    """
+    if trees is None:
+        if attention_mask is not None and attention_mask.numel() == 1:
+            raise RuntimeError(f"{type(module).__name__} was given no trees; set prefix_sharing and packing to false")
+        kwargs |= {} if is_causal is None else {"is_causal": is_causal}
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    given = {name for name, value in kwargs.items() if value is not None and value is not False}
+    unknown = sorted(given - HARMLESS)
+    if is_causal is False:
+        unknown.append("is_causal=False")
+    if unknown:
+        raise NotImplementedError(f"{type(module).__name__} asks its attention for {', '.join(unknown)}")
+    key, value = (repeat_kv(states, query.size(1) // states.size(1)) for states in (key, value))
+    rows = zip(query.split(1), key.split(1), value.split(1), trees, strict=True)
+    output = torch.cat([_attend(*row, sliding_window, dropout, scaling) for row in rows])
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int | None, dropout: float, scaling: float | None
+) -> Tensor:
+    """One row; (1, heads, S, head size)."""
+    queries = query.split([run.size for run in runs(tree)], dim=2)
+    keys, values = key.split(tree.sizes, dim=2), value.split(tree.sizes, dim=2)
+    outputs = []
+    for own, run in zip(queries, runs(tree), strict=True):
+        seen, said = (torch.cat([nodes[node] for node in run.path], dim=2) for nodes in (keys, values))
+        plain = own.size(2) == seen.size(2) and (window is None or seen.size(2) <= window)
+        mask = None if plain else _band(own.size(2), seen.size(2), window, own.device)
+        outputs.append(F.scaled_dot_product_attention(own, seen, said, mask, dropout, is_causal=plain, scale=scaling))
+    return torch.cat(outputs, dim=2)
+
+
+def _band(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """Who sees whom where the last of the keys are the queries' own; bool (queries, keys)."""
+    distance = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
+    return (distance >= 0) & (distance < (window or keys))
+
+
+# Without trees (generation, other callers) it is SDPA, masks and all.
+AttentionInterface.register(TREE_ATTENTION, tree_attention)
+AttentionMaskInterface.register(TREE_ATTENTION, sdpa_mask)
+
+
+def visible(trees: tuple[Tree, ...], positions: Tensor, window: int | None = None) -> Any:
+    """The same, as a function of indices: flex_attention's `mask_mod(row, head, query, key) -> bool`.
+
+    Args:
+        trees: One a row.
+        positions: Position ids, int64 (R, S).
+        window: As `tree_attention`'s sliding_window.
+    """
+    device, nodes = positions.device, max(len(tree.sizes) for tree in trees)
+    node_of = torch.stack(
+        [torch.arange(len(tree.sizes)).repeat_interleave(torch.tensor(tree.sizes)) for tree in trees]
+    ).to(device)
+    above = torch.zeros(len(trees), nodes, nodes, dtype=torch.bool)
+    for row, tree in enumerate(trees):
+        for node, path in enumerate(tree.paths()):
+            above[row, node, list(path)] = True
+    above = above.to(device)
+
+    def mask_mod(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        seen = above[row, node_of[row, query], node_of[row, key]] & (key <= query)
+        return seen if window is None else seen & (positions[row, query] - positions[row, key] < window)
+
+    return mask_mod
+
+
+def attention_arguments(config: Any, trees: tuple[Tree, ...], positions: Tensor) -> dict[str, Any]:
+    """What a model's forward needs beside ids and positions to see the trees.
+
+    Args:
+        config: The text model's; its attention is `TREE_ATTENTION` or flex_attention.
+        trees: One a row.
+        positions: Position ids, int64 (R, S).
+    """
+    if config._attn_implementation == TREE_ATTENTION:
+        # a mask of four axes is handed on as it is; without one the model would make its own, as large as row × row
+        return {"trees": trees, "attention_mask": positions.new_ones(1, 1, 1, 1)}
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    rows, length = positions.shape
+    window, kinds = getattr(config, "sliding_window", None), set(getattr(config, "layer_types", None) or ())
+
+    def block_mask(seen: int | None) -> Any:
+        mask_mod = visible(trees, positions, seen)
+        return create_block_mask(mask_mod, rows, None, length, length, device=str(positions.device))
+
+    if "sliding_attention" in kinds:
+        return {"attention_mask": {"full_attention": block_mask(None), "sliding_attention": block_mask(window)}}
+    return {"attention_mask": block_mask(None if kinds else window)}  # without kinds, all layers have the window
+
+
+def obstacle(model: Any) -> str | None:
+    """Say why a causal language model, perhaps with an adapter, can't take trees; None where only a trial can tell
+    (`bmc.training.tree_check`)."""
+    lm = causal_lm(model)
+    config = lm.config.get_text_config()
+    attention, kinds = config._attn_implementation, set(getattr(config, "layer_types", None) or ["full_attention"])
+    if attention not in ("sdpa", TREE_ATTENTION, "flex_attention"):
+        return f"{attention} can't hide one branch from another; sdpa and flex_attention can"
+    takes_positions = "position_ids" in inspect.signature(type(lm).forward).parameters
+    if kinds - KINDS or not takes_positions or not lm._supports_attention_backend:
+        return "the model's layers don't go by mask and position ids alone"
+    if lm is not model and model.active_peft_config.is_prompt_learning:
+        return "prompt learning puts tokens in front"
+    return None
+
+
+def use_tree_attention(model: Any, wanted: bool = True) -> None:
+    """Have a model that uses SDPA see trees where they are given, or no longer; everything else stays as it was."""
+    lm = causal_lm(model)
+    before, after = ("sdpa", TREE_ATTENTION) if wanted else (TREE_ATTENTION, "sdpa")
+    if lm.config.get_text_config()._attn_implementation == before:
+        lm.set_attn_implementation(after)
+
+
+def causal_lm(model: Any) -> Any:
+    """The language model under an adapter."""
+    return model.get_base_model() if is_peft_model(model) else model

@@ -1,0 +1,433 @@
+"""One recipe, several seeds: mean ± standard deviation of their test scores, and the 95 % t interval of the mean.
+
+One training among several: checked beforehand, then trained and evaluated in processes of its own, so that one that
+fails takes no other with it. What it has finished is not done again.
+
+Hyperparameters chosen on held-out rows: every point of a grid trained and scored, the best one left as a recipe.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import program
+from ..analysis.cells import accuracy_cell, markdown_table, read_json
+from ..analysis.seeds import FILE, seeds_cell, summary
+from ..analysis.tables import average
+from ..config import DatasetConfig, EvaluateConfig
+from ..data.loading import read
+from ..distributed import processes
+from ..errors import Fault, Faults, fail
+from ..evaluation.stats import accuracy
+from ..recipe import COMMAND_LINE, load, parse, resolve
+from ..runs import PREEMPTED, Preempted, may_claim, on_sigterm, recipe_of, write_json
+from .config import BMCConfig, ModelArguments, PreferenceArguments
+from .run import identity, parse_training
+
+
+def seeds(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) -> str:
+    """Trains and evaluates a recipe with each seed, in `OUTPUT_DIR/seed_N`, and writes `OUTPUT_DIR/seeds.json`.
+
+    A seed decides the order of the pairs and dropout, not which rows are drawn (that is the mixture's). Started again,
+    it goes on, and tries again what failed.
+
+    Returns:
+        The table, as Markdown.
+
+    Raises:
+        Faults: A folder holds another recipe's run, the test rows have no answers, or a training failed.
+    """
+    refuse_launcher()
+    numbers, folder = arguments.seed_list(), Path(config.output_dir)
+    evaluate = [str(eval_recipe(argv, arguments))]
+    points = [{"seed": number} for number in numbers]
+    made = trials(argv, points, [folder / f"seed_{number}" for number in numbers], evaluate, "seeds")
+    found: dict[str, list[dict[str, Any]]] = {}
+    failed = []
+    for trial in made:
+        try:
+            run(trial, arguments.launcher)
+        except TrialFailed as error:
+            failed.append(f"{trial.folder}: {error}")
+            print(f"{trial.folder.name} failed: {error}", file=sys.stderr)
+            continue
+        results = read_json(trial.metrics)["results"]
+        for benchmark, result in {**results, **({"average": average(results)} if len(results) > 1 else {})}.items():
+            found.setdefault(benchmark, []).append(result)
+    if failed:
+        raise fail(str(folder), f"{len(failed)} of {len(numbers)} seeds failed; run it again for those; {failed[-1]}")
+    if not found:
+        raise fail(evaluate[0], "its rows have no answers to compare")
+    summaries = {benchmark: summary(results) for benchmark, results in found.items()}
+    write_json(folder / FILE, {"seeds": numbers, "results": summaries})
+    header = ["benchmark", "mean ± sd [95 % interval]", *(f"seed {number}" for number in numbers)]
+    rows = [[name, seeds_cell(summaries[name]), *map(accuracy_cell, found[name])] for name in found]
+    return markdown_table((header, rows))
+
+
+# keys of the command line that say what the several trainings are
+OWN = ("sweep", "seeds")
+
+
+class TrialFailed(Exception):
+    """A process of a trial ended with an error; the message is its last words."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training.
+
+    Attributes:
+        values: What it has that the recipe hasn't.
+        folder: Its output; the log stands beside it.
+        train: Arguments of `scripts/preference.py`.
+        evaluate: Arguments of `scripts/evaluate.py`; none where it is scored while training.
+    """
+
+    values: dict[str, Any]
+    folder: Path
+    train: list[str]
+    evaluate: list[str]
+
+    @property
+    def name(self) -> str:
+        return label(self.values)
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def metrics(self) -> Path:
+        """The file that holds its score, once it is there."""
+        return self.folder / ("eval/metrics.json" if self.evaluate else "metrics.json")
+
+
+def label(values: dict[str, Any]) -> str:
+    """What to call a trial: `learning_rate=5e-07,beta=0.1`, as a file name."""
+    words = (f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items())
+    return re.sub(r"[^\w.,=+-]+", "_", ",".join(words))
+
+
+def overrides(values: dict[str, Any]) -> list[str]:
+    """A trial's values as arguments of a command line."""
+    return [f"--{name}={json.dumps(value)}" for name, value in values.items()]
+
+
+def trials(
+    argv: list[str], points: list[dict[str, Any]], folders: list[Path], evaluate: list[str], key: str
+) -> list[Trial]:
+    """Trials of a recipe, each read as its own process will read it.
+
+    Args:
+        argv: The command line, as given.
+        points: Values of each trial.
+        folders: Output of each.
+        evaluate: Arguments of `scripts/evaluate.py` without model and folder; empty for no evaluation.
+        key: The key of the recipe that the values come from, for messages.
+
+    Raises:
+        Faults: A value can't be trained with, or a folder holds another recipe's run.
+    """
+    made, faults = [], []
+    for values, folder in zip(points, folders, strict=True):
+        scores_itself = [] if evaluate else ["--do_eval=true"]  # on the pairs that it holds out
+        alone = (f"--{name}=null" for name in OWN)
+        train = [*argv, *alone, *scores_itself, *overrides(values), f"--output_dir={folder}"]
+        scored = [*evaluate, f"--model_name_or_path={folder}", f"--output_dir={folder}/eval"] if evaluate else []
+        try:
+            arguments, model_args, config = parse_training(train, PreferenceArguments, BMCConfig, "")
+            may_claim(str(folder), identity(arguments, model_args, config))
+            if scored:
+                (evaluation,) = parse(scored, EvaluateConfig)
+                may_claim(evaluation.output_dir, recipe_of(evaluation))
+        except Faults as error:
+            faults += [Fault(fault.where, f"{key}: {fault.what}") for fault in error.faults]
+            continue
+        made.append(Trial(values, folder, train, scored))
+    if faults:
+        raise Faults(*dict.fromkeys(faults))
+    return made
+
+
+def eval_recipe(argv: list[str], arguments: PreferenceArguments) -> Path:
+    """The recipe that scores what the recipe of a command line trained.
+
+    Raises:
+        Faults: There is none.
+    """
+    if arguments.eval_recipe:
+        return Path(arguments.eval_recipe)
+    recipe = resolve(argv, PreferenceArguments, BMCConfig)[0]
+    beside = recipe.with_name("eval.yaml") if recipe else None
+    if beside is None or not beside.exists():
+        raise fail("eval_recipe", "is missing; no eval.yaml stands beside the recipe")
+    return beside
+
+
+def refuse_launcher() -> None:
+    """The trainings are started here, each by the launcher.
+
+    Raises:
+        Faults: This process was started by one.
+    """
+    if processes() > 1:
+        raise fail("command line", 'run it by python; `--launcher "accelerate launch …"` starts each training')
+
+
+def run(trial: Trial, launcher: str | None) -> None:
+    """Trains and evaluates what isn't there yet; what the processes print goes to the trial's log.
+
+    Raises:
+        TrialFailed: One of them ended with an error.
+    """
+    trial.folder.parent.mkdir(parents=True, exist_ok=True)
+    start = shlex.split(launcher) if launcher else [sys.executable]
+    if not (trial.folder / "metrics.json").exists():
+        _process([*start, *program.start("train"), *trial.train], trial.log)
+    if not trial.metrics.exists():
+        _process([sys.executable, *program.start("evaluate"), *trial.evaluate], trial.log)
+
+
+def _process(command: list[str], log: Path) -> None:
+    with log.open("a+", encoding="utf-8", errors="replace") as file:
+        print(shlex.join(command), file=file, flush=True)
+        start = file.tell()
+        try:
+            running = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        except OSError as error:
+            raise fail("launcher", f"'{command[0]}' can't be started ({error.strerror})") from None
+        status = _wait(running)
+        if status < 0:
+            raise TrialFailed(f"ended by signal {-status}")
+        if status:
+            file.seek(start)
+            raise TrialFailed(last_words(file.read()))
+
+
+def _wait(running: subprocess.Popen[bytes]) -> int:
+    """Wait for a process, passing SIGTERM on to it; return its exit status.
+
+    Raises:
+        Preempted: SIGTERM came to this process or to that one, which has saved what it had.
+    """
+    terminated: list[int] = []
+
+    def pass_on(number: int, frame: Any) -> None:
+        terminated.append(number)
+        running.send_signal(number)
+
+    with running, on_sigterm(pass_on):
+        status = running.wait()
+    if terminated or status == PREEMPTED:
+        raise Preempted
+    return status
+
+
+def last_words(log: str) -> str:
+    """The line of a log that says best why its process failed: the last exception, else the last line."""
+    lines = [re.sub(r"^\[rank\d+\]: ?", "", line).strip() for line in log.splitlines()]
+    lines = [line for line in lines if line]
+    raised = [line for line in lines if re.match(r"[A-Za-z_.]*(Error|Exception|Interrupt)\b", line)]
+    return (raised or lines or ["ended without a word"])[-1]
+
+
+def drop_weights(folder: Path) -> None:
+    """Removes a trial's weights and checkpoints; what it measured stays."""
+    for path in _weights(folder):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _weights(folder: Path) -> Iterator[Path]:
+    yield from list(folder.glob("checkpoint-*"))
+    yield from list(folder.glob("*.safetensors"))
+
+
+LEARNING_RATES = [3e-7, 5e-7, 6e-7, 1e-6]
+DELTAS = [1.5, 2.0, 2.5, 3.0, 3.5]
+RANGES: dict[str, dict[str, list[float]]] = {
+    "figa": {"figa_alpha": [0.5, 1.0, 1.5], "figa_beta": [0.5, 1.0, 1.5]},
+    "ipo": {"beta": [0.01, 0.1, 0.5, 1.0]},  # τ
+    "orpo": {"orpo_lambda": [0.1, 0.5, 1.0, 2.0]},
+    "rdpo": {"rdpo_alpha": [0.05, 0.1, 0.5, 1.0], "beta": [0.01, 0.05, 0.1]},
+    "simpo": {"beta": [2.0, 2.5], "simpo_gamma": [0.3, 0.5, 1.0, 1.2, 1.4, 1.6]},
+    "sigmoid": {"beta": [0.01, 0.05, 0.1]},
+}
+REWARDS = "eval_rewards/accuracies"
+
+
+def table_7(config: BMCConfig) -> dict[str, list[float]]:
+    """The ranges that the paper searches for an objective (Table 7, A.3).
+
+    Only DPO-BMC's row has a range for δ; IPO-BMC and its kin (§5.4), which have none, keep the recipe's.
+
+    Raises:
+        Faults: The table doesn't have the objective.
+    """
+    names = [config.loss_type] if isinstance(config.loss_type, str) else config.loss_type
+    if len(names) > 1 or names[0] not in RANGES:
+        raise fail("sweep", f"Table 7 has no ranges for {' + '.join(names)}; write them: `sweep: {{beta: [0.1, 0.5]}}`")
+    deltas = {"bmc_delta": DELTAS} if names == ["sigmoid"] and config.token_weighting == "bmc" else {}
+    return {"learning_rate": LEARNING_RATES, **RANGES[names[0]], **deltas}
+
+
+def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) -> str:
+    """Trains and scores the points of a recipe's grid, one after the other, in `OUTPUT_DIR-sweep`.
+
+    That folder gets `sweep.json` and `sweep.md`, after each point anew, and `best.yaml`, the recipe with the best
+    point's values; of points that score alike, the first. Data, masks and the reference's log-probs are made by the
+    first point and found by the others. Only the best point keeps its weights. Started again, it goes on, and tries
+    again what failed.
+
+    Returns:
+        The table, as Markdown.
+
+    Raises:
+        Faults: The grid, the folder or the validation rows can't be used, or every point failed.
+    """
+    refuse_launcher()
+    how = scoring(argv, arguments)
+    folder = Path(f"{config.output_dir}-sweep")
+    made = _points(argv, arguments, config, folder, how.evaluate)
+    results: list[dict[str, Any]] = []
+    best: int | None = None
+    for number, trial in enumerate(made):
+        try:
+            run(trial, arguments.launcher)
+            results.append({"values": trial.values, **how.score(trial), "seconds": _seconds(trial)})
+            ahead = best is None or results[number]["accuracy"] > results[best]["accuracy"]
+            if (loser := best if ahead else number) is not None:
+                drop_weights(made[loser].folder)
+            best = number if ahead else best
+        except TrialFailed as error:
+            results.append({"values": trial.values, "failed": str(error)})
+        print(f"[{number + 1}/{len(made)}] {trial.name}: {_outcome(results[number])}", file=sys.stderr)
+        write_json(folder / "sweep.json", {"scored_on": how.rows, "best": best, "points": results})
+        (folder / "sweep.md").write_text(_table(how, results, best, len(made)) + "\n", encoding="utf-8")
+    if best is None:
+        raise fail(str(folder), f"no point could be trained; the last said: {results[-1]['failed']}")
+    (folder / "best.yaml").write_text(_best(argv, made[best], results[best], how, config.output_dir), encoding="utf-8")
+    return f"{_table(how, results, best, len(made))}\n\nbest: {folder / 'best.yaml'}; its weights: {made[best].folder}"
+
+
+def _seconds(trial: Trial) -> float:
+    return round(sum(read_json(path)["seconds"] for path in {trial.folder / "metrics.json", trial.metrics}), 1)
+
+
+def _outcome(result: dict[str, Any]) -> str:
+    return f"failed: {result['failed']}" if "failed" in result else accuracy_cell(result)
+
+
+def _table(how: Scoring, results: list[dict[str, Any]], best: int | None, total: int) -> str:
+    """What the points scored; the best is bold."""
+    keys = list(results[0]["values"])
+    rows = []
+    for number, result in enumerate(results):
+        cells = [*map(str, result["values"].values()), _outcome(result), f"{result.get('seconds', 0):.0f} s"]
+        rows.append([f"**{cell}**" if number == best else cell for cell in cells])
+    note = f"Accuracy in % with its 95 % interval on {how.rows}; {len(results)} of {total} points, a single run each."
+    return f"{note}\n\n{markdown_table(([*keys, 'accuracy', 'took'], rows))}"
+
+
+def _best(argv: list[str], trial: Trial, result: dict[str, Any], how: Scoring, output_dir: str) -> str:
+    """The recipe of the best point."""
+    path, values, origin, _ = resolve([*argv, *overrides(trial.values)], PreferenceArguments, ModelArguments, BMCConfig)
+    given = {key.split(".")[0] for key, source in origin.items() if source == COMMAND_LINE or path is None}
+    mine = {key: values[key] for key in values if key in given - PreferenceArguments.PASSING}
+    if path is not None:
+        mine = {"extends": os.path.relpath(path, trial.folder.parent), **mine}
+        if load(path)[0].get("sweep"):
+            mine["sweep"] = None
+    said = f"# The best point of a sweep: {accuracy_cell(result)} % on {how.rows}.\n"
+    return said + yaml.safe_dump({**mine, "output_dir": output_dir}, sort_keys=False)
+
+
+def _points(
+    argv: list[str], arguments: PreferenceArguments, config: BMCConfig, folder: Path, evaluate: list[str]
+) -> list[Trial]:
+    """The grid's points, the last key's values changing fastest.
+
+    Raises:
+        Faults: A point can't be trained, or its folder holds another run.
+    """
+    grid = arguments.sweep if isinstance(arguments.sweep, dict) else table_7(config)
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    return trials(argv, points, [folder / label(values) for values in points], evaluate, "sweep")
+
+
+def describe_sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) -> str:
+    """How many points of which grid a sweep would train.
+
+    Raises:
+        Faults: A point can't be trained, or its folder holds another run.
+    """
+    folder = Path(f"{config.output_dir}-sweep")
+    made = _points(argv, arguments, config, folder, [])
+    return f"{len(made)} points of {' × '.join(made[0].values)}, in {folder}"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a sweep's trainings are scored.
+
+    Attributes:
+        evaluate: Arguments of `scripts/evaluate.py`; none where reward accuracy on the pairs that the training holds
+            out decides, since no answer can be compared.
+        rows: What they are scored on, in words.
+    """
+
+    evaluate: list[str]
+    rows: str
+
+    def score(self, trial: Trial) -> dict[str, Any]:
+        """`accuracy`, its 95 % `interval` and `n`."""
+        metrics = read_json(trial.metrics)
+        if self.evaluate:
+            return average(metrics["results"]) or {}
+        n = metrics["eval_rows"]
+        hits = round(metrics[REWARDS] * n)
+        return accuracy([True] * hits + [False] * (n - hits))
+
+
+def scoring(argv: list[str], arguments: PreferenceArguments) -> Scoring:
+    """By answers to the validation rows where they have answers, else by rewards of held-out pairs.
+
+    Raises:
+        Faults: There is neither.
+    """
+    path = eval_recipe(argv, arguments)
+    (evaluation,) = parse([str(path)], EvaluateConfig)
+    evaluate, files = [str(path)], []
+    for number, dataset in enumerate(evaluation.dataset_mixture.datasets):
+        file = Path(dataset.id or "")
+        if file.stem == "test":
+            file = file.with_stem("validation")
+            evaluate.append(f"--dataset_mixture.datasets.{number}.id={file}")
+        if file.stem != "validation":
+            raise fail(str(path), "evaluates no test.jsonl of prepared data; name another by --eval_recipe")
+        if not file.is_file() or not file.stat().st_size:
+            raise fail(
+                str(file), "holds no rows; set validation_datasets or validation_fraction where the data are prepared"
+            )
+        files.append(str(file))
+    if any(row.get("answer") is not None for file in files for row in read(DatasetConfig(id=file))()):
+        return Scoring(evaluate, ", ".join(files))
+    mixture = arguments.dataset_mixture
+    if not mixture.test_datasets and not mixture.test_split_size:
+        raise fail(
+            str(path), "its rows have no answers to compare; hold out pairs (dataset_mixture.test_split_size: 0.05)"
+        )
+    return Scoring([], "the pairs held out from training, by reward accuracy")

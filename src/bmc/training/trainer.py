@@ -1,0 +1,474 @@
+"""`BMCTrainer`: `trl.DPOTrainer` with token weights."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import logging
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import is_peft_model, send_to_device
+from datasets import Dataset, IterableDataset
+from torch import Tensor
+from transformers import AutoTokenizer
+from trl import DPOTrainer
+from trl.models import prepare_deepspeed, prepare_fsdp
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_config_model_id, use_adapter
+
+from ..errors import fail
+from ..precision import train_whole_in_float32
+from .collator import NO_SIGNAL, REF_COLUMNS, DataCollatorForBMC, chosen_first, no_signal
+from .config import BMCConfig
+from .fault_tolerance import SteadyTraining
+from .lm_head import TokenScores, at_places, exact_kl, keep_predictors, score
+from .losses import LOSSES, REFERENCE_FREE, Pairs, hyperparameters, weigh
+from .metrics import FallingRewards, k3, reward_metrics, token_metrics, weight_shares
+from .prefix_sharing import TREE_ATTENTION, attention_arguments, causal_lm, obstacle, use_tree_attention
+from .reference_cache import ReferenceCache, add_reference_logps, default_cache, model_digest
+from .token_weights import (
+    DIFF_COLUMNS,
+    RESPONSES,
+    WEIGHT_COLUMNS,
+    bmc_weights,
+    check_weights,
+    mark_differences,
+    stop_word_ids,
+)
+from .tree_check import compare, longest, sequences
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN_LENGTH = 1024  # tokens of the longest sequence of a streamed data set without max_length
+
+
+class BMCTrainer(SteadyTraining, DPOTrainer):
+    """DPO over weighted tokens (arXiv 2408.07471, §3.2), a drop-in for `trl.DPOTrainer`.
+
+    The constructor is DPOTrainer's, with a `BMCConfig` for `args` (a `DPOConfig` will do); so are model loading, PEFT,
+    DeepSpeed, saving and resuming. What is new: the tokens that differ are marked once, when the pairs are tokenised,
+    and each step computes
+
+        forward → per-token log-probs → weights λ → objective (`LOSSES`) → metrics
+
+    The logged `rewards/*` are the plain DPO rewards β Σ_t log π_θ/π_ref (λ ≡ 1), so that curves of DPO and DPO-BMC
+    compare (§5.3). `diff/share` is the share of response tokens that differ, `diff/weight` their mean λ.
+    """
+
+    _tag_names = ["trl", "dpo", "bmc"]  # noqa: RUF012 - the attribute is TRL's
+    _name = "BMC"
+    args: BMCConfig
+    data_collator: DataCollatorForBMC
+    ref_model: Any
+    _signature_columns: list[str]
+    _layout_chosen = False
+    _checked: tuple[Any, ...] = ()
+    _precompute_engine: Any
+
+    def __init__(
+        self,
+        model: Any,
+        ref_model: Any = None,
+        args: Any = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        args = BMCConfig(output_dir="bmc-output") if args is None else BMCConfig.of(args)
+        if args.n_gpu > 1:
+            raise fail("accelerate launch", f"is needed to use {args.n_gpu} GPUs; or show one, CUDA_VISIBLE_DEVICES=0")
+        self.reference_free = REFERENCE_FREE.issuperset(args.loss_type)
+        if self.reference_free:
+            ref_model, args.precompute_ref_log_probs = None, True  # DPOTrainer then loads none; see below
+        if args.precompute_ref_log_probs is None:
+            args.precompute_ref_log_probs = _sees_all(args, train_dataset, eval_dataset)
+        if kwargs.get("peft_config") is None and kwargs.get("quantization_config") is None:
+            train_whole_in_float32(model, args)
+        if data_collator is None:
+            processing_class = processing_class or _tokenizer_of(model, args)
+            data_collator = DataCollatorForBMC(  # whether it shares prefixes is known when the model is
+                pad_token_id=_pad_token(processing_class, args),
+                max_length=args.max_length,
+                pad_to_multiple_of=args.pad_to_multiple_of,
+            )
+        data_collator = DataCollatorForBMC.of(data_collator)
+        if args.accelerator_config.dispatch_batches:
+            raise fail("accelerator_config.dispatch_batches", "packed sequences can't be split; leave it out")
+        args.accelerator_config.dispatch_batches = False  # nor can one of a streamed data set
+        self._max_length = min((n for n in (args.max_length, data_collator.max_length) if n is not None), default=None)
+        super().__init__(model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
+        self.precompute_ref_logps &= not self.reference_free
+        self.add_callback(FallingRewards())
+        self._choose_layout()
+        self._check_trees(self.ref_model)
+        if not self._sharded:
+            self._check_trees(self.model)
+
+    # data: tokenise as TRL does, mark the differing tokens, perhaps run the reference
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        streamed = isinstance(dataset, IterableDataset)
+        dataset = dataset.remove_columns([name for name in REF_COLUMNS if name in (dataset.column_names or ())])
+        # DPOTrainer would drop long prompts by a function that holds all of `args`: no other run would find what comes
+        # after it in the cache
+        whole = copy.copy(args)
+        whole.max_length = None
+        dataset = super()._prepare_dataset(dataset, processing_class, whole, dataset_name)
+        if args.token_weighting == "external":
+            check_weights(dataset, dataset_name)
+        ignored = stop_word_ids(self._tokenizer) if args.ignore_stop_words else []
+        how = {"algorithm": args.diff_algorithm, "ignored": ignored}
+        options = {} if streamed else {"num_proc": args.dataset_num_proc, "desc": f"Comparing {dataset_name} pairs"}
+        dataset = dataset.map(mark_differences, fn_kwargs=how, **options)
+        max_length = self._max_length
+        if streamed:
+            return dataset.filter(lambda row: no_signal(row, max_length) is None)
+        return self._with_signal(dataset, max_length, args.dataset_num_proc, dataset_name)
+
+    def _with_signal(self, dataset: Dataset, max_length: int | None, processes: int | None, name: str) -> Dataset:
+        """Drop the pairs that hold no preference, and say how many and why."""
+        found = dataset.map(
+            lambda row: {"reason": no_signal(row, max_length) or ""},
+            remove_columns=dataset.column_names,
+            num_proc=processes,
+            desc=f"Looking for {name} pairs without a difference",
+        )["reason"]
+        for reason, count in Counter(filter(None, found)).items():
+            what = NO_SIGNAL[reason].format(max_length=max_length)
+            key = "" if reason == "equal" else "max_length: "
+            logger.warning("%sdropped %d of %d %s pairs, whose %s", key, count, len(dataset), name, what)
+        kept = dataset.select([place for place, reason in enumerate(found) if not reason])
+        if not len(kept) and set(found) == {"equal"}:
+            raise fail(f"{name} data", "no pair is left: chosen and rejected are equal once tokenised")
+        if not len(kept):
+            raise fail("max_length", f"no {name} pair is left under {max_length} tokens; raise it")
+        return kept
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        ours = ("id", *DIFF_COLUMNS, *REF_COLUMNS, *WEIGHT_COLUMNS)
+        self._signature_columns = [*dict.fromkeys([*self._signature_columns, *ours])]
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        if self.reference_free:
+            return dataset
+        if isinstance(dataset, IterableDataset):
+            raise fail("precompute_ref_log_probs", "a streamed data set can't keep them; set it to false")
+        self._choose_layout()
+        if self.ref_model is None and self.is_deepspeed_enabled and self._precompute_engine is None:
+            # as in TRL: the policy isn't on its device yet, so an inference engine places and gathers it
+            self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
+        model = self.ref_model or self._precompute_engine or self.model
+        self._check_trees(model)
+        digest = model_digest(self.accelerator.unwrap_model(self.ref_model or self.model), self.accelerator)
+        return add_reference_logps(
+            dataset,
+            ReferenceCache(Path(self.args.reference_cache or default_cache()) / digest),
+            lambda layout: self._reference_logps(model, layout),
+            self.data_collator,
+            self.accelerator,
+            batch_size,
+            name,
+        )
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As DPOTrainer's. The reference is loaded again for rows that weren't there when it ran."""
+        new = eval_dataset is not None and not isinstance(eval_dataset, str) and self.state.global_step > 0
+        if not new or not self.precompute_ref_logps or self.ref_model is not None or is_peft_model(self.model):
+            return super().evaluate(eval_dataset, *args, **kwargs)
+        self.ref_model = self._load_reference()
+        try:
+            return super().evaluate(eval_dataset, *args, **kwargs)
+        finally:
+            self.ref_model = None
+
+    def _load_reference(self) -> Any:
+        """The model that training began with, ready to run, as DPOTrainer loads it."""
+        name, attention = get_config_model_id(self.model.config), self.model.config._attn_implementation
+        attention = "sdpa" if attention == TREE_ATTENTION else attention
+        options = {"dtype": self.model.dtype, "attn_implementation": attention, **(self.args.model_init_kwargs or {})}
+        try:
+            model = create_model_from_path(name, trust_remote_code=self.args.trust_remote_code, **options)
+        except (OSError, ValueError, TypeError):
+            what = f"new rows need the reference model, and '{name}' can't be loaded again"
+            raise fail("precompute_ref_log_probs", f"{what}; set it to false, or give a ref_model") from None
+        add_fused_lm_head(model)
+        keep_predictors(model)
+        use_tree_attention(model, self.data_collator.prefix_sharing or self.data_collator.packing)
+        if self.is_deepspeed_enabled:
+            return prepare_deepspeed(model, self.accelerator)
+        if self.is_fsdp_enabled:
+            return prepare_fsdp(model, self.accelerator)
+        return self.accelerator.prepare_model(model, evaluation_mode=True)
+
+    def _choose_layout(self) -> None:
+        """Share prefixes and pack where the recipe and the models' classes allow it; once."""
+        if self._layout_chosen:
+            return
+        self._layout_chosen = True
+        models = self._models()
+        reason = next(filter(None, map(obstacle, models)), None)
+        if self.aux_loss_enabled:
+            reason = "the router's auxiliary loss counts every token"
+        if self.compute_metrics is not None:
+            reason = "compute_metrics is to see the logits of two sequences a pair"
+        for key in ("prefix_sharing", "packing"):
+            setattr(self.data_collator, key, getattr(self.args, key) is not False)
+        if reason:
+            self._pad_pairs(reason)
+        for model in models:
+            keep_predictors(model)
+            use_tree_attention(model, self.data_collator.prefix_sharing or self.data_collator.packing)
+
+    @property
+    def _sharded(self) -> bool:
+        """Whether the policy can't run before an engine has prepared it for training."""
+        return bool(self.is_deepspeed_enabled or self.is_fsdp_enabled)
+
+    def _models(self) -> list[Any]:
+        return [self.accelerator.unwrap_model(model) for model in (self.model, self.ref_model) if model is not None]
+
+    def _pad_pairs(self, reason: str) -> None:
+        """Take two padded sequences a pair, and say why where something else was wanted."""
+        wanted = [key for key in ("prefix_sharing", "packing") if getattr(self.data_collator, key)]
+        if wanted:
+            logger.warning("%s: two padded sequences a pair, since %s", " and ".join(wanted), reason)
+        self.data_collator.prefix_sharing = self.data_collator.packing = False
+        for model in self._models():
+            use_tree_attention(model, False)
+
+    def _check_trees(self, model: Any) -> None:
+        """Compare a tree with its sequences on a model that is ready to run; once, and on every process."""
+        lm = model and causal_lm(self.accelerator.unwrap_model(model))
+        shares = self.data_collator.prefix_sharing or self.data_collator.packing
+        if lm is None or not shares or any(lm is checked for checked in self._checked):
+            return
+        self._checked += (lm,)
+        config, training = lm.config.get_text_config(), lm.training
+
+        def logps(layout: dict[str, Any]) -> Tensor:
+            layout = send_to_device(layout, self.accelerator.device)
+            with torch.no_grad():
+                return at_places(self._score(model, layout).logps, layout)
+
+        def with_trees(layout: dict[str, Any]) -> Tensor:
+            use_tree_attention(lm)
+            return logps(layout)
+
+        use_tree_attention(lm, False)
+        model.eval()
+        positions = getattr(config, "max_position_embeddings", None) or self._longest()
+        pairs = sequences(max(8, min(positions, self._longest())), config.vocab_size)
+        outcome = compare(pairs, self.data_collator, logps, with_trees)
+        model.train(training)
+        failed = self.accelerator.reduce(torch.tensor(float(not outcome.passed), device=self.accelerator.device))
+        if failed > 0:
+            found = f"other log-probs ({outcome.error:.2g} nats a token apart)"
+            self._pad_pairs(f"{type(lm).__name__} has {outcome.reason or found} when sequences share a row")
+
+    def _longest(self) -> int:
+        """Tokens of the longest sequence that the model will see."""
+        evaluation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
+        found = [self.train_dataset, *evaluation.values()]
+        limit = self._max_length or math.inf
+        if any(isinstance(dataset, IterableDataset) for dataset in found):
+            return self._max_length or UNKNOWN_LENGTH
+        return int(min(limit, max(longest(dataset) for dataset in found if dataset is not None)))
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        self._check_trees(self.model_wrapped)  # of those that an engine shards; the others have been seen
+        return prepared
+
+    def _lengths(self, dataset: Any) -> list[int]:
+        columns = (dataset[column] for column in ("prompt_ids", *RESPONSES))
+        return [sum(map(len, ids)) for ids in zip(*columns, strict=True)]
+
+    def _weigh_rows(self, batch: dict[str, Any], own: int, size: int, weight: float) -> None:
+        batch["pair_weights"] = torch.full((len(batch["num_tokens"]),), weight)
+        batch["pair_weights"][own:] = 0.0
+
+    def _prepare_input(self, data: Any) -> Any:
+        """To its device. DeepSpeed's model reads no number of a batch, so none is rounded to its precision."""
+        return data.to(self.args.device) if isinstance(data, Tensor) else super()._prepare_input(data)
+
+    # a training step
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        scores = self._score(model, inputs)
+        logps = at_places(scores.logps, inputs)
+        ref_logps = self._ref_logps(inputs)
+        weights = self._weights(logps, inputs)
+        ref_weights = weights if self.args.weight_source == "policy" else self._weights(ref_logps, inputs)
+        loss = self._objective(
+            weigh(logps, ref_logps, weights, ref_weights, inputs["response_mask"], inputs["diff_mask"]),
+            inputs.get("pair_weights"),
+        )
+        if self.aux_loss_enabled:
+            loss = loss + self.router_aux_loss_coef * scores.aux_loss
+        self._record(scores, logps, ref_logps, weights, inputs)
+        if not return_outputs:
+            return loss
+        if "trees" in inputs:
+            raise fail(
+                "prefix_sharing", "sequences that share a row have no logits of their own; set packing to false too"
+            )
+        with torch.no_grad():  # the fused head makes no logits, which `compute_metrics` may ask for
+            rows = {key: chosen_first(inputs[key]) for key in ("input_ids", "attention_mask")}
+            return loss, model(**rows)
+
+    def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
+        """As DPOTrainer's: logits and token ids of all chosen sequences come before those of the rejected ones."""
+        loss, logits, labels = super().prediction_step(*args, **kwargs)
+        return loss, logits, labels if labels is None else chosen_first(labels)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """As DPOTrainer's, on padded sequences, which have logits of their own."""
+        collator = self.data_collator
+        self.data_collator = dataclasses.replace(collator, prefix_sharing=False, packing=False)
+        try:
+            return super().predict(*args, **kwargs)
+        finally:
+            self.data_collator = collator
+
+    def _score(self, model: Any, inputs: dict[str, Any]) -> TokenScores:
+        """log π of the response tokens, each token once, and what comes with it."""
+        router = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        return score(model, inputs["predictors"], inputs["labels"], **self._arguments(model, inputs), **router)
+
+    @torch.no_grad()
+    def token_scores(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        """What an analysis looks at, for a batch of the collator's on the trainer's device. It takes a `ref_model`.
+
+        Returns:
+            `logps` and `ref_logps` as a training step has them, `weights` λ, and `kl`, KL(π_θ ‖ π_ref) of the
+            distribution that each token was drawn from; (B, 2, T) each, 0 at padding but for `weights`.
+        """
+        scores, reference = (self._score(model, inputs) for model in (self.model, self.ref_model))
+        logps = at_places(scores.logps, inputs)
+        return {
+            "logps": logps,
+            "ref_logps": at_places(reference.logps, inputs),
+            "weights": self._weights(logps, inputs),
+            "kl": at_places(exact_kl(scores.head, reference.head), inputs),
+        }
+
+    def _arguments(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Hand a model its view of a batch: rows of several sequences, or padded sequences."""
+        if "trees" not in inputs:
+            return {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
+        config = causal_lm(self.accelerator.unwrap_model(model)).config.get_text_config()
+        positions = inputs["position_ids"]
+        attention = attention_arguments(config, inputs["trees"], positions)
+        return {"input_ids": inputs["input_ids"], "position_ids": positions, **attention}
+
+    def _reference_logps(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """log π_ref of the response tokens, (…, T): of `ref_model`, or of the policy without its adapter."""
+        adapter: Any = contextlib.nullcontext()
+        if self.ref_model is None and is_peft_model(self.model):
+            policy = self.accelerator.unwrap_model(self.model)
+            adapter = use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None)
+        checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
+        with torch.no_grad(), checkpointing, adapter, self.accelerator.autocast():
+            return at_places(self._score(self.ref_model or model, inputs).logps, inputs)
+
+    def _ref_logps(self, inputs: dict[str, Any]) -> Tensor:
+        """log π_ref of the response tokens, (B, 2, T): computed beforehand, or now; 0 where nothing reads it."""
+        if self.reference_free:
+            return torch.zeros_like(inputs["response_mask"], dtype=torch.float32)
+        return inputs["ref_logps"] if "ref_logps" in inputs else self._reference_logps(self.model, inputs)
+
+    def _weights(self, logps: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """λ of each token, (B, 2, T), detached."""
+        if self.args.token_weighting == "bmc":
+            return bmc_weights(logps, inputs["diff_mask"], self.args.bmc_delta)
+        return inputs["token_weights"] if self.args.token_weighting == "external" else torch.ones_like(logps)
+
+    def _objective(self, pairs: Pairs, pair_weights: Tensor | None) -> Tensor:
+        """The mean over the batch, or the weighted sum, of `loss_type`, or of several with `loss_weights`."""
+        total: Any = 0
+        for name, weight in zip(self.loss_types, self.loss_weights, strict=True):
+            losses = LOSSES[name](pairs, **{key: getattr(self.args, key) for key in hyperparameters(name)})
+            total = total + weight * (losses.mean() if pair_weights is None else (losses * pair_weights).sum())
+        return total
+
+    def _rewards(self, logps: Tensor, ref_logps: Tensor, responses: Tensor) -> Tensor:
+        """The plain DPO rewards β Σ_t log π_θ/π_ref, (B, 2); without a reference SimPO's β/|y| Σ_t log π_θ."""
+        if not self.reference_free:
+            return self.beta * ((logps - ref_logps) * responses).sum(dim=-1)
+        beta = self.beta if any("beta" in hyperparameters(name) for name in self.loss_types) else 1.0
+        return beta * logps.sum(dim=-1) / responses.sum(dim=-1).clamp(min=1)
+
+    def _record(
+        self, scores: TokenScores, logps: Tensor, ref_logps: Tensor, weights: Tensor, inputs: dict[str, Any]
+    ) -> None:
+        """Adds this batch's sums and counts, over all processes, to those that `log` divides."""
+        responses, diff_mask, logps = inputs["response_mask"], inputs["diff_mask"], logps.detach()
+        tokens = {
+            "entropy": (at_places(scores.entropy.detach(), inputs), responses),
+            "mean_token_accuracy": (at_places(scores.is_top1, inputs)[:, 0], responses[:, 0]),
+            "diff/share": (diff_mask, responses),
+            "diff/weight": (weights, diff_mask),
+        }
+        if self.args.token_weighting != "none":
+            tokens |= weight_shares(weights, diff_mask)
+        if scores.mean_logits is not None:
+            means = at_places(scores.mean_logits.detach(), inputs)
+            tokens |= {
+                f"logits/{side}": (means[:, n], responses[:, n]) for n, side in enumerate(("chosen", "rejected"))
+            }
+        if not self.reference_free:
+            tokens["k3/chosen"] = (k3(logps, ref_logps)[:, 0], responses[:, 0])
+        found = reward_metrics(self._rewards(logps, ref_logps, responses), logps) | token_metrics(tokens)
+        of_pairs = torch.stack([torch.stack(sum_and_count, dim=1) for sum_and_count in found.values()], dim=1)
+        real = inputs.get("pair_weights", inputs["num_tokens"]) > 0  # a repeated pair weighs nothing
+        totals = self.accelerator.reduce((of_pairs * real[:, None, None]).sum(dim=0)).tolist()
+        mode = "train" if self.model.training else "eval"
+        metrics = self._metrics[mode]
+        for name, sum_and_count in zip(found, totals, strict=True):
+            metrics[name].append(sum_and_count)
+        if mode == "train":
+            tokens_seen = self.accelerator.reduce((inputs["num_tokens"] * real).sum()).item()
+            self._total_train_tokens += tokens_seen // self._tp_size
+        metrics["num_tokens"] = [self._total_train_tokens]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Averages over pairs or tokens, whatever the micro-batches; DPOTrainer's are over micro-batches."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name in [*metrics]:
+            if name != "num_tokens":
+                total, count = map(sum, zip(*metrics.pop(name), strict=True))
+                metrics |= {name: [total / count]} if count else {}
+        super().log(logs, start_time)
+
+
+def _sees_all(args: BMCConfig, dataset: Any, evaluation: Any) -> bool:
+    """Whether a run goes through every pair, so that the reference had better go through them once beforehand."""
+    others = evaluation.values() if isinstance(evaluation, dict) else [evaluation]
+    if dataset is None or any(isinstance(rows, IterableDataset) for rows in (dataset, *others)):
+        return False
+    pairs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * args.max_steps
+    return args.max_steps < 1 or pairs >= len(dataset)
+
+
+def _pad_token(processing_class: Any, args: BMCConfig) -> int:
+    """The id of the padding token, which the tokenizer gets if it has none, as in TRL."""
+    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+    token = args.pad_token or tokenizer.pad_token or tokenizer.eos_token
+    if token not in tokenizer.get_vocab():
+        raise fail("pad_token", f"'{token}' isn't in the tokenizer's vocabulary; leave it out, or name a token that is")
+    tokenizer.pad_token = token
+    return int(tokenizer.pad_token_id)
+
+
+def _tokenizer_of(model: Any, args: BMCConfig) -> Any:
+    revision = (args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None
+    path = model if isinstance(model, str) else model.config._name_or_path
+    return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=args.trust_remote_code)

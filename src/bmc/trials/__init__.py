@@ -1,1 +1,0 @@
-"""Several trainings of one recipe: the points of a sweep, seeds."""

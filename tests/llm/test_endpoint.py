@@ -1,0 +1,409 @@
+"""A model behind an endpoint: what it is asked, what its failures mean, and that the key is nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server import HANGS_UP, NO_JSON, ChatServer, Reply, Script, half_sent, refuses, says
+
+from bmc.config import AskingArguments, Price
+from bmc.errors import Faults
+from bmc.llm import trouble
+from bmc.llm.asker import StoredAsker
+from bmc.llm.cost import Meter
+from bmc.llm.endpoint import Endpoint, Line
+from bmc.llm.replies import NoReply
+from bmc.llm.store import ReplyStore
+
+KEY = "sk-test-57c1"
+ASKED = [{"role": "system", "content": "Mend."}, {"role": "user", "content": "é 2 + 2 = 5"}]
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_KEY", KEY)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(trouble, "FIRST_WAIT", 0.001)
+
+
+def recipe(url: str | None, **settings: Any) -> AskingArguments:
+    given = {"api_key_env": "MODEL_KEY", "max_retries": 0, "model": "m", "timeout": 5.0}
+    return AskingArguments(**{**given, "base_url": url, **settings})
+
+
+def ask(
+    folder: Path, config: AskingArguments, *conversations: Any, meter: Meter | None = None, version: int = 1
+) -> Any:
+    """The reply to one conversation, or those to many that are asked at once; errors are among them."""
+
+    async def run() -> Any:
+        counts = meter or Meter(config.prices.get(config.model))
+        store = ReplyStore(folder / "replies.sqlite")
+        asker = StoredAsker(Endpoint(config, counts, store), config, version, store, counts)
+        try:
+            if not conversations:
+                return await asker.ask(ASKED)
+            return await asyncio.gather(*map(asker.ask, conversations), return_exceptions=True)
+        finally:
+            await asker.aclose()
+            asker.close()
+
+    return asyncio.run(run())
+
+
+def numbered(count: int) -> list[list[dict[str, str]]]:
+    return [[{"role": "user", "content": f"row {number}"}] for number in range(count)]
+
+
+def always(reply: Reply) -> Script:
+    return lambda request, number: reply
+
+
+def test_what_the_endpoint_is_asked_and_says(tmp_path: Path) -> None:
+    with ChatServer(always(says("4", "stop"))) as server:
+        reply = ask(tmp_path, recipe(server.url, temperature=0.5, max_tokens=9))
+    assert (reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("4", "stop", 7, 5)
+    assert server.requests == [{"model": "m", "messages": ASKED, "temperature": 0.5, "max_tokens": 9}]
+    assert server.keys == [f"Bearer {KEY}"]
+
+
+def refusing(words: str) -> Reply:
+    """A completion without content, whose words stand in the field `refusal`."""
+    reply = says(None)
+    reply["body"]["choices"][0]["message"]["refusal"] = words
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        (says(""), ("", "stop")),
+        (says(None, "content_filter"), ("", "content_filter")),
+        (says("half", "length"), ("half", "length")),
+        (says("a\ud83db"), ("a\ufffdb", "stop")),
+        (says(f"Your key is {KEY}."), ("Your key is ….", "stop")),
+        (refusing("I can't help with that."), ("I can't help with that.", "stop")),
+    ],
+)
+def test_replies_of_any_kind(tmp_path: Path, said: Reply, heard: tuple[str, str]) -> None:
+    with ChatServer(always(said)) as server:
+        for _ in range(2):  # asked, and kept
+            reply = ask(tmp_path, recipe(server.url))
+            assert (reply.text, reply.finish_reason) == heard
+    assert len(server.requests) == 1
+
+
+def test_an_endpoint_that_tells_no_usage(tmp_path: Path) -> None:
+    said = says("12345")
+    del said["body"]["usage"]
+    meter = Meter(Price(input=1.0, output=1.0))
+    with ChatServer(always(said)) as server:
+        reply = ask(tmp_path, recipe(server.url), meter=meter)
+    # "Mend." is 1.8; "é" 1.4, three digits behind spaces 6, two signs 1.6; two messages 4 each, the reply's start 3.
+    # "12345" is two tokens.
+    assert (reply.prompt_tokens, reply.completion_tokens, meter.guessed) == (22, 2, 1)
+
+
+NO_TEXT = "a reply that is no text"
+TRANSIENT = {
+    "HTTP 408": refuses(408),
+    "HTTP 409": refuses(409),
+    "HTTP 429": refuses(429),
+    "HTTP 500": refuses(500),
+    "HTTP 503": refuses(503, headers={}),
+    "HTTP 529": {"status": 529, "body": "<html>overloaded"},
+    "lost connection": HANGS_UP,
+    "invalid JSON": NO_JSON,
+    "an error in place of a reply": {"body": {"error": {"message": "overloaded"}}},
+    "a reply without choices": {"body": {"choices": []}},
+    NO_TEXT: {"body": {"choices": [{"message": {"content": [1]}}]}},
+}
+
+
+@pytest.mark.parametrize("kind", TRANSIENT)
+def test_transient_failures_are_tried_again_and_counted(tmp_path: Path, kind: str) -> None:
+    meter = Meter(None)
+    with ChatServer(lambda request, number: TRANSIENT[kind] if number < 2 else says("4")) as server:
+        assert ask(tmp_path, recipe(server.url, max_retries=2), meter=meter).text == "4"
+    assert len(server.requests) == 3
+    assert (meter.requests, meter.retries) == (3, {kind: 2})
+
+
+@pytest.mark.parametrize("kind", TRANSIENT)
+def test_tries_run_out(tmp_path: Path, kind: str) -> None:
+    with ChatServer(always(TRANSIENT[kind])) as server, pytest.raises(NoReply, match=f"^endpoint failed: {kind}"):
+        ask(tmp_path, recipe(server.url, max_retries=3))
+    # the first, and three more; of those that are paid for three in all
+    assert len(server.requests) == (3 if kind in ("invalid JSON", "a reply without choices", NO_TEXT) else 4)
+
+
+def test_a_half_sent_body_is_tried_again(tmp_path: Path) -> None:
+    with ChatServer(lambda request, number: half_sent(says("4")) if number < 2 else says("4")) as server:
+        assert ask(tmp_path, recipe(server.url, max_retries=2)).text == "4"
+    assert len(server.requests) == 3
+
+
+def test_a_slow_endpoint(tmp_path: Path) -> None:
+    slow = {**says("late"), "delay": 0.5}
+    with ChatServer(lambda request, number: slow if number == 0 else says("4")) as server:
+        assert ask(tmp_path, recipe(server.url, timeout=0.2, max_retries=1)).text == "4"
+    with ChatServer(always(slow)) as server, pytest.raises(NoReply, match=r"no answer in 0\.1 s"):
+        ask(tmp_path / "b", recipe(server.url, timeout=0.1))
+
+
+def test_a_wait_that_the_endpoint_asks_for_is_waited(tmp_path: Path) -> None:
+    waits = refuses(429, headers={"Retry-After": "1"})
+    with ChatServer(lambda request, number: waits if number == 0 else says("4")) as server:
+        ask(tmp_path, recipe(server.url, max_retries=1))
+    assert server.times[1] - server.times[0] >= 1.0
+
+
+ROW_FAULTS = [
+    refuses(400, "This model's maximum context length is 8 tokens."),
+    refuses(400, "no", "content_filter"),
+    refuses(413, "too large"),
+    refuses(422, "prompt is too long"),
+]
+
+
+@pytest.mark.parametrize("reply", ROW_FAULTS)
+def test_a_refusal_of_one_row(tmp_path: Path, reply: Reply) -> None:
+    with ChatServer(lambda request, number: says("4") if number else reply) as server:
+        first, second = ask(tmp_path, recipe(server.url, max_retries=3, max_concurrency=1), *numbered(2))
+    assert (str(first).startswith("endpoint refuses the request (4"), second.text) == (True, "4")
+    assert len(server.requests) == 2
+
+
+STOPS = [
+    (refuses(401, f"bad key {KEY}"), "refuses the key in MODEL_KEY; set a valid one"),
+    (refuses(403, f"{KEY} may not"), "refuses the request (403: … may not); mend the recipe"),
+    (refuses(404, "no model m"), "refuses the request (404: no model m); mend the recipe"),
+    (refuses(400, "no such\nsetting"), "refuses the request (400: no such setting); mend the recipe"),
+    ({"status": 405, "body": ""}, "refuses the request (405: no reason given); mend the recipe"),
+    (
+        refuses(429, "You exceeded your current quota", "insufficient_quota"),
+        "the account has no credit left (429: You exceeded your current quota); add some: every answer so far is kept; "
+        "run the same command again to go on",
+    ),
+    (
+        {"body": "<html>", "headers": {"Content-Type": "text/html"}},
+        "answers with something else than a chat completion; does base_url lack its /v1?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("reply", "words"), STOPS)
+def test_a_request_that_can_never_do_stops_the_run(tmp_path: Path, reply: Reply, words: str) -> None:
+    with ChatServer(always(reply)) as server, pytest.raises(Faults) as raised:
+        ask(tmp_path, recipe(server.url, max_retries=3))
+    assert str(raised.value) == f"m at {server.url}: {words}"
+    assert len(server.requests) == 1
+    assert KEY not in str(raised.value)
+
+
+def test_what_is_under_way_is_kept_when_the_run_stops(tmp_path: Path) -> None:
+    """One of four is refused; the three beside it are answered after that, and those behind them are never sent."""
+
+    def script(request: dict[str, Any], number: int) -> Reply:
+        return refuses(401) if request["messages"][0]["content"] == "row 1" else {**says("4"), "delay": 0.3}
+
+    config = None
+    with ChatServer(script) as server:
+        config = recipe(server.url, max_concurrency=4)
+        results = ask(tmp_path, config, *numbered(12))
+        assert [isinstance(result, Faults) for result in results] == [number not in (0, 2, 3) for number in range(12)]
+        assert len(server.requests) == 4
+    connection = sqlite3.connect(tmp_path / "replies.sqlite")
+    assert connection.execute("SELECT count(*) FROM replies").fetchone() == (3,)
+
+
+def test_a_server_that_is_down_stops_the_run(tmp_path: Path) -> None:
+    with ChatServer(always(says("4"))) as server:
+        url = server.url
+    with pytest.raises(Faults, match="can't be reached; check base_url and that the server is up"):
+        ask(tmp_path, recipe(url))
+
+
+def test_a_server_that_fails_and_fails_stops_the_run(tmp_path: Path) -> None:
+    with ChatServer(lambda request, number: says("4") if number < 9 else refuses(500)) as server:
+        config = recipe(server.url, max_concurrency=1)
+        results = ask(tmp_path, config, *numbered(99))
+    assert len(server.requests) == 9 + 50
+    assert sum(isinstance(result, NoReply) for result in results) == 49
+    assert "has failed 50 requests one after another, each for good (now: HTTP 500)" in str(results[-1])
+
+
+def test_no_more_requests_than_allowed_are_under_way(tmp_path: Path) -> None:
+    with ChatServer(always(says("4")), delay=0.03) as server:
+        ask(tmp_path, recipe(server.url, max_concurrency=3), *numbered(12))
+    assert (len(server.requests), server.most) == (12, 3)
+
+
+def test_requests_are_begun_at_the_rate_of_the_recipe(tmp_path: Path) -> None:
+    with ChatServer(always(says("4"))) as server:
+        ask(tmp_path, recipe(server.url, requests_per_minute=600), *numbered(6))
+    assert server.times[5] - server.times[0] >= 0.4  # five times 0.1 s, less what the first may take longer on its way
+
+
+def test_tokens_are_used_at_the_rate_of_the_recipe(tmp_path: Path) -> None:
+    """12 tokens each, by the usage, whatever was guessed: 6,000 a minute are 100 a second."""
+    with ChatServer(always(says("4"))) as server:
+        ask(tmp_path, recipe(server.url, tokens_per_minute=6000, max_concurrency=1), *numbered(17))
+    assert server.times[-1] - server.times[0] >= 0.8  # 16 · 12 tokens, 100 of them at once
+
+
+def test_the_budget_stops_before_it_is_exceeded_and_keeps_all(tmp_path: Path) -> None:
+    """An answer costs 7 · 1,000 + 5 · 1,000 dollars a million tokens. One might cost 3.8: "row 1", 5 bytes, 28
+    of a chat template at the most, and 5 written, so six are sent for 10 cents."""
+    prices = {"m": Price(input=1000.0, output=1000.0)}
+    meter = Meter(prices["m"])
+    with ChatServer(always(says("4")), delay=0.01) as server:
+        config = recipe(server.url, prices=prices, max_cost_usd=0.1, max_concurrency=4, max_tokens=5)
+        results = ask(tmp_path, config, *numbered(20), meter=meter)
+        assert len(server.requests) == 6
+    assert meter.spent["dollars"] == pytest.approx(6 * 0.012)
+    assert sum(isinstance(result, Faults) for result in results) == 14
+    told = "max_cost_usd: is reached: $0.0720 of $0.10 spent, and the next answer may cost up to $0.0380; raise it"
+    assert str(results[-1]).startswith(told)
+
+
+def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
+    with ChatServer(always(says("4"))) as server, ChatServer(always(says("4"))) as other:
+        config = recipe(server.url)
+        same = (
+            config,
+            replace(config, max_retries=1, yes=True),
+            replace(config, base_url=other.url, max_concurrency=2, timeout=9.0, api_key_env="MODEL_KEY"),
+        )
+        for unchanged in same:
+            ask(tmp_path, unchanged)
+        assert (len(server.requests), len(other.requests)) == (1, 0)
+        changed = (replace(config, model="n"), replace(config, temperature=1.0), replace(config, max_tokens=7))
+        for count, anew in enumerate(changed, start=2):
+            ask(tmp_path, anew)
+            ask(tmp_path, anew)
+            assert len(server.requests) == count
+        ask(tmp_path, config, ASKED[1:])
+        ask(tmp_path, config, version=2)
+        assert len(server.requests) == 6
+
+
+def test_what_is_asked_twice_at_once_is_sent_once(tmp_path: Path) -> None:
+    with ChatServer(always(says("4")), delay=0.05) as server:
+        replies = ask(tmp_path, recipe(server.url), ASKED, ASKED, ASKED)
+    assert [reply.text for reply in replies] == ["4"] * 3
+    assert len(server.requests) == 1
+
+
+def test_a_useless_reply_is_kept_and_trouble_is_not(tmp_path: Path) -> None:
+    with ChatServer(lambda request, number: refuses(500) if number == 0 else says("")) as server:
+        with pytest.raises(NoReply):
+            ask(tmp_path, recipe(server.url))
+        for _ in range(2):
+            assert ask(tmp_path, recipe(server.url)).text == ""
+    assert len(server.requests) == 2
+
+
+def test_half_a_surrogate_pair_can_not_be_sent(tmp_path: Path) -> None:
+    (failure,) = ask(tmp_path, recipe("http://127.0.0.1:9/v1"), [{"role": "user", "content": "\ud83d"}])
+    assert isinstance(failure, NoReply)
+    assert "surrogate" in str(failure)
+
+
+def test_the_key_is_in_no_file_and_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2", "asyncio"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    replies = [refuses(500, KEY), HANGS_UP, {"body": f"{KEY}{{"}, refuses(429, KEY), says(f"… {KEY}")]
+    with ChatServer(lambda request, number: replies[number]) as server:
+        ask(tmp_path, recipe(server.url, max_retries=9))
+    with ChatServer(always(refuses(401, KEY, KEY))) as server, pytest.raises(Faults) as raised:
+        ask(tmp_path, recipe(server.url, model="n"))
+    assert any(record.name.startswith("httpcore") for record in caplog.records)
+    assert KEY not in caplog.text
+    assert KEY not in str(raised.value)
+    files = list(tmp_path.iterdir())
+    assert files
+    assert not any(KEY.encode() in file.read_bytes() for file in files)
+
+
+@pytest.mark.parametrize("value", [None, "", " ", "sk\u00e9", "sk\n1"])
+def test_no_key_is_a_fault(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("MODEL_KEY")
+    if value is not None:
+        monkeypatch.setenv("MODEL_KEY", value)
+    with pytest.raises(Faults, match=r"^environment variable MODEL_KEY: (is not set; export|holds characters)"):
+        Line(recipe("http://127.0.0.1:9/v1"))
+
+
+def test_a_key_may_end_in_a_newline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_KEY", f"{KEY}\n")
+    with ChatServer(always(says("4"))) as server:
+        ask(tmp_path, recipe(server.url))
+    assert server.keys == [f"Bearer {KEY}"]
+
+
+def test_ctrl_c_says_how_many_requests_it_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten are to be asked; two are sent when it comes, and none after."""
+    with ChatServer(always(says("4")), delay=0.3) as server:
+
+        async def run() -> None:
+            config, counts = recipe(server.url, max_concurrency=2), Meter(None)
+            store = ReplyStore(tmp_path / "replies.sqlite")
+            asker = StoredAsker(Endpoint(config, counts, store), config, 1, store, counts)
+            rows = [asyncio.ensure_future(asker.ask(row)) for row in numbered(10)]
+            while len(server.requests) < 2:
+                await asyncio.sleep(0.01)
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                await asker.aclose()
+            asker.close()
+            await asyncio.gather(*rows, return_exceptions=True)
+
+        asyncio.run(run())
+    assert len(server.requests) == 2
+    assert "waiting for 2 answers" in capsys.readouterr().err
+
+
+def test_a_stop_does_not_wait_for_a_long_back_off(tmp_path: Path) -> None:
+    def script(request: dict[str, Any], number: int) -> Reply:
+        if request["messages"][0]["content"] == "row 0":
+            return refuses(429, headers={"Retry-After": "60"})
+        return {**refuses(401), "delay": 0.2}
+
+    begun = time.monotonic()
+    with ChatServer(script) as server:
+        results = ask(tmp_path, recipe(server.url, max_retries=3, max_concurrency=2), *numbered(2))
+    assert all("refuses the key" in str(result) for result in results)
+    assert time.monotonic() - begun < 30
+
+
+def test_log_probabilities_of_the_first_token_are_kept(tmp_path: Path) -> None:
+    """They are asked for by whatever settings want them, and are then part of the request's name."""
+
+    @dataclass(kw_only=True)
+    class Weighed(AskingArguments):
+        def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+            return super().request(messages) | {"logprobs": True, "top_logprobs": 2}
+
+    reply = says("M")
+    likely = [{"token": "M", "logprob": -0.1, "bytes": [77]}, {"token": "m", "logprob": -2.4, "bytes": None}]
+    reply["body"]["choices"][0]["logprobs"] = {"content": [{"token": "M", "logprob": -0.1, "top_logprobs": likely}]}
+    with ChatServer(always(reply)) as server:
+        config = Weighed(base_url=server.url, api_key_env="MODEL_KEY", model="m")
+        for _ in range(2):  # from the endpoint, then from the store
+            found = ask(tmp_path, config).first_token
+            assert found == [{"token": "M", "logprob": -0.1}, {"token": "m", "logprob": -2.4}]
+        assert server.requests[0]["top_logprobs"] == 2
+        ask(tmp_path, recipe(server.url))
+        assert len(server.requests) == 2
+    with ChatServer(always(says("4"))) as server:
+        assert ask(tmp_path, recipe(server.url, model="n")).first_token is None

@@ -1,0 +1,303 @@
+"""Sweeps and seeds around a launcher that trains nothing: it writes the numbers that a training would leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bmc.analysis.seeds import method_and_seed, seeds_cell, summary
+from bmc.errors import Faults
+from bmc.recipe import parse
+from bmc.runs import Preempted
+from bmc.training import sweep as trial
+from bmc.training.config import BMCConfig, ModelArguments, PreferenceArguments
+from bmc.training.sweep import describe_sweep, drop_weights, label, last_words, refuse_launcher, seeds, sweep, table_7
+
+# Stands for `accelerate launch`: notes its command, then fails, or leaves a score by the learning rate or the seed.
+LAUNCHER = """
+import json, pathlib, sys
+given = dict(word[2:].split("=", 1) for word in sys.argv[3:] if "=" in word)
+with open("commands.txt", "a") as file:
+    print(json.dumps(sys.argv[1:]), file=file)
+folder = pathlib.Path(given["output_dir"])
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "model.safetensors").write_text("weights")
+(folder / "checkpoint-1").mkdir(exist_ok=True)
+rate = float(given.get("learning_rate", 0))
+if rate == 9e-6 and not pathlib.Path("mended").exists():
+    sys.exit("[rank0]: Traceback\\n[rank0]: RuntimeError: out of memory\\nsome launcher's table")
+score = {1e-6: 0.5, 2e-6: 0.75, 3e-6: 0.75}.get(rate, 0.25)
+metrics = {"eval_rewards/accuracies": score, "eval_rows": 8, "seconds": 3}
+(folder / "metrics.json").write_text(json.dumps(metrics))
+if "seed" in given:
+    hits = {"1": 40, "2": 44}[given["seed"]]
+    result = {"n": 80, "correct": hits, "accuracy": hits / 80, "interval": [0.4, 0.6]}
+    (folder / "eval").mkdir(exist_ok=True)
+    (folder / "eval/metrics.json").write_text(json.dumps({"results": {"sums": result}, "seconds": 1}))
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe in a folder that has pairs, rows to validate on without answers, and the launcher."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["scripts/preference.py"])
+    (tmp_path / "launch.py").write_text(LAUNCHER)
+    (tmp_path / "validation.jsonl").write_text('{"prompt": "Hello"}\n')
+    base = {"model_name_or_path": "m", "output_dir": "out/dpo", "use_cpu": True, "bf16": False}
+    mixture = {"datasets": [{"id": "pairs.jsonl"}], "test_split_size": 0.5}
+    (tmp_path / "dpo.yaml").write_text(yaml.safe_dump({**base, "dataset_mixture": mixture, "launcher": launcher()}))
+    rows = {"dataset_mixture": {"datasets": [{"id": "test.jsonl"}]}, "model_name_or_path": "m", "output_dir": "out"}
+    (tmp_path / "eval.yaml").write_text(yaml.safe_dump(rows))
+    return tmp_path / "dpo.yaml"
+
+
+def launcher() -> str:
+    return f"{sys.executable} launch.py"
+
+
+def parsed(argv: list[str]) -> tuple[Any, Any]:
+    arguments, _, config = parse(argv, PreferenceArguments, ModelArguments, BMCConfig)
+    return arguments, config
+
+
+def swept(*argv: str) -> str:
+    given = ["dpo.yaml", *argv]
+    return sweep(given, *parsed(given))
+
+
+def commands() -> list[list[str]]:
+    return [json.loads(line) for line in Path("commands.txt").read_text().splitlines()]
+
+
+def faults(*argv: str) -> list[str]:
+    with pytest.raises(Faults) as caught:
+        swept(*argv)
+    return str(caught.value).splitlines()
+
+
+RATES = "--sweep.learning_rate=[1e-6, 2e-6, 9e-6, 3e-6]"
+
+
+def test_every_point_is_scored_and_the_first_of_the_best_is_left_as_a_recipe(recipe: Path) -> None:
+    table = swept(RATES, "--beta", "0.2")
+    lines = [line for line in table.splitlines() if line.startswith("|")][2:]
+    assert [line.split(" | ")[1].split(" [")[0] for line in lines] == [
+        "50.0", "**75.0", "failed: RuntimeError: out of memory", "75.0"
+    ]  # fmt: skip
+    assert "4 of 4 points" in table
+    best = Path("out/dpo-sweep/best.yaml")
+    assert best.read_text().startswith("# The best point of a sweep: 75.0 [40.9, 92.9] (n = 8) %")
+    assert yaml.safe_load(best.read_text()) == {
+        "extends": "../../dpo.yaml", "beta": 0.2, "learning_rate": 2e-6, "output_dir": "out/dpo"
+    }  # fmt: skip
+    arguments, config = parsed([str(best)])
+    assert (config.learning_rate, config.beta, config.output_dir, arguments.sweep) == (2e-6, 0.2, "out/dpo", None)
+
+
+def test_a_training_that_scores_itself_is_told_to(recipe: Path) -> None:
+    swept("--sweep.beta=[0.1]")
+    (command,) = commands()
+    assert "--do_eval=true" in command
+
+
+def test_only_the_best_point_keeps_its_weights(recipe: Path) -> None:
+    swept("--sweep.learning_rate=[1e-6, 2e-6, 3e-6]")
+    folders = sorted(Path("out/dpo-sweep").glob("learning_rate*/"))
+    assert [folder.name for folder in folders] == [f"learning_rate={rate}e-06" for rate in (1, 2, 3)]
+    assert [(folder / "model.safetensors").exists() for folder in folders] == [False, True, False]
+    assert [(folder / "checkpoint-1").exists() for folder in folders] == [False, True, False]
+    assert all((folder / "metrics.json").exists() for folder in folders)
+
+
+def test_a_sweep_goes_on_where_it_was_and_tries_again_what_failed(recipe: Path) -> None:
+    swept(RATES)
+    assert len(commands()) == 4
+    Path("mended").touch()
+    table = swept("--sweep.learning_rate=[1e-6, 2e-6, 9e-6, 3e-6, 5e-6]")
+    assert [command[-2] for command in commands()[4:]] == ["--learning_rate=9e-06", "--learning_rate=5e-06"]
+    assert "failed" not in table
+    state = json.loads(Path("out/dpo-sweep/sweep.json").read_text())
+    assert [point["accuracy"] for point in state["points"]] == [0.5, 0.75, 0.25, 0.75, 0.25]
+    assert state["best"] == 1
+
+
+def test_another_recipe_doesn_t_go_on_in_the_folder(recipe: Path) -> None:
+    swept("--sweep.learning_rate=[1e-6]")
+    folder = Path("out/dpo-sweep/learning_rate=1e-06")
+    (folder / "recipe.json").write_text(json.dumps({"beta": 7}))
+    assert "holds a run of another recipe" in faults("--sweep.learning_rate=[1e-6]")[0]
+
+
+def test_a_sweep_of_failures_is_a_fault(recipe: Path) -> None:
+    assert faults("--sweep.learning_rate=[9e-6]") == [
+        "out/dpo-sweep: no point could be trained; the last said: RuntimeError: out of memory"
+    ]
+    assert "RuntimeError: out of memory" in Path("out/dpo-sweep/learning_rate=9e-06.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--sweep.betta=[1]"], "command line: sweep: betta: unknown key (did you mean 'beta'?)"),
+        (["--sweep.beta=[0.1, -1]"], "command line: sweep: beta: must be greater than 0, got -1"),
+        (["--sweep.beta=[]"], "command line: sweep.beta: lists no value"),
+        (["--sweep.output_dir=[a]"], "command line: sweep.output_dir: can't be swept; leave it out"),
+        (
+            ["--sweep.simpo_gamma=[1.0]"],
+            "command line: sweep: simpo_gamma: sigmoid doesn't read it; leave it out (it is of simpo)",
+        ),
+        (
+            ["--loss_type=hinge", "--sweep"],
+            "sweep: Table 7 has no ranges for hinge; write them: `sweep: {beta: [0.1, 0.5]}`",
+        ),
+        (
+            ["--sweep", "--seeds=1,2"],
+            "command line: seeds: not together with a sweep; train the sweep's best recipe with them",
+        ),
+        (["--seeds=1,1"], "command line: seeds: each once, got 1,1"),
+        (["--seeds=1,x"], "command line: seeds: must be whole numbers from 0, as in 1,2,3, got 1,x"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_trained(recipe: Path, argv: list[str], said: str) -> None:
+    assert faults(*argv) == [said]
+    assert not Path("commands.txt").exists()
+
+
+def test_a_sweep_needs_rows_to_score_on(recipe: Path) -> None:
+    grid = "--sweep.beta=[0.1]"
+    assert faults(grid, "--dataset_mixture.test_split_size=null") == [
+        "eval.yaml: its rows have no answers to compare; hold out pairs (dataset_mixture.test_split_size: 0.05)"
+    ]
+    Path("validation.jsonl").write_text("")
+    assert faults(grid) == [
+        "validation.jsonl: holds no rows; set validation_datasets or validation_fraction where the data are prepared"
+    ]
+    Path("eval.yaml").unlink()
+    assert faults(grid) == ["eval_recipe: is missing; no eval.yaml stands beside the recipe"]
+
+
+def test_a_launcher_that_is_not_there_is_a_fault(recipe: Path) -> None:
+    assert faults("--sweep.beta=[0.1]", "--launcher=accelerrate launch") == [
+        "launcher: 'accelerrate' can't be started (No such file or directory)"
+    ]
+
+
+def test_a_sweep_is_not_for_a_launcher_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(Faults, match="run it by python"):
+        refuse_launcher()
+
+
+# Table 7 and A.3 of the paper
+@pytest.mark.parametrize(
+    ("options", "count", "keys"),
+    [
+        (["--loss_type=figa"], 4 * 3 * 3, ["learning_rate", "figa_alpha", "figa_beta"]),
+        (["--loss_type=ipo"], 4 * 4, ["learning_rate", "beta"]),
+        (["--loss_type=orpo"], 4 * 4, ["learning_rate", "orpo_lambda"]),
+        (["--loss_type=rdpo"], 4 * 4 * 3, ["learning_rate", "rdpo_alpha", "beta"]),
+        (["--loss_type=simpo"], 4 * 2 * 6, ["learning_rate", "beta", "simpo_gamma"]),
+        ([], 4 * 3, ["learning_rate", "beta"]),
+        (["--token_weighting=bmc"], 4 * 3 * 5, ["learning_rate", "beta", "bmc_delta"]),
+        (["--loss_type=ipo", "--token_weighting=bmc"], 4 * 4, ["learning_rate", "beta"]),
+    ],
+)
+def test_the_default_grid_is_the_paper_s(recipe: Path, options: list[str], count: int, keys: list[str]) -> None:
+    given = ["dpo.yaml", "--sweep", *options]
+    arguments, config = parsed(given)
+    assert list(table_7(config)) == keys
+    assert describe_sweep(given, arguments, config) == f"{count} points of {' × '.join(keys)}, in out/dpo-sweep"
+
+
+def test_sweep_on_the_command_line_leaves_the_recipe_s_grid(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text() + "sweep: {beta: [0.1, 0.2]}\n")
+    given = ["dpo.yaml", "--sweep"]
+    assert describe_sweep(given, *parsed(given)) == "2 points of beta, in out/dpo-sweep"
+    swept()
+    assert yaml.safe_load(Path("out/dpo-sweep/best.yaml").read_text())["sweep"] is None
+
+
+def test_seeds_give_mean_and_standard_deviation(recipe: Path) -> None:
+    given = ["dpo.yaml", "--seeds", "1,2"]
+    table = seeds(given, *parsed(given))
+    # 40/80 and 44/80: mean 52.5, sd 5/√2 = 3.54 points, ± 12.706 · 2.5
+    assert "| sums | 52.5 ± 3.5 [20.7, 84.3] (2 seeds, n = 80) |" in table
+    assert [command[-2:] for command in commands()] == [
+        [f"--seed={n}", f"--output_dir=out/dpo/seed_{n}"] for n in (1, 2)
+    ]
+    assert json.loads(Path("out/dpo/seeds.json").read_text())["results"]["sums"]["accuracies"] == [0.5, 0.55]
+
+
+def test_seeds_are_not_trained_twice(recipe: Path) -> None:
+    for numbers in ("1", "1,2"):
+        given = ["dpo.yaml", "--seeds", numbers]
+        seeds(given, *parsed(given))
+    assert len(commands()) == 2
+
+
+def test_a_summary_of_one_seed_has_no_deviation() -> None:
+    one = summary([{"accuracy": 0.5, "n": 10}])
+    assert seeds_cell(one) == "50.0 (1 seed, n = 10)"
+
+
+def test_runs_of_seeds_are_known_by_their_names() -> None:
+    assert method_and_seed("qa/dpo/seed_12") == ("qa/dpo", 12)
+    assert method_and_seed("qa/dpo") == ("qa/dpo", None)
+    assert method_and_seed("qa/dpo_seed_x") == ("qa/dpo_seed_x", None)
+
+
+def test_the_last_words_are_those_of_the_error() -> None:
+    log = (
+        "step 1\n[rank1]: ValueError: b\n[rank0]: torch.OutOfMemoryError: CUDA out of memory\nE1125 elastic: Root cause"
+    )
+    assert last_words(log) == "torch.OutOfMemoryError: CUDA out of memory"
+    assert last_words("a.jsonl: row 3: is empty\n\n") == "a.jsonl: row 3: is empty"
+    assert last_words("") == "ended without a word"
+
+
+def test_a_label_is_a_file_name() -> None:
+    assert label({"learning_rate": 5e-7, "loss_type": ["a", "b"], "model": "x/y"}) == (
+        "learning_rate=5e-07,loss_type=_a_,_b_,model=x_y"
+    )
+
+
+def test_weights_go_and_numbers_stay(tmp_path: Path) -> None:
+    for name in ("model-00001-of-00002.safetensors", "metrics.json", "trainer_state.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "checkpoint-10").mkdir()
+    drop_weights(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "trainer_state.json"]
+
+
+SAVES = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_preempted_training_ends_the_sweep_as_preempted_and_not_as_failed(tmp_path: Path) -> None:
+    with pytest.raises(Preempted):
+        trial._process([sys.executable, "-c", "raise SystemExit(75)"], tmp_path / "log")
+
+    def terminate_when_ready() -> None:
+        while "ready" not in log.read_text().splitlines():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    log = tmp_path / "other_log"
+    log.touch()
+    threading.Thread(target=terminate_when_ready).start()
+    with pytest.raises(Preempted):
+        trial._process([sys.executable, "-c", SAVES], log)

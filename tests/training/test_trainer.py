@@ -1,0 +1,280 @@
+"""BMCTrainer against trl.DPOTrainer, and against itself under other batchings."""
+
+from __future__ import annotations
+
+from math import log
+from typing import Any
+
+import pytest
+import torch
+import trl
+from datasets import Dataset
+
+import bmc
+from bmc.errors import Faults
+from bmc.training.collator import DataCollatorForBMC, no_signal
+
+PAIRS = [
+    {
+        "prompt": [{"role": "user", "content": f"Add {i} and 2."}],
+        "chosen": [{"role": "assistant", "content": f"The sum of both is {i + 2}."}],
+        "rejected": [{"role": "assistant", "content": f"It is not {'really ' * (i % 3)}{i + 3}."}],
+    }
+    for i in range(8)
+]
+
+
+def settings(tmp_path: Any, **changed: Any) -> dict[str, Any]:
+    return {
+        "output_dir": str(tmp_path),
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "seed": 3,
+        "precompute_ref_log_probs": False,
+        **changed,
+    }
+
+
+def make(model_dir: Any, tmp_path: Any, rows: list[dict[str, Any]] = PAIRS, **changed: Any) -> Any:
+    return bmc.BMCTrainer(
+        str(model_dir), args=bmc.BMCConfig(**settings(tmp_path, **changed)), train_dataset=Dataset.from_list(rows)
+    )
+
+
+def loss_and_gradient(trainer: Any, perturb: bool = True) -> tuple[float, dict[str, torch.Tensor]]:
+    """On the first four pairs, away from the reference so that nothing is zero by symmetry."""
+    if perturb:
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(0)
+            for parameter in trainer.model.parameters():
+                parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
+    trainer.model.train()
+    loss = trainer.compute_loss(trainer.model, batch)
+    loss.backward()
+    return loss.item(), {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def history(trainer: Any, key: str = "loss") -> list[float]:
+    trainer.train()
+    return [line[key] for line in trainer.state.log_history if key in line]
+
+
+def test_unweighted_sigmoid_is_trls_dpo(model_dir, tmp_path):
+    theirs = trl.DPOTrainer(
+        str(model_dir), args=trl.DPOConfig(**settings(tmp_path)), train_dataset=Dataset.from_list(PAIRS)
+    )
+    loss, gradient = loss_and_gradient(make(model_dir, tmp_path))
+    expected_loss, expected_gradient = loss_and_gradient(theirs)
+    assert abs(loss - log(2)) > 1e-3  # the comparison isn't made where every loss is ln 2
+    assert loss == pytest.approx(expected_loss, abs=1e-6)
+    assert gradient.keys() == expected_gradient.keys()
+    for name, value in gradient.items():
+        torch.testing.assert_close(value, expected_gradient[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("weighting", ["none", "bmc"])
+@pytest.mark.parametrize("precompute", [False, True])
+def test_first_loss_is_ln_2(model_dir, tmp_path, weighting, precompute):
+    trainer = make(model_dir, tmp_path, token_weighting=weighting, precompute_ref_log_probs=precompute, max_steps=1)
+    assert history(trainer)[0] == pytest.approx(log(2), abs=1e-6)
+
+
+def test_delta_0_is_dpo_and_delta_above_0_is_not(model_dir, tmp_path):
+    plain, _ = loss_and_gradient(make(model_dir, tmp_path))
+    zero, _ = loss_and_gradient(make(model_dir, tmp_path, token_weighting="bmc", bmc_delta=0.0))
+    three, _ = loss_and_gradient(make(model_dir, tmp_path, token_weighting="bmc", bmc_delta=3.0))
+    assert zero == pytest.approx(plain, abs=1e-7)
+    assert abs(three - plain) > 1e-4
+
+
+def test_delta_1_weighs_differing_tokens_exactly_2(model_dir, tmp_path):
+    trainer = make(model_dir, tmp_path, token_weighting="bmc", bmc_delta=1.0, max_steps=1)
+    assert history(trainer, "diff/weight") == [2.0]
+
+
+def test_a_step_equals_equation_4_computed_token_by_token(model_dir, tmp_path):
+    """The whole path, from text to loss, against the model's raw logits and a loop over tokens."""
+    trainer = make(model_dir, tmp_path, token_weighting="bmc", bmc_delta=2.5)
+    loss, _ = loss_and_gradient(trainer)
+    total = 0.0
+    for row in trainer.train_dataset.select(range(4)):
+        sums = []
+        masks = bmc.token_diff(row["chosen_ids"], row["rejected_ids"])
+        for response, differs in zip((row["chosen_ids"], row["rejected_ids"]), masks, strict=True):
+            ids = torch.tensor([row["prompt_ids"] + response])
+            with torch.no_grad():
+                policy = trainer.model(input_ids=ids).logits[0].double().log_softmax(-1)
+                reference = trainer.ref_model(input_ids=ids).logits[0].double().log_softmax(-1)
+            start = len(row["prompt_ids"]) - 1
+            value = 0.0
+            for t, (token, marked) in enumerate(zip(response, differs, strict=True)):
+                log_p, log_q = policy[start + t, token].item(), reference[start + t, token].item()
+                value += (1 + min(1 / 2.718281828459045**log_p, 2.5) if marked else 1) * (log_p - log_q)
+            sums.append(value)
+        total += log(1 + 2.718281828459045 ** (-0.1 * (sums[0] - sums[1]))) / 4
+    assert loss == pytest.approx(total, abs=1e-5)
+
+
+def test_precomputed_reference_gives_the_same_curve(model_dir, tmp_path):
+    curves = [
+        history(make(model_dir, tmp_path, token_weighting="bmc", precompute_ref_log_probs=p, max_steps=4))
+        for p in (False, True)
+    ]
+    assert curves[0] == pytest.approx(curves[1], abs=1e-6)
+    assert curves[0][3] < curves[0][0]
+
+
+def test_batch_1_by_8_is_batch_8_by_1(model_dir, tmp_path):
+    """One optimiser step of plain SGD: the weights' change is the gradient."""
+
+    def gradient(batch: int, accumulation: int) -> dict[str, torch.Tensor]:
+        trainer = make(
+            model_dir, tmp_path, token_weighting="bmc", max_steps=1, optim="sgd", learning_rate=1.0,
+            per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, max_grad_norm=1e9,
+        )  # fmt: skip
+        before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+        trainer.train()
+        return {name: before[name] - p.detach() for name, p in trainer.model.named_parameters()}
+
+    whole, accumulated = gradient(8, 1), gradient(1, 8)
+    assert max(value.abs().max() for value in whole.values()) > 1e-4
+    for name, value in whole.items():
+        torch.testing.assert_close(value, accumulated[name], rtol=0, atol=1e-6)
+
+
+def test_the_mask_of_a_pair_knows_neither_prompt_nor_batch(model_dir, tmp_path):
+    longer = [{**PAIRS[0], "prompt": [{"role": "user", "content": "Something else entirely. " * 5}]}]
+    alone = make(model_dir, tmp_path, rows=[PAIRS[0]])
+    other = make(model_dir, tmp_path, rows=longer + PAIRS[1:])
+    columns = ("chosen_diff", "rejected_diff")
+    first, second = alone.train_dataset[0], other.train_dataset[0]
+    assert [first[name] for name in columns] == [second[name] for name in columns]
+    assert any(first["chosen_diff"])
+    batches = (alone.data_collator([first]), other.data_collator([other.train_dataset[i] for i in range(8)]))
+    placed = [batch["diff_mask"][0, 0][batch["response_mask"][0, 0]].tolist() for batch in batches]
+    assert placed[0] == placed[1] == first["chosen_diff"]
+
+
+def test_values_stand_at_their_tokens():
+    example = {
+        "prompt_ids": [1, 2, 3], "chosen_ids": [4, 5], "rejected_ids": [6],
+        "chosen_diff": [False, True], "rejected_diff": [True],
+        "ref_chosen_logps": [-0.5, -1.5], "ref_rejected_logps": [-2.5],
+    }  # fmt: skip
+    batch = DataCollatorForBMC(pad_token_id=0)([example])
+    assert batch["response_mask"].int().tolist() == [[[1, 1], [1, 0]]]
+    assert batch["diff_mask"].int().tolist() == [[[0, 1], [1, 0]]]
+    assert batch["ref_logps"].tolist() == [[[-0.5, -1.5], [-2.5, 0]]]
+    cut = DataCollatorForBMC(pad_token_id=0, max_length=4)([example])
+    assert cut["diff_mask"].int().tolist() == [[[0], [1]]]
+
+
+def test_pairs_without_room_for_a_response_are_dropped_and_counted(model_dir, tmp_path, caplog):
+    long = {**PAIRS[0], "prompt": [{"role": "user", "content": "x" * 100}]}
+    trainer = make(model_dir, tmp_path, rows=[long, *PAIRS], max_length=64)
+    assert len(trainer.train_dataset) == 8
+    assert "dropped 1 of 9 train pairs" in caplog.text
+
+
+def test_pairs_without_a_difference_are_dropped_and_counted(model_dir, tmp_path, caplog):
+    """Two differ behind max_length alone, one not at all once the template has trimmed its responses."""
+    prompt = [{"role": "user", "content": "?"}]
+    late = [
+        {
+            "prompt": prompt,
+            **{side: [{"role": "assistant", "content": "x" * 60 + side}] for side in ("chosen", "rejected")},
+        }
+    ] * 2
+    trimmed = {"prompt": prompt, "chosen": [{"role": "assistant", "content": "yes"}]}
+    trimmed["rejected"] = [{"role": "assistant", "content": "yes \n"}]
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    tokenizer.chat_template = tokenizer.chat_template.replace("message.content", "message.content | trim")
+    args = bmc.BMCConfig(**settings(tmp_path, max_length=64))
+    rows = Dataset.from_list([trimmed, *late, *PAIRS])
+    trainer = bmc.BMCTrainer(str(model_dir), args=args, train_dataset=rows, processing_class=tokenizer)
+    assert len(trainer.train_dataset) == 8
+    assert "max_length: dropped 2 of 11 train pairs, whose responses are equal within its 64 tokens" in caplog.text
+    assert "dropped 1 of 11 train pairs, whose responses are equal once tokenised" in caplog.text
+    args.max_length = None
+    with pytest.raises(Faults, match="train data: no pair is left: chosen and rejected are equal once tokenised"):
+        bmc.BMCTrainer(str(model_dir), args=args, train_dataset=rows.select([0]), processing_class=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "max_length", "reason"),
+    [
+        ([5, 6], [5, 7], None, None),
+        ([5, 6], [5, 7], 4, "cut"),
+        ([5, 6], [5, 7], 5, None),
+        ([5], [5, 7], 4, "cut"),
+        ([5], [5, 7], 5, None),  # one is the other's beginning, and its end is seen
+        ([5, 6], [5, 6], None, "equal"),
+        ([5, 6], [5, 7], 3, "prompt"),
+        ([], [], None, "equal"),
+    ],
+)
+def test_which_pairs_hold_a_preference(chosen, rejected, max_length, reason):
+    row = {"prompt_ids": [1, 2, 3], "chosen_ids": chosen, "rejected_ids": rejected}
+    assert no_signal(row, max_length) == reason
+
+
+def test_no_pair_left_is_a_fault(model_dir, tmp_path):
+    with pytest.raises(Faults, match="max_length: no train pair is left under 8 tokens"):
+        make(model_dir, tmp_path, max_length=8)
+
+
+def test_strings_and_missing_tokenizer_padding_work_as_in_trl(model_dir, tmp_path):
+    rows = [{"prompt": "2 + 2 = ", "chosen": "4", "rejected": "5"}] * 4
+    assert history(make(model_dir, tmp_path, rows=rows, max_steps=1))[0] == pytest.approx(log(2), abs=1e-6)
+
+
+def test_evaluation_and_adapters(model_dir, tmp_path):
+    from peft import LoraConfig
+
+    trainer = bmc.BMCTrainer(
+        str(model_dir),
+        args=bmc.BMCConfig(**settings(tmp_path, token_weighting="bmc", max_steps=3)),
+        train_dataset=Dataset.from_list(PAIRS),
+        eval_dataset=Dataset.from_list(PAIRS[:2]),
+        peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
+    )
+    assert trainer.ref_model is None
+    assert history(trainer)[0] == pytest.approx(log(2), abs=1e-6)
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss"] < log(2)
+    assert metrics["eval_rewards/margins"] > 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("loss_type", "sigmod", "'sigmod' is unknown"),
+        ("bmc_delta", -1.0, "bmc_delta: must be greater than or equal to 0, got -1.0"),
+        ("beta", 0.0, "beta: must be greater than 0, got 0.0"),
+        ("token_weighting", "bcm", "token_weighting: must be 'none', 'bmc' or 'external', got 'bcm'"),
+        ("ld_alpha", 0.5, "ld_alpha: BMCTrainer doesn't have it"),
+    ],
+)
+def test_config_refuses(tmp_path, key, value, message):
+    with pytest.raises(ValueError, match=message):
+        bmc.BMCConfig(**settings(tmp_path, **{key: value}))
+
+
+@pytest.mark.parametrize("key", ["torch_compile", "torch_compile_backend"])
+def test_a_compiler_is_refused_since_no_two_trees_are_alike(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = True if key == "torch_compile" else "eager"
+    with pytest.raises(ValueError, match=r"^torch_compile: compiles again for almost every batch"):
+        bmc.BMCConfig(output_dir="o", use_cpu=True, **{key: value})
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    with pytest.raises(ValueError, match=r"^torch_compile: .* \(of the accelerate config: dynamo_backend: 'no'\)$"):
+        bmc.BMCConfig(output_dir="o", use_cpu=True)
