@@ -16,7 +16,7 @@ from collections.abc import Callable
 from .expressions import FUNCTIONS, Unreadable, constant, proportional, values
 from .notation import clean, squeeze
 from .qa import qa_equal
-from .quantities import same_plain, same_quantity, units_agree
+from .quantities import same_expression, same_plain, same_quantity, units_agree
 from .structure import FLIPPED, Parts, bracketed, interval, is_name, items, matrix, ratio, relation, union
 from .units import split_unit
 
@@ -32,6 +32,10 @@ _PHRASES = {  # what several words, or signs, mean
     "undefined": "does not exist|dne|undefined",
 }
 _MEANING = {phrase: meaning for meaning, phrases in _PHRASES.items() for phrase in phrases.split("|")}
+_BEHIND = re.compile(  # a calculation behind its result
+    r"((-?\d+(?:\.\d+)?)(?: [A-Za-z ]+)?)\s+\(\s*(?:=|since|because|i\.e\.,?|as)?\s*"
+    r"((?:[^A-Za-z()\\]|\\(?:times|cdot|frac)(?![A-Za-z]))*\d)\s*\)"
+)
 _OPTION = re.compile(r"\(?([A-Z])\)?\.?")
 _CHOSEN = re.compile(
     r"(?:(?:option|choice)\s+)?(?:\(([a-z])\)|([a-z]))[.:)]?(?:\s+(?!or\b|and\b)\w[^\s,].*)?", re.IGNORECASE
@@ -54,7 +58,26 @@ def math_equal(answer: str, gold: str) -> bool:
     if max(len(answer), len(gold)) > MAX_LENGTH:
         return answer == gold
     a, g = clean(answer), clean(gold)
-    return bool(a and g) and (_same(a, g) or same_plain(a, g))
+    if not a or not g:
+        return False
+    return _same(a, g) or any(same_plain(stated, g) for stated in _conclusions(a)) or _same_digits(a, g)
+
+
+def _conclusions(text: str) -> list[str]:
+    """An answer, and what it states for a calculation before or behind it: `6*3 = 18 eggs`, `18 (6*3)`."""
+    found = [text]
+    if equation := relation(text):
+        found += _stated(*equation)
+    behind = _BEHIND.fullmatch(text)
+    if behind and same_expression(behind[2], (behind[3].rpartition("=")[0] or behind[3]).strip()):
+        found.append(behind[1])
+    return found
+
+
+def _same_digits(a: str, g: str) -> bool:
+    """Whether an answer leaves out the base of the gold one: `10101` for `10101_2`."""
+    digits, found, _ = g.partition("_")
+    return bool(found) and bool(re.fullmatch(r"[\dA-F]+_(?:\{\d+\}|\d+)", g)) and a.lstrip("0") == digits.lstrip("0")
 
 
 def _same(a: str, g: str, depth: int = 0) -> bool:

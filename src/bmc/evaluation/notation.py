@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from fractions import Fraction
@@ -16,16 +17,23 @@ _UNICODE = {
     "θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "λ": "\\lambda ", "μ": "\\mu ",
     "φ": "\\phi ", "“": '"', "”": '"', "‘": "'", "’": "'", "∶": ":", "，": ",", "℃": "^\\circ C",
     "℉": "^\\circ F", "⟨": "\\langle ", "⟩": "\\rangle ", "…": "\\ldots ", "⌊": "\\lfloor ", "⌋": "\\rfloor ",
-    "⌈": "\\lceil ", "⌉": "\\rceil ",
+    "⌈": "\\lceil ", "⌉": "\\rceil ", "。": ".", "；": ";", "∫": "\\int ", "∑": "\\sum ",
 }  # fmt: skip
 _INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\u2061\u2062\u2063\ufeff\u200e\u200f"
 _ROOT = re.compile(r"([√∛∜])\s*(\d+(?:\.\d+)?)?")
 _SCRIPTS = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+)|([₀₁₂₃₄₅₆₇₈₉]+)")
 
+_TAGS = [  # HTML
+    (re.compile(r"<(b|i|u|p|em|strong|span|div|code|mark|font|center|h[1-6]|li)(?: [^<>]*)?>(.*?)</\1>"), r" \2 "),
+    (re.compile(r"<su([pb])>(.*?)</su\1>"), lambda found: f"{'^' if found[1] == 'p' else '_'}{{{found[2]}}}"),
+    (re.compile(r"<br\s*/?>"), " "),
+    (re.compile(r"&(?:nbsp|times|minus|deg|pi|lt|gt|le|ge|frac\d\d|amp);"), lambda found: html.unescape(found[0])),
+]
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
 _FIRST = [
     (re.compile(r"\^?\s*\{?\s*\\degree(?![A-Za-z])\s*\}?"), r"^\\circ "),
     (re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)"), r" \\times "),
+    (re.compile(r"(?<=\\in)\s*\{([^{}]*)\}"), r" \\{\1\\}"),
     (re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"\\\\(?=(?:[dt]?frac|sqrt|pi|text|cdot|times|infty|cup|pm|circ)(?![A-Za-z]))"), r"\\"),
     (re.compile(r"\\[()\[\]](?!\s*\d+(?:pt|em|ex|cm|mm)\])"), " "),  # delimiters
@@ -33,7 +41,7 @@ _FIRST = [
 ]
 _DRESS = re.compile(  # what only places or dresses the signs after it
     r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|middle|[bB]ig{1,2}[lr]?|m?space|hfill|relax"
-    r"|,|;|:|!|>|~|quad|qquad|enspace|thinspace|nobreak|allowbreak|rm|bf|it)(?![A-Za-z])"
+    r"|quad|qquad|enspace|thinspace|nobreak|allowbreak|rm|bf|it)(?![A-Za-z])|\\[,;:!>~]"
 )
 _SPACE = re.compile(r"\\h?(?:space|phantom)\*?\{[^{}]*\}|(?<!\\)\\[ \n\t]|~")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
@@ -61,6 +69,7 @@ _GROUPS = [  # of digits: 1,234,567; 12,34,567; 1.234.567; 1 234, 1'234 and 1_23
     re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.])"),
     re.compile(r"(?<![\d.,/^_\w])\d{1,3}(?:(?: \d{3})+|(?:'\d{3})+|(?:_\d{3})+)(?![\d/,_'])"),
 ]
+_CENTS = re.compile(r"¤?\s*(\d+)\s*(?:dollars?)?,?\s+(?:and\s+)?(\d{1,2})\s+cents?\b")
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar)\{\s*(\d+)\s*\}|\\dot\{?(\d)\}?)")
 _ALONE = r"(?<![\d.\w/^_}\])])"  # before a number that is no exponent, no subscript and no part of another
 _MIXED = [
@@ -106,7 +115,10 @@ def clean(text: str) -> str:
 
     Words of `\text{…}` stay in it. What only places or dresses signs (delimiters, `\left`, Markdown, a full stop) goes.
     """
-    text = _plain_unicode(unbox(" ".join(text.split())))
+    text = unbox(" ".join(text.split()))
+    for tag, plain in _TAGS:
+        text = tag.sub(plain, text)
+    text = _plain_unicode(text)
     if "\\begin" not in text:
         text = re.sub(r"\\\\(?=[()\[\]])", r"\\", text)  # `\\(`, as JSON written twice has it
     for pattern, written in _FIRST:
@@ -180,7 +192,7 @@ def _text(found: re.Match[str]) -> str:
 def _end(text: str) -> str:
     """Take away what ends a sentence, and braces around all."""
     while True:
-        shorter = text.strip().rstrip(",;:?").strip()
+        shorter = re.sub(r"\\+$", "", text.strip().rstrip(",;:?")).strip()
         shorter = shorter if shorter.endswith("...") else re.sub(r"\s*\.+$", "", shorter)
         shorter = re.sub(r"(?<![\\A-Za-z])([A-Za-z]{2,})!+$", r"\1", shorter)
         shorter = shorter if shorter.startswith(">") else shorter.strip("*#> ")
@@ -198,6 +210,7 @@ def _numbers(text: str) -> str:
     if not re.search(r"[(\[]|\\\{", text):  # `(100,200)` is a pair
         for pattern in _GROUPS:
             text = pattern.sub(lambda found: re.sub(r"\D", "", found.group()), text)
+    text = _CENTS.sub(lambda found: f"{found[1]}.{found[2]:0>2} dollars", text)
     text = _REPEATING.sub(_repeating, text)
     for pattern in _MIXED:
         text = pattern.sub(_mixed, text)

@@ -31,6 +31,7 @@ _WITHIN_WORDS = [
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\b(?:minus|negative)\s+(?=[\d.])", re.IGNORECASE), "-"),
     (re.compile(r"(?<=\d)(?:st|nd|rd|th)\b"), ""),
+    (re.compile(r"(?<=\d)(?=[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])(?![万萬千百十亿億半分倍兆만천억])"), " "),  # 5个
     (re.compile(r"(?<=\d)(?=(?:cm|km|mm|kg|ft|in|mph|lbs?|oz|min|hrs?|mi|mg|ml|yd|sec)\b)"), " "),
 ]
 _STATED = re.compile(rf"(?<![\w.])(-?\s*[{CURRENCIES}]?\s*-?(?:{_NUMBER}))(?![\w:]|\.\d)")
