@@ -33,7 +33,7 @@ from . import page, similarity
 from .edit import EditError, Editor, GoodEnough
 from .editors import make_model
 from .making import edited_pair, kept_original, scored_pair
-from .prompts import VERSION
+from .prompts import VERSION, earlier_versions
 from .quoting import Make, jobs
 from .rules import RulesEditor
 from .statistics import Statistics
@@ -98,7 +98,7 @@ def load(config: BridgeConfig) -> tuple[Rows, Any]:
 def quote_for(config: BridgeConfig, pairs: Rows, making: Any) -> Quote:
     """What the run would ask beyond what is kept."""
     with contextlib.closing(KeptReplies(replies_path(config.replies, config.output_dir))) as store:
-        return asyncio.run(quote(jobs(pairs, config, making), config, VERSION, store))
+        return asyncio.run(quote(jobs(pairs, config, making), config, VERSION, store, earlier_versions))
 
 
 def _pair(row: Row) -> Row:
@@ -131,7 +131,7 @@ async def _run(
     def todo() -> Iterable[Job]:
         return jobs(pairs, config, making)
 
-    async with asker_for(config, VERSION, todo, found, partial(make_model, config)) as asker:
+    async with asker_for(config, VERSION, todo, found, partial(make_model, config), earlier_versions) as asker:
         if isinstance(asker.model, Batches):
             await asker.model.fill(todo, asker)
         await _write(pairs, making(asker), config, folder, statistics)

@@ -26,7 +26,9 @@ from .scores import number_words
 
 Messages = list[dict[str, str]]
 
-VERSION = 1  # part of a request's key: raise it when a template changes, and everything is asked anew
+# Part of a request's key: raise it when a template changes, and everything is asked anew, unless `earlier_versions`
+# knows how the same was asked before.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,19 @@ def _prompts() -> Iterator[tuple[tuple[str, str], Prompt]]:
             yield (mode, template), _read(f"{mode}_{template}", judges=judges, **reply)
 
 
+# Version 1 differs from version 2 in the system message of most modes alone.
+_SYSTEM_1 = (Path(__file__).parent / "prompts" / "editor_system_version_1.txt").read_text(encoding="utf-8").strip()
+
 PROMPTS: dict[tuple[str, str], Prompt] = dict(_prompts())
 SCORING = _read("token_scores", tag="scores", wanted="the list of number:score")
+
+
+def earlier_versions(messages: Messages) -> list[tuple[int, Messages]]:
+    """Return the requests of earlier versions, with these, whose cached responses stand for a request's."""
+    system, *rest = messages
+    if system["content"] == PROMPTS["targeted", "closed"].system:
+        system = system | {"content": _SYSTEM_1}
+    return [(1, [system, *rest])]
 
 
 def request(mode: BridgeMode, template: str, case: Case) -> tuple[Messages, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..config import AskingArguments
@@ -15,6 +16,8 @@ from .replies import NoReply, Reply, off_loop
 from .store import KeptReplies, ReplyStore, request_key
 from .tokens import Messages, characters
 from .trouble import Refused, Transient
+
+Earlier = Callable[[Messages], list[tuple[int, Messages]]]  # messages → (version, messages) of earlier prompts
 
 
 class Stopped(Exception):
@@ -81,6 +84,7 @@ class StoredAsker:
         store: Of the answers.
         meter: Counts tokens and dollars.
         answered_before: Whether the model answered requests of this recipe in an earlier run.
+        earlier: Returns how a request was worded in earlier versions, with these; what was answered to it then counts.
     """
 
     def __init__(
@@ -91,7 +95,9 @@ class StoredAsker:
         store: KeptReplies,
         meter: Meter,
         answered_before: bool = False,
+        earlier: Earlier = lambda messages: [],
     ) -> None:
+        self.earlier = earlier
         self.model, self.settings, self.version, self.store, self.meter = model, settings, version, store, meter
         self.slots = asyncio.Semaphore(settings.max_concurrency)
         self.refusals = Refusals(answered_before)
@@ -103,8 +109,26 @@ class StoredAsker:
         """The request's name: all that its answer depends on."""
         return request_key(version=self.version, **self.settings.request(messages))
 
+    def keys(self, messages: Messages) -> list[str]:
+        """Return the request's name, and those under which earlier versions may have cached its response."""
+        older = self.earlier(messages)
+        return [self.key(messages), *(request_key(version=old, **self.settings.request(said)) for old, said in older)]
+
+    def cached(self, keys: list[str]) -> dict[str, Any] | None:
+        """The cached response to a request by any of its names, if there is one that is whole.
+
+        The usage of all of them is counted, but for that of responses to the first, which may still come.
+        """
+        for key in keys[1:]:
+            self.meter.use(key, None, self.store.charges.get(key, []))
+        for key in keys:
+            if reply := self.kept(key):
+                self.meter.use(key, reply, self.store.charges.get(key, []))
+                return reply
+        return None
+
     def kept(self, key: str) -> dict[str, Any] | None:
-        """The kept reply to a request, if there is one that is whole."""
+        """The cached response of that name, if there is one that is whole."""
         reply = self.store.get(key)
         if reply is None:
             return None
@@ -118,15 +142,15 @@ class StoredAsker:
 
     async def ask(self, messages: Messages) -> Reply:
         """The reply to a conversation, now or as it was when it was first asked."""
-        key = await off_loop(characters(messages), self.key, messages)
-        reply = self.kept(key)
-        try:
-            if reply is not None:
-                self.refusals.known = messages
-            else:
+        keys = await off_loop(characters(messages), self.keys, messages)
+        key, reply = keys[0], self.cached(keys)
+        if reply is not None:
+            self.refusals.known = messages
+        else:
+            try:
                 reply = await asyncio.shield(self._task(messages, key))  # what is paid for isn't lost with who waits
-        finally:
-            self.meter.use(key, reply, self.store.charges.get(key, []))
+            finally:
+                self.meter.use(key, reply, self.store.charges.get(key, []))
         return Reply(
             text=reply["content"],
             finish_reason=reply["finish_reason"],
@@ -137,9 +161,10 @@ class StoredAsker:
 
     async def look(self, messages: Messages) -> None:
         """Has a request answered if it isn't yet, and counts no answer."""
-        key = self.key(messages)
+        keys = self.keys(messages)
+        key = keys[0]
         self.meter.use(key, None, self.store.charges.get(key, []))
-        if self.kept(key) is None and not self.store.given_up(key, self.settings.max_unusable_replies):
+        if not any(map(self.kept, keys)) and not self.store.given_up(key, self.settings.max_unusable_replies):
             await self.model.answer(messages, key)
 
     def _task(self, messages: Messages, key: str) -> asyncio.Task[dict[str, Any]]:

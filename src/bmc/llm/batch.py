@@ -112,7 +112,7 @@ class Batches:
             read = estimated_prompt(messages, self.settings.model)
             batch.add(key, {"read": read, **most}, {"custom_id": key, "method": "POST", "url": URL, "body": body})
 
-        noting = StoredAsker(Notes(note), self.settings, asker.version, self.store, Meter(None))
+        noting = StoredAsker(Notes(note), self.settings, asker.version, self.store, Meter(None), earlier=asker.earlier)
         try:
             for job in jobs:
                 await note_requests(job, noting)

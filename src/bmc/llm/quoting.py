@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import AskingArguments
 from ..errors import fail
-from .asker import Model, StoredAsker
+from .asker import Earlier, Model, StoredAsker
 from .cost import Meter, Quote
 from .replies import Reply
 from .store import KeptReplies, ReplyStore, replies_path
@@ -68,7 +68,13 @@ class _Quoting(StoredAsker):
         return reply
 
 
-async def quote(jobs: Iterable[Job], settings: AskingArguments, version: int, store: KeptReplies) -> Quote:
+async def quote(
+    jobs: Iterable[Job],
+    settings: AskingArguments,
+    version: int,
+    store: KeptReplies,
+    earlier: Earlier = lambda messages: [],
+) -> Quote:
     """What the rows would ask, beyond what the store has.
 
     Args:
@@ -76,6 +82,7 @@ async def quote(jobs: Iterable[Job], settings: AskingArguments, version: int, st
         settings: How the model is asked.
         version: Of the prompts.
         store: Of the answers.
+        earlier: As `StoredAsker` has it.
     """
     count = TokenCounter(settings.model)
     found = Quote(settings, count.how, seen=store.size())
@@ -94,7 +101,7 @@ async def quote(jobs: Iterable[Job], settings: AskingArguments, version: int, st
         found.learn(estimates, (reply.prompt_tokens, reply.completion_tokens))
 
     meter = Meter(found.price)
-    asker = _Quoting(Notes(note), settings, version, store, meter)
+    asker = _Quoting(Notes(note), settings, version, store, meter, earlier=earlier)
     asker.learn = learn
     for job in jobs:
         found.rows += 1
@@ -114,6 +121,7 @@ async def asker_for(
     jobs: Callable[[], Iterable[Job]],
     found: Quote,
     make_model: Callable[[Meter, ReplyStore, float], Model],
+    earlier: Earlier = lambda messages: [],
 ) -> AsyncIterator[StoredAsker]:
     """Opens the store, to be written by this process alone if anything is to be asked, and asks on it.
 
@@ -125,18 +133,19 @@ async def asker_for(
         jobs: What each row asks; may be called several times.
         found: The quote.
         make_model: Makes the model of a meter, the store, and the dollars that are spent already.
+        earlier: As `StoredAsker` has it.
     """
     path = replies_path(settings.replies, settings.output_dir)  # type: ignore[attr-defined]
     meter = Meter(settings.prices.get(settings.model))
     if not found.asked:  # so that a store that can't be written will do
         with contextlib.closing(KeptReplies(path)) as kept:
-            yield StoredAsker(Notes(lambda *_: None), settings, version, kept, meter)
+            yield StoredAsker(Notes(lambda *_: None), settings, version, kept, meter, earlier=earlier)
         return
     with contextlib.closing(ReplyStore(path, settings.batch_api)) as store:
         if store.size() != found.seen:
-            found = await quote(jobs(), settings, version, store)
+            found = await quote(jobs(), settings, version, store, earlier)
         model = make_model(meter, store, found.prior_spend)
-        asker = StoredAsker(model, settings, version, store, meter, answered_before=found.kept > 0)
+        asker = StoredAsker(model, settings, version, store, meter, found.kept > 0, earlier)
         try:
             yield asker
         finally:
