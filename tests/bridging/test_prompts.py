@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server import Reply, part
 
-from bmc.asking.store import KeptReplies, request_key
 from bmc.bridging import pipeline
 from bmc.bridging.edit import Case, Edit, EditError
 from bmc.bridging.prompts import PROMPTS, SCORING, _mark, earlier_versions, read_reply, request, score_request
 from bmc.bridging.scores import LIMIT
+from bmc.llm.store import KeptReplies, request_key
 
 GOOD = "<verdict>good</verdict>"
 KINDS = list(PROMPTS)
