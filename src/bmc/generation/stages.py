@@ -14,12 +14,12 @@ from ..data.loading import load_mixture
 from ..data.schema import BRIDGING, SIDES, Row, assistant, check, content, split_prompt, winner
 from ..data.tokenization import Continuing, Untraceable, check_offsets, check_template, encode_prompt, prefix
 from ..errors import raise_all
+from ..launch import share_out
 from ..models import check_model, check_room, load_tokenizer
 from ..preflight import attention_faults
 from ..runs import claim, is_main_process, recipe_of
 from .backends import backend
 from .generate import Response, generate
-from .workers import share_out
 
 
 def pair_up(rows: list[Row], responses: list[Response]) -> tuple[list[Row], list[Row]]:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 RECIPE = "recipes/llama2-7b/qa/dpo_bmc.yaml"
 # Stand-ins that write down how they were called, `|` between the words. `python` is called by the job itself.
 FAKES = {
@@ -60,7 +60,7 @@ PLAN = (
     "--num_processes|%d|--dry_run|"
 )
 RUN = (
-    "python|-m|bmc.generation.workers|--machine_rank|%d|--config_file|recipes/accelerate_configs/zero3.yaml|--num_machines|2|"
+    "python|-m|bmc.launch|--machine_rank|%d|--config_file|recipes/accelerate_configs/zero3.yaml|--num_machines|2|"
     f"--num_processes|8|--main_process_ip|node07|--main_process_port|23456|scripts/preference.py|{RECIPE}|--beta|0.1|"
 )
 
@@ -147,7 +147,7 @@ def two(tmp_path: Path) -> list[str]:
 @pytest.fixture
 def rank(tmp_path: Path, two: list[str]) -> list[str]:
     (tmp_path / "rank.py").write_text(RANK)
-    return [sys.executable, "-m", "bmc.generation.workers", *two, str(tmp_path / "rank.py")]
+    return [sys.executable, "-m", "bmc.launch", *two, str(tmp_path / "rank.py")]
 
 
 @pytest.mark.slow
@@ -245,7 +245,7 @@ def test_a_process_that_fails_says_why_and_the_other_one_ends(
 def test_a_process_that_is_killed_takes_the_other_one_along(
     two: list[str], training: list[str], tmp_path: Path
 ) -> None:
-    launcher = [sys.executable, "-m", "bmc.generation.workers", *two, str(tmp_path / "dies.py"), "killed"]
+    launcher = [sys.executable, "-m", "bmc.launch", *two, str(tmp_path / "dies.py"), "killed"]
     done, seconds = ended([*launcher, *training], tmp_path)
     assert done.returncode == 128 + signal.SIGKILL
     assert seconds < 90
@@ -257,7 +257,7 @@ def test_a_process_that_is_killed_takes_the_other_one_along(
 def test_what_all_processes_find_is_said_once(two: list[str], training: list[str], tmp_path: Path) -> None:
     first = (tmp_path / "rows.jsonl").read_text().splitlines()[0]
     (tmp_path / "rows.jsonl").write_text(first + "\n")
-    done, _ = ended([sys.executable, "-m", "bmc.generation.workers", *two, *training], tmp_path)
+    done, _ = ended([sys.executable, "-m", "bmc.launch", *two, *training], tmp_path)
     fault = "accelerate launch: 2 processes can't share 1 rows; start at most 1 (--num_processes), or give more data"
     assert done.returncode == 2
     assert done.stderr.splitlines().count(fault) == 1

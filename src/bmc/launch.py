@@ -1,4 +1,4 @@
-"""`accelerate launch` for a job that may be preempted: `python -m bmc.generation.workers`, with the same arguments.
+"""`accelerate launch` for a job that may be preempted: `python -m bmc.launch`, with the same arguments.
 
 Accelerate's own ends with status 1 whatever a rank ends with, and gives ranks 30 seconds after a SIGTERM, in which no
 large model is saved. This one passes a SIGTERM on, waits for as long as it takes, and ends as the first rank did that
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
-from ..runs import FAULT, PREEMPTED
+from .runs import FAULT, PREEMPTED
 
 
 def main(argv: list[str]) -> int:
