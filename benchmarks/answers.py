@@ -32,7 +32,7 @@ from typing import Any
 
 import yaml
 
-from bmc.evaluation.math import math_equal
+from bmc.evaluation.maths import math_equal
 
 Grader = Callable[[str, str], bool]
 VARIANTS = Path(__file__).parents[1] / "tests/evaluation/answers.yaml"

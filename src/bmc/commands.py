@@ -236,7 +236,7 @@ def evaluate(argv: list[str]) -> None:
         data = describe_data(config.dataset_mixture.datasets)
         show("evaluate", {"benchmarks": data} | describe_generation(config) | generation_facts(config))
         return
-    from .evaluation.outputs import write_outputs
+    from .evaluation.exports import write_outputs
     from .evaluation.scoring import describe, predict, summarise
     from .generation.generate import KEEP
     from .generation.stages import respond
@@ -387,7 +387,7 @@ def lm_eval(argv: list[str]) -> None:
     from .config import HarnessConfig
 
     (config,) = parse(argv, HarnessConfig, description=lm_eval.__doc__ or "", usage="--key value …")
-    from .evaluation.harness import command, describe, measure
+    from .evaluation.lm_eval import command, describe, measure
 
     if config.dry_run:
         print(shlex.join(command(config)))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bmc.bridging.edit import Case, EditError
 from bmc.bridging.rules import RulesEditor, _mend_options, state, steps
 from bmc.errors import Faults
-from bmc.evaluation.grading import is_correct
+from bmc.evaluation.scoring import is_correct
 
 LEAD = "Let's think step by step.\n"
 BANKS = "Where is water?\nOptions:\nbank\nbank account\nriver\nriver bank\na"

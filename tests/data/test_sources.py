@@ -14,7 +14,7 @@ from bmc.config import DatasetConfig
 from bmc.data.datasets import CLOSE, LEAD, boxed, running_sums, sft_target
 from bmc.data.loading import read
 from bmc.data.registry import SOURCES, generate
-from bmc.evaluation.grading import is_correct
+from bmc.evaluation.scoring import is_correct
 
 CLOSED = [
     name

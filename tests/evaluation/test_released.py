@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from bmc.evaluation.released import correct_released
+from bmc.evaluation.scoring import correct_released
 
 
 @pytest.mark.parametrize(

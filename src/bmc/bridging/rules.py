@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from rapidfuzz.distance import Levenshtein
 
 from ..errors import fail
-from ..evaluation.answers import MARK, stated_answer, statement
-from ..evaluation.grading import GRADERS, is_correct
-from ..evaluation.math import math_equal
+from ..evaluation.extraction import MARK, stated_answer, statement
+from ..evaluation.maths import math_equal
 from ..evaluation.qa import normalise, read_options, split_label
+from ..evaluation.scoring import GRADERS, is_correct
 from .edit import Case, Edit, EditError, Scores
 from .scores import LIMIT
 from .words import words

@@ -14,7 +14,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import LCSseq, Levenshtein, Postfix, Prefix
 
 from ..bridge_config import BridgeMode, ValidatorSettings
-from ..evaluation.grading import GRADERS, is_correct
+from ..evaluation.scoring import GRADERS, is_correct
 from ..llm.replies import Reply
 from .delimiters import delimiters
 from .edit import Case, Objection

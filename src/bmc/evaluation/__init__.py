@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "extract_answer": "bmc.evaluation.answers",
-    "math_equal": "bmc.evaluation.math",
+    "extract_answer": "bmc.evaluation.extraction",
+    "math_equal": "bmc.evaluation.maths",
     "qa_equal": "bmc.evaluation.qa",
 }
 __all__ = sorted(_HOME)

@@ -27,7 +27,7 @@ from ..runs import claim, elapsed, may_claim, recipe_of, write_json, write_jsonl
 from . import alpaca_eval as alpaca
 from . import arena_hard
 from .comparisons import Case, load_cases
-from .outputs import model_name
+from .exports import model_name
 from .stats import win_rate
 
 

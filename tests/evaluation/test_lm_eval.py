@@ -13,8 +13,8 @@ import pytest
 
 from bmc.config import HarnessConfig
 from bmc.errors import Faults
-from bmc.evaluation import harness
-from bmc.evaluation.harness import command, describe, fold, measure
+from bmc.evaluation import lm_eval
+from bmc.evaluation.lm_eval import command, describe, fold, measure
 
 ROOT = Path(__file__).parents[2]
 FOUND = {  # of the shape that lm-eval 0.4.13 writes
@@ -93,7 +93,7 @@ def double(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
         "import sys, pathlib, json\nout = pathlib.Path(sys.argv[sys.argv.index('--output_path') + 1]) / 'm'\n" + body
     )
     monkeypatch.setenv("PYTHONPATH", str(folder / "double"))
-    monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(lm_eval.importlib.util, "find_spec", lambda name: object())
 
 
 def test_results_stand_beside_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_a_harness_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, b
 
 
 def test_it_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(lm_eval.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Faults, match=r"^lm_eval: lm-evaluation-harness is not installed; pip install '\.\[eval\]'$"):
         measure(recipe())
 
@@ -136,6 +136,6 @@ def test_it_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_dry_run_prints_the_command() -> None:
     arguments = ["--model_name_or_path", "m", "--output_dir", "o", "--tasks", "arc_easy", "--dry_run"]
     done = subprocess.run(
-        [sys.executable, "scripts/harness.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "scripts/lm_eval.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "-m lm_eval run --model hf --model_args pretrained=m," in done.stdout

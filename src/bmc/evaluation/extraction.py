@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .notation import braced
+from .math_reading import braced
 
 MARK = "The answer is"
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 import bmc.evaluation
-from bmc.evaluation.answers import extract_answer, stated_answer
-from bmc.evaluation.grading import is_correct
+from bmc.evaluation.extraction import extract_answer, stated_answer
+from bmc.evaluation.scoring import is_correct
 
 
 @pytest.mark.parametrize(
