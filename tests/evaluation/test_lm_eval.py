@@ -136,6 +136,6 @@ def test_it_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_dry_run_prints_the_command() -> None:
     arguments = ["--model_name_or_path", "m", "--output_dir", "o", "--tasks", "arc_easy", "--dry_run"]
     done = subprocess.run(
-        [sys.executable, "scripts/lm_eval.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "scripts/harness.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "-m lm_eval run --model hf --model_args pretrained=m," in done.stdout
