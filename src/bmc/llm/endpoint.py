@@ -331,7 +331,7 @@ def unusable_response(found: Unusable, read: float, most: dict[str, int], settin
 
 def most_tokens(messages: Messages, settings: AskingArguments) -> dict[str, int]:
     """Bound the tokens of a request and its response."""
-    longest = math.ceil(longest_prompt(messages, settings.model))
+    longest = math.ceil(longest_prompt(messages))
     return {"prompt_tokens": longest, "completion_tokens": settings.max_tokens}
 
 

@@ -15,19 +15,25 @@ SAMPLE = 256  # texts by which a tokenizer's tokens over the estimate are measur
 PER_MESSAGE, PER_REPLY = 4, 3  # tokens of a chat template around each message, and before the reply
 
 _PIECE = re.compile(
-    r"(?P<word>[A-Za-z]+)|(?P<digits> ?[0-9]+)|(?P<blanks> +)|(?P<lines>[\r\n]+)|(?P<ascii>[\t\x0b\x0c!-~])"
-    r"|(?P<latin>[\u00a0-\u024f]+)|(?P<mark>[\u2000-\u2bff])|(?P<greek>[\u0370-\u05ff]+)|(?P<arabic>[\u0600-\u08ff]+)"
-    r"|(?P<indic>[\u0900-\u1fff]+)|(?P<han>[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]+)|(?P<hangul>[\uac00-\ud7af]+)"
-    r"|(?P<other>[^\x00-\x20])"
+    r"(?P<latin>[A-Za-z]*[\u00c0-\u024f\u1e00-\u1eff][A-Za-z\u00c0-\u024f\u1e00-\u1eff]*)|(?P<word>[A-Za-z]+)"
+    r"|(?P<digits> ?[0-9]+)|(?P<blanks> +)|(?P<lines>[\r\n]+)|(?P<ascii>[\t\x0b\x0c!-~])"
+    r"|(?P<mark>[\u00a0-\u00bf\u0250-\u036f\u2000-\u2bff])|(?P<greek>[\u0370-\u03ff\u1f00-\u1fff]+)"
+    r"|(?P<cyrillic>[\u0400-\u052f]+)|(?P<armenian>[\u0530-\u058f\u10a0-\u10ff]+)|(?P<hebrew>[\u0590-\u05ff]+)"
+    r"|(?P<arabic>[\u0600-\u08ff]+)|(?P<devanagari>[\u0900-\u097f]+)|(?P<thai>[\u0e00-\u0e7f]+)"
+    r"|(?P<khmer>[\u1000-\u109f\u1780-\u17ff]+)|(?P<indic>[\u0980-\u1dff]+)"
+    r"|(?P<han>[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]+)|(?P<hangul>[\uac00-\ud7af]+)|(?P<other>[^\x00-\x20])"
 )
-# Tokens a character. Fitted to tiktoken's cl100k_base, and to o200k_base for the vocabularies that came after it, on
-# AlpacaEval, GSM8K, MATH-500 and ECQA and on Chinese instructions; within 11 % of the first on each of those texts.
-_OLDER = {"greek": 0.6, "arabic": 0.85, "indic": 1.1, "han": 1.17, "hangul": 1.3, "other": 2.0}
-_NEWER = {"greek": 0.32, "arabic": 0.38, "indic": 0.37, "han": 0.76, "hangul": 0.72, "other": 1.6}
-_NEWER_MODELS = re.compile(
-    r"gpt-?4o|gpt-?4\.|gpt-?[5-9]|gpt-oss|(^|/)o[1-9]\b|chatgpt|deepseek|qwen|glm|gemini|gemma|kimi|llama-?[34]|mistral",
-    re.IGNORECASE,
-)
+# Tokens a character. Fitted to tiktoken's cl100k_base (the older models) and o200k_base, which stands for all that came
+# after it: on AlpacaEval, GSM8K, MATH-500, ECQA, Chinese instructions, and translations into 20 other languages.
+_OLDER = {
+    "greek": 0.98, "cyrillic": 0.5, "armenian": 2.0, "hebrew": 1.05, "arabic": 0.88, "devanagari": 1.22, "thai": 0.94,
+    "khmer": 1.64, "indic": 1.7, "han": 1.17, "hangul": 1.3, "other": 2.0,
+}  # fmt: skip
+_NEWER = {
+    "greek": 0.37, "cyrillic": 0.3, "armenian": 0.37, "hebrew": 0.4, "arabic": 0.37, "devanagari": 0.385, "thai": 0.38,
+    "khmer": 0.52, "indic": 0.42, "han": 0.76, "hangul": 0.72, "other": 1.6,
+}  # fmt: skip
+_OLDER_MODELS = re.compile(r"(^|[/:])(gpt-?3|gpt-?4(?![.o\d])|text-|davinci)|llama-?2\b", re.IGNORECASE)
 
 
 def estimated_tokens(text: str, model: str = "") -> float:
@@ -35,10 +41,11 @@ def estimated_tokens(text: str, model: str = "") -> float:
 
     Args:
         text: Of any length.
-        model: Its name, which tells how old its vocabulary is; older ones, the default, take more tokens for scripts
-            other than Latin.
+        model: Its name, which tells how old its vocabulary is: GPT-4's takes more tokens for scripts other than Latin
+            than those of later models, which is what a model counts as whose name says nothing.
     """
-    rates = _NEWER if _NEWER_MODELS.search(model) else _OLDER
+    older = _OLDER_MODELS.search(model) is not None
+    rates = _OLDER if older else _NEWER
     total = 0.0
     for piece in _PIECE.finditer(text):
         kind, length = piece.lastgroup, piece.end() - piece.start()
@@ -54,7 +61,7 @@ def estimated_tokens(text: str, model: str = "") -> float:
         elif kind == "ascii":
             total += 0.8
         elif kind == "latin":
-            total += 0.9 * length + 0.5
+            total += 0.85 + 0.3 * length if older else 0.75 + 0.17 * length
         elif kind == "mark":
             total += 1.0
         else:
@@ -67,10 +74,11 @@ def characters(messages: Messages) -> int:
     return sum(len(message["content"]) for message in messages)
 
 
-def longest_prompt(messages: Messages, model: str = "") -> float:
-    """Return tokens that no prompt exceeds: each has a byte at the least, and they are below twice the estimate."""
+def longest_prompt(messages: Messages) -> float:
+    """Return tokens that no prompt exceeds: each has a byte at the least, and they are below twice the estimate for
+    the older vocabulary."""
     size = sum(len(message["content"].encode(errors="surrogatepass")) for message in messages)
-    estimate = sum(estimated_tokens(message["content"], model) for message in messages)
+    estimate = sum(estimated_tokens(message["content"], "gpt-4") for message in messages)
     return min(size, 2 * estimate) + 4 * (PER_MESSAGE * len(messages) + PER_REPLY)
 
 
