@@ -286,6 +286,12 @@ def test_what_must_hold_beyond_types_is_told_beside_wrong_types() -> None:
     }
 
 
+def test_yes_is_a_key() -> None:
+    """YAML 1.1 reads it as a truth value."""
+    write("r.yaml", "output_dir: o\ndataset_mixture: {datasets: [{id: a}]}\nyes: true\n")
+    assert parse(["r.yaml"], BridgeConfig)[0].yes is True
+
+
 # --- files ---------------------------------------------------------------------------------------------------------
 
 

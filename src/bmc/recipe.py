@@ -29,11 +29,14 @@ _SOURCES: dict[str, str] = {}  # where each key of the recipe that this process 
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but `5e-7` is a number and a key that stands twice is an error."""
+    """PyYAML's safe loader, but `5e-7` is a number, the key `yes` a word, and a key that stands twice an error."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":  # `yes: true` is our key, which YAML 1.1 reads as `true: true`
+                key.tag = "tag:yaml.org,2002:str"
         for place, (key, _) in enumerate(node.value):
             if key.value in keys[:place]:
                 what = f"{key.value}: stands twice; keep one"
