@@ -26,13 +26,12 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     Returns:
         `(low, high)`, within [0, 1]; (0, 1) for n = 0.
     """
-    correct, n = int(correct), int(n)  # numpy's would overflow
     if n == 0:
         return 0.0, 1.0
-    p, z2 = correct / n, Z95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return (0.0 if correct == 0 else centre - half), (1.0 if correct == n else centre + half)  # 0 and 1 exactly
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(correct), int(n)).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def accuracy(correct: list[bool]) -> dict[str, float | int | list[float]]:
