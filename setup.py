@@ -20,6 +20,7 @@ CORE = [
     "rapidfuzz>=3.14",
     "regex>=2026.11",  # Unicode's word boundaries
     "openai>=3.57",
+    "filelock>=4.2",  # one process at a time on a response cache
     "pyyaml>=6.0",
     "pydantic>=2.14",  # the types of a recipe's values
     "mpmath>=1.3",  # values of mathematical answers

@@ -8,14 +8,17 @@ import hashlib
 import json
 import logging
 import os
+import socket
 import sqlite3
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from ..errors import Faults, fail
-from .locks import Lock
 from .trouble import parsed
 
 logger = logging.getLogger(__name__)
@@ -23,6 +26,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS batches (name TEXT PRIMARY KEY, state TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS charges (key TEXT NOT NULL, charge TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS holder (one INTEGER PRIMARY KEY, process TEXT NOT NULL);
 """
 
 
@@ -183,7 +187,7 @@ class ReplyStore(KeptReplies):
         self.in_flight: dict[str, int] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.lock = Lock(path)
+            self.lock = _locked(path)
         except OSError as error:
             raise self._unusable(error) from None
         try:
@@ -192,6 +196,8 @@ class ReplyStore(KeptReplies):
             self.writing = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             self.writing.execute("PRAGMA journal_mode=WAL")  # a kill or a full disk leaves what was committed
             self.writing.executescript(SCHEMA)
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            self.writing.execute("INSERT OR REPLACE INTO holder VALUES (1, ?)", (json.dumps(holder),))
             super().__init__(path)  # reads over a connection of its own, so that they don't wait for the disk
         except (sqlite3.Error, OSError) as error:
             self.lock.release()
@@ -323,3 +329,34 @@ class ReplyStore(KeptReplies):
         self.thread.shutdown()
         self.writing.close()
         self.lock.release()
+
+
+def _locked(path: Path) -> FileLock:
+    """Lock a file for this process until it ends; if another one holds it, say which, and wait.
+
+    Raises:
+        Faults: This very process holds it.
+        OSError: The lock can't be written.
+    """
+    lock = FileLock(f"{path}.lock", thread_local=False)
+    try:
+        lock.acquire(timeout=0.2, poll_interval=0.05)
+    except Timeout:
+        holder = _holder(path)
+        if (holder.get("pid"), holder.get("host")) == (os.getpid(), socket.gethostname()):
+            raise fail(str(path), "is in use by this very process; close it first") from None
+        logger.warning(
+            "%s: waiting for process %s on %s, which has held it since %s (Ctrl-C gives up)",
+            path, holder.get("pid"), holder.get("host"), holder.get("since"),
+        )  # fmt: skip
+        lock.acquire(poll_interval=0.2)
+    return lock
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    """Return the process that last opened a cache to write."""
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=5)) as reading:
+            return dict(json.loads(reading.execute("SELECT process FROM holder").fetchone()[0]))
+    except (sqlite3.Error, TypeError, ValueError):
+        return {}
