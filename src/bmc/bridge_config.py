@@ -10,6 +10,7 @@ from pydantic import Field
 
 from .config import STRICT, AskingArguments, DataArguments, Fraction, Positive, StageArguments
 
+OFFLINE = ("rules", "ideal", "sloppy")  # editors that ask no model
 BridgeMode = Literal["targeted", "without_reference", "degrade", "fresh", "polish", "token_scores"]
 
 
@@ -67,7 +68,12 @@ class BridgeConfig(AskingArguments, StageArguments, DataArguments):
 
     Attributes:
         editor: `openai` (any OpenAI-compatible endpoint), `vllm` (extra `vllm`) or `transformers` (a model in this
-            process), or `rules` (offline, closed tasks; `targeted` and `token_scores` only).
+            process), or `rules` (offline, closed tasks; `targeted` and `token_scores` only). `ideal` takes the right
+            response nearest to y_l from the column `solutions`, and `sloppy` does so with the two faults below
+            (`targeted` only; for experiments with generated data).
+        editor_error_rate: Share of the pairs in which `sloppy` edits only half of what is wrong. Its final answers
+            are wrong then: set `validators.final_answer` to false to keep them.
+        editor_rewrite_rate: Share of the pairs in which `sloppy` takes the farthest right response instead.
         mode: What the editor does. `targeted`: y_l → ỹ_w with y_w as reference, the method. Table 3:
             `without_reference`, y_l → ỹ_w without y_w; `degrade`, y_w → ỹ_l, where y_l is wrong, for (y_w, ỹ_l).
             Controls: `fresh`, the editor's own answer to x as ỹ_w; `polish`, y_w → ỹ_w. DPO (EW): `token_scores`, no
@@ -88,7 +94,9 @@ class BridgeConfig(AskingArguments, StageArguments, DataArguments):
 
     PASSING: ClassVar = AskingArguments.PASSING | {"similarity_model"}
 
-    editor: Literal["openai", "vllm", "transformers", "rules"] = "openai"
+    editor: Literal["openai", "vllm", "transformers", "rules", "ideal", "sloppy"] = "openai"
+    editor_error_rate: Fraction = 0.0
+    editor_rewrite_rate: Fraction = 0.0
     mode: BridgeMode = "targeted"
     template: Literal["closed", "instruction"] = "closed"
     proportion: Fraction = 1.0
@@ -108,6 +116,11 @@ class BridgeConfig(AskingArguments, StageArguments, DataArguments):
             yield "temperature", f"is null, which editor: {self.editor} can't leave out; write 0.0"
         if self.batch_api and self.editor != "openai":
             yield "batch_api", f"editor: {self.editor} has no Batch API; leave it out, or set editor: openai"
+        if self.editor in ("ideal", "sloppy") and self.mode != "targeted":
+            yield "mode", f"editor: {self.editor} can't do {self.mode}; choose mode: targeted"
+        for key in ("editor_error_rate", "editor_rewrite_rate"):
+            if getattr(self, key) and self.editor != "sloppy":
+                yield key, f"editor: {self.editor} doesn't read it; leave it out, or set editor: sloppy"
         if self.editor == "rules" and self.mode not in ("targeted", "token_scores"):
             yield "mode", f"editor: rules can't do {self.mode}; choose mode: targeted, or editor: openai"
         scores = self.mode == "token_scores"

@@ -18,6 +18,8 @@ STAGES = {  # stage → what it does
     "table": "a table of the paper, reported beside reproduced",
     "merge": "an adapter and its base model → a whole model",
     "lm_eval": "lm-evaluation-harness on a model",
+    "tiny_model": "a small model with random weights, with its tokenizer",
+    "lab": "a study over methods and seeds with tiny models",
 }
 
 

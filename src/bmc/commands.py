@@ -148,11 +148,12 @@ def bridge(argv: list[str]) -> None:
 
 def _plan_bridging(config: Any) -> None:
     """Print what would be done and what it would cost; needs no key."""
+    from .bridge_config import OFFLINE
     from .llm.address import where
     from .plan import describe_data, missing_data, show
     from .planning.facts import bridging_facts
 
-    scores, asks = config.mode == "token_scores", config.editor != "rules"
+    scores, asks = config.mode == "token_scores", config.editor not in OFFLINE
     endpoint = f"{config.model} at {where(config.base_url)}, key from {config.api_key_env}"
     facts = {
         "pairs": describe_data(config.dataset_mixture.datasets),
@@ -393,3 +394,46 @@ def lm_eval(argv: list[str]) -> None:
         print(shlex.join(command(config)))
         return
     print(describe(measure(config)))
+
+
+def tiny_model(argv: list[str]) -> None:
+    """Make a small Llama with random weights, and a tokenizer trained on the recipe's rows: no download.
+
+    bmc tiny_model recipes/lab/model.yaml
+    """
+    from .config import TinyModelConfig
+
+    (config,) = parse(argv, TinyModelConfig, description=tiny_model.__doc__ or "")
+    if config.dry_run:
+        from .plan import describe_data, show
+
+        data = describe_data(config.dataset_mixture.datasets)
+        size = f"{config.num_hidden_layers} layers of {config.hidden_size}"
+        show("make a model", {"tokenizer trained on": data, "model": size, "output": config.output_dir})
+        return
+    from .tiny_model import make_model
+
+    stats = make_model(config)
+    print(f"{stats['parameters']:,} parameters, {stats['vocabulary']} tokens: {config.output_dir}")
+
+
+def lab(argv: list[str]) -> None:
+    """Run a study of the laboratory: methods × seeds on a generated task, on a laptop.
+
+    bmc lab recipes/lab/core.yaml
+    """
+    from .config import LabConfig
+
+    (config,) = parse(argv, LabConfig, description=lab.__doc__ or "")
+    from .lab import run_study, run_unit, summary, trainings
+
+    if config.dry_run:
+        from .plan import show
+
+        count = len(list(trainings(config)))
+        facts = {"SFT models": len(config.sft_seeds), "trainings on each": count, "output": config.output_dir}
+        show("run a study", facts | {"scored on": f"{config.split} rows"})
+    elif config.unit is not None:
+        run_unit(config)
+    else:
+        print(summary(run_study(config, argv)))

@@ -193,6 +193,59 @@ class StageArguments:
 
 
 @dataclass(kw_only=True)
+class TinyModelConfig(StageArguments, DataArguments):
+    """Recipe of `scripts/tiny_model.py`: a randomly initialised Llama and a tokenizer trained on the rows.
+
+    Attributes:
+        vocab_size: Tokens of the tokenizer at the most; each digit is one.
+        hidden_size: Width of the model.
+        intermediate_size: Width of its feed-forward layers; four times hidden_size by default.
+        num_hidden_layers: Layers.
+        num_attention_heads: Attention heads.
+        max_position_embeddings: Context in tokens.
+        seed: Of the weights.
+    """
+
+    vocab_size: Annotated[int, Field(ge=300)] = 512
+    hidden_size: Positive = 128
+    intermediate_size: Positive | None = None
+    num_hidden_layers: Positive = 4
+    num_attention_heads: Positive = 4
+    max_position_embeddings: Positive = 512
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class LabConfig(StageArguments):
+    """Recipe of `scripts/lab.py`: which methods are trained on which generated task, with which seeds.
+
+    Attributes:
+        recipes: Folder of the recipes of the task's stages and methods.
+        sft_seeds: One SFT model each, with data, weights and samples of its own.
+        seeds: Each method is trained once with each of these on the pairs of each SFT model.
+        methods: Recipe names, and values over the recipe's: lists of values span a grid; several grids stand in a
+            list. `pairs` names the bridging whose pairs are trained on (`bridge` by default).
+        stages: Values over the recipes of prepare, model, sft and sample.
+        bridges: Bridgings by name, and values over the recipe bridge.yaml.
+        split: Rows that are scored: `validation` to choose hyperparameters, `test` to report.
+        units: Folder of the models and pairs, which studies may share; output_dir by default.
+        workers: Units that run side by side.
+        unit: Run only this SFT seed, in this process.
+    """
+
+    recipes: str
+    sft_seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    seeds: list[int] = field(default_factory=lambda: [1, 2])
+    methods: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    bridges: dict[str, dict[str, Any]] = field(default_factory=lambda: {"bridge": {}})
+    split: Literal["validation", "test"] = "test"
+    units: str | None = None
+    workers: Positive = 2
+    unit: int | None = None
+
+
+@dataclass(kw_only=True)
 class PrepareConfig(StageArguments, DataArguments):
     """Recipe of `scripts/prepare.py`: raw data → `train.jsonl`, `validation.jsonl`, `test.jsonl`.
 

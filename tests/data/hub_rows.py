@@ -230,4 +230,18 @@ HUB = {
             "137",
         ),
     ),
+    "lab": (
+        {
+            "task": "math",
+            "question": "Calculate 2 + 3.",
+            "answer": "5",
+            "reasoning": "2 + 3 = 5",
+            "solutions": [f"{STEPS}2 + 3 = 5\nThe answer is 5"],
+            "rejected": None,
+        },
+        {
+            **closed("lab", "math", "Calculate 2 + 3.", f"{STEPS}2 + 3 = 5\nThe answer is 5", "5"),
+            "solutions": [f"{STEPS}2 + 3 = 5\nThe answer is 5"],
+        },
+    ),
 }

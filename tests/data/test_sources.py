@@ -11,15 +11,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bmc.config import DatasetConfig
-from bmc.data.datasets import CLOSE, LEAD, boxed, running_sums, sft_target
+from bmc.data.datasets import CLOSE, LEAD, boxed, generate, running_sums, sft_target
 from bmc.data.loading import read
-from bmc.data.registry import SOURCES, generate
+from bmc.data.datasets import CLOSE, LEAD, boxed, generate, running_sums, sft_target
+from bmc.data.loading import read
+from bmc.data.registry import GENERATORS, SOURCES
 from bmc.evaluation.scoring import is_correct
 
 CLOSED = [
     name
     for name, source in SOURCES.items()
-    if source.task != "chat" and source.folder is None and not name.startswith("reasoning_gym")
+    if source.task != "chat" and source.folder is None and name not in GENERATORS
 ]
 
 

@@ -20,6 +20,7 @@ class Case:
         chosen: y_w.
         rejected: y_l.
         answer: The gold answer of a closed task, if known.
+        solutions: Right responses, where the data have them (`editor: ideal`).
     """
 
     id: str
@@ -28,6 +29,7 @@ class Case:
     chosen: str
     rejected: str
     answer: str | None = None
+    solutions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The model that a recipe names as its editor."""
+"""The editor that a recipe names: a model, or one that needs none."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from ..llm.batch import Batches
 from ..llm.cost import Meter
 from ..llm.endpoint import Endpoint
 from ..llm.store import ReplyStore
+from .edit import Editor
+from .ideal_editor import IdealEditor
+from .rules import RulesEditor
 
 
 def make_model(config: BridgeConfig, meter: Meter, store: ReplyStore, paid: float = 0.0) -> Model:
     """The model that a recipe asks.
 
     Args:
-        config: The recipe; its editor is none of rules.
+        config: The recipe; its editor is a model (not in `OFFLINE`).
         meter: Counts requests.
         store: Keeps responses, and what was paid for those that hold none.
         paid: Dollars that earlier runs have spent.
@@ -27,3 +30,10 @@ def make_model(config: BridgeConfig, meter: Meter, store: ReplyStore, paid: floa
 
         return Local(config, config.editor)
     return (Batches if config.batch_api else Endpoint)(config, meter, store, paid)
+
+
+def offline_editor(config: BridgeConfig) -> Editor:
+    """Make the recipe's editor, one of `OFFLINE`."""
+    if config.editor == "rules":
+        return RulesEditor()
+    return IdealEditor(config.editor_error_rate, config.editor_rewrite_rate)

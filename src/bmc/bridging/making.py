@@ -83,6 +83,7 @@ def case_of(row: Row) -> Case:
         chosen=content(row["chosen"]),
         rejected=content(row["rejected"]),
         answer=None if row.get("answer") is None else str(row["answer"]),
+        solutions=tuple(row.get("solutions") or ()),
     )
 
 

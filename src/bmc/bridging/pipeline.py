@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..bridge_config import BridgeConfig
+from ..bridge_config import OFFLINE, BridgeConfig
 from ..config import names
 from ..data.loading import Rows, load_mixture
 from ..data.schema import PAIR, Row, check, content, split_prompt, unbridged
@@ -31,11 +31,10 @@ from ..plan import show
 from ..runs import claim, elapsed, may_claim, recipe_of, whole_files, write_json, writing
 from . import page, similarity
 from .edit import EditError, Editor, GoodEnough
-from .editors import make_model
+from .editors import make_model, offline_editor
 from .making import edited_pair, kept_original, scored_pair
 from .prompts import VERSION, earlier_versions
 from .quoting import Make, jobs
-from .rules import RulesEditor
 from .statistics import Statistics
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     embedder = similarity.load(config.similarity_model) if config.similarity_model else None
     may_claim(config.output_dir, recipe_of(config))
     found = None
-    if config.editor != "rules":
+    if config.editor not in OFFLINE:
         found = quote_for(config, pairs, making)
         if found.asked and config.editor == "openai":
             api_key(config.api_key_env)
@@ -125,7 +124,7 @@ async def _run(
     """Asks, writes the pairs, and tells what came of it."""
     statistics = Statistics(config.mode)
     if found is None:
-        await _write(pairs, making(RulesEditor()), config, folder, statistics)
+        await _write(pairs, making(offline_editor(config)), config, folder, statistics)
         return statistics.summary(), statistics
 
     def todo() -> Iterable[Job]:

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..errors import Fault, Faults, did_you_mean, fail
-from .registry import GENERATOR, REPOSITORY, SOURCES, Source, generate
+from .registry import GENERATORS, REPOSITORY, SOURCES, Source
 from .schema import WEIGHTS, Row, digest, edit_split, tools_of
 
 TEXTS = ("prompt", "completion", "messages", "chosen", "rejected")
@@ -260,8 +260,8 @@ def read(config: DatasetConfig) -> Read:
     if source is not None and source not in SOURCES:
         raise fail("source", f"'{source}' is unknown{did_you_mean(source, list(SOURCES))}")
     known = SOURCES[source] if source else None
-    if source == GENERATOR and config.id is None:
-        return _ours(generate(config.config, config.num_rows).__iter__, known, source, GENERATOR)
+    if source in GENERATORS and config.id is None:
+        return _ours(GENERATORS[source](config.config, config.num_rows).__iter__, known, source, source)
     name = config.id or (known.hub_id if known else None)
     if known is not None and known.folder is not None:
         name = _cloned(config)

@@ -34,9 +34,12 @@ from .datasets import (
     ultrachat_200k,
     ultrafeedback,
 )
+from .lab import LAB, generate_lab, lab
 from .schema import Row
 
-__all__ = ["GENERATOR", "REPOSITORY", "SOURCES", "Source", "generate"]
+__all__ = ["GENERATORS", "REPOSITORY", "SOURCES", "Source"]
+
+GENERATORS = {GENERATOR: generate, LAB: generate_lab}  # (parameters, rows) → raw rows
 
 ARC = "allenai/ai2_arc"
 
@@ -133,4 +136,5 @@ SOURCES: dict[str, Source] = {
     "bmc_released_qa_sft": _released("qa_sft", "qa_sft", released.sft),
     "bmc_released_math_sft": _released("math_sft", "math_sft", released.sft),
     GENERATOR: Source("math", reasoning_gym, "question, answer and metadata"),
+    LAB: Source("math", lab, "question, reasoning, answer and solutions"),
 }

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..bridge_config import BridgeConfig
+from ..bridge_config import OFFLINE, BridgeConfig
 from ..config import AnalyzeConfig, DatasetConfig, EvaluateConfig, SampleConfig
 from ..precision import HALF, mixed_precision, training_dtype
 from . import memory, work
@@ -153,7 +153,7 @@ def bridging_facts(config: BridgeConfig) -> Facts:
     load = workload(config.dataset_mixture.datasets)
     facts: Facts = {"rows": rows_fact(load, pairs=True)}
     if load is None or config.editor != "openai":
-        return facts | ({"cost": "none: the rules run here"} if config.editor == "rules" else {})
+        return facts | ({"cost": "none: the rules run here"} if config.editor in OFFLINE else {})
     price = config.prices.get(config.model)
     if price is None:
         return facts | {"cost": f"the recipe's `prices` has none for {config.model}"}

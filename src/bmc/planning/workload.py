@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config import DatasetConfig
 from ..data.loading import files_of
-from ..data.registry import GENERATOR, SOURCES, generate
+from ..data.registry import GENERATORS, SOURCES
 from ..data.schema import Row, content, split_prompt
 from .chain import OUTPUTS, upstream
 
@@ -166,8 +166,9 @@ def _length(text: str, tokenizer: Any) -> float:
 def _expected(dataset: DatasetConfig, tokenizer: Any) -> Workload | None:
     """What a data set that isn't at hand will hold, by the recipes that lead to it."""
     source = dataset.source or next((name for name, known in SOURCES.items() if known.hub_id == dataset.id), None)
-    if source == GENERATOR and dataset.num_rows:
-        made = [SOURCES[GENERATOR].to_row(raw) for raw in generate(dataset.config, min(dataset.num_rows, SAMPLE))]
+    if source in GENERATORS and dataset.num_rows:
+        raws = GENERATORS[source](dataset.config, min(dataset.num_rows, SAMPLE))
+        made = [SOURCES[source].to_row(raw) for raw in raws]
         return _mean(made, dataset.num_rows, tokenizer)
     if source is not None:
         return _assumed(ROWS.get((source, dataset.split.partition("_")[0])), SOURCES[source].task)

@@ -1,0 +1,192 @@
+"""The laboratory: methods trained and evaluated over seeds, on generated tasks, with models of a tenth of a million
+parameters.
+
+A unit is one SFT seed: its data, its SFT model, its pairs, and on those pairs each method at each point of its grid
+with each preference seed. A unit runs all stages in one process, from recipes that also run alone; units run side by
+side. What is finished is not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import fmean, stdev
+
+from . import commands
+from .analysis.cells import markdown_table, read_json
+from .config import LabConfig
+from .data.schema import Row
+from .errors import fail
+from .runs import write_json
+
+# What is kept of each logged step of a training.
+CURVE = ("step", "logps/chosen", "logps/rejected", "rewards/margins", "rewards/accuracies", "grad_norm", "loss")
+WEIGHTS = ("*.safetensors", "tokenizer*", "training_args.bin")
+
+
+def run_study(config: LabConfig, argv: list[str]) -> list[Row]:
+    """Run what is missing of a study, and write `results.json`.
+
+    Args:
+        config: The study.
+        argv: Its command line, by which a unit is started.
+
+    Returns:
+        One row a model: SFT seed, preference seed, method, its values, accuracy, n, number of pairs, curve.
+
+    Raises:
+        Faults: A unit failed; the message names its log.
+    """
+    folder = Path(config.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "bmc", "lab", *argv, "--unit"]
+
+    def start(seed: int) -> int:
+        with (folder / f"seed_{seed}.log").open("a") as log:
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+            return subprocess.run([*command, str(seed)], stdout=log, stderr=log, env=environment).returncode
+
+    with ThreadPoolExecutor(config.workers) as pool:
+        ended = dict(zip(config.sft_seeds, pool.map(start, config.sft_seeds), strict=True))
+    if failed := [seed for seed, status in ended.items() if status]:
+        raise fail(str(folder), f"SFT seeds {failed} failed; see {folder}/seed_{failed[0]}.log")
+    rows = [row for seed in config.sft_seeds for row in read_json(folder / f"seed_{seed}.json")["rows"]]
+    write_json(folder / "results.json", {"study": _study(config), "rows": rows})
+    return rows
+
+
+def _study(config: LabConfig) -> Row:
+    """Say what made the numbers: the study's values, and a digest of the recipes that it runs."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(config.recipes).glob("*.yaml")):
+        digest.update(path.read_bytes())
+    keys = ("split", "sft_seeds", "seeds", "methods", "stages", "bridges")
+    return {key: getattr(config, key) for key in keys} | {"recipes": config.recipes, "digest": digest.hexdigest()[:16]}
+
+
+def run_unit(config: LabConfig) -> list[Row]:
+    """Run what is missing of one SFT seed in this process, and write its rows."""
+    unit = Unit(config)
+    unit.make_pairs()
+    rows = [unit.evaluated("sft", {}, None)]
+    for method, values, number in trainings(config):
+        rows.append(unit.evaluated(method, values, number))
+        print(json.dumps({key: rows[-1][key] for key in ("method", "values", "seed", "accuracy")}), flush=True)
+    write_json(Path(config.output_dir) / f"seed_{config.unit}.json", {"rows": rows})
+    return rows
+
+
+class Unit:
+    """One SFT seed of a study, and the folder of what it makes."""
+
+    def __init__(self, config: LabConfig) -> None:
+        assert config.unit is not None
+        self.config, self.seed = config, config.unit
+        self.folder = Path(config.units or config.output_dir) / f"seed_{self.seed}"
+        self.train = self.folder / "prepare" / "train.jsonl"
+        self.split = self.folder / "prepare" / f"{config.split}.jsonl"
+
+    def make_pairs(self) -> None:
+        """Run the stages up to bridging."""
+        seed = f"--seed={self.seed}"
+        self.stage("prepare", f"--dataset_mixture.datasets.0.config.seed={1000 + self.seed}")
+        self.stage("model", _data(self.train), seed)
+        self.stage("sft", _data(self.train), f"--model_name_or_path={self.folder / 'model'}", seed)
+        sampled = f"--dataset_mixture.seed={self.seed}"
+        self.stage("sample", _data(self.train), f"--model_name_or_path={self.folder / 'sft'}", sampled)
+        for name, values in self.config.bridges.items():
+            pairs = _data(self.folder / "sample" / "train.jsonl")
+            self.stage("bridge", pairs, *_given(values), folder=self.folder / name)
+
+    def stage(self, name: str, *own: str, folder: Path | None = None) -> None:
+        """Run a stage by its recipe unless it is done."""
+        folder = folder or self.folder / name
+        if not (folder / ("metrics.json" if name == "sft" else "stats.json")).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            command = {"model": "tiny_model", "eval": "evaluate"}.get(name, name)
+            self.run(command, name, *own, *_given(self.config.stages.get(name, {})), f"--output_dir={folder}")
+
+    def run(self, command: str, recipe: str, *own: str) -> None:
+        """Run a command of `bmc` in this process, as if it were called alone."""
+        before, sys.argv = sys.argv, ["bmc", command, f"{self.config.recipes}/{recipe}.yaml", *own]
+        print(*sys.argv, flush=True)
+        try:
+            getattr(commands, command)(sys.argv[2:])
+        finally:
+            sys.argv = before
+
+    def evaluated(self, method: str, values: Row, number: int | None) -> Row:
+        """Train a method unless that is done, evaluate it, and return its row."""
+        values = dict(values)
+        pairs = self.folder / values.pop("pairs", "bridge")
+        label = ",".join(f"{key}={value}" for key, value in {"pairs": pairs.name, **values, "seed": number}.items())
+        folder = self.folder / method / label if method != "sft" else self.folder / "sft"
+        scores = folder / ("eval" if method != "sft" else f"eval_{self.config.split}")
+        if not (scores / "metrics.json").exists():
+            if method != "sft":
+                shutil.rmtree(folder, ignore_errors=True)
+                sft = f"--model_name_or_path={self.folder / 'sft'}"
+                own = [_data(pairs / "train.jsonl"), sft, f"--seed={number}", *_given(values)]
+                self.run("train", method, *own, f"--output_dir={folder}")
+            self.run("evaluate", "eval", f"--model_name_or_path={folder}", _data(self.split), f"--output_dir={scores}")
+            if method != "sft":
+                for path in itertools.chain.from_iterable(map(folder.glob, WEIGHTS)):
+                    path.unlink()
+        (result,) = read_json(scores / "metrics.json")["results"].values()
+        row = {"sft_seed": self.seed, "seed": number, "method": method, "values": values, "pairs": pairs.name}
+        row |= {"accuracy": result["accuracy"], "n": result["n"]}
+        if method == "sft":
+            return row
+        return row | {"trained_on": read_json(folder / "metrics.json")["rows"], "curve": _curve(folder)}
+
+
+def trainings(config: LabConfig) -> Iterator[tuple[str, Row, int]]:
+    """Go through methods, the points of their grids, and preference seeds."""
+    for method, grids in config.methods.items():
+        for grid in grids if isinstance(grids, list) else [grids]:
+            lists = {key: value if isinstance(value, list) else [value] for key, value in grid.items()}
+            for point in itertools.product(*lists.values()):
+                for number in config.seeds:
+                    yield method, dict(zip(lists, point, strict=True)), number
+
+
+def _given(values: Row) -> list[str]:
+    return [f"--{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def _data(path: Path) -> str:
+    return f"--dataset_mixture.datasets.0.id={path}"
+
+
+def _curve(folder: Path) -> list[list[float | None]]:
+    history = read_json(folder / "trainer_state.json")["log_history"]
+    return [[line.get(key) for key in CURVE] for line in history if "loss" in line]
+
+
+def summary(rows: list[Row]) -> str:
+    """Return a Markdown table, a line for each method and point: mean, standard deviation, what the training moved."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        values = {"pairs": row["pairs"], **row["values"]} if row["pairs"] != "bridge" else row["values"]
+        groups.setdefault(" ".join([row["method"], *(f"{key}={value}" for key, value in values.items())]), []).append(
+            row
+        )
+    lines = []
+    for name, group in groups.items():
+        scores = [100 * row["accuracy"] for row in group]
+        line = [name, f"{fmean(scores):.1f}", f"{stdev(scores):.1f}" if len(scores) > 1 else "–", str(len(scores))]
+        curves = [row["curve"] for row in group if row.get("curve")]
+        for place, scale, layout in ((1, 1, "{:+.2f}"), (2, 1, "{:+.2f}"), (4, 100, "{:+.0f}")):
+            moved = [scale * (curve[-1][place] - curve[0][place]) for curve in curves if curve[0][place] is not None]
+            line.append(layout.format(fmean(moved)) if moved else "")
+        lines.append(line)
+    head = ["method", "accuracy", "sd", "models", "Δ log π(chosen)", "Δ log π(rejected)", "Δ reward accuracy"]
+    return markdown_table((head, lines))

@@ -1,0 +1,170 @@
+"""The laboratory: its tasks, its editor, its model and a study, each small."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from math import log
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bmc.bridging.edit import Case
+from bmc.bridging.ideal_editor import IdealEditor
+from bmc.config import DatasetConfig, LabConfig
+from bmc.data.lab import BOXES
+from bmc.data.loading import load_mixture
+from bmc.errors import Faults
+from bmc.lab import CURVE, trainings
+
+ROOT = Path(__file__).parents[2]
+
+PARAMETERS = st.fixed_dictionaries(
+    {
+        "task": st.sampled_from(["sums", "swaps"]),
+        "writers": st.integers(1, 8),
+        "length": st.integers(3, 7),
+        "seed": st.integers(0, 99),
+    }
+)
+
+
+def read(config: Any, num_rows: int) -> list[dict[str, Any]]:
+    return list(load_mixture([DatasetConfig(source="lab", config=config, num_rows=num_rows)], 0))
+
+
+def right_answer(question: str) -> str:
+    """Solve a question from its words alone."""
+    if question.startswith("Calculate"):
+        return str(sum(map(int, re.findall(r"\d+", question))))
+    place = re.search(r"in (\w+)\.", question)[1]  # type: ignore[index]
+    for one, other in re.findall(r"Swap (\w+) and (\w+)", question):
+        place = {one: other, other: one}.get(place, place)
+    return place
+
+
+def holds(step: str) -> bool:
+    """Whether a sum's step is true; a swap's names boxes."""
+    numbers = [*map(int, re.findall(r"\d+", step))]
+    return (
+        numbers[0] + numbers[1] == numbers[2] if numbers else set(re.findall(r"[a-z]{3,}", step)) & set(BOXES) != set()
+    )
+
+
+@settings(deadline=None)
+@given(PARAMETERS)
+def test_all_solutions_are_right(parameters: dict[str, Any]) -> None:
+    for row in read(parameters, 5):
+        answer = right_answer(row["prompt"][0]["content"])
+        assert row["answer"] == answer
+        assert row["completion"][0]["content"] in row["solutions"]
+        assert len(row["solutions"]) <= parameters["writers"]
+        for solution in row["solutions"]:
+            *steps, last = solution.splitlines()[1:]
+            assert last == f"The answer is {answer}"
+            assert all(holds(step) for line in steps for step in line.split(" ; "))
+
+
+def test_one_writer_has_one_style_and_more_writers_have_more() -> None:
+    def styles(writers: int) -> int:
+        rows = read({"writers": writers, "seed": 3}, 200)
+        return max(len(row["solutions"]) for row in rows)
+
+    assert [styles(writers) for writers in (1, 2, 4, 8)] == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.7, 1.0])
+def test_rejected_responses_are_wrong_at_the_given_rate(rate: float) -> None:
+    rows = read({"writers": 4, "rejected_error_rate": rate, "seed": 5}, 1000)
+    right = sum(row["rejected"][0]["content"] in row["solutions"] for row in rows)
+    assert right / 1000 == pytest.approx(1 - rate, abs=0.05)
+    assert all(row["chosen"][0]["content"] in row["solutions"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        ({"task": "sum"}, "lab: config.task: "),
+        ({"writer": 2}, "lab: config.writer: "),
+        ({"writers": 9}, "lab: config.writers: "),
+        ({"length": 2}, "lab: config: has only 81 different questions of 100"),
+        (None, "lab: config: must be a mapping"),
+    ],
+)
+def test_parameters_that_are_no_good(config: Any, fault: str) -> None:
+    with pytest.raises(Faults, match=re.escape(fault)):
+        read(config, 100)
+
+
+SOLUTIONS = ("2 + 3 = 5\n5 + 4 = 9\nThe answer is 9", "4 + 3 = 7\n7 + 2 = 9\nThe answer is 9")
+
+
+def edited(rejected: str, solutions: tuple[str, ...] = SOLUTIONS, **faults: float) -> str | None:
+    case = Case("1", "math", "2 + 3 + 4", SOLUTIONS[0], rejected, "9", solutions)
+    return asyncio.run(IdealEditor(**faults).edit(case)).text
+
+
+def test_the_ideal_editor_keeps_the_style_of_y_l() -> None:
+    assert edited("4 + 3 = 7\n7 + 2 = 8\nThe answer is 8") == SOLUTIONS[1]
+    assert edited("2 + 3 = 6\n6 + 4 = 10\nThe answer is 10") == SOLUTIONS[0]
+    assert edited(SOLUTIONS[1]) is None  # right as it is, in whatever style
+    with pytest.raises(Faults, match="need a column `solutions`"):
+        edited("x", ())
+
+
+def test_an_editor_with_faults() -> None:
+    wrong = "4 + 3 = 8\n8 + 2 = 10\nThe answer is 10"
+    assert edited(wrong, rewrite_rate=1.0) == SOLUTIONS[0]
+    # three places are wrong ("8 8", "10" and "10"): the first two are edited
+    assert edited(wrong, error_rate=1.0) == "4 + 3 = 7\n7 + 2 = 9\nThe answer is 10"
+
+
+STUDY = {
+    "recipes": "recipes/lab",
+    "sft_seeds": [1],
+    "seeds": [1],
+    "methods": {"dpo": {"beta": [0.5], "logging_steps": 1}, "dpo_bmc": {"pairs": "sloppy", "learning_rate": 1e-3}},
+    "bridges": {"bridge": {}, "sloppy": {"editor": "sloppy", "editor_rewrite_rate": 0.5}},
+    "stages": {
+        "prepare": {"dataset_mixture.datasets.0.num_rows": 120, "dataset_mixture.test_datasets.0.num_rows": 20},
+        "sft": {"num_train_epochs": 1},
+        "sample": {"dataset_mixture.datasets.0.num_rows": 64},
+    },
+}
+
+
+def test_trainings_go_through_every_point_of_every_grid() -> None:
+    grid = {"dpo": [{"beta": [0.1, 1.0], "learning_rate": 1e-4}, {}], "sft_chosen": {}}
+    config = LabConfig(recipes="r", output_dir="o", methods=grid, seeds=[7, 8])
+    points = [({"beta": 0.1, "learning_rate": 1e-4}), ({"beta": 1.0, "learning_rate": 1e-4}), {}]
+    expected = [("dpo", point, seed) for point in points for seed in (7, 8)]
+    assert list(trainings(config)) == [*expected, ("sft_chosen", {}, 7), ("sft_chosen", {}, 8)]
+
+
+@pytest.mark.slow
+def test_a_study_trains_each_method_and_is_not_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump(STUDY | {"output_dir": str(tmp_path / "out")}))
+    command = [sys.executable, "-m", "bmc", "lab", str(study)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, (tmp_path / "out/seed_1.log").read_text() + done.stderr
+    rows = json.loads((tmp_path / "out/results.json").read_text())["rows"]
+    assert [(row["method"], row["pairs"], row["values"], row["n"]) for row in rows] == [
+        ("sft", "bridge", {}, 20),
+        ("dpo", "bridge", {"beta": 0.5, "logging_steps": 1}, 20),
+        ("dpo_bmc", "sloppy", {"learning_rate": 1e-3}, 20),
+    ]
+    assert rows[1]["curve"][0][CURVE.index("loss")] == pytest.approx(log(2), abs=0.01)
+    assert 0 < rows[2]["trained_on"] <= 64
+    output = tmp_path / "out/seed_1.log"
+    stages = output.read_text().count("\nbmc ")
+    subprocess.run(command, capture_output=True, check=True)
+    assert output.read_text().count("\nbmc ") == stages
