@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from bmc.config import DatasetConfig
 from bmc.data.datasets import CLOSE, LEAD, boxed, generate, running_sums, sft_target
 from bmc.data.loading import read
-from bmc.data.datasets import CLOSE, LEAD, boxed, generate, running_sums, sft_target
-from bmc.data.loading import read
 from bmc.data.registry import GENERATORS, SOURCES
 from bmc.evaluation.scoring import is_correct
 
