@@ -37,6 +37,10 @@ demo: install  ## From nothing to DPO and DPO-BMC models and a table: 10 minutes
 test: install  ## The whole test suite
 	pytest
 
+.PHONY: lab
+lab: $(NEEDS)  ## The laboratory: every method, 10 seeds, a tiny model, some 30 minutes on 2 cores
+	$(STAGE) scripts/lab.py recipes/lab/core.yaml
+
 ##@ Plan
 # The script that a recipe is for, by its name.
 stage_of = $(or $(patsubst bridge%,bridge,$(filter bridge%,$(notdir $(1)))),$(patsubst sample%,sample,$(filter sample%,$(notdir $(1)))),$(patsubst sft%,sft,$(filter sft%,$(notdir $(1)))),$(patsubst eval,evaluate,$(filter prepare eval analyze,$(notdir $(1)))),preference)
