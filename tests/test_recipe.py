@@ -89,9 +89,44 @@ def test_a_missing_parent_is_told_with_its_heir() -> None:
     ]
 
 
-def test_two_parents_are_a_fault() -> None:
-    write("child.yaml", "extends: [a.yaml, b.yaml]\n")
-    assert faults(prepare, "child.yaml") == ["child.yaml: extends: must be the path of one recipe"]
+def test_of_several_parents_the_last_wins_and_the_recipe_over_all() -> None:
+    write("a.yaml", "model: a\nproportion: 0.1\ntemplate: instruction\n" + DATA)
+    write("b.yaml", "proportion: 0.2\ntemplate: closed\ndataset_mixture: {seed: 4}\n")
+    write("child.yaml", "extends: [a.yaml, b.yaml]\nproportion: 0.3\n")
+    config = bridge("child.yaml")
+    assert (config.model, config.template, config.proportion) == ("a", "closed", 0.3)
+    assert (config.dataset_mixture.seed, config.dataset_mixture.datasets[0].id) == (4, "rows.jsonl")
+    origin = load(Path("child.yaml"))[1]
+    assert [origin[key] for key in ("model", "template", "proportion")] == ["a.yaml", "b.yaml", "child.yaml"]
+
+
+@pytest.mark.parametrize("extends", ["3", "[a.yaml, 3]", "{a: b}"])
+def test_parents_are_paths(extends: str) -> None:
+    write("child.yaml", f"extends: {extends}\n")
+    write("a.yaml", DATA)
+    assert faults(prepare, "child.yaml") == ["child.yaml: extends: must be the path of a recipe, or a list of paths"]
+
+
+def test_a_file_whose_keys_have_moved_is_named() -> None:
+    write("recipes/own.yaml", "extends: paper.yaml\n")
+    (fault,) = faults(prepare, "recipes/own.yaml")
+    assert fault.endswith("its keys stand in each base.yaml now: extend recipes/llama2-7b/qa/base.yaml, or another one")
+
+
+@pytest.mark.parametrize(
+    ("stage", "fault"),
+    [
+        ("sft", "r.yaml: stage: is sft, and this is bmc bridge; run bmc sft, or scripts/sft.py"),
+        ("train", "r.yaml: stage: is train, and this is bmc bridge; run bmc train, or scripts/preference.py"),
+        ("brigde", "r.yaml: stage: 'brigde' is unknown (did you mean 'bridge'?); choose from prepare, sft, sample, "),
+    ],
+)
+def test_a_recipe_of_another_stage(stage: str, fault: str) -> None:
+    write("r.yaml", f"stage: {stage}\n" + DATA)
+    (found,) = faults(bridge, "r.yaml")
+    assert found.startswith(fault)
+    write("r.yaml", "stage: bridge\n" + DATA)
+    assert bridge("r.yaml") == bridge(write("s.yaml", DATA))
 
 
 def test_a_chat_template_file_is_relative_to_the_recipe_that_names_it() -> None:

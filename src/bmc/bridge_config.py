@@ -92,6 +92,8 @@ class BridgeConfig(AskingArguments, StageArguments, DataArguments):
             tells the cosine similarity of (y_w, ỹ_w) and (ỹ_w, y_l) too.
     """
 
+    STAGE: ClassVar = "bridge"
+
     PASSING: ClassVar = AskingArguments.PASSING | {"similarity_model"}
 
     editor: Literal["openai", "vllm", "transformers", "rules", "ideal", "sloppy"] = "openai"

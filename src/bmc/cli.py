@@ -23,6 +23,12 @@ STAGES = {  # stage → what it does
 }
 
 
+OTHERS = {
+    "run": "TARGET… [--dry_run] [--seeds 1,2,3] [--launcher COMMAND]: what a target needs and isn't there yet, then it",
+    "plan": "RECIPE…: what each would do, need and cost",
+}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run one command of `bmc`; by default that of `sys.argv`."""
     words = sys.argv[1:] if argv is None else argv
@@ -52,10 +58,10 @@ def _dispatch(command: str, argv: list[str]) -> None:
     Raises:
         Faults: There is no such command, or its arguments are wrong.
     """
-    if command not in STAGES:
+    if command not in STAGES and command not in OTHERS:
         from .errors import did_you_mean, fail
 
-        hint = did_you_mean(command, list(STAGES))
+        hint = did_you_mean(command, [*STAGES, *OTHERS])
         raise fail("command line", f"bmc {command}: there is no such command{hint}; bmc --help lists them")
     getattr(import_module("bmc.commands"), command)(argv)
 
@@ -68,6 +74,7 @@ def usage() -> str:
         "Stages (bmc STAGE RECIPE.yaml [--key value …] [--dry_run]; --help lists the keys):",
     ]
     lines += [f"  {name:<9} {what}" for name, what in STAGES.items()]
+    lines += ["", "And:", *(f"  bmc {name} {what}" for name, what in OTHERS.items())]
     return "\n".join(lines)
 
 

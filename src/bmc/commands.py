@@ -6,11 +6,16 @@ so that `--help` and the faults of a recipe come at once.
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Any
 
+from . import program
+from .errors import fail
 from .recipe import parse
+from .recipe_files import load
 from .runs import elapsed, is_main_process, write_json, write_jsonl
 
 
@@ -356,7 +361,6 @@ def table(argv: list[str]) -> None:
     """
     from .analysis.tables import TableConfig, targets
     from .analysis.tables import table as run
-    from .errors import fail
 
     if not argv:
         raise fail("command line", "names no table; give table1, figure4, …, or --help for the keys")
@@ -437,3 +441,73 @@ def lab(argv: list[str]) -> None:
         run_unit(config)
     else:
         print(summary(run_study(config, argv)))
+
+
+def run(argv: list[str]) -> None:
+    """Build what targets need and isn't there yet, then them.
+
+    bmc run llama2-7b/qa/dpo_bmc --dry_run
+    bmc run table1 --model smollm2-135m
+    """
+    from .analysis.tables import TableConfig, targets
+    from .pipeline import Pipeline, Step
+
+    options = _run_options(argv)
+    pipeline = Pipeline(options.outputs, options.launcher, options.seeds)
+    numbers = Path(TableConfig.numbers)
+    tables = load(numbers)[0] if numbers.is_file() else {}
+    after = []
+    for target in options.targets:
+        if target not in tables:
+            pipeline.add(target)
+            continue
+        given = ["--table", target, *(["--model", options.model] if options.model else []), "--runs", options.outputs]
+        (config,) = parse(given, TableConfig)
+        for needed in targets(dataclasses.replace(config, dry_run=options.dry_run)):
+            pipeline.add(needed)
+        after.append(["scripts/table.py", *given[1:]])
+    pipeline.steps += [Step(words) for words in after]
+    if options.dry_run:
+        for step in pipeline.steps:
+            print(pipeline.shown(step))
+    elif not pipeline.steps:
+        print(f"{' '.join(options.targets)}: everything is there; to run a stage again, remove its folder")
+    elif status := pipeline.run():
+        raise SystemExit(status)
+
+
+def _run_options(argv: list[str]) -> argparse.Namespace:
+    """Read the command line of `bmc run`.
+
+    Raises:
+        Faults: It is wrong.
+    """
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> Any:
+            raise fail("command line", message)
+
+    parser = Parser(
+        prog=program.name(),
+        description=run.__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("targets", nargs="+", metavar="TARGET", help="MODEL/TASK/RECIPE, a recipe's path, table1, …")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print the commands only")
+    parser.add_argument("--seeds", help="train preference recipes with each of these seeds: 1,2,3")
+    parser.add_argument("--launcher", help='what starts training stages: "accelerate launch …"')
+    parser.add_argument("--model", help="of a table: the model at whose scale to build it, as smollm2-135m")
+    parser.add_argument("--outputs", default="outputs", help="folder of the outputs")
+    return parser.parse_args(argv)
+
+
+def plan(argv: list[str]) -> None:
+    """Print what recipes would do, need and cost, each by its stage's dry run.
+
+    bmc plan recipes/llama2-7b/qa/dpo_bmc.yaml
+    """
+    from .pipeline import read_recipe
+
+    for path in argv:
+        globals()[read_recipe(Path(path)).stage]([path, "--dry_run"])

@@ -206,6 +206,8 @@ class TinyModelConfig(StageArguments, DataArguments):
         seed: Of the weights.
     """
 
+    STAGE: ClassVar = "tiny_model"
+
     vocab_size: Annotated[int, Field(ge=300)] = 512
     hidden_size: Positive = 128
     intermediate_size: Positive | None = None
@@ -233,6 +235,8 @@ class LabConfig(StageArguments):
         unit: Run only this SFT seed, in this process.
     """
 
+    STAGE: ClassVar = "lab"
+
     recipes: str
     sft_seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
     seeds: list[int] = field(default_factory=lambda: [1, 2])
@@ -257,6 +261,8 @@ class PrepareConfig(StageArguments, DataArguments):
             stands in the training data or in a benchmark are left out.
     """
 
+    STAGE: ClassVar = "prepare"
+
     validation_fraction: Fraction = 0.0
     validation_datasets: list[DatasetConfig] = field(default_factory=list)
 
@@ -279,6 +285,8 @@ class SampleConfig(GenerationArguments, StageArguments, DataArguments, ModelArgu
             makes of it.
         prefix_fraction: Share of y_w's tokens that `continue_prefix` leaves as the beginning.
     """
+
+    STAGE: ClassVar = "sample"
 
     mode: Literal["respond", "continue_prefix"] = "respond"
     prefix_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
@@ -400,6 +408,8 @@ class EvaluateConfig(GenerationArguments, StageArguments, DataArguments, ModelAr
             recipe's.
     """
 
+    STAGE: ClassVar = "evaluate"
+
     benchmarks: dict[str, Decoding] = field(default_factory=dict)
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -484,6 +494,8 @@ class AnalyzeConfig(StageArguments):
         dtype: In which the models run.
         batch_size: Pairs a batch; batches hold pairs of similar length.
     """
+
+    STAGE: ClassVar = "analyze"
 
     PASSING: ClassVar = {"runs", "metric", "pair", "batch_size"}  # all is written anew each time
 

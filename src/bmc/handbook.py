@@ -227,7 +227,7 @@ def _other_method(path: Path | None, values: dict[str, Any]) -> tuple[str, str] 
     """Another method than DPO that a recipe names, and where: in its path, its keys, or a comment on a trainer."""
     keys = [key for key in ("output_dir", "hub_model_id", "run_name") if values.get(key)]
     places = [(key, Path(str(values[key])).name) for key in keys]
-    if path is not None:
+    if path is not None and path.is_file():
         places.append(("the recipe's path", "/".join(path.parts[-2:])))
         text = path.read_text(encoding="utf-8")
         places.append(("a comment", " ".join(re.findall(r"#.*?(\w+)(?:Trainer|Config)\b", text))))

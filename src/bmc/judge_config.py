@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .config import AskingArguments, Positive, StageArguments
 
@@ -18,6 +18,8 @@ class JudgeConfig(AskingArguments, StageArguments):
         reference: The reference's answers in the benchmark's own form: a file, or `hf://datasets/OWNER/NAME/FILE`.
         limit: Judge only the first so many of the reference's rows.
     """
+
+    STAGE: ClassVar = "judge"
 
     benchmark: Literal["alpaca_eval", "arena_hard"]
     responses: str

@@ -20,37 +20,14 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from .errors import Fault, Faults, did_you_mean, fail
-from .handbook import EXPLAINED, RENAMED, SWITCHES, mixture, objective, replace_rivals, today
+from .handbook import EXPLAINED, RENAMED, SWITCHES, mixture, objective
 from .manual import manual
+from .program import script_of
+from .recipe_files import COMMAND_LINE, Loader, load, override
 from .wording import default_of, kinds_of, mismatches, unknown_word, words_of
 
-COMMAND_LINE = "command line"
+STAGES = ("prepare", "sft", "sample", "bridge", "train", "evaluate", "judge", "analyze", "tiny_model", "lab")
 _SOURCES: dict[str, str] = {}  # where each key of the recipe that this process runs comes from; "": the recipe
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but `5e-7` is a number, the key `yes` a word, and a key that stands twice an error."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        keys = [key.value for key, _ in node.value]
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:bool":  # `yes: true` is our key, which YAML 1.1 reads as `true: true`
-                key.tag = "tag:yaml.org,2002:str"
-        for place, (key, _) in enumerate(node.value):
-            if key.value in keys[:place]:
-                what = f"{key.value}: stands twice; keep one"
-                raise yaml.composer.ComposerError(problem=what, problem_mark=key.start_mark)
-        return node
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$|^[-+]?(\d+\.\d*|\.\d+)$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
-    ),
-    list("-+0123456789."),
-)
 
 
 def parse(
@@ -85,6 +62,7 @@ def parse(
     where = str(path) if path else COMMAND_LINE
     adjust(values)
     known = sorted({field.name for cls in classes for field in dataclasses.fields(cls) if field.init})
+    _check_stage(values, origin, where, classes, faults)
     broken = mixture(values, origin, faults, known)
     if "simpo_gamma" in known:
         objective(path, values, origin, faults)
@@ -101,6 +79,28 @@ def parse(
     if _SOURCES[""] == where:
         _SOURCES.update({key: origin.get(key, where) for key in known} | origin)
     return tuple(instances)
+
+
+def _check_stage(
+    values: dict[str, Any], origin: dict[str, str], where: str, classes: tuple[type, ...], faults: list[Fault]
+) -> None:
+    """Take `stage` out of a recipe; it must be the one that is run, if it is said."""
+    said, source = values.pop("stage", None), origin.pop("stage", where)
+    wanted = next((cls.STAGE for cls in classes if hasattr(cls, "STAGE")), None)
+    if said is None or wanted is None or said == wanted:
+        return
+    if said in STAGES:
+        how = f"run bmc {said}, or scripts/{script_of(said)}.py"
+        faults.append(Fault(source, f"stage: is {said}, and this is bmc {wanted}; {how}"))
+    else:
+        faults.append(Fault(source, f"stage: {stage_fault(said)}"))
+
+
+def stage_fault(said: Any) -> str:
+    """Say what is wrong with a stage that is none."""
+    if said is None:
+        return f"is missing; add one of {', '.join(STAGES)}"
+    return f"'{said}' is unknown{did_you_mean(str(said), list(STAGES))}; choose from {', '.join(STAGES)}"
 
 
 def located(error: Faults) -> str:
@@ -126,68 +126,10 @@ def resolve(argv: list[str], *classes: type) -> tuple[Path | None, dict[str, Any
     faults: list[Fault] = []
     for key, value in overrides:
         try:
-            _override(values, origin, key, value)
+            override(values, origin, key, value)
         except (KeyError, IndexError, ValueError, TypeError, AttributeError):
             faults.append(Fault(COMMAND_LINE, f"--{key}: there is no such place in the recipe"))
     return path, values, origin, faults
-
-
-def load(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """A recipe with its ancestors' keys beneath its own, and which file each key (`a`, `a.b`) comes from.
-
-    Raises:
-        Faults: The file is missing, isn't a YAML mapping, or extends itself.
-    """
-    return _load(path, ())
-
-
-def _load(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
-    values = _read(path, children)
-    for key, suffix in (("chat_template", ".jinja"), ("accelerate_config", ".yaml")):  # relative to this recipe
-        if isinstance(values.get(key), str) and values[key].endswith(suffix):
-            values[key] = str(path.parent / values[key])
-    parent = values.pop("extends", None)
-    values, sources = today(values, str(path))
-    origin: dict[str, str] = {}
-    for key, source in sources.items():
-        origin |= _origins(key, values[key], source)
-    if parent is None:
-        return values, origin
-    if not isinstance(parent, str):
-        raise fail(str(path), "extends: must be the path of one recipe")
-    base, base_origin = _load(path.parent / parent, (*children, path))
-    for key in values:
-        replace_rivals(base, key)
-    return _merge(base, values), base_origin | origin
-
-
-def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
-    """The mapping in one file; `children` led to it by their `extends`."""
-    if path.resolve() in [child.resolve() for child in children]:
-        raise fail(str(children[-1]), f"extends: {path} extends this recipe in turn; break the circle")
-    heir = f" (extended by {children[-1]})" if children else ""
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise fail(str(path), f"cannot be read: {error.strerror}{heir}") from None
-    except yaml.MarkedYAMLError as error:
-        line = f": line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        what = error.problem if isinstance(error, yaml.composer.ComposerError) else f"is not YAML: {error.problem}"
-        raise fail(f"{path}{line}", str(what)) from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise fail(str(path), f"is not YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise fail(str(path), f"must be a mapping of keys to values, as in `beta: 0.1`{heir}")
-    return {str(key): value for key, value in values.items()}
-
-
-def _origins(key: str, value: Any, where: str) -> dict[str, str]:
-    """`where` for a key and the keys of the mappings in it."""
-    found = {key: where}
-    if isinstance(value, dict):
-        for inner, deeper in value.items():
-            found |= _origins(f"{key}.{inner}", deeper, where)
-    return found
 
 
 def _source(origin: dict[str, str], key: str, where: str) -> str:
@@ -198,15 +140,6 @@ def _source(origin: dict[str, str], key: str, where: str) -> str:
             return where
         place = place.rpartition(".")[0]
     return origin[place]
-
-
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `top`'s values over it; mappings are merged, all else is replaced."""
-    merged = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
 
 
 def _hints(classes: tuple[type, ...]) -> dict[str, Any]:
@@ -306,7 +239,7 @@ def _value(hint: Any, words: list[str]) -> Any:
 
 def _yaml(word: str) -> Any:
     try:
-        value = yaml.load(word, Loader=_Loader)
+        value = yaml.load(word, Loader=Loader)
     except (yaml.YAMLError, ValueError):
         return word
     cut = "#" in word and (value is None or isinstance(value, str)) and word[0] not in "'\""
@@ -319,28 +252,6 @@ def _fits(hint: Any, value: Any) -> bool:
     except ValidationError:
         return False
     return True
-
-
-def _override(values: dict[str, Any], origin: dict[str, str], key: str, value: Any) -> None:
-    """Sets one value of the command line."""
-    first, *rest = key.split(".")
-    new, source = today({first: value}, COMMAND_LINE)
-    for name in new:  # none if the key is gone
-        replace_rivals(values, name)
-        _assign(values, [name, *rest], new[name])
-        place = ".".join([name, *rest])
-        for deeper in [old for old in origin if old.startswith(f"{place}.")]:
-            del origin[deeper]
-        origin[place] = source[name]
-
-
-def _assign(values: Any, keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        values = values[int(key)] if isinstance(values, list) else values.setdefault(key, {})
-    if isinstance(values, list):
-        values[int(keys[-1])] = value
-    elif not (value is True and isinstance(values.get(keys[-1]), dict)):  # `--sweep` leaves the recipe's own as it is
-        values[keys[-1]] = value
 
 
 def _build(

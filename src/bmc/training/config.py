@@ -220,6 +220,8 @@ class SFTConfig(trl.SFTConfig):
             there must be one, perhaps of another trainer; false for none.
     """
 
+    STAGE: ClassVar = "sft"
+
     LIMITS: ClassVar = TRAINER_LIMITS
     objections = staticmethod(trainer_objections)
 
@@ -258,6 +260,8 @@ class BMCConfig(trl.DPOConfig):
         resume_from_checkpoint: A checkpoint's path; nothing for the newest in output_dir, if there is one; true where
             there must be one, perhaps of another trainer; false for none.
     """
+
+    STAGE: ClassVar = "train"
 
     LIMITS: ClassVar = TRAINER_LIMITS | {
         "loss_weights": list[_Finite] | None,

@@ -33,6 +33,7 @@ from ..distributed import processes
 from ..errors import Fault, Faults, fail
 from ..evaluation.stats import accuracy
 from ..recipe import COMMAND_LINE, load, parse, resolve
+from ..recipe_files import find_ablation
 from ..runs import PREEMPTED, Preempted, may_claim, on_sigterm, recipe_of, write_json
 from .config import BMCConfig, ModelArguments, PreferenceArguments
 from .run import identity, parse_training
@@ -172,6 +173,8 @@ def eval_recipe(argv: list[str], arguments: PreferenceArguments) -> Path:
     if arguments.eval_recipe:
         return Path(arguments.eval_recipe)
     recipe = resolve(argv, PreferenceArguments, BMCConfig)[0]
+    if recipe and (ablation := find_ablation(recipe)):
+        recipe = ablation.recipe
     beside = recipe.with_name("eval.yaml") if recipe else None
     if beside is None or not beside.exists():
         raise fail("eval_recipe", "is missing; no eval.yaml stands beside the recipe")
