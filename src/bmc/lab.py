@@ -27,8 +27,10 @@ from .data.schema import Row
 from .errors import fail
 from .runs import write_json
 
-# What is kept of each logged step of a training.
-CURVE = ("step", "logps/chosen", "logps/rejected", "rewards/margins", "rewards/accuracies", "grad_norm", "loss")
+# What is kept of a training: of each evaluation on held-out pairs, and of each logged step.
+HELD_OUT = ("step", "eval_logps/chosen", "eval_logps/rejected", "eval_rewards/margins", "eval_rewards/accuracies")
+STEPS = ("step", "loss", "grad_norm")
+HELD = 400  # validation rows that held-out pairs are sampled from
 WEIGHTS = ("*.safetensors", "tokenizer*", "training_args.bin")
 
 
@@ -40,7 +42,7 @@ def run_study(config: LabConfig, argv: list[str]) -> list[Row]:
         argv: Its command line, by which a unit is started.
 
     Returns:
-        One row a model: SFT seed, preference seed, method, its values, accuracy, n, number of pairs, curve.
+        One row a model: SFT seed, preference seed, method, its values, accuracy, n, number of pairs, curves.
 
     Raises:
         Faults: A unit failed; the message names its log.
@@ -100,19 +102,24 @@ class Unit:
         self.stage("prepare", f"--dataset_mixture.datasets.0.config.seed={1000 + self.seed}")
         self.stage("model", _data(self.train), seed)
         self.stage("sft", _data(self.train), f"--model_name_or_path={self.folder / 'model'}", seed)
-        sampled = f"--dataset_mixture.seed={self.seed}"
-        self.stage("sample", _data(self.train), f"--model_name_or_path={self.folder / 'sft'}", sampled)
+        sampled = [f"--model_name_or_path={self.folder / 'sft'}", f"--dataset_mixture.seed={self.seed}"]
+        self.stage("sample", _data(self.train), *sampled)
+        held_out = [
+            _data(self.folder / "prepare" / "validation.jsonl"),
+            f"--dataset_mixture.datasets.0.num_rows={HELD}",
+        ]
+        self.stage("sample", *held_out, *sampled, folder="sample_held_out")
+        self.stage("bridge", _data(self.folder / "sample_held_out" / "train.jsonl"), folder="bridge_held_out")
         for name, values in self.config.bridges.items():
-            pairs = _data(self.folder / "sample" / "train.jsonl")
-            self.stage("bridge", pairs, *_given(values), folder=self.folder / name)
+            self.stage("bridge", _data(self.folder / "sample" / "train.jsonl"), *_given(values), folder=name)
 
-    def stage(self, name: str, *own: str, folder: Path | None = None) -> None:
+    def stage(self, name: str, *own: str, folder: str | None = None) -> None:
         """Run a stage by its recipe unless it is done."""
-        folder = folder or self.folder / name
-        if not (folder / ("metrics.json" if name == "sft" else "stats.json")).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            command = {"model": "tiny_model", "eval": "evaluate"}.get(name, name)
-            self.run(command, name, *own, *_given(self.config.stages.get(name, {})), f"--output_dir={folder}")
+        output = self.folder / (folder or name)
+        if not (output / ("metrics.json" if name == "sft" else "stats.json")).exists():
+            shutil.rmtree(output, ignore_errors=True)
+            command = "tiny_model" if name == "model" else name
+            self.run(command, name, *_given(self.config.stages.get(name, {})), *own, f"--output_dir={output}")
 
     def run(self, command: str, recipe: str, *own: str) -> None:
         """Run a command of `bmc` in this process, as if it were called alone."""
@@ -133,8 +140,9 @@ class Unit:
         if not (scores / "metrics.json").exists():
             if method != "sft":
                 shutil.rmtree(folder, ignore_errors=True)
+                held_out = f"--dataset_mixture.test_datasets.0.id={self.folder / 'bridge_held_out' / 'train.jsonl'}"
                 sft = f"--model_name_or_path={self.folder / 'sft'}"
-                own = [_data(pairs / "train.jsonl"), sft, f"--seed={number}", *_given(values)]
+                own = [_data(pairs / "train.jsonl"), held_out, sft, f"--seed={number}", *_given(values)]
                 self.run("train", method, *own, f"--output_dir={folder}")
             self.run("evaluate", "eval", f"--model_name_or_path={folder}", _data(self.split), f"--output_dir={scores}")
             if method != "sft":
@@ -145,7 +153,9 @@ class Unit:
         row |= {"accuracy": result["accuracy"], "n": result["n"]}
         if method == "sft":
             return row
-        return row | {"trained_on": read_json(folder / "metrics.json")["rows"], "curve": _curve(folder)}
+        history = read_json(folder / "trainer_state.json")["log_history"]
+        row |= {"held_out": _curve(history, HELD_OUT), "steps": _curve(history, STEPS)}
+        return row | {"trained_on": read_json(folder / "metrics.json")["rows"]}
 
 
 def trainings(config: LabConfig) -> Iterator[tuple[str, Row, int]]:
@@ -166,9 +176,8 @@ def _data(path: Path) -> str:
     return f"--dataset_mixture.datasets.0.id={path}"
 
 
-def _curve(folder: Path) -> list[list[float | None]]:
-    history = read_json(folder / "trainer_state.json")["log_history"]
-    return [[line.get(key) for key in CURVE] for line in history if "loss" in line]
+def _curve(history: list[Row], keys: tuple[str, ...]) -> list[list[float]]:
+    return [[round(line[key], 5) for key in keys] for line in history if keys[1] in line]
 
 
 def summary(rows: list[Row]) -> str:
@@ -183,10 +192,12 @@ def summary(rows: list[Row]) -> str:
     for name, group in groups.items():
         scores = [100 * row["accuracy"] for row in group]
         line = [name, f"{fmean(scores):.1f}", f"{stdev(scores):.1f}" if len(scores) > 1 else "–", str(len(scores))]
-        curves = [row["curve"] for row in group if row.get("curve")]
-        for place, scale, layout in ((1, 1, "{:+.2f}"), (2, 1, "{:+.2f}"), (4, 100, "{:+.0f}")):
-            moved = [scale * (curve[-1][place] - curve[0][place]) for curve in curves if curve[0][place] is not None]
-            line.append(layout.format(fmean(moved)) if moved else "")
+        curves = [row["held_out"] for row in group if row.get("held_out")]
+        if curves:
+            moved = [fmean(curve[-1][place] - curve[0][place] for curve in curves) for place in (1, 2)]
+            line += [f"{moved[0]:+.2f}", f"{moved[1]:+.2f}", f"{100 * fmean(curve[-1][4] for curve in curves):.0f}"]
+        else:
+            line += [""] * 3
         lines.append(line)
-    head = ["method", "accuracy", "sd", "models", "Δ log π(chosen)", "Δ log π(rejected)", "Δ reward accuracy"]
+    head = ["method", "accuracy", "sd", "models", "Δ log π(chosen)", "Δ log π(rejected)", "reward accuracy"]
     return markdown_table((head, lines))

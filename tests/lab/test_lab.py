@@ -22,7 +22,7 @@ from bmc.config import DatasetConfig, LabConfig
 from bmc.data.lab import BOXES
 from bmc.data.loading import load_mixture
 from bmc.errors import Faults
-from bmc.lab import CURVE, trainings
+from bmc.lab import trainings
 
 ROOT = Path(__file__).parents[2]
 
@@ -162,7 +162,9 @@ def test_a_study_trains_each_method_and_is_not_run_twice(tmp_path: Path, monkeyp
         ("dpo", "bridge", {"beta": 0.5, "logging_steps": 1}, 20),
         ("dpo_bmc", "sloppy", {"learning_rate": 1e-3}, 20),
     ]
-    assert rows[1]["curve"][0][CURVE.index("loss")] == pytest.approx(log(2), abs=0.01)
+    (start, *_), (first, *_) = rows[1]["held_out"], rows[1]["steps"]
+    assert start[0] == start[3] == 0  # no step, no margin
+    assert first[1] == pytest.approx(log(2), abs=0.01)
     assert 0 < rows[2]["trained_on"] <= 64
     output = tmp_path / "out/seed_1.log"
     stages = output.read_text().count("\nbmc ")

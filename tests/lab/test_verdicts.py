@@ -1,0 +1,94 @@
+"""Verdicts, worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bmc.lab_verdicts import CLAIMS, Side, Slope, accuracies, accuracy, t_test, verdict, verdicts
+
+
+def row(seed: int, method: str, score: float, pairs: str = "bridge", number: int = 1) -> dict[str, Any]:
+    return {
+        "sft_seed": seed,
+        "seed": number,
+        "method": method,
+        "pairs": pairs,
+        "values": {},
+        "accuracy": score,
+        "n": 2000,
+        "held_out": [[0, -10.0, -12.0, 0.0, 0.5], [10, -11.0, -14.0, 0.2, 0.75]],
+        "steps": [[5, 0.69, 3.0]],
+    }
+
+
+def test_preference_seeds_of_an_sft_seed_are_one_value() -> None:
+    rows = [row(1, "dpo", 0.5), row(1, "dpo", 0.7, number=2), row(2, "dpo", 0.4), row(2, "dpo", 0.9, pairs="sloppy")]
+    assert Side("core", "dpo").by_seed({"core": {"rows": rows}}, accuracy) == {
+        1: pytest.approx(60),
+        2: pytest.approx(40),
+    }
+
+
+def test_t_test() -> None:
+    # 1, 2, 3: mean 2, standard error 1/√3, t(2) at 97.5 % is 4.3027; t = 3.4641 has p = 0.0742
+    assert t_test([1.0, 2.0, 3.0]) == pytest.approx((2.0, -0.4841, 4.4841, 0.0742), abs=1e-4)
+    assert t_test([0.0, 0.0]) == (0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "equal", "expected"),
+    [
+        (0.1, 2.0, 0.01, False, "supported"),
+        (0.1, 2.0, 0.06, False, "undecided"),  # Holm's p, not the interval alone
+        (-2.0, -0.1, 0.01, False, "contradicted"),
+        (-1.0, 1.0, 0.5, False, "undecided"),
+        (-1.0, 1.9, 0.5, True, "supported"),
+        (0.5, 1.9, 0.01, True, "supported"),
+        (0.5, 2.1, 0.01, True, "contradicted"),
+        (-1.0, 2.1, 0.5, True, "undecided"),
+    ],
+)
+def test_verdict(low: float, high: float, p: float, equal: bool, expected: str) -> None:
+    assert verdict(low, high, p, equal) == expected
+
+
+def test_slope_over_the_writers() -> None:
+    def study(gain: float) -> dict[str, Any]:
+        return {
+            "rows": [
+                row(seed, method, 0.5 + gain * (method == "dpo_bc")) for seed in (1, 2) for method in ("dpo", "dpo_bc")
+            ]
+        }
+
+    results = {"writers_1": study(0.0), "core": study(0.01), "writers_4": study(0.05)}
+    claim = next(claim for claim in CLAIMS if isinstance(claim, Slope))
+    # gains 0, 1, 5 points at 0, 1, 2: slope (5 − 0)/2
+    assert claim.differences(results) == pytest.approx([2.5, 2.5])
+
+
+def test_claims_without_their_study_are_left_out_and_holm_counts_a_letter() -> None:
+    scores = {
+        "sft": 0.4,
+        "dpo": 0.5,
+        "dpo_bmc": 0.6,
+        "dpo_bc": 0.5,
+        "dpo_mc": 0.5,
+        "sft_bridged": 0.4,
+        "sft_chosen": 0.4,
+    }
+    rows = [
+        row(seed, method, score + seed / 1000 * (method == "dpo_bmc"))
+        for method, score in scores.items()
+        for seed in (1, 2, 3)
+    ]
+    found = {line["claim"].name: line for line in verdicts({"core": {"rows": rows}})}
+    assert sorted(found) == ["a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8"]
+    assert found["a2"]["mean"] == pytest.approx(10.2)
+    assert (found["a2"]["verdict"], found["a3"]["verdict"], found["a8"]["verdict"]) == (
+        "supported",
+        "undecided",
+        "supported",
+    )
+    assert "| dpo |  | 50.0 | [50.0, 50.0] | 3 × 1 |" in accuracies({"core": {"rows": rows}}, "core")
