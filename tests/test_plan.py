@@ -16,7 +16,7 @@ import pytest
 
 from bmc.bridge_config import BridgeConfig
 from bmc.config import AnalyzeConfig, DatasetConfig, DatasetMixture, Price, SampleConfig
-from bmc.llm.store import ReplyStore
+from bmc.llm.cache import ResponseCache
 from bmc.planning import facts
 from bmc.planning.chain import upstream
 from bmc.planning.hardware import read_launch
@@ -203,7 +203,7 @@ def test_a_shared_response_cache_is_told(tmp_path: Path) -> None:
     assert found["paid once"] is None
     shared = replace(recipe, replies=str(tmp_path / "shared.sqlite"))
     assert facts.bridging_facts(shared)["paid once"].endswith("shared.sqlite, which holds 0 responses")
-    with contextlib.closing(ReplyStore(tmp_path / "shared.sqlite")) as cache:
+    with contextlib.closing(ResponseCache(tmp_path / "shared.sqlite")) as cache:
         asyncio.run(cache.put_all({"a": {}, "b": {}}))
     assert facts.bridging_facts(shared)["paid once"].endswith("shared.sqlite, which holds 2 responses")
 

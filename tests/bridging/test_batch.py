@@ -17,7 +17,7 @@ from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge
 from bmc.config import DatasetConfig, DatasetMixture, Price
 from bmc.errors import Faults
-from bmc.llm import batch, trouble
+from bmc.llm import batch, errors
 
 KEY = "sk-test-22"
 CHAT = "A river runs to the sea, and it never comes back to its spring."
@@ -26,7 +26,7 @@ CHAT = "A river runs to the sea, and it never comes back to its spring."
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITOR_KEY", KEY)
-    monkeypatch.setattr(trouble, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(errors, "FIRST_WAIT", 0.001)
     monkeypatch.setattr(batch, "FIRST_POLL", 0.001)
 
 

@@ -16,10 +16,10 @@ from bmc.bridging.editors import make_model
 from bmc.bridging.pipeline import bridge, load, quote_for
 from bmc.config import DatasetConfig, DatasetMixture
 from bmc.errors import Faults
-from bmc.llm.asker import StoredAsker
+from bmc.llm.cache import ResponseCache
+from bmc.llm.client import CachedClient, Reply
 from bmc.llm.cost import Meter
-from bmc.llm.replies import NoReply, Reply
-from bmc.llm.store import ReplyStore
+from bmc.llm.errors import NoReply
 
 MESSAGES = [[{"role": "user", "content": f"{'more ' * n}of {n}?"}] for n in range(7)]
 
@@ -32,8 +32,8 @@ def recipe(folder: Path, model: Path, **settings: Any) -> BridgeConfig:
 def ask(config: BridgeConfig, conversations: Any, meter: Meter | None = None) -> list[Any]:
     async def run() -> list[Any]:
         counts = meter or Meter(None)
-        store = ReplyStore(Path(config.output_dir).parent / "replies.sqlite")
-        editor = StoredAsker(make_model(config, counts, store), config, 1, store, counts)
+        store = ResponseCache(Path(config.output_dir).parent / "replies.sqlite")
+        editor = CachedClient(make_model(config, counts, store), config, 1, store, counts)
         try:
             return await asyncio.gather(*map(editor.ask, conversations), return_exceptions=True)
         finally:
@@ -97,14 +97,14 @@ def test_a_run_with_a_model_in_process(tmp_path: Path, model_dir: Path, monkeypa
 def test_no_such_model(tmp_path: Path, editor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", vllm_double(Calls(), list))
     with pytest.raises(Faults, match="there is no such folder"):
-        make_model(recipe(tmp_path, tmp_path / "none", editor=editor), Meter(None), ReplyStore(tmp_path / "r"))
+        make_model(recipe(tmp_path, tmp_path / "none", editor=editor), Meter(None), ResponseCache(tmp_path / "r"))
 
 
 def test_vllm_must_be_installed(tmp_path: Path, model_dir: Path) -> None:
     if "vllm" in sys.modules:
         pytest.skip("vLLM is installed")
     with pytest.raises(Faults, match="vLLM is not installed; pip install"):
-        make_model(recipe(tmp_path, model_dir, editor="vllm"), Meter(None), ReplyStore(tmp_path / "r"))
+        make_model(recipe(tmp_path, model_dir, editor="vllm"), Meter(None), ResponseCache(tmp_path / "r"))
 
 
 def test_vllm_by_its_double(tmp_path: Path, model_dir: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from bmc.bridging.making import Made, edited_pair, kept_original, scored_pair
 from bmc.bridging.prompts import PROMPTS
 from bmc.bridging.rules import RulesEditor
 from bmc.errors import fail
-from bmc.llm.replies import NoReply, Reply
+from bmc.llm.client import Reply
+from bmc.llm.errors import NoReply
 
 Messages = list[dict[str, str]]
 Script = Callable[[Messages, int], "Reply | str"]

@@ -18,7 +18,7 @@ from bmc.bridging import pipeline
 from bmc.bridging.edit import Case, Edit, EditError
 from bmc.bridging.prompts import PROMPTS, SCORING, _mark, earlier_versions, read_reply, request, score_request
 from bmc.bridging.scores import LIMIT
-from bmc.llm.store import KeptReplies, request_key
+from bmc.llm.cache import CachedResponses, request_key
 
 GOOD = "<verdict>good</verdict>"
 KINDS = list(PROMPTS)
@@ -251,6 +251,6 @@ def test_responses_to_version_1_of_the_prompts_still_count(tmp_path: Path, monke
         assert len(server.requests) == 14
         last = server.requests[-1]
         assert "You revise a draft" in last["messages"][0]["content"]
-        with closing(KeptReplies(tmp_path / "replies.sqlite")) as kept:
+        with closing(CachedResponses(tmp_path / "replies.sqlite")) as kept:
             assert kept.get(request_key(version=2, **last))
             assert not kept.get(request_key(version=1, **last))

@@ -16,7 +16,7 @@ from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge, load, quote_for
 from bmc.config import DatasetConfig, DatasetMixture, Price
 from bmc.errors import Faults
-from bmc.llm.cost import Quote
+from bmc.llm.cost import CostEstimate
 from bmc.llm.tokens import estimated_tokens
 from bmc.recipe import parse
 
@@ -45,7 +45,7 @@ def mends(request: dict[str, Any], number: int) -> Reply:
     return revises(request, part(request, "draft").replace("hill", "lake"))
 
 
-def quote(config: BridgeConfig) -> Quote:
+def quote(config: BridgeConfig) -> CostEstimate:
     return quote_for(config, *load(config))
 
 

@@ -20,7 +20,7 @@ from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge
 from bmc.config import DatasetConfig, DatasetMixture
 from bmc.errors import Faults
-from bmc.llm import trouble
+from bmc.llm import errors
 
 ROOT = Path(__file__).parents[2]
 Rows = list[dict[str, Any]]
@@ -29,7 +29,7 @@ Rows = list[dict[str, Any]]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITOR_KEY", "sk-test-31")
-    monkeypatch.setattr(trouble, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(errors, "FIRST_WAIT", 0.01)
 
 
 def write(folder: Path, rows: int) -> Path:

@@ -12,7 +12,7 @@ from bmc.bridging.edit import Case
 from bmc.bridging.phrases import meta_phrases, refusal
 from bmc.bridging.validate import Candidate, final_answer, lost_share, objection, unfinished, wrongly_good
 from bmc.errors import Faults
-from bmc.llm.replies import Reply
+from bmc.llm.client import Reply
 from bmc.recipe import parse
 
 MODES = ["targeted", "without_reference", "degrade", "fresh", "polish"]

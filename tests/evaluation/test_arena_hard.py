@@ -11,7 +11,8 @@ import pytest
 
 from bmc.evaluation.arena_hard import messages, outcome, play, prompts, read_verdict
 from bmc.evaluation.comparisons import Case
-from bmc.llm.replies import NoReply, Reply
+from bmc.llm.client import Reply
+from bmc.llm.errors import NoReply
 
 CASE = Case("r1", "q1", "Use {braces}?", "ours {x}", "theirs")
 

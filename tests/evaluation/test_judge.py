@@ -21,7 +21,7 @@ from bmc.errors import Faults
 from bmc.evaluation import alpaca_eval as alpaca
 from bmc.evaluation.judges import judge
 from bmc.judge_config import JudgeConfig
-from bmc.llm import batch, trouble
+from bmc.llm import batch, errors
 from bmc.recipe import parse
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ KEY = "sk-judge-93f0"
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", KEY)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr(trouble, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(errors, "FIRST_WAIT", 0.001)
 
 
 def jsonl(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -20,8 +20,8 @@ from server import HANGS_UP, Reply, gzipped, half_sent, part, refuses
 
 from bmc.bridging.pipeline import bridge
 from bmc.errors import Faults
-from bmc.llm import trouble
-from bmc.llm.store import KeptReplies
+from bmc.llm import errors
+from bmc.llm.cache import CachedResponses
 
 ROOT = Path(__file__).parents[2]
 CENT = Decimal("0.005")
@@ -32,7 +32,7 @@ MOST = Decimal("0.015")  # more than a request of `recipe` can cost: 200 tokens 
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITOR_KEY", "sk-test-4711")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setattr(trouble, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(errors, "FIRST_WAIT", 0.001)
 
 
 def row_of(request: dict[str, Any]) -> int:
@@ -184,7 +184,7 @@ def test_what_was_in_flight_at_a_kill_is_possibly_billed(tmp_path: Path) -> None
             process.wait()
         time.sleep(0.1)
         killed, billed = len(server.requests), server.bill
-        with closing(KeptReplies(tmp_path / "replies.sqlite")) as kept:
+        with closing(CachedResponses(tmp_path / "replies.sqlite")) as kept:
             in_flight = sum(map(len, kept.charges.values()))
             assert len(kept) + in_flight >= killed  # each that was sent is there, as a response or in the ledger
             assert in_flight <= 3 * 8

@@ -24,8 +24,8 @@ from bmc.bridging import pipeline
 from bmc.bridging.pipeline import bridge
 from bmc.bridging.validate import edit_ratio
 from bmc.errors import Faults
-from bmc.llm.replies import off_loop
-from bmc.llm.store import KeptReplies
+from bmc.llm.cache import CachedResponses
+from bmc.llm.client import off_loop
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,7 +68,7 @@ def test_damaged_rows_are_named_and_asked_anew(tmp_path: Path, caplog: pytest.Lo
 
 def test_an_empty_file_is_an_empty_cache(tmp_path: Path) -> None:
     (tmp_path / "replies.sqlite").touch()
-    assert len(KeptReplies(tmp_path / "replies.sqlite")) == 0
+    assert len(CachedResponses(tmp_path / "replies.sqlite")) == 0
     with BillingServer(lambda request, number: edits(request)) as server:
         assert bridge(recipe(tmp_path, server.url))["kept"] == 12
 
@@ -87,7 +87,7 @@ def test_a_full_cache_needs_no_key_no_lock_and_no_right_to_write(
     monkeypatch.delenv("EDITOR_KEY")
     path = tmp_path / "replies.sqlite"
     path.with_name("replies.sqlite.lock").unlink()
-    monkeypatch.setattr("bmc.llm.quoting.ReplyStore", lambda path: pytest.fail("it is opened to be written"))
+    monkeypatch.setattr("bmc.llm.estimate.ResponseCache", lambda path: pytest.fail("it is opened to be written"))
     assert bridge(recipe(tmp_path, server.url, out="again"))["kept"] == 12
     assert not path.with_name("replies.sqlite.lock").exists()
 
@@ -187,4 +187,4 @@ def test_ctrl_c_says_at_once_that_answers_are_kept(tmp_path: Path) -> None:
     assert "stopping: waiting for 4 answers that are under way" in told.decode()
     assert "Traceback" not in told.decode()
     assert told.decode().rstrip().endswith("stopped by Ctrl-C; the same command goes on with what is kept")
-    assert len(KeptReplies(tmp_path / "replies.sqlite")) == 4
+    assert len(CachedResponses(tmp_path / "replies.sqlite")) == 4

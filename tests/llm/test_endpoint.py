@@ -15,12 +15,12 @@ from server import HANGS_UP, NO_JSON, ChatServer, Reply, Script, half_sent, refu
 
 from bmc.config import AskingArguments, Price
 from bmc.errors import Faults
-from bmc.llm import trouble
-from bmc.llm.asker import StoredAsker
+from bmc.llm import errors
+from bmc.llm.cache import ResponseCache
+from bmc.llm.client import CachedClient
 from bmc.llm.cost import Meter
 from bmc.llm.endpoint import Endpoint, Line
-from bmc.llm.replies import NoReply
-from bmc.llm.store import ReplyStore
+from bmc.llm.errors import NoReply
 
 KEY = "sk-test-57c1"
 ASKED = [{"role": "system", "content": "Mend."}, {"role": "user", "content": "é 2 + 2 = 5"}]
@@ -30,7 +30,7 @@ ASKED = [{"role": "system", "content": "Mend."}, {"role": "user", "content": "é
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_KEY", KEY)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr(trouble, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(errors, "FIRST_WAIT", 0.001)
 
 
 def recipe(url: str | None, **settings: Any) -> AskingArguments:
@@ -45,8 +45,8 @@ def ask(
 
     async def run() -> Any:
         counts = meter or Meter(config.prices.get(config.model))
-        store = ReplyStore(folder / "replies.sqlite")
-        asker = StoredAsker(Endpoint(config, counts, store), config, version, store, counts)
+        store = ResponseCache(folder / "replies.sqlite")
+        asker = CachedClient(Endpoint(config, counts, store), config, version, store, counts)
         try:
             if not conversations:
                 return await asker.ask(ASKED)
@@ -356,8 +356,8 @@ def test_ctrl_c_says_how_many_requests_it_waits_for(tmp_path: Path, capsys: pyte
 
         async def run() -> None:
             config, counts = recipe(server.url, max_concurrency=2), Meter(None)
-            store = ReplyStore(tmp_path / "replies.sqlite")
-            asker = StoredAsker(Endpoint(config, counts, store), config, 1, store, counts)
+            store = ResponseCache(tmp_path / "replies.sqlite")
+            asker = CachedClient(Endpoint(config, counts, store), config, 1, store, counts)
             rows = [asyncio.ensure_future(asker.ask(row)) for row in numbered(10)]
             while len(server.requests) < 2:
                 await asyncio.sleep(0.01)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmc.llm.limits import Budget, OverBudget, TokenBucket
+from bmc.llm.endpoint import Budget, OverBudget, TokenBucket
 
 
 class Clock:

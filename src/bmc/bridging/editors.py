@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from ..bridge_config import BridgeConfig
-from ..llm.asker import Model
 from ..llm.batch import Batches
+from ..llm.cache import ResponseCache
+from ..llm.client import Model
 from ..llm.cost import Meter
 from ..llm.endpoint import Endpoint
-from ..llm.store import ReplyStore
 from .edit import Editor
 from .ideal_editor import IdealEditor
 from .rules import RulesEditor
 
 
-def make_model(config: BridgeConfig, meter: Meter, store: ReplyStore, paid: float = 0.0) -> Model:
+def make_model(config: BridgeConfig, meter: Meter, store: ResponseCache, paid: float = 0.0) -> Model:
     """The model that a recipe asks.
 
     Args:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from ..bridge_config import BridgeConfig, BridgeMode, ValidatorSettings
 from ..data.schema import SIDES, WEIGHTS, Row, content, share, transcript, with_content
 from ..data.tokenization import Untraceable, response_start, tokenise
-from ..llm.asker import Asker
-from ..llm.replies import NoReply, Reply, off_loop
+from ..llm.client import Asker, Reply, off_loop
+from ..llm.errors import NoReply
 from .edit import Case, Edit, EditError, Editor, GoodEnough, Scores, TurnedDown
 from .prompts import PROMPTS, SCORING, Messages, Prompt, read_reply, request, score_request
 from .scores import read_scores, token_weights

@@ -19,13 +19,12 @@ from ..data.loading import Rows, load_mixture
 from ..data.schema import PAIR, Row, check, content, split_prompt, unbridged
 from ..data.tokenization import check_offsets, check_template
 from ..errors import fail
-from ..llm.asker import Asker
 from ..llm.batch import Batches
-from ..llm.cost import Quote
+from ..llm.cache import CachedResponses, replies_path
+from ..llm.client import Asker, off_loop
+from ..llm.cost import CostEstimate
 from ..llm.endpoint import api_key
-from ..llm.quoting import Job, asker_for, confirm, quote
-from ..llm.replies import off_loop
-from ..llm.store import KeptReplies, replies_path
+from ..llm.estimate import Job, asker_for, confirm, quote
 from ..models import load_tokenizer
 from ..plan import show
 from ..runs import claim, elapsed, may_claim, recipe_of, whole_files, write_json, writing
@@ -94,9 +93,9 @@ def load(config: BridgeConfig) -> tuple[Rows, Any]:
     return pairs, making
 
 
-def quote_for(config: BridgeConfig, pairs: Rows, making: Any) -> Quote:
+def quote_for(config: BridgeConfig, pairs: Rows, making: Any) -> CostEstimate:
     """What the run would ask beyond what is kept."""
-    with contextlib.closing(KeptReplies(replies_path(config.replies, config.output_dir))) as store:
+    with contextlib.closing(CachedResponses(replies_path(config.replies, config.output_dir))) as store:
         return asyncio.run(quote(jobs(pairs, config, making), config, VERSION, store, earlier_versions))
 
 
@@ -119,7 +118,7 @@ def _tokenizer(config: BridgeConfig, rows: Iterable[Row], where: str) -> Any:
 
 
 async def _run(
-    config: BridgeConfig, pairs: Rows, making: Any, folder: Path, found: Quote | None
+    config: BridgeConfig, pairs: Rows, making: Any, folder: Path, found: CostEstimate | None
 ) -> tuple[dict[str, Any], Statistics]:
     """Asks, writes the pairs, and tells what came of it."""
     statistics = Statistics(config.mode)

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from ..bridge_config import BridgeConfig
 from ..data.schema import SIDES, Row, content, transcript
-from ..llm.asker import StoredAsker
-from ..llm.quoting import Job, Unanswered
+from ..llm.client import CachedClient
+from ..llm.estimate import Job, Unanswered
 from .edit import EditError
 from .prompts import PROMPTS, score_request
 
@@ -16,7 +16,7 @@ MARK = "3f0a91"  # of no request: six hexadecimal digits, as marks are
 Make = Callable[[Row], Awaitable[Row]]  # raises EditError where a pair is to be dropped
 
 
-def jobs(rows: Iterable[Row], config: BridgeConfig, making: Callable[[StoredAsker], Make]) -> Iterator[Job]:
+def jobs(rows: Iterable[Row], config: BridgeConfig, making: Callable[[CachedClient], Make]) -> Iterator[Job]:
     """What each row asks.
 
     Args:
@@ -28,8 +28,8 @@ def jobs(rows: Iterable[Row], config: BridgeConfig, making: Callable[[StoredAske
         yield _job(row, config, making)
 
 
-def _job(row: Row, config: BridgeConfig, making: Callable[[StoredAsker], Make]) -> Job:
-    async def ask(asker: StoredAsker) -> None:
+def _job(row: Row, config: BridgeConfig, making: Callable[[CachedClient], Make]) -> Job:
+    async def ask(asker: CachedClient) -> None:
         if config.mode == "token_scores":  # the second response's scores don't wait for the first's
             for side in SIDES:
                 messages, _ = score_request(transcript(row["prompt"]), content(row[side]))

@@ -15,7 +15,7 @@ from rapidfuzz.distance import LCSseq, Levenshtein, Postfix, Prefix
 
 from ..bridge_config import BridgeMode, ValidatorSettings
 from ..evaluation.scoring import GRADERS, is_correct
-from ..llm.replies import Reply
+from ..llm.client import Reply
 from .delimiters import delimiters
 from .edit import Case, Objection
 from .phrases import asks_for_edit, meta_phrases, own_words, plain, refusal

@@ -15,8 +15,8 @@ from typing import Any
 
 from ..data.schema import Row
 from ..errors import fail
-from ..llm.asker import Asker
-from ..llm.replies import NoReply, Reply
+from ..llm.client import Asker, Reply
+from ..llm.errors import NoReply
 from ..llm.tokens import Messages
 from .comparisons import Case
 

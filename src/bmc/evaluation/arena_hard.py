@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from ..llm.asker import Asker
-from ..llm.replies import NoReply
+from ..llm.client import Asker
+from ..llm.errors import NoReply
 from ..llm.tokens import Messages
 from .comparisons import Case
 

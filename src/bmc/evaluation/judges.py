@@ -17,11 +17,11 @@ from ..data.schema import Row
 from ..errors import fail
 from ..judge_config import JudgeConfig
 from ..llm.batch import Batches
-from ..llm.cost import Meter, Quote
+from ..llm.cache import CachedResponses, replies_path
+from ..llm.client import Reply
+from ..llm.cost import CostEstimate, Meter
 from ..llm.endpoint import Endpoint, api_key
-from ..llm.quoting import Job, asker_for, confirm, quote
-from ..llm.replies import Reply
-from ..llm.store import KeptReplies, replies_path
+from ..llm.estimate import Job, asker_for, confirm, quote
 from ..plan import show
 from ..runs import claim, elapsed, may_claim, recipe_of, write_json, write_jsonl, writing
 from . import alpaca_eval as alpaca
@@ -241,13 +241,13 @@ def load(config: JudgeConfig) -> tuple[Benchmark, list[Case], str]:
     return ArenaHard(cases, names, config.model), cases, reference
 
 
-def quote_for(config: JudgeConfig, benchmark: Benchmark) -> Quote:
+def quote_for(config: JudgeConfig, benchmark: Benchmark) -> CostEstimate:
     """What the run would ask beyond what is kept."""
-    with contextlib.closing(KeptReplies(replies_path(config.replies, config.output_dir))) as store:
+    with contextlib.closing(CachedResponses(replies_path(config.replies, config.output_dir))) as store:
         return asyncio.run(quote(benchmark.jobs(), config, VERSION, store))
 
 
-async def _answers(config: JudgeConfig, benchmark: Benchmark, found: Quote) -> tuple[list[Any], Meter]:
+async def _answers(config: JudgeConfig, benchmark: Benchmark, found: CostEstimate) -> tuple[list[Any], Meter]:
     """What each of the benchmark's jobs gave, and what it cost."""
     from tqdm import tqdm
 

@@ -20,14 +20,13 @@ from typing import Any, Final
 from ..config import AskingArguments
 from ..errors import Faults, fail
 from .address import place
-from .asker import StoredAsker
+from .cache import NEVER, ResponseCache
+from .client import CachedClient
 from .cost import Meter
 from .endpoint import Line, Result, metered, most_tokens, over_budget, tried, unusable_response
-from .quoting import Job, Notes, note_requests
-from .replies import NoReply
-from .store import NEVER, ReplyStore
+from .errors import KEPT, SAID, NoReply, Refused, Transient, Unusable, completion, parsed, refusal, told
+from .estimate import DryRunModel, Job, note_requests
 from .tokens import Messages, estimated_prompt
-from .trouble import KEPT, SAID, Refused, Transient, Unusable, completion, parsed, refusal, told
 
 logger = logging.getLogger(__name__)
 URL: Final = "/v1/chat/completions"
@@ -56,7 +55,7 @@ class Batches:
         Faults: There is no key.
     """
 
-    def __init__(self, settings: AskingArguments, meter: Meter, store: ReplyStore, paid: float = 0.0) -> None:
+    def __init__(self, settings: AskingArguments, meter: Meter, store: ResponseCache, paid: float = 0.0) -> None:
         self.settings, self.meter, self.store, self.paid = settings, meter, store, paid
         self.line = Line(settings)
         self.failed: dict[str, str] = {}  # request → why it has no answer
@@ -73,7 +72,7 @@ class Batches:
     async def aclose(self) -> None:
         await self.line.client.close()
 
-    async def fill(self, jobs: Callable[[], Iterable[Job]], asker: StoredAsker) -> None:
+    async def fill(self, jobs: Callable[[], Iterable[Job]], asker: CachedClient) -> None:
         """Has everything answered that the rows ask, second tries included.
 
         Args:
@@ -88,7 +87,7 @@ class Batches:
         while await self._submit(jobs(), asker):
             await self._collect()
 
-    async def _submit(self, jobs: Iterable[Job], asker: StoredAsker) -> bool:
+    async def _submit(self, jobs: Iterable[Job], asker: CachedClient) -> bool:
         """Submits what the rows ask and the store doesn't have; whether there was anything.
 
         A file is submitted as soon as it is full.
@@ -112,7 +111,9 @@ class Batches:
             read = estimated_prompt(messages, self.settings.model)
             batch.add(key, {"read": read, **most}, {"custom_id": key, "method": "POST", "url": URL, "body": body})
 
-        noting = StoredAsker(Notes(note), self.settings, asker.version, self.store, Meter(None), earlier=asker.earlier)
+        noting = CachedClient(
+            DryRunModel(note), self.settings, asker.version, self.store, Meter(None), earlier=asker.earlier
+        )
         try:
             for job in jobs:
                 await note_requests(job, noting)
@@ -337,7 +338,7 @@ class Batches:
         return None
 
     def _failed(self, key: str, outcome: Exception, ended: list[Exception]) -> None:
-        """Notes what went wrong with a request."""
+        """Note what went wrong with a request."""
         if isinstance(outcome, Faults):
             ended.append(outcome)
             return

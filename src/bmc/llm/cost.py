@@ -1,4 +1,4 @@
-"""What asking costs: tokens, dollars, minutes; before it is done, and after."""
+"""Usage and cost of an LLM: tokens, dollars, minutes; before it is asked, and after."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def dollars(price: Price | None, prompt_tokens: float, completion_tokens: float,
 
 
 @dataclass
-class Quote:
+class CostEstimate:
     """What is to be asked.
 
     Attributes:
@@ -33,7 +33,7 @@ class Quote:
         completion_tokens: Tokens of their answers, as a guess.
         kept_dollars: What these requests have cost so far, responses without an answer included, …
         possibly_billed: … and what those without a known outcome may have cost beyond it.
-        seen: What the cache held when the estimate was made (`KeptReplies.size`).
+        seen: What the cache held when the estimate was made (`CachedResponses.size`).
     """
 
     settings: AskingArguments
@@ -59,7 +59,7 @@ class Quote:
         return self.kept_dollars + self.possibly_billed
 
     def learn(self, estimates: tuple[float, float], tokens: tuple[float, float]) -> None:
-        """Notes a kept reply: an estimate of its tokens, and what they were."""
+        """Note a kept response: an estimate of its tokens, and what they were."""
         self.kept_estimates = (self.kept_estimates[0] + estimates[0], self.kept_estimates[1] + estimates[1])
         self.kept_tokens = (self.kept_tokens[0] + tokens[0], self.kept_tokens[1] + tokens[1])
 

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible endpoint: OpenAI, vLLM, `transformers serve`, llama.cpp, Ollama."""
+"""Requests to an OpenAI-compatible endpoint, within rate limits and a cost cap."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import os
+import time
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any, TypeVar
@@ -14,13 +15,107 @@ from typing import Any, TypeVar
 from ..config import AskingArguments
 from ..errors import Faults, fail
 from .address import address, place
-from .asker import Stopped
+from .cache import ResponseCache
+from .client import Stopped, off_loop
 from .cost import Meter
-from .limits import Budget, OverBudget, TokenBucket
-from .replies import NoReply, off_loop
-from .store import ReplyStore
+from .errors import KEPT, NoReply, Transient, Unusable, not_the_protocol, read_completion, refusal, told, wait_before
 from .tokens import Messages, characters, estimated_prompt, estimated_tokens, longest_prompt, plausible_usage
-from .trouble import KEPT, Transient, Unusable, not_the_protocol, read_completion, refusal, told, wait_before
+
+
+class TokenBucket:
+    """Lets so much through a minute, in the order of asking.
+
+    What is let through within any t seconds is at most `rate · t + capacity`, plus what a single taker takes beyond the
+    capacity.
+    """
+
+    def __init__(self, per_minute: float, capacity: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            per_minute: Units a minute.
+            capacity: Units that may go at once after a pause.
+            clock: Seconds.
+        """
+        self.rate, self.capacity, self.clock = per_minute / 60, capacity, clock
+        self.level, self.looked = capacity, clock()
+
+    def reserve(self, amount: float) -> float:
+        """Takes units, which may have to be paid back by those that come later.
+
+        Returns:
+            Seconds to wait before using them.
+        """
+        now = self.clock()
+        self.level = min(self.capacity, self.level + (now - self.looked) * self.rate)
+        self.looked = now
+        wait = max(0.0, (min(amount, self.capacity) - self.level) / self.rate)
+        self.level -= amount
+        return wait
+
+    def settle(self, difference: float) -> None:
+        """Gives back what was reserved and not used; takes more where it is negative."""
+        self.level += difference
+
+
+class OverBudget(Exception):
+    """The next request could cost more than is left.
+
+    Attributes:
+        bound: What it could cost.
+    """
+
+    def __init__(self, bound: float) -> None:
+        super().__init__(f"${bound:,.4f}")
+        self.bound = bound
+
+
+class Budget:
+    """Dollars that may be spent. A request gets through if the most that it can cost fits beside what is under way, so
+    that the sum is never exceeded.
+
+    Bounds rest on the request's limit on tokens; where an endpoint bills more than a bound, later ones grow by as much.
+
+    Args:
+        most: Dollars.
+        spent: Dollars that were spent before.
+    """
+
+    def __init__(self, most: float, spent: float = 0.0) -> None:
+        self.most, self.spent = most, spent
+        self.reserved, self.under_way = 0.0, 0
+        self.excess = 1.0
+        self.changed = asyncio.Condition()
+
+    async def reserve(self, bound: float) -> float:
+        """Waits until a request that costs this at the most may be sent.
+
+        Returns:
+            What was set aside for it, for `settle`.
+
+        Raises:
+            OverBudget: It doesn't fit, and nothing is under way that might make room.
+        """
+        async with self.changed:
+            while True:
+                likely = bound * self.excess
+                if self.spent + self.reserved + likely <= self.most and self.spent < self.most:
+                    self.reserved += likely
+                    self.under_way += 1
+                    return likely
+                if not self.under_way:
+                    raise OverBudget(likely)
+                await self.changed.wait()
+
+    async def settle(self, reserved: float, bound: float, cost: float) -> None:
+        """Note what a request has cost: 0 where it failed."""
+        async with self.changed:
+            self.reserved -= reserved
+            self.under_way -= 1
+            self.spent += cost
+            if bound:
+                self.excess = max(self.excess, cost / bound)
+            self.changed.notify_all()
+
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -43,7 +138,7 @@ class Endpoint:
         Faults: There is no key.
     """
 
-    def __init__(self, settings: AskingArguments, meter: Meter, store: ReplyStore, paid: float = 0.0) -> None:
+    def __init__(self, settings: AskingArguments, meter: Meter, store: ResponseCache, paid: float = 0.0) -> None:
         self.settings, self.meter, self.store = settings, meter, store
         self.line = Line(settings)
         self.failures = 0  # requests that failed for good since the last answer
@@ -58,7 +153,7 @@ class Endpoint:
         self.answers = self.written = 0  # and tokens that they had, to guess what the next one will have
 
     async def answer(self, messages: Messages, key: str) -> dict[str, Any]:
-        """As `asker.Model.answer`."""
+        """As `client.Model.answer`."""
         try:
             answer = await tried(lambda: self._once(messages, key), self.settings, self.meter, self._wait)
         except Transient as error:

@@ -13,8 +13,8 @@ from ..errors import fail
 from ..generation.backends import backend, check_vllm
 from ..generation.generate import Complete, Response
 from ..models import check_model, load_tokenizer
-from .asker import Stopped
-from .replies import NoReply
+from .client import Stopped
+from .errors import NoReply
 from .tokens import Messages
 
 _GATHERING = 0.02  # seconds in which requests join the next batch; a batch takes seconds
@@ -61,7 +61,7 @@ class Local:
         self.stopped = False
 
     async def answer(self, messages: Messages, key: str) -> dict[str, Any]:
-        """As `asker.Model.answer`."""
+        """As `client.Model.answer`."""
         if self.stopped:
             raise Stopped
         ids = self._encoded(messages)

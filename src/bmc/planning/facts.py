@@ -166,12 +166,12 @@ def bridging_facts(config: BridgeConfig) -> Facts:
 def _shared_cache(config: BridgeConfig) -> str | None:
     """Where responses are kept that recipes in other folders find too, and how many there are; None for a recipe's own
     cache."""
-    from ..llm.store import KeptReplies, replies_path
+    from ..llm.cache import CachedResponses, replies_path
 
     path = replies_path(config.replies, config.output_dir)
     if path == replies_path(None, config.output_dir):
         return None
-    with contextlib.closing(KeptReplies(path)) as cache:
+    with contextlib.closing(CachedResponses(path)) as cache:
         return f"equal requests of other recipes share {path}, which holds {len(cache):,} responses"
 
 

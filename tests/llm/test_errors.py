@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bmc.llm.trouble import retry_after, wait_before
+from bmc.llm.errors import retry_after, wait_before
 
 
 @pytest.mark.parametrize(

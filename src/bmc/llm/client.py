@@ -1,21 +1,56 @@
-"""Asking a model for what it hasn't answered yet."""
+"""LLM client: answers from the response cache, and asks the model, once, for what isn't there."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from ..config import AskingArguments
 from ..errors import Faults, fail
 from .address import place
+from .cache import CachedResponses, ResponseCache, request_key
 from .cost import Meter
-from .refusals import Refusals
-from .replies import NoReply, Reply, off_loop
-from .store import KeptReplies, ReplyStore, request_key
+from .errors import NoReply, Refusals, Refused, Transient
 from .tokens import Messages, characters
-from .trouble import Refused, Transient
+
+Result = TypeVar("Result")
+LONG = 2_000  # characters; below, work on a text takes no more than a millisecond
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said.
+
+    Attributes:
+        text: Its words; empty where it said nothing.
+        finish_reason: Why it stopped, in the words of the chat-completions protocol: `stop`, `length`, …
+        prompt_tokens: Tokens that it read.
+        completion_tokens: Tokens that it wrote.
+        first_token: What might have stood in the place of its first token, as `{"token": …, "logprob": …}` each; None
+            where the request asks for no log-probabilities.
+    """
+
+    text: str
+    finish_reason: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    first_token: list[dict[str, Any]] | None = None
+
+
+async def off_loop(size: int, work: Callable[..., Result], *arguments: Any) -> Result:
+    """Do work on long texts in a thread: while the event loop stands still, requests in flight time out although they
+    are answered, and are paid for twice.
+
+    Args:
+        size: Characters.
+        work: What to do.
+        arguments: Its arguments.
+    """
+    return work(*arguments) if size < LONG else await asyncio.to_thread(work, *arguments)
+
 
 Earlier = Callable[[Messages], list[tuple[int, Messages]]]  # messages → (version, messages) of earlier prompts
 
@@ -71,7 +106,7 @@ class Model(Protocol):
         ...
 
 
-class StoredAsker:
+class CachedClient:
     """An `Asker` that answers from a store, and has the model answer, once, what isn't there.
 
     An answer is in the store before it counts, and before the next request takes its place: a run that is killed loses
@@ -92,7 +127,7 @@ class StoredAsker:
         model: Model,
         settings: AskingArguments,
         version: int,
-        store: KeptReplies,
+        store: CachedResponses,
         meter: Meter,
         answered_before: bool = False,
         earlier: Earlier = lambda messages: [],
@@ -200,7 +235,7 @@ class StoredAsker:
                     raise await self._unusable(key, reply, lacking)
                 self.whole = True
                 self.meter.pay(reply)
-                if isinstance(self.store, ReplyStore):
+                if isinstance(self.store, ResponseCache):
                     await self.store.put(key, reply)
             except Stopped:
                 raise (self.stopped or fail("the run", "was stopped")) from None
@@ -221,7 +256,7 @@ class StoredAsker:
         """Counts and keeps what a reply has cost that is no answer."""
         charge |= {name: reply[name] for name in ("prompt_tokens", "completion_tokens")}
         self.meter.pay_unusable(charge)
-        if isinstance(self.store, ReplyStore):
+        if isinstance(self.store, ResponseCache):
             await self.store.charge(key, charge)
 
     async def _answers_again(self, messages: Messages) -> bool:

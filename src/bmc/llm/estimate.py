@@ -1,4 +1,4 @@
-"""What a run would ask: the very work of the run, with a model that only notes what it is asked."""
+"""Cost estimate of a run: the very work of the run, with a model that only notes what it is asked."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 
 from ..config import AskingArguments
 from ..errors import fail
-from .asker import Earlier, Model, StoredAsker
-from .cost import Meter, Quote
-from .replies import Reply
-from .store import KeptReplies, ReplyStore, replies_path
+from .cache import CachedResponses, ResponseCache, replies_path
+from .client import CachedClient, Earlier, Model, Reply
+from .cost import CostEstimate, Meter
 from .tokens import Messages, TokenCounter
 
 
@@ -21,7 +20,7 @@ class Unanswered(Exception):
     """The row waits for an answer."""
 
 
-class Notes:
+class DryRunModel:
     """A `Model` that hands on what it would be asked, and answers nothing."""
 
     def __init__(self, note: Callable[[Messages, str], None]) -> None:
@@ -47,18 +46,18 @@ class Job:
         like: A text about as long as an answer.
     """
 
-    ask: Callable[[StoredAsker], Awaitable[object]]
+    ask: Callable[[CachedClient], Awaitable[object]]
     like: str
 
 
-async def note_requests(job: Job, asker: StoredAsker) -> None:
-    """Has an asker of `Notes` note what a row asks beyond what is kept, some of it perhaps twice."""
+async def note_requests(job: Job, asker: CachedClient) -> None:
+    """Have a client of a `DryRunModel` note what a row asks beyond what is kept, some of it perhaps twice."""
     with contextlib.suppress(Unanswered):
         await job.ask(asker)
 
 
-class _Quoting(StoredAsker):
-    """An asker of `Notes` that tells what kept replies had in tokens."""
+class _Quoting(CachedClient):
+    """A client of a `DryRunModel` that tells what kept replies had in tokens."""
 
     learn: Callable[[Messages, Reply], None]
 
@@ -72,9 +71,9 @@ async def quote(
     jobs: Iterable[Job],
     settings: AskingArguments,
     version: int,
-    store: KeptReplies,
+    store: CachedResponses,
     earlier: Earlier = lambda messages: [],
-) -> Quote:
+) -> CostEstimate:
     """What the rows would ask, beyond what the store has.
 
     Args:
@@ -82,10 +81,10 @@ async def quote(
         settings: How the model is asked.
         version: Of the prompts.
         store: Of the answers.
-        earlier: As `StoredAsker` has it.
+        earlier: As `CachedClient` has it.
     """
     count = TokenCounter(settings.model)
-    found = Quote(settings, count.how, seen=store.size())
+    found = CostEstimate(settings, count.how, seen=store.size())
     expected, noted = 0.0, set[str]()
 
     def note(messages: Messages, key: str) -> None:
@@ -101,7 +100,7 @@ async def quote(
         found.learn(estimates, (reply.prompt_tokens, reply.completion_tokens))
 
     meter = Meter(found.price)
-    asker = _Quoting(Notes(note), settings, version, store, meter, earlier=earlier)
+    asker = _Quoting(DryRunModel(note), settings, version, store, meter, earlier=earlier)
     asker.learn = learn
     for job in jobs:
         found.rows += 1
@@ -119,10 +118,10 @@ async def asker_for(
     settings: AskingArguments,
     version: int,
     jobs: Callable[[], Iterable[Job]],
-    found: Quote,
-    make_model: Callable[[Meter, ReplyStore, float], Model],
+    found: CostEstimate,
+    make_model: Callable[[Meter, ResponseCache, float], Model],
     earlier: Earlier = lambda messages: [],
-) -> AsyncIterator[StoredAsker]:
+) -> AsyncIterator[CachedClient]:
     """Opens the store, to be written by this process alone if anything is to be asked, and asks on it.
 
     What earlier runs have spent is read once the store is locked: another process may have added to it since the quote.
@@ -133,19 +132,19 @@ async def asker_for(
         jobs: What each row asks; may be called several times.
         found: The quote.
         make_model: Makes the model of a meter, the store, and the dollars that are spent already.
-        earlier: As `StoredAsker` has it.
+        earlier: As `CachedClient` has it.
     """
     path = replies_path(settings.replies, settings.output_dir)  # type: ignore[attr-defined]
     meter = Meter(settings.prices.get(settings.model))
     if not found.asked:  # so that a store that can't be written will do
-        with contextlib.closing(KeptReplies(path)) as kept:
-            yield StoredAsker(Notes(lambda *_: None), settings, version, kept, meter, earlier=earlier)
+        with contextlib.closing(CachedResponses(path)) as kept:
+            yield CachedClient(DryRunModel(lambda *_: None), settings, version, kept, meter, earlier=earlier)
         return
-    with contextlib.closing(ReplyStore(path, settings.batch_api)) as store:
+    with contextlib.closing(ResponseCache(path, settings.batch_api)) as store:
         if store.size() != found.seen:
             found = await quote(jobs(), settings, version, store, earlier)
         model = make_model(meter, store, found.prior_spend)
-        asker = StoredAsker(model, settings, version, store, meter, found.kept > 0, earlier)
+        asker = CachedClient(model, settings, version, store, meter, found.kept > 0, earlier)
         try:
             yield asker
         finally:
@@ -153,7 +152,7 @@ async def asker_for(
             print(meter)
 
 
-def confirm(settings: AskingArguments, found: Quote) -> None:
+def confirm(settings: AskingArguments, found: CostEstimate) -> None:
     """Asks on a terminal before anything is paid for.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Replies of a model that costs money or time, kept in SQLite: what was answered is never asked again."""
+"""Response cache and spend ledger of an LLM, in SQLite: what was answered is never asked again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import Faults, fail
-from .trouble import parsed
+from .errors import parsed
 
 logger = logging.getLogger(__name__)
 SCHEMA = """
@@ -50,7 +50,7 @@ def replies_path(replies: str | None, output_dir: str) -> Path:
     return Path(replies or Path(output_dir).parent / "replies.sqlite")
 
 
-class KeptReplies:
+class CachedResponses:
     """A store as it is, to be read while anyone may write it; an empty one where there is none.
 
     Attributes:
@@ -160,7 +160,7 @@ class KeptReplies:
         return fail(str(self.path), f"can't be used ({error}); {what}: answers that are in it stay")
 
 
-class ReplyStore(KeptReplies):
+class ResponseCache(CachedResponses):
     """A table of key → reply, for one process at a time; another one waits.
 
     A reply is on disk (fsync) when `put` is done. Those that come in while others are being written share the next
@@ -310,7 +310,7 @@ class ReplyStore(KeptReplies):
         return {name: json.loads(state) for name, state in rows}
 
     def keep_batch(self, name: str, state: dict[str, Any] | None) -> None:
-        """Notes what is known of a batch; with None, that it is done with.
+        """Note what is known of a batch; with None, that it is done with.
 
         Raises:
             Faults: It can't be written.
