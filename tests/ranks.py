@@ -63,7 +63,7 @@ def observe(job: dict[str, Any], say: Any) -> None:
     import torch
     from transformers import Trainer, TrainerCallback
 
-    from bmc.training.fault_tolerance import SteadyTraining
+    from bmc.training.fault_tolerance import FaultTolerantTrainer
     from bmc.training.trainer import BMCTrainer
 
     class Watch(TrainerCallback):
@@ -73,7 +73,7 @@ def observe(job: dict[str, Any], say: Any) -> None:
             if [state.global_step, RANK] == job.get("term_at"):
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    started, stepped, ours = Trainer.__init__, Trainer.training_step, SteadyTraining.training_step
+    started, stepped, ours = Trainer.__init__, Trainer.training_step, FaultTolerantTrainer.training_step
 
     def start(self: Any, *args: Any, **kwargs: Any) -> None:
         started(self, *args, **kwargs)
@@ -100,7 +100,7 @@ def observe(job: dict[str, Any], say: Any) -> None:
         return reference(self, *args, **kwargs)
 
     BMCTrainer._reference_logps = reference_batch  # type: ignore[method-assign]
-    Trainer.__init__, Trainer.training_step, SteadyTraining.training_step = start, step, our_step  # type: ignore
+    Trainer.__init__, Trainer.training_step, FaultTolerantTrainer.training_step = start, step, our_step  # type: ignore
 
 
 def run(job: dict[str, Any], folder: Path) -> None:

@@ -22,7 +22,7 @@ from bmc.errors import Faults
 from bmc.planning.architecture import find
 from bmc.planning.facts import adapter_of
 from bmc.training.config import BMCConfig, PreferenceArguments
-from bmc.training.run import open_run, parse_training, rehearse, trainer_arguments
+from bmc.training.run import check_run, parse_training, prepare_run, trainer_arguments
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("prompt", "chosen", "rejected")
@@ -60,7 +60,7 @@ def recipe(tmp_path: Path, adapter: Path) -> Path:
 
 def opened(recipe: Path, *argv: str) -> Any:
     arguments, model_args, config = parse_training([str(recipe), *argv], PreferenceArguments, BMCConfig, "")
-    tokenizer, train, _ = open_run(arguments, model_args, config, COLUMNS)
+    tokenizer, train, _ = prepare_run(arguments, model_args, config, COLUMNS)
     return bmc.BMCTrainer(
         args=config, train_dataset=train, processing_class=tokenizer, **trainer_arguments(model_args, config)
     )
@@ -122,7 +122,7 @@ def test_a_dry_run_plans_the_adapter(recipe: Path, tmp_path: Path) -> None:
     arguments, model_args, config = parse_training(
         [str(recipe), "--dry_run", "--lora_r", "16"], PreferenceArguments, BMCConfig, ""
     )
-    rehearse(arguments, model_args, config, COLUMNS)
+    check_run(arguments, model_args, config, COLUMNS)
     found = find(str(model_args.model_name_or_path))
     assert found is not None
     # 2 layers of rank 4: q_proj 32 → 32, down_proj 64 → 32
@@ -151,7 +151,7 @@ def rehearsed(recipe: Path, *argv: str) -> Any:
     arguments, model_args, config = parse_training(
         [str(recipe), "--dry_run", *argv], PreferenceArguments, BMCConfig, ""
     )
-    return rehearse(arguments, model_args, config, COLUMNS)
+    return check_run(arguments, model_args, config, COLUMNS)
 
 
 def test_a_merged_adapter_is_a_whole_model_that_says_the_same(adapter: Path, model_dir: Path, tmp_path: Path) -> None:

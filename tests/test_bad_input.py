@@ -170,7 +170,7 @@ def start(path: str, *argv: str) -> tuple[Any, Any]:
 
     argv = (path, "--use_cpu", "--bf16", "false", *argv)
     arguments, model_args, config = training.parse_training([*argv], PreferenceArguments, BMCConfig, "")
-    training.open_run(arguments, model_args, config, ("prompt", "chosen", "rejected"), arguments.chosen_column)
+    training.prepare_run(arguments, model_args, config, ("prompt", "chosen", "rejected"), arguments.chosen_column)
     return config, training.trainer_arguments(model_args, config)
 
 
@@ -263,7 +263,7 @@ def test_what_a_run_would_stumble_over_is_told_before_it_and_by_a_dry_run(
     assert found.startswith(fault)
     parsed = training.parse_training([path, "--use_cpu", "--dry_run", *argv], PreferenceArguments, BMCConfig, "")
     with pytest.raises(Faults) as caught:
-        training.rehearse(*parsed, ("prompt", "chosen", "rejected"))
+        training.check_run(*parsed, ("prompt", "chosen", "rejected"))
     assert str(caught.value) == found
 
 
@@ -302,7 +302,7 @@ def test_a_dry_run_for_another_machine_tells_what_is_missing_here(model_dir: Pat
     argv = ["--dry_run", "--attn_implementation", "flash_attention_2", "--push_to_hub"]
     path = recipe(output_dir="out", model_name_or_path=model_dir, loss_type="sigmoid")
     parsed = training.parse_training([path, *argv], PreferenceArguments, BMCConfig, "")
-    facts = training.rehearse(*parsed, ("prompt", "chosen", "rejected"))
+    facts = training.check_run(*parsed, ("prompt", "chosen", "rejected"))
     assert str(facts["not on this machine"]).startswith("attn_implementation: flash_attention_2 isn't installed; ")
 
 
@@ -319,22 +319,24 @@ def test_a_dry_run_sees_the_folder_the_rows_and_the_names(model_dir: Path) -> No
     from bmc.training import run as training
     from bmc.training.config import BMCConfig, PreferenceArguments
 
-    def rehearse(path: str, *argv: str) -> str:
+    def check_run(path: str, *argv: str) -> str:
         parsed = training.parse_training([path, "--dry_run", *argv], PreferenceArguments, BMCConfig, "")
         try:
-            training.rehearse(*parsed, ("prompt", "chosen", "rejected"))
+            training.check_run(*parsed, ("prompt", "chosen", "rejected"))
             return describe_data(parsed[0].dataset_mixture.datasets)
         except Faults as faults:
             return str(faults)
 
     rows("pairs.jsonl", PAIR | {"rejected": "4"})
     path = recipe(output_dir="out", model_name_or_path=model_dir, loss_type="sigmoid")
-    assert rehearse(path) == "pairs.jsonl: row 1: rejected: equals chosen, so there is no preference; remove the row"
+    assert check_run(path) == "pairs.jsonl: row 1: rejected: equals chosen, so there is no preference; remove the row"
     rows("pairs.jsonl", PAIR)
-    assert rehearse(path, "--dataset_mixture.datasets.0.id", "paris.jsonl").startswith("paris.jsonl: no such file (did")
+    assert check_run(path, "--dataset_mixture.datasets.0.id", "paris.jsonl").startswith(
+        "paris.jsonl: no such file (did"
+    )
     Path("models").mkdir()
     Path("models/smollm2").symlink_to(model_dir)
-    assert rehearse(path, "--model_name_or_path", "models/smollm") == (
+    assert check_run(path, "--model_name_or_path", "models/smollm") == (
         "model_name_or_path: there is no folder models/smollm (did you mean 'models/smollm2'?); for a model of the Hub "
         "first write: hf download models/smollm --local-dir models/smollm"
     )
@@ -342,7 +344,7 @@ def test_a_dry_run_sees_the_folder_the_rows_and_the_names(model_dir: Path) -> No
     Path("held").mkdir()
     Path("held/recipe.json").write_text('{"beta": 0.3}')
     Path("held/metrics.json").write_text("{}")
-    assert rehearse(path, "--output_dir", "held").startswith("held: holds a run of another recipe (it differs in ")
+    assert check_run(path, "--output_dir", "held").startswith("held: holds a run of another recipe (it differs in ")
 
 
 def test_evaluation_data_are_looked_at_too(model_dir: Path) -> None:
@@ -360,7 +362,7 @@ def test_original_chosen_may_stand_alone(model_dir: Path) -> None:
 
 
 def test_a_checkpoint_that_is_not_there_or_of_another_recipe(model_dir: Path) -> None:
-    from bmc.training.fault_tolerance import seal
+    from bmc.training.fault_tolerance import write_manifest
 
     rows("pairs.jsonl", PAIR)
     path = recipe(output_dir="out", model_name_or_path=model_dir)
@@ -369,7 +371,7 @@ def test_a_checkpoint_that_is_not_there_or_of_another_recipe(model_dir: Path) ->
     ]
     start(path, "--output_dir", "other", "--beta", "0.3")
     Path("other/checkpoint-3").mkdir()
-    seal(Path("other/checkpoint-3"), json.loads(Path("other/recipe.json").read_text()))
+    write_manifest(Path("other/checkpoint-3"), json.loads(Path("other/recipe.json").read_text()))
     assert told(path, "--resume_from_checkpoint", "other/checkpoint-3") == [
         "other/checkpoint-3: is a checkpoint of another recipe (it differs in beta); to go on from its weights alone, "
         "give it as model_name_or_path"

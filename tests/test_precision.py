@@ -18,7 +18,7 @@ from bmc.planning.facts import training_facts
 from bmc.planning.hardware import Launch, read_launch
 from bmc.precision import keep_outputs, weights_dtype
 from bmc.training.config import BMCConfig, PreferenceArguments
-from bmc.training.run import open_run, parse_training, trainer_arguments
+from bmc.training.run import parse_training, prepare_run, trainer_arguments
 
 ROOT = Path(__file__).parents[1]
 FAULT = None
@@ -96,7 +96,7 @@ def test_a_recipe_without_a_dtype_trains_float32(
     AutoTokenizer.from_pretrained(model_dir).save_pretrained(tmp_path / "half")
     argv = [str(recipe), "--model_name_or_path", str(tmp_path / "half"), *keys]
     arguments, model_args, config = parse_training(argv, PreferenceArguments, BMCConfig, "")
-    tokenizer, train, _ = open_run(arguments, model_args, config, ("prompt", "chosen", "rejected"))
+    tokenizer, train, _ = prepare_run(arguments, model_args, config, ("prompt", "chosen", "rejected"))
     given = trainer_arguments(model_args, config)
     trainer: Any = bmc.BMCTrainer(args=config, train_dataset=train, processing_class=tokenizer, **given)
     assert {weight.dtype for weight in trainer.model.parameters()} == {loaded}
@@ -105,7 +105,7 @@ def test_a_recipe_without_a_dtype_trains_float32(
 def test_modules_beside_an_adapter_are_trained_in_float32(recipe: Path) -> None:
     argv = ["--use_peft", "--dtype", "bfloat16", "--lora_modules_to_save", "[lm_head]"]
     arguments, model_args, config = parse_training([str(recipe), *argv], PreferenceArguments, BMCConfig, "")
-    tokenizer, train, _ = open_run(arguments, model_args, config, ("prompt", "chosen", "rejected"))
+    tokenizer, train, _ = prepare_run(arguments, model_args, config, ("prompt", "chosen", "rejected"))
     given = trainer_arguments(model_args, config)
     trainer: Any = bmc.BMCTrainer(args=config, train_dataset=train, processing_class=tokenizer, **given)
     trained = {name: weight.dtype for name, weight in trainer.model.named_parameters() if weight.requires_grad}

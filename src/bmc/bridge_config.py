@@ -94,7 +94,7 @@ class BridgeConfig(AskingArguments, StageArguments, DataArguments):
 
     STAGE: ClassVar = "bridge"
 
-    PASSING: ClassVar = AskingArguments.PASSING | {"similarity_model"}
+    NON_IDENTITY_KEYS: ClassVar = AskingArguments.NON_IDENTITY_KEYS | {"similarity_model"}
 
     editor: Literal["openai", "vllm", "transformers", "rules", "ideal", "sloppy"] = "openai"
     editor_error_rate: Fraction = 0.0

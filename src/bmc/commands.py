@@ -61,22 +61,22 @@ def sft(argv: list[str]) -> None:
     from .training.run import (
         SFT,
         assistant_only,
+        check_run,
         describe_run,
-        open_run,
         parse_training,
-        rehearse,
+        prepare_run,
         run,
         trainer_arguments,
     )
 
     arguments, model_args, config = parse_training(argv, TrainingArguments, SFTConfig, sft.__doc__ or "")
     if arguments.dry_run:
-        missing = rehearse(arguments, model_args, config, SFT)
+        missing = check_run(arguments, model_args, config, SFT)
         describe_run("supervised fine-tuning", arguments, model_args, config, missing)
         return
     from .training.fault_tolerance import SFTTrainer
 
-    tokenizer, train_rows, evaluation = open_run(arguments, model_args, config, SFT)
+    tokenizer, train_rows, evaluation = prepare_run(arguments, model_args, config, SFT)
     config.assistant_only_loss = assistant_only(config, train_rows)
     trainer = card.with_card(SFTTrainer)(
         args=config,
@@ -189,7 +189,7 @@ def train(argv: list[str]) -> None:
     from .training import model_card as card
     from .training.config import BMCConfig, PreferenceArguments
     from .training.losses import hyperparameters
-    from .training.run import describe_run, open_run, parse_training, rehearse, run, trainer_arguments
+    from .training.run import check_run, describe_run, parse_training, prepare_run, run, trainer_arguments
     from .training.sweep import describe_sweep, seeds, sweep
 
     columns = ("prompt", "chosen", "rejected")
@@ -205,7 +205,7 @@ def train(argv: list[str]) -> None:
         facts = {"objective": " + ".join(names), **own, "weights": weights[config.token_weighting]}
         if arguments.sweep:
             facts["sweep"] = describe_sweep(argv, arguments, config)
-        facts |= rehearse(arguments, model_args, config, columns, arguments.chosen_column)
+        facts |= check_run(arguments, model_args, config, columns, arguments.chosen_column)
         describe_run("preference training", arguments, model_args, config, facts)
         return
     if arguments.sweep or arguments.seeds is not None:
@@ -213,7 +213,7 @@ def train(argv: list[str]) -> None:
         return
     from .training.trainer import BMCTrainer
 
-    tokenizer, train_rows, evaluation = open_run(arguments, model_args, config, columns, arguments.chosen_column)
+    tokenizer, train_rows, evaluation = prepare_run(arguments, model_args, config, columns, arguments.chosen_column)
     trainer = card.with_card(BMCTrainer)(
         args=config,
         train_dataset=train_rows,

@@ -131,7 +131,7 @@ class ModelArguments:
         gpu: Card that the plan of a dry run is for.
     """
 
-    PASSING: ClassVar = {"allow_pickle", "gpu"}
+    NON_IDENTITY_KEYS: ClassVar = {"allow_pickle", "gpu"}
 
     model_name_or_path: str
     model_revision: str = "main"
@@ -159,7 +159,7 @@ class GenerationArguments:
         tensor_parallel_size: GPUs that share one of vLLM's models.
     """
 
-    PASSING: ClassVar = {"batch_size", "data_parallel_size", "tensor_parallel_size"}
+    NON_IDENTITY_KEYS: ClassVar = {"batch_size", "data_parallel_size", "tensor_parallel_size"}
 
     backend: Literal["transformers", "vllm"] = "transformers"
     max_new_tokens: Positive = 512
@@ -360,7 +360,7 @@ class AskingArguments:
     yes: bool = False
     replies: str | None = None
 
-    PASSING: ClassVar = {
+    NON_IDENTITY_KEYS: ClassVar = {
         "base_url", "api_key_env", "max_concurrency", "requests_per_minute", "tokens_per_minute", "max_retries",
         "max_retry_wait", "max_unusable_replies", "timeout", "prices", "max_cost_usd", "batch_api", "batch_timeout",
         "yes", "replies",
@@ -497,7 +497,7 @@ class AnalyzeConfig(StageArguments):
 
     STAGE: ClassVar = "analyze"
 
-    PASSING: ClassVar = {"runs", "metric", "pair", "batch_size"}  # all is written anew each time
+    NON_IDENTITY_KEYS: ClassVar = {"runs", "metric", "pair", "batch_size"}  # all is written anew each time
 
     setting: str
     runs: list[str] = field(default_factory=lambda: ["dpo", "dpo_mc", "dpo_bc", "dpo_bmc"])

@@ -344,13 +344,14 @@ def is_main_process() -> bool:
 
 
 def recipe_of(*parts: Any) -> dict[str, Any]:
-    """What decides the results of a run, for `claim`: the fields of the recipe that were set, but those that a class
-    has in `PASSING`, and where and whether it runs. A key that a later version adds thus leaves older runs theirs.
+    """Collect what decides the results of a run, for `claim`: the fields of the recipe that were set, but for a class's
+    `NON_IDENTITY_KEYS`, and where and whether it runs. A key that a later version adds thus leaves older runs theirs.
     """
     recipe: dict[str, Any] = {}
     for part in parts:
-        passing = {"dry_run", "output_dir"}.union(*(vars(cls).get("PASSING", ()) for cls in type(part).__mro__))
-        recipe |= {key: value for key, value in set_fields(part).items() if key not in passing}
+        own = (vars(cls).get("NON_IDENTITY_KEYS", ()) for cls in type(part).__mro__)
+        ignored = {"dry_run", "output_dir"}.union(*own)
+        recipe |= {key: value for key, value in set_fields(part).items() if key not in ignored}
     return recipe
 
 

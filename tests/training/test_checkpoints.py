@@ -19,7 +19,15 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from bmc.errors import Faults
-from bmc.training.fault_tolerance import SEAL, check_checkpoint, find_start, flaw, last_checkpoint, publish, seal
+from bmc.training.fault_tolerance import (
+    CHECKPOINT_FILES,
+    check_checkpoint,
+    commit,
+    find_damage,
+    find_start,
+    last_checkpoint,
+    write_manifest,
+)
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = str(ROOT / "recipes/chat_templates/instruction.jinja")
@@ -30,14 +38,17 @@ def checkpoint(folder: Path, step: int, recipe: dict[str, Any] | None = None) ->
     (path / "deep").mkdir(parents=True)
     (path / "model.safetensors").write_bytes(b"x" * 1000)
     (path / "deep/optimizer.pt").write_bytes(b"y" * 10)
-    seal(path, recipe)
+    write_manifest(path, recipe)
     return path
 
 
 def test_a_sealed_checkpoint_is_whole(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, 5)
-    assert flaw(path) is None
-    assert json.loads((path / SEAL).read_text())["files"] == {"deep/optimizer.pt": 10, "model.safetensors": 1000}
+    assert find_damage(path) is None
+    assert json.loads((path / CHECKPOINT_FILES).read_text())["files"] == {
+        "deep/optimizer.pt": 10,
+        "model.safetensors": 1000,
+    }
 
 
 @pytest.mark.parametrize(
@@ -46,16 +57,19 @@ def test_a_sealed_checkpoint_is_whole(tmp_path: Path) -> None:
         (lambda path: (path / "model.safetensors").write_bytes(b"x" * 999), "model.safetensors has 999 of 1,000 bytes"),
         (lambda path: (path / "deep/optimizer.pt").unlink(), "deep/optimizer.pt is missing"),
         (
-            lambda path: (path / SEAL).unlink(),
-            f"it has neither {SEAL} nor a trainer_state.json that can be read, one of which is written last",
+            lambda path: (path / CHECKPOINT_FILES).unlink(),
+            "it has neither checkpoint.json nor a trainer_state.json that can be read, one of which is written last",
         ),
-        (lambda path: (path / SEAL).write_text("{"), "checkpoint.json, which is written last, can't be read"),
+        (
+            lambda path: (path / CHECKPOINT_FILES).write_text("{"),
+            "checkpoint.json, which is written last, can't be read",
+        ),
     ],
 )
 def test_a_torn_checkpoint_is_passed_over(damage: Any, said: str, tmp_path: Path, caplog: Any) -> None:
     older, newest = checkpoint(tmp_path, 9), checkpoint(tmp_path, 10)
     damage(newest)
-    assert flaw(newest) == said
+    assert find_damage(newest) == said
     with caplog.at_level(logging.WARNING):
         assert last_checkpoint(str(tmp_path)) == str(older)
     assert caplog.messages == [f"{newest} is torn ({said}); going back to the one before it"]
@@ -71,15 +85,15 @@ def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
 def test_a_checkpoint_takes_the_place_of_an_older_one_and_moves_what_others_wrote_aside(tmp_path: Path) -> None:
     older = checkpoint(tmp_path, 5)
     (older / "left.txt").touch()
-    publish(checkpoint(tmp_path / "partial", 5), older)
-    assert flaw(older) is None
+    commit(checkpoint(tmp_path / "partial", 5), older)
+    assert find_damage(older) is None
     assert not (older / "left.txt").exists()
     foreign = tmp_path / "checkpoint-6"
     for number in (1, 2):
         foreign.mkdir()
         (foreign / "mine.txt").write_text(str(number))
-        publish(checkpoint(tmp_path / f"again-{number}", 6), foreign)
-        assert flaw(foreign) is None
+        commit(checkpoint(tmp_path / f"again-{number}", 6), foreign)
+        assert find_damage(foreign) is None
         assert (tmp_path / f"replaced-{number}-checkpoint-6/mine.txt").read_text() == str(number)
         shutil.rmtree(foreign)
 
@@ -96,7 +110,7 @@ def of_another_trainer(folder: Path, step: int) -> Path:
 def test_checkpoints_of_another_trainer_are_found_and_never_overwritten(tmp_path: Path) -> None:
     two, four = (of_another_trainer(tmp_path, step) for step in (2, 4))
     folder = str(tmp_path)
-    assert flaw(four) is None
+    assert find_damage(four) is None
     assert last_checkpoint(folder) == str(four)
     assert find_start(folder, True, {}) == str(four)
     assert find_start(folder, str(four), {}) == str(four)
@@ -112,7 +126,7 @@ def test_checkpoints_of_another_trainer_are_found_and_never_overwritten(tmp_path
     ours = checkpoint(tmp_path, 6)
     assert find_start(folder, None, {}) == str(ours)
     (two / "model.safetensors").write_bytes(b"short")
-    assert flaw(two) == "model.safetensors is no safetensors file (5 bytes)"
+    assert find_damage(two) == "model.safetensors is no safetensors file (5 bytes)"
 
 
 @pytest.mark.parametrize("given", [None, False])
@@ -261,13 +275,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_rows(folder: Path
 # Lets no file grow beyond what a checkpoint of 3 steps needs once that one is there
 FILL = """
 import resource, signal
-from bmc import steady
+from bmc.training import fault_tolerance as steady
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-publish = steady.publish
+commit = steady.commit
 def then_full(partial, final):
-    publish(partial, final)
+    commit(partial, final)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-steady.publish = then_full
+steady.commit = then_full
 """
 
 
@@ -280,7 +294,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(folder: Path, model_dir: Path) 
     assert said.startswith(f"{folder}/full/checkpoint-6: can't be written (")
     assert said.endswith(f"make room and start again, from the newest: {folder}/full/checkpoint-3")
     assert [entry.name for entry in (folder / "full").iterdir() if "checkpoint" in entry.name] == ["checkpoint-3"]
-    assert flaw(folder / "full/checkpoint-3") is None
+    assert find_damage(folder / "full/checkpoint-3") is None
 
 
 def trainers(folder: Path, model_dir: Path, **options: Any) -> Any:

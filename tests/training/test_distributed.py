@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from bmc.training.fault_tolerance import flaw
+from bmc.training.fault_tolerance import find_damage
 
 ROOT = Path(__file__).parents[2]
 CPU = ["--use_cpu", "true"]
@@ -328,7 +328,7 @@ def test_a_sigterm_that_reaches_one_process_has_both_save_and_leave(ddp: Runs) -
     assert ddp.codes("preempted") == [75, 75]
     said = f"stopped by SIGTERM after step 5: {ddp.folder}/preempted/checkpoint-5; the same command goes on"
     assert [ddp.log("preempted", rank).count(said) for rank in (0, 1)] == [1, 0]
-    assert flaw(ddp.folder / "preempted/checkpoint-5") is None
+    assert find_damage(ddp.folder / "preempted/checkpoint-5") is None
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 import torch
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
-from bmc.training.lm_head import TokenLogProbs
+from bmc.training.lm_head import TiledLogProbs
 
 OUTPUTS = ("log_probs", "entropy", "is_top1")
 
@@ -34,7 +34,7 @@ def gradients(logps: Any, leaves: Any) -> list[Any]:
 @pytest.mark.parametrize(("softcap", "scale"), [(None, 1.0), (None, 0.5), (5.0, 1.0), (5.0, 2.0)])
 def test_values_and_gradients_are_torchs(bias, softcap, scale):
     hidden, weight, offset, targets = inputs(torch.float64, bias)
-    logps, entropy, _, _, is_top1 = TokenLogProbs.apply(
+    logps, entropy, _, _, is_top1 = TiledLogProbs.apply(
         hidden, weight, offset, targets, 1.0, 32768, softcap, scale, OUTPUTS
     )
     found = gradients(logps, (hidden, weight, offset))
@@ -54,7 +54,7 @@ def test_values_and_gradients_are_torchs(bias, softcap, scale):
 def test_values_and_gradients_are_trls(dtype):
     hidden, weight, offset, targets = inputs(dtype, bias=False)
     arguments = (offset, targets, 1.0, 32768, None, 1.0, OUTPUTS)
-    ours = TokenLogProbs.apply(hidden, weight, *arguments)
+    ours = TiledLogProbs.apply(hidden, weight, *arguments)
     found = gradients(ours[0], (hidden, weight))
     theirs = ChunkedLogProbFunction.apply(hidden, weight, *arguments)
     tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
@@ -67,7 +67,7 @@ def test_values_and_gradients_are_trls(dtype):
 
 def test_frozen_weights_get_no_gradient():
     hidden, weight, _, targets = inputs(torch.float32, bias=False, tokens=5)
-    logps = TokenLogProbs.apply(hidden, weight.detach(), None, targets, 1.0, 32768, None, 1.0, OUTPUTS)[0]
+    logps = TiledLogProbs.apply(hidden, weight.detach(), None, targets, 1.0, 32768, None, 1.0, OUTPUTS)[0]
     logps.sum().backward()
     assert hidden.grad is not None
     assert weight.grad is None

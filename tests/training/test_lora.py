@@ -15,7 +15,7 @@ from bmc.errors import Faults
 from bmc.planning.architecture import find
 from bmc.planning.facts import adapter_of
 from bmc.training.config import BMCConfig, PreferenceArguments
-from bmc.training.run import open_run, parse_training, trainer_arguments
+from bmc.training.run import parse_training, prepare_run, trainer_arguments
 
 COLUMNS = ("prompt", "chosen", "rejected")
 
@@ -37,7 +37,7 @@ def recipe(tmp_path: Path, model_dir: Path) -> Path:
 
 def open_recipe(recipe: Path, *argv: str) -> tuple[Any, ...]:
     arguments, model_args, config = parse_training([str(recipe), *argv], PreferenceArguments, BMCConfig, "")
-    return model_args, config, *open_run(arguments, model_args, config, COLUMNS)
+    return model_args, config, *prepare_run(arguments, model_args, config, COLUMNS)
 
 
 def test_the_policy_without_its_adapter_is_the_reference(recipe: Path, tmp_path: Path, model_dir: Path) -> None:

@@ -11,12 +11,12 @@ import trl
 from datasets import Dataset
 
 import bmc
-from bmc.training.losses import REFERENCE_FREE, Pairs, hyperparameters, weigh
+from bmc.training.losses import REFERENCE_FREE, PairLogps, hyperparameters, sum_weighted_logps
 
 # One pair: Δ_w = −1.0 + 1.5 = 0.5, Δ_l = −2.0 + 1.8 = −0.2, margin 0.7; 3 tokens and 2, of which those that differ have
 # −0.6 and −1.1; −0.9 without λ; β = 0.5, so β·margin = 0.35, r_w = 0.25, r_l = −0.1; ε = 0.1; τ of DiscoPOP 0.5.
 NUMBERS = (-1.0, -2.0, -1.5, -1.8, 3.0, 2.0, -0.6, -1.1, -0.9)
-PAIR = Pairs(*(torch.tensor([value], dtype=torch.float64) for value in NUMBERS))
+PAIR = PairLogps(*(torch.tensor([value], dtype=torch.float64) for value in NUMBERS))
 VALUES = {
     "beta": 0.5, "label_smoothing": 0.1, "discopop_tau": 0.5, "rdpo_alpha": 0.2, "simpo_gamma": 0.3, "orpo_lambda": 0.5,
     "figa_alpha": 1.5, "figa_beta": 0.5,
@@ -68,7 +68,7 @@ def test_by_hand(name):
 def test_sorting_losses_compare_across_the_batch():
     """Δ_w = (0, 1), Δ_l = (3, −1): sorted (0, 1) against (−1, 3), margins 1 and −2."""
     zero, one = torch.zeros(2), torch.ones(2)
-    pairs = Pairs(torch.tensor([0.0, 1.0]), torch.tensor([3.0, -1.0]), *[zero] * 2, *[one] * 5)
+    pairs = PairLogps(torch.tensor([0.0, 1.0]), torch.tensor([3.0, -1.0]), *[zero] * 2, *[one] * 5)
     loss = bmc.LOSSES["aot_unpaired"](pairs, beta=1.0, label_smoothing=0.0)
     assert loss.tolist() == pytest.approx([-log(s(1.0)), -log(s(-2.0))], abs=1e-6)
 
@@ -118,7 +118,7 @@ def test_a_longer_winner_gains_less_under_rdpo():
     for length in (2.0, 4.0):
         margin = torch.tensor([0.7], requires_grad=True)
         zero, two = torch.zeros(1), torch.full((1,), 2.0)
-        pairs = Pairs(margin, zero, zero, zero, torch.tensor([length]), two, zero, zero, zero)
+        pairs = PairLogps(margin, zero, zero, zero, torch.tensor([length]), two, zero, zero, zero)
         bmc.LOSSES["rdpo"](pairs, beta=0.5, rdpo_alpha=0.2).sum().backward()
         slopes.append(margin.grad.item())
     assert slopes == pytest.approx([-0.5 * s(-0.35), -0.5 * s(-0.75)], abs=1e-6)
@@ -136,7 +136,7 @@ def test_a_negative_alpha_is_the_sign_of_table_7_and_of_the_released_code():
 def test_orpo_keeps_its_digits(average):
     """log(1 − eˣ) at x → 0 and x → −∞, in float32, against mpmath-free arithmetic in float64."""
     one, mean = torch.ones(1), torch.tensor([average])
-    pairs = Pairs(mean, -one, *[one] * 6, mean)
+    pairs = PairLogps(mean, -one, *[one] * 6, mean)
     exact = average + 1 - log(-expm1(average)) + log1p(-exp(-1))
     expected = -average - 0.5 * log(s(exact))
     assert bmc.LOSSES["orpo"](pairs, orpo_lambda=0.5).item() == pytest.approx(expected, rel=1e-5)
@@ -217,7 +217,7 @@ def test_value_and_gradient_are_those_of_trls_experimental_trainer(model_dir, tm
 
 @pytest.mark.parametrize("name", sorted(bmc.LOSSES))
 def test_weights_of_1_leave_an_objective_as_it_is_and_others_do_not(name):
-    """Through `weigh`, on random tokens."""
+    """Through `sum_weighted_logps`, on random tokens."""
     generator = torch.Generator().manual_seed(4)
     logps, ref_logps = -torch.rand(2, 3, 2, 5, generator=generator, dtype=torch.float64)
     responses = torch.arange(5) < torch.tensor([[[3], [5]], [[4], [2]], [[5], [5]]])
@@ -225,11 +225,11 @@ def test_weights_of_1_leave_an_objective_as_it_is_and_others_do_not(name):
     logps, ref_logps = logps * responses, ref_logps * responses
 
     def loss(weights: Any) -> Any:
-        pairs = weigh(logps, ref_logps, weights, weights, responses, differs)
+        pairs = sum_weighted_logps(logps, ref_logps, weights, weights, responses, differs)
         return bmc.LOSSES[name](pairs, **{key: VALUES[key] for key in hyperparameters(name)})
 
     sums = (logps, ref_logps, responses, logps * differs)
-    plain = Pairs(*(side for values in sums for side in values.sum(-1).unbind(1)), logps[:, 0].sum(-1))
+    plain = PairLogps(*(side for values in sums for side in values.sum(-1).unbind(1)), logps[:, 0].sum(-1))
     expected = bmc.LOSSES[name](plain, **{key: VALUES[key] for key in hyperparameters(name)})
     torch.testing.assert_close(loss(torch.ones_like(logps)), expected)
     assert not torch.allclose(loss(bmc.bmc_weights(logps, differs, 3.0)), expected)
@@ -246,7 +246,7 @@ def test_averages_divide_the_weighted_sum_by_the_number_of_tokens(scale):
     ref_logps = torch.tensor([[[-0.5, -0.5, -0.5], [-0.3, -0.5, -9.0]]], dtype=torch.float64)
     responses = torch.tensor([[[True, True, True], [True, True, False]]])
     weights = torch.full_like(logps, scale)
-    pairs = weigh(logps, ref_logps, weights, weights, responses, responses)
+    pairs = sum_weighted_logps(logps, ref_logps, weights, weights, responses, responses)
     winner, loser = -0.3 * scale, -0.6 * scale
     expected = {
         "ipo": (0.4 * scale - 1) ** 2,
@@ -262,7 +262,7 @@ def test_averages_divide_the_weighted_sum_by_the_number_of_tokens(scale):
 
 def test_an_empty_response_has_finite_averages():
     logps, nothing = torch.zeros(1, 2, 1, requires_grad=True), torch.zeros(1, 2, 1, dtype=torch.bool)
-    pairs = weigh(logps, logps.detach(), torch.ones(1, 2, 1), torch.ones(1, 2, 1), nothing, nothing)
+    pairs = sum_weighted_logps(logps, logps.detach(), torch.ones(1, 2, 1), torch.ones(1, 2, 1), nothing, nothing)
     for name in bmc.LOSSES:
         loss = bmc.LOSSES[name](pairs, **{key: VALUES[key] for key in hyperparameters(name)})
         (gradient,) = torch.autograd.grad(loss.sum(), logps, retain_graph=True)
@@ -282,7 +282,7 @@ def test_loss_and_gradient_are_finite_at_the_ends_of_the_range(name, rest):
     ref_logps = torch.full_like(logps, -0.1)
     everywhere = torch.ones_like(logps, dtype=torch.bool)
     for weights in (torch.ones_like(logps), bmc.bmc_weights(logps, everywhere, 3.0)):
-        pairs = weigh(logps, ref_logps, weights, weights, everywhere, everywhere)
+        pairs = sum_weighted_logps(logps, ref_logps, weights, weights, everywhere, everywhere)
         values = VALUES | {"discopop_tau": 0.05}
         loss = bmc.LOSSES[name](pairs, **{key: values[key] for key in hyperparameters(name)})
         (gradient,) = torch.autograd.grad(loss.sum(), logps)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bmc.training.metrics import FallingRewards, Metrics, k3, reward_metrics, token_metrics, weight_shares
+from bmc.training.metrics import Metrics, RewardCollapseWarning, k3, reward_metrics, token_metrics, weight_shares
 
 
 def value(metrics: Metrics, name: str) -> float:
@@ -52,13 +52,13 @@ def test_shares_of_weights_are_of_differing_tokens_and_add_up() -> None:
     assert sum(value(metrics, name) for name in metrics) == 1.0
 
 
-def log(watch: FallingRewards, step: int, chosen: float, rejected: float) -> None:
+def log(watch: RewardCollapseWarning, step: int, chosen: float, rejected: float) -> None:
     logs = {"rewards/chosen": chosen, "rewards/rejected": rejected}
     watch.on_log(None, SimpleNamespace(global_step=step), None, logs=logs)
 
 
 def test_one_warning_when_both_rewards_fall_for_20_steps(caplog: Any) -> None:
-    watch = FallingRewards()
+    watch = RewardCollapseWarning()
     with caplog.at_level(logging.WARNING):
         for step in range(0, 20, 5):
             log(watch, step, -step, -2.0 * step)
@@ -72,7 +72,7 @@ def test_one_warning_when_both_rewards_fall_for_20_steps(caplog: Any) -> None:
 
 
 def test_no_warning_while_winners_rise(caplog: Any) -> None:
-    watch = FallingRewards()
+    watch = RewardCollapseWarning()
     for step in range(0, 100, 5):
         log(watch, step, -step if step % 15 else step, -2.0 * step)
     watch.on_log(None, SimpleNamespace(global_step=100), None, logs={"train_runtime": 1.0})

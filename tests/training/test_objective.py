@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bmc
-from bmc.training.losses import hyperparameters, weigh
+from bmc.training.losses import hyperparameters, sum_weighted_logps
 
 
 def test_weights_of_equations_7_and_10():
@@ -80,7 +80,7 @@ def test_loss_of_equation_4():
 
     logps, ref_logps, differs, responses = tensors()
     weights = bmc.bmc_weights(logps, differs, DELTA)
-    pairs = weigh(logps, ref_logps, weights, weights, responses, differs)
+    pairs = sum_weighted_logps(logps, ref_logps, weights, weights, responses, differs)
     torch.testing.assert_close(
         bmc.LOSSES["sigmoid"](pairs, beta=BETA), torch.tensor([loss], dtype=torch.float64), rtol=0, atol=1e-12
     )
@@ -91,7 +91,7 @@ def test_gradient_of_appendix_c():
     _, by_side, slope = by_hand()
     logps, ref_logps, differs, responses = tensors()
     weights = bmc.bmc_weights(logps, differs, DELTA)
-    pairs = weigh(logps, ref_logps, weights, weights, responses, differs)
+    pairs = sum_weighted_logps(logps, ref_logps, weights, weights, responses, differs)
     bmc.LOSSES["sigmoid"](pairs, beta=BETA).mean().backward()
     plain, added = [-BETA * slope] * 3, [-BETA * slope * (weight - 1) for weight in by_side["w"]]
     expected = [
@@ -106,7 +106,9 @@ def test_gradient_agrees_with_finite_differences():
     weights = bmc.bmc_weights(logps, differs, DELTA)  # stop-gradient: held while log π moves
 
     def loss(logps):
-        return bmc.LOSSES["sigmoid"](weigh(logps, ref_logps, weights, weights, responses, differs), beta=BETA).sum()
+        return bmc.LOSSES["sigmoid"](
+            sum_weighted_logps(logps, ref_logps, weights, weights, responses, differs), beta=BETA
+        ).sum()
 
     assert torch.autograd.gradcheck(loss, (logps,))
 
@@ -115,7 +117,7 @@ def test_delta_0_is_dpo():
     logps, ref_logps, differs, responses = tensors()
     one, zero = torch.ones_like(logps), bmc.bmc_weights(logps, differs, 0.0)
     assert torch.equal(one, zero)
-    dpo = weigh(logps, ref_logps, one, one, responses, differs)
+    dpo = sum_weighted_logps(logps, ref_logps, one, one, responses, differs)
     assert dpo.chosen_logratios.item() == pytest.approx(log(0.5 / 0.4) + log(0.2 / 0.3), abs=1e-12)
 
 

@@ -14,42 +14,42 @@ from hypothesis import strategies as st
 import bmc
 from bmc.training.collator import DataCollatorForBMC
 from bmc.training.prefix_sharing import (
-    Run,
+    Segment,
     Tree,
     attention_arguments,
-    fold,
-    obstacle,
-    runs,
+    pack_sequences,
+    segments,
+    tree_mask_mod,
+    unsupported_reason,
     use_tree_attention,
-    visible,
 )
 
 
 def test_a_row_by_hand():
     # prompt 1 2; y_w = 3 4 5; y_l = 3 6; and a second prompt 1 7 with the responses 8 and 8 9
-    row = fold([[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 7, 8], [1, 7, 8, 9]], share=True)
+    row = pack_sequences([[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 7, 8], [1, 7, 8, 9]], share=True)
     assert row.ids == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert row.positions == [0, 1, 2, 3, 4, 3, 1, 2, 3]
     assert row.tree == Tree(sizes=(1, 2, 2, 1, 2, 1), parents=(-1, 0, 1, 1, 0, 4))
     assert row.places == [[0, 1, 2, 3, 4], [0, 1, 2, 5], [0, 6, 7], [0, 6, 7, 8]]
     # 1 2 3 4 5 lie together, so do 7 8 9, whose path begins with the root
-    assert runs(row.tree) == (Run(5, (0, 1, 2)), Run(1, (0, 1, 3)), Run(3, (0, 4, 5)))
+    assert segments(row.tree) == (Segment(5, (0, 1, 2)), Segment(1, (0, 1, 3)), Segment(3, (0, 4, 5)))
 
 
 def test_without_sharing_sequences_stand_one_after_another():
-    row = fold([[1, 2], [1, 2, 3]], share=False)
+    row = pack_sequences([[1, 2], [1, 2, 3]], share=False)
     assert (row.ids, row.positions) == ([1, 2, 1, 2, 3], [0, 1, 0, 1, 2])
     assert row.tree == Tree(sizes=(2, 3), parents=(-1, -1))
     assert row.places == [[0, 1], [2, 3, 4]]
 
 
 def test_who_sees_whom_by_hand():
-    row = fold([[1, 2, 3], [1, 2, 4, 5]], share=True)
+    row = pack_sequences([[1, 2, 3], [1, 2, 4, 5]], share=True)
     tree, positions = row.tree.padded(1), torch.tensor([[*row.positions, 0]])
     index = torch.arange(6)
     query, key = index[:, None], index[None, :]
     zero = torch.zeros((), dtype=torch.long)
-    assert visible((tree,), positions)(zero, zero, query, key).int().tolist() == [
+    assert tree_mask_mod((tree,), positions)(zero, zero, query, key).int().tolist() == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
         [1, 1, 1, 0, 0, 0],  # the winner's branch sees the trunk and itself
@@ -58,7 +58,7 @@ def test_who_sees_whom_by_hand():
         [0, 0, 0, 0, 0, 1],  # padding sees itself
     ]
     # a window of two tokens is counted along the path, not along the row
-    assert visible((tree,), positions, window=2)(zero, zero, query, key).int().tolist() == [
+    assert tree_mask_mod((tree,), positions, window=2)(zero, zero, query, key).int().tolist() == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
         [0, 1, 1, 0, 0, 0],
@@ -171,7 +171,7 @@ def test_loss_metrics_and_gradients_are_those_of_two_padded_sequences(
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen2"])
 def test_flex_attention_sees_what_sdpa_sees(name: str) -> None:
     """The same trees as a BlockMask. On a CPU flex_attention has no backward, so the hidden states are compared."""
-    row = fold([[7, *range(20)], [7, *range(12), *range(40, 60)], [7, 99, 5, 6]], share=True)
+    row = pack_sequences([[7, *range(20)], [7, *range(12), *range(40, 60)], [7, 99, 5, 6]], share=True)
     positions, trees = torch.tensor([row.positions]), (row.tree,)
     states = []
     for attention in ("sdpa", "flex_attention"):
@@ -197,10 +197,10 @@ def test_without_trees_the_model_is_as_it_was(tokenizer: Any) -> None:
 
 def test_what_keeps_a_model_from_trees():
     model = family("llama")
-    assert obstacle(model) is None
+    assert unsupported_reason(model) is None
     for attention in ("eager", "flash_attention_2"):
         model.config._attn_implementation = attention
-        assert attention in obstacle(model)
+        assert attention in unsupported_reason(model)
 
 
 def test_a_model_that_loses_the_trees_on_the_way_is_stopped():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
 import bmc
-from bmc.training.fault_tolerance import ByLength, last_step, silence
+from bmc.training.fault_tolerance import SeededLengthSampler, last_step_weights, mask_repeated_rows
 
 ROWS = [
     {"id": f"r{i}", "prompt": f"Add {i} and 2.", "chosen": f"The sum is {i + 2}{'!' * (i % 5)}", "rejected": f"{i}."}
@@ -36,7 +36,7 @@ def test_an_epochs_rows_count_once_and_alike(rows: int, size: int, ranks: int, b
         step: dict[int, float] = {}
         for rank in range(ranks):
             mine = dealt[rank][start : start + count]
-            found = last_step(rows, size, ranks, rank, count) if last else None
+            found = last_step_weights(rows, size, ranks, rank, count) if last else None
             for number, batch in enumerate(mine, 1):
                 own, weight = found or (len(batch), 1 / len(batch))
                 for row in batch[: own if number == count else size]:
@@ -50,12 +50,12 @@ def test_an_epochs_rows_count_once_and_alike(rows: int, size: int, ranks: int, b
 
 def test_an_order_by_length_is_of_seed_and_epoch() -> None:
     lengths = [i * 7 % 50 for i in range(200)]
-    order, again = ByLength(lengths, 8, seed=3), ByLength(lengths, 8, seed=3)
+    order, again = SeededLengthSampler(lengths, 8, seed=3), SeededLengthSampler(lengths, 8, seed=3)
     first = list(order)
     torch.manual_seed(99)  # the process's generator has no part in it
     assert list(again) == first
     assert sorted(first) == list(range(200))
-    assert list(ByLength(lengths, 8, seed=4)) != first
+    assert list(SeededLengthSampler(lengths, 8, seed=4)) != first
     order.epoch = again.epoch = 1
     assert list(order) == list(again) != first
     spread = [
@@ -66,14 +66,14 @@ def test_an_order_by_length_is_of_seed_and_epoch() -> None:
 
 def test_repeated_rows_lose_their_labels() -> None:
     batch = {"labels": torch.arange(6).view(3, 2)}
-    silence(batch, 2, 3)
+    mask_repeated_rows(batch, 2, 3)
     assert batch["labels"].tolist() == [[0, 1], [2, 3], [-100, -100]]
     flat = {"labels": torch.arange(6)[None], "position_ids": torch.tensor([[0, 1, 0, 1, 2, 0]])}
-    silence(flat, 1, 3)
+    mask_repeated_rows(flat, 1, 3)
     assert flat["labels"].tolist() == [[0, 1, -100, -100, -100, -100]]
-    silence(flat, 3, 3)
+    mask_repeated_rows(flat, 3, 3)
     packed = {"labels": torch.arange(6)[None], "position_ids": torch.tensor([[0, 1, 0, 1, 2, 0]])}
-    silence(packed, 1, 2)
+    mask_repeated_rows(packed, 1, 2)
     assert packed["labels"].tolist() == [[0, 1, 2, 3, 4, 5]]
 
 

@@ -17,7 +17,7 @@ from bmc.recipe import parse
 from bmc.training import token_weights as diff
 from bmc.training.config import BMCConfig, ModelArguments, PreferenceArguments, SFTConfig, TrainingArguments
 from bmc.training.fault_tolerance import SFTTrainer
-from bmc.training.run import SFT, _check_engine, _end_turns, assistant_only, load_rows, open_run
+from bmc.training.run import SFT, _check_engine, _end_turns, assistant_only, load_rows, prepare_run
 
 
 def test_masks_are_made_once_for_the_same_rows(
@@ -104,7 +104,7 @@ def arguments(folder: Path, model: Path, rows: list[dict[str, Any]], *overrides:
 def trained_on(tmp_path: Path, model_dir: Path, rows: list[dict[str, Any]], *overrides: str) -> str:
     """The text of the first row's labels, by the trainer of the SFT stage."""
     given, model_args, config = arguments(tmp_path, model_dir, rows, *overrides)
-    tokenizer, train, _ = open_run(given, model_args, config, SFT)
+    tokenizer, train, _ = prepare_run(given, model_args, config, SFT)
     config.assistant_only_loss = assistant_only(config, train)
     trainer = SFTTrainer(str(model_dir), args=config, train_dataset=train, processing_class=tokenizer)
     labels = trainer.train_dataset[0]["labels"]
@@ -184,7 +184,7 @@ def test_faults_before_anything_is_written(
 ) -> None:
     given, model_args, config = arguments(tmp_path, model_dir, [row], *overrides)
     with pytest.raises(Faults, match=f"^{fault}"):
-        open_run(given, model_args, config, SFT)
+        prepare_run(given, model_args, config, SFT)
     assert not (tmp_path / "run").exists()
 
 

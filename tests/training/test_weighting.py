@@ -12,7 +12,7 @@ from datasets import Dataset
 
 import bmc
 from bmc.errors import Faults
-from bmc.training.losses import weigh
+from bmc.training.losses import sum_weighted_logps
 from bmc.training.token_weights import STOP_WORDS, mark_differences, stop_word_ids
 
 ROWS = [{"prompt": f"{i} + 1 = ", "chosen": f"{i + 1}.", "rejected": f"not {i}"} for i in range(4)]
@@ -125,7 +125,7 @@ def test_each_model_weighs_the_reference_by_its_own_confidence(model_dir, tmp_pa
 def test_weigh_takes_the_references_weights():
     logps, ref_logps = torch.tensor([[[-1.0], [-2.0]]]), torch.tensor([[[-3.0], [-4.0]]])
     yes = torch.ones(1, 2, 1, dtype=torch.bool)
-    pairs = weigh(logps, ref_logps, torch.full_like(logps, 2.0), torch.full_like(logps, 5.0), yes, yes)
+    pairs = sum_weighted_logps(logps, ref_logps, torch.full_like(logps, 2.0), torch.full_like(logps, 5.0), yes, yes)
     assert (pairs.chosen_logps.item(), pairs.ref_chosen_logps.item(), pairs.ref_rejected_logps.item()) == (-2, -15, -20)
 
 

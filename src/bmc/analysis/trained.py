@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import fail
 from ..planning.chain import OUTPUTS
 from ..runs import MANIFEST, file_digest
-from ..training.fault_tolerance import flaw
+from ..training.fault_tolerance import find_damage
 from .cells import read_json
 
 METHODS = {"dpo": "DPO", "dpo_mc": "DPO-MC", "dpo_bc": "DPO-BC", "dpo_bmc": "DPO-BMC"}
@@ -63,7 +63,7 @@ class Run:
         found = []
         for path in self.folder.glob("checkpoint-*"):
             number = re.fullmatch(r"checkpoint-(\d+)", path.name)
-            if number and _has_weights(path) and flaw(path) is None:
+            if number and _has_weights(path) and find_damage(path) is None:
                 found.append((int(number[1]), path))
         return sorted(found)
 

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..errors import fail
-from .prefix_sharing import Row, fold
+from .prefix_sharing import Row, pack_sequences
 from .token_weights import DIFF_COLUMNS, RESPONSES, WEIGHT_COLUMNS
 
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -96,7 +96,7 @@ class DataCollatorForBMC(DataCollatorForPreference):
         for key, columns in beside.items():
             if columns[0] in examples[0]:
                 dtype = torch.bool if key == "diff_mask" else torch.float32
-                batch[key] = self._beside(examples, columns, batch["response_mask"], dtype)
+                batch[key] = self._gather_columns(examples, columns, batch["response_mask"], dtype)
         if "id" in examples[0]:
             batch["ids"] = [example["id"] for example in examples]
         return batch
@@ -143,16 +143,16 @@ class DataCollatorForBMC(DataCollatorForPreference):
     def _rows(self, pairs: Sequence[tuple[list[int], list[int]]], sequences: list[list[int]]) -> list[Row]:
         """The rows, which go through the sequences in their order."""
         if self.packing:
-            return [fold(sequences, self.prefix_sharing)]
+            return [pack_sequences(sequences, self.prefix_sharing)]
         if not self.prefix_sharing:
-            return [fold([sequence], share=False) for sequence in sequences]
+            return [pack_sequences([sequence], share=False) for sequence in sequences]
         together = groupby(range(len(pairs)), key=lambda number: pairs[number][0])
-        return [fold([sequences[number] for number in numbers], share=True) for _, numbers in together]
+        return [pack_sequences([sequences[number] for number in numbers], share=True) for _, numbers in together]
 
     def _pad(self, rows: list[list[int]], filler: int, width: int) -> Tensor:
         return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
 
-    def _beside(
+    def _gather_columns(
         self, examples: list[dict[str, Any]], columns: tuple[str, str], responses: Tensor, dtype: torch.dtype
     ) -> Tensor:
         """Per-token values at their tokens' places, (B, 2, T); what has no place is left out."""

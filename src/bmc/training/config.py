@@ -81,7 +81,7 @@ class TrainingArguments(DataArguments):
         env: Environment variables to set first, as in TRL's configs.
     """
 
-    PASSING: ClassVar = {
+    NON_IDENTITY_KEYS: ClassVar = {
         "accelerate_config", "num_processes", "gpu", "paper_batch_size", "wandb_project", "wandb_entity",
         "wandb_run_group", "env",
     }  # fmt: skip
@@ -115,7 +115,7 @@ class ModelArguments(trl.ModelConfig):
         lora_target_modules: Names of the modules that get an adapter, or all-linear; by default PEFT's for the model.
     """
 
-    PASSING: ClassVar = {"allow_pickle", "license"}
+    NON_IDENTITY_KEYS: ClassVar = {"allow_pickle", "license"}
     LIMITS: ClassVar[dict[str, Any]] = {
         "lora_r": _Count,
         "lora_alpha": _Count,
@@ -170,7 +170,7 @@ class PreferenceArguments(TrainingArguments):
             it says `test.jsonl`) and `seeds`; by default `eval.yaml` beside the recipe.
     """
 
-    PASSING: ClassVar = {"sweep", "seeds", "launcher", "eval_recipe"}
+    NON_IDENTITY_KEYS: ClassVar = {"sweep", "seeds", "launcher", "eval_recipe"}
 
     chosen_column: Literal["chosen", "original_chosen"] = "chosen"
     sweep: bool | dict[str, list[Any]] | None = None
@@ -185,7 +185,7 @@ class PreferenceArguments(TrainingArguments):
             for key, values in self.sweep.items():
                 if not values:
                     yield f"sweep.{key}", "lists no value"
-                if key in (*self.PASSING, "output_dir", "dry_run"):
+                if key in (*self.NON_IDENTITY_KEYS, "output_dir", "dry_run"):
                     yield f"sweep.{key}", "can't be swept; leave it out"
         if self.seeds is not None:
             try:

@@ -33,12 +33,12 @@ from ..runs import differing_keys, write_json
 
 logger = logging.getLogger(__name__)
 
-SEAL = "checkpoint.json"
+CHECKPOINT_FILES = "checkpoint.json"
 PARTIAL = ".checkpoint-partial"
 NONE_THERE = "true, and {} holds no whole checkpoint; leave it out to start from the beginning where there is none"
 
 
-def seal(folder: Path, recipe: dict[str, Any] | None = None) -> None:
+def write_manifest(folder: Path, recipe: dict[str, Any] | None = None) -> None:
     """Brings a checkpoint to the disk and lists its files, with their sizes, in `checkpoint.json`.
 
     Args:
@@ -46,14 +46,14 @@ def seal(folder: Path, recipe: dict[str, Any] | None = None) -> None:
         recipe: What decides the run's results, for `check_recipe`.
     """
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(_files(folder))}
-    write_json(folder / SEAL, {"files": sizes, "recipe": recipe})
+    write_json(folder / CHECKPOINT_FILES, {"files": sizes, "recipe": recipe})
     for path in (*_files(folder), *(path for path in folder.rglob("*") if path.is_dir()), folder):
         _sync(path)
 
 
-def publish(partial: Path, final: Path) -> None:
+def commit(partial: Path, final: Path) -> None:
     """Give a sealed checkpoint its name, in place of an older one of ours; what others wrote is moved aside."""
-    if final.exists() and not (final / SEAL).exists():
+    if final.exists() and not (final / CHECKPOINT_FILES).exists():
         aside = next(path for n in count(1) if not (path := final.with_name(f"replaced-{n}-{final.name}")).exists())
         logger.warning("%s isn't of this trainer; it is now %s", final, aside.name)
         os.replace(final, aside)
@@ -62,14 +62,14 @@ def publish(partial: Path, final: Path) -> None:
     _sync(final.parent)
 
 
-def flaw(folder: Path) -> str | None:
+def find_damage(folder: Path) -> str | None:
     """What keeps a checkpoint from being used; None if it is whole."""
-    if not (folder / SEAL).exists():
-        return _flaw_without_seal(folder)
+    if not (folder / CHECKPOINT_FILES).exists():
+        return _find_damage_without_manifest(folder)
     try:
-        sizes = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]
+        sizes = json.loads((folder / CHECKPOINT_FILES).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError):
-        return f"{SEAL}, which is written last, can't be read"
+        return f"{CHECKPOINT_FILES}, which is written last, can't be read"
     for name, size in sizes.items():
         path = folder / name
         if not path.is_file():
@@ -79,19 +79,21 @@ def flaw(folder: Path) -> str | None:
     return None
 
 
-def _flaw_without_seal(folder: Path) -> str | None:
+def _find_damage_without_manifest(folder: Path) -> str | None:
     """The same for a checkpoint of another trainer. transformers writes `trainer_state.json` last."""
     try:
         json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
     except (OSError, ValueError, KeyError, TypeError):
-        return f"it has neither {SEAL} nor a trainer_state.json that can be read, one of which is written last"
+        return (
+            f"it has neither {CHECKPOINT_FILES} nor a trainer_state.json that can be read, one of which is written last"
+        )
     weights = sorted(folder.glob("*.safetensors"))
     return next((f"{path.name} {reason}" for path in weights if (reason := damage(path))), None)
 
 
-def is_foreign(folder: Path) -> bool:
+def is_from_another_trainer(folder: Path) -> bool:
     """Whether another trainer wrote a checkpoint that can be used."""
-    return not (folder / SEAL).exists() and flaw(folder) is None
+    return not (folder / CHECKPOINT_FILES).exists() and find_damage(folder) is None
 
 
 def check_start(output_dir: str, start: str | None) -> None:
@@ -108,7 +110,7 @@ def check_start(output_dir: str, start: str | None) -> None:
         int(match[1]) if start and Path(start).parent == Path(output_dir) and (match := _numbered(Path(start))) else 0
     )
     steps = {int(match[1]): path for path in Path(output_dir).glob("checkpoint-*") if (match := _numbered(path))}
-    ahead = [path.name for step, path in sorted(steps.items()) if step > done and is_foreign(path)]
+    ahead = [path.name for step, path in sorted(steps.items()) if step > done and is_from_another_trainer(path)]
     if ahead:
         what = f"holds {', '.join(ahead)} of another trainer, which this one would overwrite"
         raise fail(output_dir, f"{what}; resume_from_checkpoint: true goes on from it, another output_dir starts anew")
@@ -130,7 +132,7 @@ def find_start(output_dir: str, given: bool | str | None, recipe: dict[str, Any]
         start: str | None = given
     else:
         start = None if given is False else last_checkpoint(output_dir)
-        if given is None and start and is_foreign(Path(start)):
+        if given is None and start and is_from_another_trainer(Path(start)):
             start = None  # which check_start then refuses: the recipe that made it isn't known
     if given is True and start is None:
         raise fail("resume_from_checkpoint", NONE_THERE.format(output_dir))
@@ -142,7 +144,7 @@ def last_checkpoint(output_dir: str) -> str | None:
     """The newest checkpoint of a run that is whole; those that are not are passed over with a warning."""
     found = {int(match[1]): path for path in Path(output_dir).glob("checkpoint-*") if (match := _numbered(path))}
     for step in sorted(found, reverse=True):
-        reason = flaw(found[step])
+        reason = find_damage(found[step])
         if reason is None:
             return str(found[step])
         logger.warning("%s is torn (%s); going back to the one before it", found[step], reason)
@@ -157,12 +159,12 @@ def check_checkpoint(folder: Path, recipe: dict[str, Any]) -> None:
     """
     if not folder.is_dir():
         raise fail("resume_from_checkpoint", f"{folder} is no folder; leave it out to start from the newest checkpoint")
-    reason = flaw(folder)
+    reason = find_damage(folder)
     if reason:
         raise fail(str(folder), f"is torn ({reason}); without resume_from_checkpoint the newest whole one is taken")
-    if is_foreign(folder):
+    if is_from_another_trainer(folder):
         return  # what made it isn't known
-    earlier = json.loads((folder / SEAL).read_text(encoding="utf-8"))["recipe"]
+    earlier = json.loads((folder / CHECKPOINT_FILES).read_text(encoding="utf-8"))["recipe"]
     changed = differing_keys(earlier or recipe, recipe)
     if changed:
         raise fail(
@@ -184,7 +186,7 @@ def _numbered(path: Path) -> re.Match[str] | None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and path != folder / SEAL)
+    return (path for path in folder.rglob("*") if path.is_file() and path != folder / CHECKPOINT_FILES)
 
 
 def _sync(path: Path) -> None:
@@ -195,14 +197,14 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def came_to_any(here: bool, accelerator: Any) -> bool:
+def any_process(here: bool, accelerator: Any) -> bool:
     """Tell whether a signal came to any process; it reaches them at different steps. All processes ask together."""
     if accelerator.num_processes == 1:
         return here
     return bool(accelerator.reduce(torch.tensor(float(here), device=accelerator.device)) > 0)
 
 
-class SteadyTraining(Trainer):
+class FaultTolerantTrainer(Trainer):
     """Mixin before a trainer class.
 
     A checkpoint appears when it is whole, with what the trainer's own lacks: the sums behind the next logged line, so
@@ -223,11 +225,11 @@ class SteadyTraining(Trainer):
         self._partial: Path | None = None
         self._resumed_from: str | None = None
         self._batches: list[Any] = []
-        self._by_length: ByLength | None = None
+        self._sampler_by_length: SeededLengthSampler | None = None
         super().__init__(*args, **kwargs)
         if not (self.is_deepspeed_enabled and mixed_precision(self.args) in HALF):
             train_in_float32(self.model)  # TRL and PEFT leave some adapters, and modules beside them, in 16 bits
-        self.add_callback(_Watch(self))
+        self.add_callback(PreemptionCallback(self))
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -278,8 +280,8 @@ class SteadyTraining(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 self._name_best(run, partial / name)
-                seal(partial / name, self.recipe)
-                publish(partial / name, run / name)
+                write_manifest(partial / name, self.recipe)
+                commit(partial / name, run / name)
         except Exception as error:
             shutil.rmtree(partial, ignore_errors=True)
             if not is_full_disk(error):
@@ -359,40 +361,42 @@ class SteadyTraining(Trainer):
             return super()._get_train_sampler(train_dataset)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._by_length = ByLength(self._lengths(dataset), batch, seed)
-        return self._by_length
+        self._sampler_by_length = SeededLengthSampler(self._lengths(dataset), batch, seed)
+        return self._sampler_by_length
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         by_length = self.args.train_sampling_strategy == "group_by_length"
         return None if by_length else super()._get_eval_sampler(eval_dataset)  # as they come, whatever is trained on
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
-        self._even_out(batch_samples, self._train_batch_size)
+        self._reweight_last_batch(batch_samples, self._train_batch_size)
         return super()._get_num_items_in_batch(batch_samples, device)
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        uneven = self._even_out([inputs], self.args.eval_batch_size)
+        uneven = self._reweight_last_batch([inputs], self.args.eval_batch_size)
         loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
         return self.accelerator.reduce(loss, "mean") if uneven else loss, logits, labels
 
-    def _even_out(self, batches: list[Any], size: int) -> bool:
+    def _reweight_last_batch(self, batches: list[Any], size: int) -> bool:
         """Has the rows that an epoch's last step repeats weigh nothing, and all others alike; whether it had to."""
         progress, ranks = self.accelerator.gradient_state, self.args.world_size
         if not batches or not progress.end_of_dataloader or self.args.dataloader_drop_last:
             return False
         dataset = progress.active_dataloader.dataset
         size = size // ranks if self.args.accelerator_config.split_batches else size
-        found = has_length(dataset) and last_step(len(dataset), size, ranks, self.args.process_index, len(batches))
-        if not found:
+        if not has_length(dataset):
+            return False
+        found = last_step_weights(len(dataset), size, ranks, self.args.process_index, len(batches))
+        if found is None:
             return False
         own, weight = found
         for number, batch in enumerate(batches, 1):
-            self._weigh_rows(batch, own if number == len(batches) else size, size, weight)
+            self._reweight_rows(batch, own if number == len(batches) else size, size, weight)
         return True
 
-    def _weigh_rows(self, batch: Any, own: int, size: int, weight: float) -> None:
+    def _reweight_rows(self, batch: Any, own: int, size: int, weight: float) -> None:
         """The loss averages over all tokens of a step: rows without labels are in it no more."""
-        silence(batch, own, size)
+        mask_repeated_rows(batch, own, size)
 
     # numbers that aren't finite
 
@@ -428,7 +432,7 @@ class SteadyTraining(Trainer):
         )
 
 
-class SFTTrainer(SteadyTraining, trl.SFTTrainer):
+class SFTTrainer(FaultTolerantTrainer, trl.SFTTrainer):
     """`trl.SFTTrainer`, whose loss finds the assistant's messages without generation markers in the template."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -457,10 +461,10 @@ class SFTTrainer(SteadyTraining, trl.SFTTrainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 
-class _Watch(TrainerCallback):
+class PreemptionCallback(TrainerCallback):
     """Begins where a checkpoint ended, and ends on SIGTERM when all processes have finished the step."""
 
-    def __init__(self, trainer: SteadyTraining) -> None:
+    def __init__(self, trainer: FaultTolerantTrainer) -> None:
         self.trainer, self.terminated = trainer, False
         self.before: Any = signal.SIG_DFL
 
@@ -471,14 +475,14 @@ class _Watch(TrainerCallback):
             self.before = signal.signal(signal.SIGTERM, self._terminate)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.trainer._by_length:
-            self.trainer._by_length.epoch = int(state.epoch or 0)
+        if self.trainer._sampler_by_length:
+            self.trainer._sampler_by_length.epoch = int(state.epoch or 0)
 
     def _terminate(self, *_: Any) -> None:
         self.terminated = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if came_to_any(self.terminated, self.trainer.accelerator):
+        if any_process(self.terminated, self.trainer.accelerator):
             self.trainer.preempted = control.should_save = control.should_training_stop = True
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
@@ -486,7 +490,7 @@ class _Watch(TrainerCallback):
             signal.signal(signal.SIGTERM, self.before)
 
 
-class ByLength(LengthGroupedSampler):
+class SeededLengthSampler(LengthGroupedSampler):
     """Rows of like length together, in an order of seed and epoch.
 
     transformers' own draws from the generator of the process: each process gets an order of its own, and a resumed run
@@ -505,7 +509,7 @@ class ByLength(LengthGroupedSampler):
         return super().__iter__()
 
 
-def last_step(rows: int, size: int, ranks: int, rank: int, batches: int) -> tuple[int, float] | None:
+def last_step_weights(rows: int, size: int, ranks: int, rank: int, batches: int) -> tuple[int, float] | None:
     """How the rows of an epoch's last step count, where the mean over each micro-batch isn't the mean over the step.
 
     Args:
@@ -527,7 +531,7 @@ def last_step(rows: int, size: int, ranks: int, rank: int, batches: int) -> tupl
     return min(max(left - rank * size, 0), size), weight
 
 
-def silence(batch: dict[str, Any], own: int, size: int) -> None:
+def mask_repeated_rows(batch: dict[str, Any], own: int, size: int) -> None:
     """Takes the labels from the rows of a micro-batch that come after its `own` first.
 
     Rows without padding stand end to end; where packing has put several in one they can't be told apart and stay.

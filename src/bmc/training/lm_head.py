@@ -2,7 +2,7 @@
 
 TRL's fused head computes log-probabilities tile by tile, so that logits of a whole batch never exist; it is given the
 hidden states that matter. Off a GPU its tiles are as tall as the batch and are copied some six times, so there
-`TokenLogProbs` stands in for its kernel.
+`TiledLogProbs` stands in for its kernel.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Head(NamedTuple):
         return _logits(self.hidden[tile], self.weight, self.bias, self).log_softmax(dim=-1)
 
 
-class TokenScores(NamedTuple):
+class TokenLogprobs(NamedTuple):
     """What a forward says of U tokens; all of shape (U,), but for `aux_loss` and `head`.
 
     Attributes:
@@ -64,7 +64,7 @@ class TokenScores(NamedTuple):
     head: Head
 
 
-class _Recording:
+class RecordingKernel:
     """A kernel of TRL's fused head that remembers what it was given."""
 
     def __init__(self, kernel: Any) -> None:
@@ -76,7 +76,7 @@ class _Recording:
         return self.kernel.apply(hidden, weight, bias, *rest)
 
 
-def keep_predictors(model: Any) -> None:
+def slice_hidden_states(model: Any) -> None:
     """Has the backbone of a causal LM take `predictors`, and then hand on the hidden states of these positions alone.
 
     Args:
@@ -101,11 +101,11 @@ def keep_predictors(model: Any) -> None:
     backbone.register_forward_hook(after)
 
 
-def score(model: Any, predictors: Tensor, labels: Tensor, **arguments: Any) -> TokenScores:
+def score_tokens(model: Any, predictors: Tensor, labels: Tensor, **arguments: Any) -> TokenLogprobs:
     """Runs a model and scores the tokens that are wanted.
 
     Args:
-        model: One that `keep_predictors` was told of, however wrapped.
+        model: One that `slice_hidden_states` was told of, however wrapped.
         predictors: Row and column, from the row's end (−1 is its last), of each position whose next token is scored;
             int64 (2, U).
         labels: The tokens; int64 (U,).
@@ -116,7 +116,7 @@ def score(model: Any, predictors: Tensor, labels: Tensor, **arguments: Any) -> T
             bfloat16 keeps 8 bits.
     """
     theirs, triton = trl.trainer.utils._ChunkedLogProbFunction, trl.trainer.utils._use_triton(labels.device)
-    kernel = _Recording(theirs if triton else TokenLogProbs)
+    kernel = RecordingKernel(theirs if triton else TiledLogProbs)
     with patch.object(trl.trainer.utils, "_ChunkedLogProbFunction", kernel):
         outputs = model(
             **arguments, predictors=predictors, shift_labels=labels[None], use_cache=False, fused_lm_head=True
@@ -124,7 +124,7 @@ def score(model: Any, predictors: Tensor, labels: Tensor, **arguments: Any) -> T
     if _wide(outputs.log_probs.dtype) != outputs.log_probs.dtype:
         raise TypeError(f"log-probs must be float32 or more, the model returned {outputs.log_probs.dtype}")
     means = None if outputs.mean_logits is None else outputs.mean_logits[0]
-    return TokenScores(
+    return TokenLogprobs(
         outputs.log_probs[0], outputs.entropy[0], means, outputs.is_top1[0], outputs.aux_loss, kernel.head
     )
 
@@ -148,12 +148,12 @@ def exact_kl(policy: Head, reference: Head) -> Tensor:
     return torch.cat(parts)
 
 
-def at_places(values: Tensor, inputs: dict[str, Any]) -> Tensor:
+def gather_response_tokens(values: Tensor, inputs: dict[str, Any]) -> Tensor:
     """Values of scored tokens (U,) → those of the responses' tokens (…, T), as `lay_out` says; 0 at padding."""
     return values[inputs["places"]] * inputs["response_mask"]
 
 
-class TokenLogProbs(torch.autograd.Function):
+class TiledLogProbs(torch.autograd.Function):
     """log softmax(h Wᵀ + b) at the targets, `TILE` tokens at a time; with the arguments of TRL's kernel, of which
     temperature is 1, chunk_size isn't looked at, and of outputs only mean_logits is left out where it isn't wanted.
 

@@ -1,7 +1,7 @@
 """The objectives: `loss_type` in a recipe → `LOSSES[loss_type]`.
 
-Each is a pure function of a batch of `Pairs` and of its own hyperparameters, which are keys of `BMCConfig` by the same
-name, and returns one loss for each pair, shape (B,). The trainer takes the mean. Δ is Σ_t λ log π_θ/π_ref.
+Each is a pure function of a batch of `PairLogps` and of its own hyperparameters, which are keys of `BMCConfig` by the
+same name, and returns one loss for each pair, shape (B,). The trainer takes the mean. Δ is Σ_t λ log π_θ/π_ref.
 
 Token weights have been applied before: a sum over the tokens of y is Σ_t λ(y^t) log π(y^t | y^{<t}, x), with λ ≡ 1
 under `token_weighting: none`. Every objective thus has its BMC form (§5.4 of arXiv 2408.07471, Table 5). An average
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class Pairs(NamedTuple):
+class PairLogps(NamedTuple):
     """What an objective may look at; all of shape (B,) and floating dtype.
 
     Attributes:
@@ -77,9 +77,9 @@ class Pairs(NamedTuple):
         return self.rejected_logps / self.rejected_lengths
 
 
-def weigh(
+def sum_weighted_logps(
     logps: Tensor, ref_logps: Tensor, weights: Tensor, ref_weights: Tensor, responses: Tensor, differs: Tensor
-) -> Pairs:
+) -> PairLogps:
     """Sums the weighted tokens of each response (the two sums of Eq. 4).
 
     Args:
@@ -97,10 +97,10 @@ def weigh(
     lengths = responses.sum(dim=-1).clamp(min=1).to(logps.dtype)
     sums = [values.sum(dim=-1) for values in (weighted, ref_weights * responses * ref_logps)]
     sums += [lengths, (weighted * differs).sum(dim=-1)]
-    return Pairs(*[side for values in sums for side in values.unbind(1)] + [plain[:, 0].sum(dim=-1)])
+    return PairLogps(*[side for values in sums for side in values.unbind(1)] + [plain[:, 0].sum(dim=-1)])
 
 
-def sigmoid(pairs: Pairs, *, beta: float) -> Tensor:
+def sigmoid(pairs: PairLogps, *, beta: float) -> Tensor:
     """DPO (Rafailov et al., 2023, arXiv 2305.18290, Eq. 7): −log σ(β (Δ_w − Δ_l)), Δ = Σ_t λ log π_θ/π_ref.
 
     With λ ≡ 1 it is Eq. 2 of the BMC paper, with the λ of Eqs. 7 and 10 its Eq. 4 (DPO-BMC). Needs a reference.
@@ -108,14 +108,14 @@ def sigmoid(pairs: Pairs, *, beta: float) -> Tensor:
     return -F.logsigmoid(beta * pairs.margins)
 
 
-def hinge(pairs: Pairs, *, beta: float) -> Tensor:
+def hinge(pairs: PairLogps, *, beta: float) -> Tensor:
     """Hinge loss on the reward margin (SLiC, Zhao et al., 2023, arXiv 2305.10425; with DPO's reward as in RSO,
     arXiv 2309.06657): max(0, 1 − β (Δ_w − Δ_l)). Needs a reference.
     """
     return torch.relu(1 - beta * pairs.margins)
 
 
-def ipo(pairs: Pairs, *, beta: float) -> Tensor:
+def ipo(pairs: PairLogps, *, beta: float) -> Tensor:
     """IPO (Azar et al., 2023, arXiv 2310.12036, Eq. 17): (Δ_w/|y_w| − Δ_l/|y_l| − 1/(2τ))², τ = `beta`.
 
     The paper writes sums of log-ratios; its authors averaged over tokens, and so do TRL, the released code of BMC and
@@ -124,7 +124,7 @@ def ipo(pairs: Pairs, *, beta: float) -> Tensor:
     return (pairs.average_margins - 1 / (2 * beta)) ** 2
 
 
-def rdpo(pairs: Pairs, *, beta: float, rdpo_alpha: float) -> Tensor:
+def rdpo(pairs: PairLogps, *, beta: float, rdpo_alpha: float) -> Tensor:
     """R-DPO (Park et al., 2024, arXiv 2403.19159): −log σ(β (Δ_w − Δ_l) + α (|y_w| − |y_l|)), α = `rdpo_alpha`.
 
     For α > 0 the sign is that paper's: a reward r − α|y| makes r_w − r_l = β (Δ_w − Δ_l) + α (|y_w| − |y_l|), so a
@@ -135,14 +135,14 @@ def rdpo(pairs: Pairs, *, beta: float, rdpo_alpha: float) -> Tensor:
     return -F.logsigmoid(beta * pairs.margins + rdpo_alpha * (pairs.chosen_lengths - pairs.rejected_lengths))
 
 
-def simpo(pairs: Pairs, *, beta: float, simpo_gamma: float) -> Tensor:
+def simpo(pairs: PairLogps, *, beta: float, simpo_gamma: float) -> Tensor:
     """SimPO (Meng et al., 2024, arXiv 2405.14734, Eq. 6): −log σ(β/|y_w| log π_θ(y_w) − β/|y_l| log π_θ(y_l) − γ),
     γ = `simpo_gamma`, the margin itself as in the paper (not the ratio γ/β that its code takes). Needs no reference.
     """
     return -F.logsigmoid(beta * (pairs.chosen_averages - pairs.rejected_averages) - simpo_gamma)
 
 
-def orpo(pairs: Pairs, *, orpo_lambda: float) -> Tensor:
+def orpo(pairs: PairLogps, *, orpo_lambda: float) -> Tensor:
     """ORPO (Hong et al., 2024, arXiv 2403.07691, Eqs. 6 and 7): −log p(y_w) − λ log σ(log odds(y_w) − log odds(y_l)),
     odds = p/(1 − p), p(y) = exp(log π_θ(y)/|y|), λ = `orpo_lambda` (TRL's ORPOTrainer calls it beta).
 
@@ -155,7 +155,7 @@ def orpo(pairs: Pairs, *, orpo_lambda: float) -> Tensor:
     return -pairs.chosen_plain_logps / pairs.chosen_lengths - orpo_lambda * F.logsigmoid(log_odds_ratio)
 
 
-def figa(pairs: Pairs, *, figa_alpha: float, figa_beta: float) -> Tensor:
+def figa(pairs: PairLogps, *, figa_alpha: float, figa_beta: float) -> Tensor:
     """FIGA (Guo et al., 2023, arXiv 2311.04072) as in Table 7 of the BMC paper: −α Σ log π_θ over the winner's
     differing tokens + β Σ log π_θ over the loser's, α = `figa_alpha`, β = `figa_beta`; sums, as printed. Where β > 0 it
     has no lower bound. Needs no reference.
@@ -163,7 +163,7 @@ def figa(pairs: Pairs, *, figa_alpha: float, figa_beta: float) -> Tensor:
     return -figa_alpha * pairs.chosen_diff_logps + figa_beta * pairs.rejected_diff_logps
 
 
-def exo_pair(pairs: Pairs, *, beta: float, label_smoothing: float) -> Tensor:
+def exo_pair(pairs: PairLogps, *, beta: float, label_smoothing: float) -> Tensor:
     """EXO for pairs (Ji et al., 2024, arXiv 2402.00856, Eq. 16): KL(p_θ ‖ p) with p_θ = softmax(β Δ_w, β Δ_l) and
     p = (1 − ε, ε), ε = `label_smoothing` > 0 (the paper: 1e-3). Needs a reference.
     """
@@ -172,7 +172,7 @@ def exo_pair(pairs: Pairs, *, beta: float, label_smoothing: float) -> Tensor:
     return winner + log_p_l.exp() * (log_p_l - log(label_smoothing))
 
 
-def nca_pair(pairs: Pairs, *, beta: float) -> Tensor:
+def nca_pair(pairs: PairLogps, *, beta: float) -> Tensor:
     """NCA for pairs (Chen et al., 2024, arXiv 2402.05369): −log σ(r_w) − ½ log σ(−r_w) − ½ log σ(−r_l), r = β Δ.
 
     It holds the winner's likelihood up, where DPO looks at the margin alone. Needs a reference.
@@ -181,7 +181,7 @@ def nca_pair(pairs: Pairs, *, beta: float) -> Tensor:
     return -F.logsigmoid(winner) - 0.5 * (F.logsigmoid(-winner) + F.logsigmoid(-loser))
 
 
-def robust(pairs: Pairs, *, beta: float, label_smoothing: float) -> Tensor:
+def robust(pairs: PairLogps, *, beta: float, label_smoothing: float) -> Tensor:
     """Robust DPO (Chowdhury et al., 2024, arXiv 2403.00409): unbiased when a share ε = `label_smoothing` < ½ of
     the preferences is flipped: (−(1 − ε) log σ(β m) + ε log σ(−β m)) / (1 − 2ε), m = Δ_w − Δ_l. Needs a reference.
     """
@@ -189,21 +189,21 @@ def robust(pairs: Pairs, *, beta: float, label_smoothing: float) -> Tensor:
     return (-(1 - flipped) * F.logsigmoid(logits) + flipped * F.logsigmoid(-logits)) / (1 - 2 * flipped)
 
 
-def bco_pair(pairs: Pairs, *, beta: float) -> Tensor:
+def bco_pair(pairs: PairLogps, *, beta: float) -> Tensor:
     """BCO for pairs (Jung et al., 2024, arXiv 2404.04656): −log σ(r_w) − log σ(−r_l), r = β Δ: a binary classifier
     whose logit is the reward. As in TRL's DPOTrainer without the paper's reward shift δ. Needs a reference.
     """
     return -F.logsigmoid(beta * pairs.chosen_logratios) - F.logsigmoid(-beta * pairs.rejected_logratios)
 
 
-def sppo_hard(pairs: Pairs, *, beta: float) -> Tensor:
+def sppo_hard(pairs: PairLogps, *, beta: float) -> Tensor:
     """SPPO with hard labels (Wu et al., 2024, arXiv 2405.00675, Eq. 4.7 with P = 1 for the winner and 0 for the loser):
     (Δ_w − 1/(2β))² + (Δ_l + 1/(2β))². Needs a reference.
     """
     return (pairs.chosen_logratios - 0.5 / beta) ** 2 + (pairs.rejected_logratios + 0.5 / beta) ** 2
 
 
-def aot(pairs: Pairs, *, beta: float, label_smoothing: float) -> Tensor:
+def aot(pairs: PairLogps, *, beta: float, label_smoothing: float) -> Tensor:
     """AOT, paired (Melnyk et al., 2024, arXiv 2406.05882): the logistic loss between the batch's sorted log-ratios
     log π(y_w)/π(y_l), the policy's against the reference's. Sorting makes it a loss of the batch. Needs a reference.
     """
@@ -212,7 +212,7 @@ def aot(pairs: Pairs, *, beta: float, label_smoothing: float) -> Tensor:
     return _smoothed_logistic(beta * (policy - reference), label_smoothing)
 
 
-def aot_unpaired(pairs: Pairs, *, beta: float, label_smoothing: float) -> Tensor:
+def aot_unpaired(pairs: PairLogps, *, beta: float, label_smoothing: float) -> Tensor:
     """AOT, unpaired (Melnyk et al., 2024, arXiv 2406.05882): the logistic loss between the batch's sorted Δ_w and its
     sorted Δ_l. Needs a reference.
     """
@@ -220,21 +220,21 @@ def aot_unpaired(pairs: Pairs, *, beta: float, label_smoothing: float) -> Tensor
     return _smoothed_logistic(beta * margins, label_smoothing)
 
 
-def apo_zero(pairs: Pairs, *, beta: float) -> Tensor:
+def apo_zero(pairs: PairLogps, *, beta: float) -> Tensor:
     """APO-zero (D'Oosterlinck et al., 2024, arXiv 2408.06266, Eq. 7): 1 − σ(β Δ_w) + σ(β Δ_l): winners up, losers down;
     for winners better than what the model would say. Needs a reference.
     """
     return torch.sigmoid(-beta * pairs.chosen_logratios) + torch.sigmoid(beta * pairs.rejected_logratios)
 
 
-def apo_down(pairs: Pairs, *, beta: float) -> Tensor:
+def apo_down(pairs: PairLogps, *, beta: float) -> Tensor:
     """APO-down (D'Oosterlinck et al., 2024, arXiv 2408.06266, Eq. 8): σ(β Δ_w) + 1 − σ(β (Δ_w − Δ_l)): both down, the
     loser further; for winners worse than what the model would say. Needs a reference.
     """
     return torch.sigmoid(beta * pairs.chosen_logratios) + torch.sigmoid(-beta * pairs.margins)
 
 
-def discopop(pairs: Pairs, *, beta: float, discopop_tau: float) -> Tensor:
+def discopop(pairs: PairLogps, *, beta: float, discopop_tau: float) -> Tensor:
     """DiscoPOP, "LRML" (Lu et al., 2024, arXiv 2406.08414, Eq. 5): (1 − s) · −log σ(z) + s · e^{−z} with
     z = β (Δ_w − Δ_l) and s = σ(z/τ), τ = `discopop_tau`. Needs a reference.
     """
@@ -243,14 +243,14 @@ def discopop(pairs: Pairs, *, beta: float, discopop_tau: float) -> Tensor:
     return logistic + torch.exp(F.logsigmoid(logits / discopop_tau) - logits)  # as a product, 0 · ∞ where z is small
 
 
-def sigmoid_norm(pairs: Pairs, *, beta: float) -> Tensor:
+def sigmoid_norm(pairs: PairLogps, *, beta: float) -> Tensor:
     """DPO with averaged log-ratios (as in Tülu 3, arXiv 2411.15124): −log σ(β (Δ_w/|y_w| − Δ_l/|y_l|)). Needs a
     reference.
     """
     return -F.logsigmoid(beta * pairs.average_margins)
 
 
-def sft(pairs: Pairs) -> Tensor:
+def sft(pairs: PairLogps) -> Tensor:
     """Negative log-likelihood of the winners, the mean over the batch's tokens: −Σ λ log π_θ / Σ |y_w|; the same for
     each pair. An additive term, as in MPO (arXiv 2411.10442): `loss_type: [sigmoid, sft]` with `loss_weights`. Needs no
     reference.

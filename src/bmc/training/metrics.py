@@ -65,7 +65,7 @@ def weight_shares(weights: Tensor, diff_mask: Tensor) -> dict[str, tuple[Tensor,
     return {name: ((weights >= low) & (weights < high), diff_mask) for low, high, name in bins}
 
 
-class FallingRewards(TrainerCallback):
+class RewardCollapseWarning(TrainerCallback):
     """Warns once when both rewards have fallen from one logged line to the next for `FALLING_STEPS` steps."""
 
     def __init__(self) -> None:

@@ -78,7 +78,7 @@ class Row(NamedTuple):
     places: list[list[int]]
 
 
-def fold(sequences: Sequence[list[int]], share: bool) -> Row:
+def pack_sequences(sequences: Sequence[list[int]], share: bool) -> Row:
     """Lays sequences of token ids down in one row.
 
     Args:
@@ -122,7 +122,7 @@ HARMLESS = {
 }  # fmt: skip
 
 
-class Run(NamedTuple):
+class Segment(NamedTuple):
     """Tokens that lie together and whose keys are one path: `size` of them, at the end of the nodes `path`."""
 
     size: int
@@ -130,11 +130,11 @@ class Run(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def runs(tree: Tree) -> tuple[Run, ...]:
+def segments(tree: Tree) -> tuple[Segment, ...]:
     """The runs of a row, in its order: a run ends where the next node doesn't follow on the last."""
     nodes, paths = len(tree.sizes), tree.paths()
     starts = [node for node, parent in enumerate(tree.parents) if parent < 0 or parent != node - 1]
-    return tuple(Run(sum(tree.sizes[start:end]), paths[end - 1]) for start, end in pairwise([*starts, nodes]))
+    return tuple(Segment(sum(tree.sizes[start:end]), paths[end - 1]) for start, end in pairwise([*starts, nodes]))
 
 
 def tree_attention(
@@ -193,10 +193,10 @@ def _attend(
     query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int | None, dropout: float, scaling: float | None
 ) -> Tensor:
     """One row; (1, heads, S, head size)."""
-    queries = query.split([run.size for run in runs(tree)], dim=2)
+    queries = query.split([run.size for run in segments(tree)], dim=2)
     keys, values = key.split(tree.sizes, dim=2), value.split(tree.sizes, dim=2)
     outputs = []
-    for own, run in zip(queries, runs(tree), strict=True):
+    for own, run in zip(queries, segments(tree), strict=True):
         seen, said = (torch.cat([nodes[node] for node in run.path], dim=2) for nodes in (keys, values))
         plain = own.size(2) == seen.size(2) and (window is None or seen.size(2) <= window)
         mask = None if plain else _band(own.size(2), seen.size(2), window, own.device)
@@ -215,7 +215,7 @@ AttentionInterface.register(TREE_ATTENTION, tree_attention)
 AttentionMaskInterface.register(TREE_ATTENTION, sdpa_mask)
 
 
-def visible(trees: tuple[Tree, ...], positions: Tensor, window: int | None = None) -> Any:
+def tree_mask_mod(trees: tuple[Tree, ...], positions: Tensor, window: int | None = None) -> Any:
     """The same, as a function of indices: flex_attention's `mask_mod(row, head, query, key) -> bool`.
 
     Args:
@@ -257,7 +257,7 @@ def attention_arguments(config: Any, trees: tuple[Tree, ...], positions: Tensor)
     window, kinds = getattr(config, "sliding_window", None), set(getattr(config, "layer_types", None) or ())
 
     def block_mask(seen: int | None) -> Any:
-        mask_mod = visible(trees, positions, seen)
+        mask_mod = tree_mask_mod(trees, positions, seen)
         return create_block_mask(mask_mod, rows, None, length, length, device=str(positions.device))
 
     if "sliding_attention" in kinds:
@@ -265,7 +265,7 @@ def attention_arguments(config: Any, trees: tuple[Tree, ...], positions: Tensor)
     return {"attention_mask": block_mask(None if kinds else window)}  # without kinds, all layers have the window
 
 
-def obstacle(model: Any) -> str | None:
+def unsupported_reason(model: Any) -> str | None:
     """Say why a causal language model, perhaps with an adapter, can't take trees; None where only a trial can tell
     (`bmc.training.tree_check`)."""
     lm = causal_lm(model)

@@ -30,7 +30,7 @@ from torch import Tensor
 from ..errors import Faults, fail
 from ..runs import Preempted, on_sigterm
 from .collator import REF_COLUMNS, Batch
-from .fault_tolerance import came_to_any
+from .fault_tolerance import any_process
 from .token_weights import RESPONSES
 
 logger = logging.getLogger(__name__)
@@ -234,7 +234,7 @@ def _compute(
             logps = forward(send_to_device(layout, accelerator.device)).float().cpu()
             for (key, _, _), values, mask in zip(batch, logps, layout["response_mask"], strict=True):
                 waiting.append((key, values[mask].numpy()))
-            leave, last = came_to_any(bool(terminated), accelerator), start + accelerator.num_processes >= len(batches)
+            leave, last = any_process(bool(terminated), accelerator), start + accelerator.num_processes >= len(batches)
             if leave or last or time.monotonic() - flushed >= FLUSH_SECONDS:
                 cache.add(waiting)
                 waiting, flushed = [], time.monotonic()

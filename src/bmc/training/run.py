@@ -127,7 +127,7 @@ def describe_run(title: str, arguments: TrainingArguments, model_args: ModelArgu
     )
 
 
-def open_run(
+def prepare_run(
     arguments: TrainingArguments,
     model_args: ModelArguments,
     config: Any,
@@ -147,7 +147,7 @@ def open_run(
     _check_engine(config)
     adopt(model_args)
     training_dtype(model_args, config, read_launch(None).engine)
-    recipe = identity(arguments, model_args, config)
+    recipe = recipe_fingerprint(arguments, model_args, config)
     may_claim(config.output_dir, recipe)
     name, revision = model_args.model_name_or_path, model_args.model_revision
     check_model(name, revision, config.trust_remote_code, model_args.allow_pickle)
@@ -178,7 +178,7 @@ def _open_data(
     return tokenizer, train, evaluation
 
 
-def rehearse(
+def check_run(
     arguments: TrainingArguments,
     model_args: ModelArguments,
     config: Any,
@@ -194,11 +194,11 @@ def rehearse(
         Lines for the plan.
 
     Raises:
-        Faults: As `open_run`.
+        Faults: As `prepare_run`.
     """
     elsewhere = not torch.cuda.is_available() and not config.use_cpu
     adopt(model_args)
-    recipe = identity(arguments, model_args, config)
+    recipe = recipe_fingerprint(arguments, model_args, config)
     may_claim(config.output_dir, recipe)
     name, revision = model_args.model_name_or_path, model_args.model_revision
     if Path(name).is_dir():
@@ -347,7 +347,7 @@ def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]
     }
 
 
-def identity(arguments: TrainingArguments, model_args: ModelArguments, config: Any) -> dict[str, Any]:
+def recipe_fingerprint(arguments: TrainingArguments, model_args: ModelArguments, config: Any) -> dict[str, Any]:
     """What decides the results of a training, for `claim`: all that was set but what is of logging and saving."""
     passing = (
         "output_dir", "resume_from_checkpoint", "log", "save", "report_to", "run_name", "hub", "push", "use_cpu",
@@ -358,10 +358,10 @@ def identity(arguments: TrainingArguments, model_args: ModelArguments, config: A
 
 
 def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
-    """Train, from the checkpoint that `open_run` has found; save model, tokenizer, history and `metrics.json`.
+    """Train, from the checkpoint that `prepare_run` has found; save model, tokenizer, history and `metrics.json`.
 
     Args:
-        trainer: A `SteadyTraining`, in a folder that was claimed.
+        trainer: A `FaultTolerantTrainer`, in a folder that was claimed.
         tokenizer: To be saved with the model.
 
     Raises:

@@ -36,7 +36,7 @@ from ..recipe import COMMAND_LINE, load, parse, resolve
 from ..recipe_files import find_ablation
 from ..runs import PREEMPTED, Preempted, may_claim, on_sigterm, recipe_of, write_json
 from .config import BMCConfig, ModelArguments, PreferenceArguments
-from .run import identity, parse_training
+from .run import parse_training, recipe_fingerprint
 
 
 def seeds(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) -> str:
@@ -151,7 +151,7 @@ def trials(
         scored = [*evaluate, f"--model_name_or_path={folder}", f"--output_dir={folder}/eval"] if evaluate else []
         try:
             arguments, model_args, config = parse_training(train, PreferenceArguments, BMCConfig, "")
-            may_claim(str(folder), identity(arguments, model_args, config))
+            may_claim(str(folder), recipe_fingerprint(arguments, model_args, config))
             if scored:
                 (evaluation,) = parse(scored, EvaluateConfig)
                 may_claim(evaluation.output_dir, recipe_of(evaluation))
@@ -349,7 +349,7 @@ def _best(argv: list[str], trial: Trial, result: dict[str, Any], how: Scoring, o
     """The recipe of the best point."""
     path, values, origin, _ = resolve([*argv, *overrides(trial.values)], PreferenceArguments, ModelArguments, BMCConfig)
     given = {key.split(".")[0] for key, source in origin.items() if source == COMMAND_LINE or path is None}
-    mine = {key: values[key] for key in values if key in given - PreferenceArguments.PASSING}
+    mine = {key: values[key] for key in values if key in given - PreferenceArguments.NON_IDENTITY_KEYS}
     if path is not None:
         mine = {"extends": os.path.relpath(path, trial.folder.parent), **mine}
         if load(path)[0].get("sweep"):

@@ -25,11 +25,11 @@ from ..errors import fail
 from ..precision import train_whole_in_float32
 from .collator import NO_SIGNAL, REF_COLUMNS, DataCollatorForBMC, chosen_first, no_signal
 from .config import BMCConfig
-from .fault_tolerance import SteadyTraining
-from .lm_head import TokenScores, at_places, exact_kl, keep_predictors, score
-from .losses import LOSSES, REFERENCE_FREE, Pairs, hyperparameters, weigh
-from .metrics import FallingRewards, k3, reward_metrics, token_metrics, weight_shares
-from .prefix_sharing import TREE_ATTENTION, attention_arguments, causal_lm, obstacle, use_tree_attention
+from .fault_tolerance import FaultTolerantTrainer
+from .lm_head import TokenLogprobs, exact_kl, gather_response_tokens, score_tokens, slice_hidden_states
+from .losses import LOSSES, REFERENCE_FREE, PairLogps, hyperparameters, sum_weighted_logps
+from .metrics import RewardCollapseWarning, k3, reward_metrics, token_metrics, weight_shares
+from .prefix_sharing import TREE_ATTENTION, attention_arguments, causal_lm, unsupported_reason, use_tree_attention
 from .reference_cache import ReferenceCache, add_reference_logps, default_cache, model_digest
 from .token_weights import (
     DIFF_COLUMNS,
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 UNKNOWN_LENGTH = 1024  # tokens of the longest sequence of a streamed data set without max_length
 
 
-class BMCTrainer(SteadyTraining, DPOTrainer):
+class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
     """DPO over weighted tokens (arXiv 2408.07471, §3.2), a drop-in for `trl.DPOTrainer`.
 
     The constructor is DPOTrainer's, with a `BMCConfig` for `args` (a `DPOConfig` will do); so are model loading, PEFT,
@@ -105,7 +105,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         self._max_length = min((n for n in (args.max_length, data_collator.max_length) if n is not None), default=None)
         super().__init__(model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
         self.precompute_ref_logps &= not self.reference_free
-        self.add_callback(FallingRewards())
+        self.add_callback(RewardCollapseWarning())
         self._choose_layout()
         self._check_trees(self.ref_model)
         if not self._sharded:
@@ -200,7 +200,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
             what = f"new rows need the reference model, and '{name}' can't be loaded again"
             raise fail("precompute_ref_log_probs", f"{what}; set it to false, or give a ref_model") from None
         add_fused_lm_head(model)
-        keep_predictors(model)
+        slice_hidden_states(model)
         use_tree_attention(model, self.data_collator.prefix_sharing or self.data_collator.packing)
         if self.is_deepspeed_enabled:
             return prepare_deepspeed(model, self.accelerator)
@@ -214,7 +214,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
             return
         self._layout_chosen = True
         models = self._models()
-        reason = next(filter(None, map(obstacle, models)), None)
+        reason = next(filter(None, map(unsupported_reason, models)), None)
         if self.aux_loss_enabled:
             reason = "the router's auxiliary loss counts every token"
         if self.compute_metrics is not None:
@@ -224,7 +224,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         if reason:
             self._pad_pairs(reason)
         for model in models:
-            keep_predictors(model)
+            slice_hidden_states(model)
             use_tree_attention(model, self.data_collator.prefix_sharing or self.data_collator.packing)
 
     @property
@@ -256,7 +256,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         def logps(layout: dict[str, Any]) -> Tensor:
             layout = send_to_device(layout, self.accelerator.device)
             with torch.no_grad():
-                return at_places(self._score(model, layout).logps, layout)
+                return gather_response_tokens(self._score(model, layout).logps, layout)
 
         def with_trees(layout: dict[str, Any]) -> Tensor:
             use_tree_attention(lm)
@@ -291,7 +291,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         columns = (dataset[column] for column in ("prompt_ids", *RESPONSES))
         return [sum(map(len, ids)) for ids in zip(*columns, strict=True)]
 
-    def _weigh_rows(self, batch: dict[str, Any], own: int, size: int, weight: float) -> None:
+    def _reweight_rows(self, batch: dict[str, Any], own: int, size: int, weight: float) -> None:
         batch["pair_weights"] = torch.full((len(batch["num_tokens"]),), weight)
         batch["pair_weights"][own:] = 0.0
 
@@ -303,12 +303,12 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         scores = self._score(model, inputs)
-        logps = at_places(scores.logps, inputs)
+        logps = gather_response_tokens(scores.logps, inputs)
         ref_logps = self._ref_logps(inputs)
         weights = self._weights(logps, inputs)
         ref_weights = weights if self.args.weight_source == "policy" else self._weights(ref_logps, inputs)
         loss = self._objective(
-            weigh(logps, ref_logps, weights, ref_weights, inputs["response_mask"], inputs["diff_mask"]),
+            sum_weighted_logps(logps, ref_logps, weights, ref_weights, inputs["response_mask"], inputs["diff_mask"]),
             inputs.get("pair_weights"),
         )
         if self.aux_loss_enabled:
@@ -338,10 +338,10 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         finally:
             self.data_collator = collator
 
-    def _score(self, model: Any, inputs: dict[str, Any]) -> TokenScores:
+    def _score(self, model: Any, inputs: dict[str, Any]) -> TokenLogprobs:
         """log π of the response tokens, each token once, and what comes with it."""
         router = {"output_router_logits": True} if self.aux_loss_enabled else {}
-        return score(model, inputs["predictors"], inputs["labels"], **self._arguments(model, inputs), **router)
+        return score_tokens(model, inputs["predictors"], inputs["labels"], **self._arguments(model, inputs), **router)
 
     @torch.no_grad()
     def token_scores(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
@@ -352,12 +352,12 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
             distribution that each token was drawn from; (B, 2, T) each, 0 at padding but for `weights`.
         """
         scores, reference = (self._score(model, inputs) for model in (self.model, self.ref_model))
-        logps = at_places(scores.logps, inputs)
+        logps = gather_response_tokens(scores.logps, inputs)
         return {
             "logps": logps,
-            "ref_logps": at_places(reference.logps, inputs),
+            "ref_logps": gather_response_tokens(reference.logps, inputs),
             "weights": self._weights(logps, inputs),
-            "kl": at_places(exact_kl(scores.head, reference.head), inputs),
+            "kl": gather_response_tokens(exact_kl(scores.head, reference.head), inputs),
         }
 
     def _arguments(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -377,7 +377,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
             adapter = use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None)
         checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
         with torch.no_grad(), checkpointing, adapter, self.accelerator.autocast():
-            return at_places(self._score(self.ref_model or model, inputs).logps, inputs)
+            return gather_response_tokens(self._score(self.ref_model or model, inputs).logps, inputs)
 
     def _ref_logps(self, inputs: dict[str, Any]) -> Tensor:
         """log π_ref of the response tokens, (B, 2, T): computed beforehand, or now; 0 where nothing reads it."""
@@ -391,7 +391,7 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
             return bmc_weights(logps, inputs["diff_mask"], self.args.bmc_delta)
         return inputs["token_weights"] if self.args.token_weighting == "external" else torch.ones_like(logps)
 
-    def _objective(self, pairs: Pairs, pair_weights: Tensor | None) -> Tensor:
+    def _objective(self, pairs: PairLogps, pair_weights: Tensor | None) -> Tensor:
         """The mean over the batch, or the weighted sum, of `loss_type`, or of several with `loss_weights`."""
         total: Any = 0
         for name, weight in zip(self.loss_types, self.loss_weights, strict=True):
@@ -407,20 +407,20 @@ class BMCTrainer(SteadyTraining, DPOTrainer):
         return beta * logps.sum(dim=-1) / responses.sum(dim=-1).clamp(min=1)
 
     def _record(
-        self, scores: TokenScores, logps: Tensor, ref_logps: Tensor, weights: Tensor, inputs: dict[str, Any]
+        self, scores: TokenLogprobs, logps: Tensor, ref_logps: Tensor, weights: Tensor, inputs: dict[str, Any]
     ) -> None:
         """Adds this batch's sums and counts, over all processes, to those that `log` divides."""
         responses, diff_mask, logps = inputs["response_mask"], inputs["diff_mask"], logps.detach()
         tokens = {
-            "entropy": (at_places(scores.entropy.detach(), inputs), responses),
-            "mean_token_accuracy": (at_places(scores.is_top1, inputs)[:, 0], responses[:, 0]),
+            "entropy": (gather_response_tokens(scores.entropy.detach(), inputs), responses),
+            "mean_token_accuracy": (gather_response_tokens(scores.is_top1, inputs)[:, 0], responses[:, 0]),
             "diff/share": (diff_mask, responses),
             "diff/weight": (weights, diff_mask),
         }
         if self.args.token_weighting != "none":
             tokens |= weight_shares(weights, diff_mask)
         if scores.mean_logits is not None:
-            means = at_places(scores.mean_logits.detach(), inputs)
+            means = gather_response_tokens(scores.mean_logits.detach(), inputs)
             tokens |= {
                 f"logits/{side}": (means[:, n], responses[:, n]) for n, side in enumerate(("chosen", "rejected"))
             }
