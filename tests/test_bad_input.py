@@ -273,13 +273,13 @@ def test_what_a_run_would_stumble_over_is_told_before_it_and_by_a_dry_run(
 )
 def test_attention_of_a_generating_stage(attention: str, fault: str, model_dir: Path) -> None:
     from bmc.config import EvaluateConfig
-    from bmc.generation.stages import respond
+    from bmc.generation.stages import generate_responses
     from bmc.recipe import parse
 
     rows("pairs.jsonl", PAIR)
     path = recipe(output_dir="out", model_name_or_path=model_dir, attn_implementation=attention)
     with pytest.raises(Faults, match=re.escape(f"attn_implementation: {fault}")):
-        respond(parse([path], EvaluateConfig)[0])
+        generate_responses(parse([path], EvaluateConfig)[0])
     assert not Path("out").exists()
 
 

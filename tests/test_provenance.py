@@ -14,7 +14,7 @@ import pytest
 
 from bmc import runs as provenance
 from bmc.config import DatasetConfig, DatasetMixture, PrepareConfig
-from bmc.runs import claim, recipe_of
+from bmc.runs import claim_output_dir, run_fingerprint
 
 KEYS = ["started", "command", "recipe", "seed", "versions", "git", "model", "data", "processes", "host"]
 
@@ -34,7 +34,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PrepareConfig:
 
 
 def test_a_run_is_recorded(config: PrepareConfig, tmp_path: Path) -> None:
-    claim("out", recipe_of(config), config)
+    claim_output_dir("out", run_fingerprint(config), config)
     found = record(tmp_path / "out")
     assert list(found) == KEYS
     assert found["command"] == "scripts/prepare.py prepare.yaml --hub_token ***"
@@ -56,12 +56,12 @@ def test_a_run_is_recorded(config: PrepareConfig, tmp_path: Path) -> None:
 def test_a_run_that_goes_on_keeps_the_first_and_notes_what_changed(
     config: PrepareConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim("out", recipe_of(config), config)
+    claim_output_dir("out", run_fingerprint(config), config)
     first = record(tmp_path / "out")
-    claim("out", recipe_of(config), config)
+    claim_output_dir("out", run_fingerprint(config), config)
     (tmp_path / "a.jsonl").write_text('{"prompt": "y"}\n')
     monkeypatch.setenv("WORLD_SIZE", "4")
-    claim("out", recipe_of(config), config)
+    claim_output_dir("out", run_fingerprint(config), config)
     found = record(tmp_path / "out")
     assert {key: found[key] for key in KEYS} == first
     unchanged, changed = found["resumed"]
@@ -71,15 +71,15 @@ def test_a_run_that_goes_on_keeps_the_first_and_notes_what_changed(
 
 
 def test_it_decides_nothing(config: PrepareConfig, tmp_path: Path) -> None:
-    claim("out", recipe_of(config), config)
+    claim_output_dir("out", run_fingerprint(config), config)
     (tmp_path / "out/provenance.json").write_text("{")
-    claim("out", recipe_of(config), config)
+    claim_output_dir("out", run_fingerprint(config), config)
     assert list(record(tmp_path / "out")) == KEYS
 
 
 def test_rows_that_no_file_holds_have_a_digest(config: PrepareConfig, tmp_path: Path) -> None:
     config.dataset_mixture.datasets = [DatasetConfig(source="ecqa")]
-    claim("out", recipe_of(config), config, rows=[{"b": "é", "a": 1}])
+    claim_output_dir("out", run_fingerprint(config), config, rows=[{"b": "é", "a": 1}])
     digest = hashlib.sha256('{"a": 1, "b": "é"}\n'.encode()).hexdigest()
     assert record(tmp_path / "out")["data"] == [{"rows": 1, "sha256": digest}]
 
@@ -108,7 +108,7 @@ def test_a_local_model_is_known_by_its_files(model_dir: Path) -> None:
     ],
 )
 def test_secrets_are_masked(argv: list[str], said: str) -> None:
-    assert provenance.command(argv) == said
+    assert provenance.redact_command(argv) == said
 
 
 def test_paths_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_paths_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path / "me/work")
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     here, home = tmp_path / "me/work", tmp_path / "me"
-    said = provenance.clean(
+    said = provenance.redact(
         {
             "a": f"{here}/x.jsonl", "b": [f"{home}/data", "/home/somebody/data", "/Users/a.b/c"], "hub_token": "abc",
             "c": str(here), "d": f"{here}-other", "e": 3, "f": None, "api_key_env": "KEY", "g": f"--out={here}/y",
@@ -138,13 +138,13 @@ def test_the_commit_is_that_of_the_code_or_none(tmp_path: Path, monkeypatch: pyt
     file = tmp_path / "provenance.py"
     file.touch()
     monkeypatch.setattr(provenance, "__file__", str(file))
-    assert provenance.git() is None
+    assert provenance.git_state() is None
     run("init", "--quiet")
-    assert provenance.git() is None  # a checkout that the code isn't part of
+    assert provenance.git_state() is None  # a checkout that the code isn't part of
     run("add", ".")
     run("commit", "--quiet", "-m", "one")
-    assert provenance.git() == {"commit": run("rev-parse", "HEAD"), "dirty": False}
+    assert provenance.git_state() == {"commit": run("rev-parse", "HEAD"), "dirty": False}
     file.write_text("changed")
-    assert provenance.git() == {"commit": run("rev-parse", "HEAD"), "dirty": True}
+    assert provenance.git_state() == {"commit": run("rev-parse", "HEAD"), "dirty": True}
     monkeypatch.setenv("PATH", "")
-    assert provenance.git() is None
+    assert provenance.git_state() is None

@@ -11,7 +11,7 @@ from typing import Any
 from .config import MergeConfig
 from .errors import Fault, fail
 from .models import check_model, load_tokenizer
-from .runs import claim, recipe_of
+from .runs import claim_output_dir, run_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def adapter_faults(model_args: Any, trust_remote_code: bool) -> Iterator[Fault]:
     check_base(name, adapter, trust_remote_code, model_args.allow_pickle)
 
 
-def adopt(model_args: Any) -> None:
+def adopt_adapter_settings(model_args: Any) -> None:
     """Take LoRA's keys from the adapter that a recipe trains on, and name those that the recipe has otherwise."""
     name = model_args.model_name_or_path
     adapter = read_adapter(name, model_args.model_revision) if model_args.use_peft else None
@@ -129,7 +129,7 @@ def load_adapter(model_args: Any, config: Any, quantization: Any) -> Any:
     return PeftModel.from_pretrained(model, name, revision=revision, is_trainable=True, autocast_adapter_dtype=not kept)
 
 
-def merge(config: MergeConfig) -> Path:
+def merge_adapter(config: MergeConfig) -> Path:
     """Make a whole model of an adapter and its base, with the adapter's tokenizer.
 
     Returns:
@@ -150,7 +150,7 @@ def merge(config: MergeConfig) -> Path:
     tokenizer = load_tokenizer(config.tokenizer_name_or_path or name, revision, config.trust_remote_code, None)
     if config.dry_run:
         return Path(config.output_dir)
-    folder = claim(config.output_dir, recipe_of(config), config)
+    folder = claim_output_dir(config.output_dir, run_fingerprint(config), config)
     model = AutoModelForCausalLM.from_pretrained(
         base,
         revision=adapter.get("revision") or "main",

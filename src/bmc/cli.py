@@ -40,16 +40,16 @@ def main(argv: list[str] | None = None) -> None:
 
         print(f"bmc {__version__}")
     else:
-        from .runs import stage
+        from .runs import run_main
 
-        stage(lambda: _dispatch(command, rest))
+        run_main(lambda: _dispatch(command, rest))
 
 
 def script(name: str) -> None:
     """Run a stage with the arguments of the script in `scripts/` that is for it alone."""
-    from .runs import stage
+    from .runs import run_main
 
-    stage(lambda: _dispatch(name, sys.argv[1:]))
+    run_main(lambda: _dispatch(name, sys.argv[1:]))
 
 
 def _dispatch(command: str, argv: list[str]) -> None:

@@ -109,11 +109,11 @@ def sample(argv: list[str]) -> None:
         facts = {"prompts": data} | losers | describe_generation(config) | generation_facts(config)
         show("sample losing responses", facts)
         return
-    from .generation.generate import KEEP
-    from .generation.stages import pair_up, respond
+    from .generation.generate import PARTIAL
+    from .generation.stages import generate_responses, make_pairs
 
-    rows, responses, folder = respond(config)
-    pairs, dropped = pair_up(rows, responses)
+    rows, responses, folder = generate_responses(config)
+    pairs, dropped = make_pairs(rows, responses)
     write_jsonl(folder / "train.jsonl", pairs)
     write_jsonl(folder / "dropped.jsonl", dropped)
     stats = {
@@ -125,7 +125,7 @@ def sample(argv: list[str]) -> None:
         "seconds": elapsed(),
     }
     write_json(folder / "stats.json", stats)
-    (folder / KEEP).unlink()
+    (folder / PARTIAL).unlink()
     print(f"sampled {len(pairs):,} pairs ({len(dropped):,} dropped) in {elapsed():.0f} s: {folder}")
 
 
@@ -244,11 +244,11 @@ def evaluate(argv: list[str]) -> None:
         return
     from .evaluation.exports import write_outputs
     from .evaluation.scoring import describe, predict, summarise
-    from .generation.generate import KEEP
-    from .generation.stages import respond
+    from .generation.generate import PARTIAL
+    from .generation.stages import generate_responses
     from .training import model_card as card
 
-    rows, responses, folder = respond(config)
+    rows, responses, folder = generate_responses(config)
     given = zip(rows, responses, strict=True)
     predictions = [predict(row, response["text"]) | {"tokens": response["tokens"]} for row, response in given]
     write_jsonl(folder / "predictions.jsonl", predictions)
@@ -260,7 +260,7 @@ def evaluate(argv: list[str]) -> None:
         "seconds": elapsed(),
     }
     write_json(folder / "metrics.json", metrics)
-    (folder / KEEP).unlink()
+    (folder / PARTIAL).unlink()
     if folder.parent == Path(config.model_name_or_path):  # results of a model of ours, beside it
         card.write(folder.parent)
     print(describe(metrics))
@@ -378,7 +378,7 @@ def merge(argv: list[str]) -> None:
     from .config import MergeConfig
 
     (config,) = parse(argv, MergeConfig, description=merge.__doc__ or "")
-    from .adapters import merge as run
+    from .adapters import merge_adapter as run
 
     folder = run(config)
     print(f"{'would merge' if config.dry_run else 'merged'} {config.model_name_or_path} into {folder}")

@@ -53,14 +53,14 @@ class DatasetConfig:
     __pydantic_config__ = STRICT
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        from .data.registry import SOURCES
+        from .data.registry import DATASETS
         from .errors import did_you_mean
 
         if self.id is None and self.source is None:
             yield "id", "is missing; give a Hub id, a file, or a `source`"
-        if self.source is not None and self.source not in SOURCES:
-            hint = did_you_mean(self.source, list(SOURCES))
-            yield "source", f"'{self.source}' is unknown{hint}; choose from {', '.join(SOURCES)}"
+        if self.source is not None and self.source not in DATASETS:
+            hint = did_you_mean(self.source, list(DATASETS))
+            yield "source", f"'{self.source}' is unknown{hint}; choose from {', '.join(DATASETS)}"
         split = re.fullmatch(r"([1-9][0-9]*)/([1-9][0-9]*)", "1/1" if self.edit_split is None else self.edit_split)
         if not split or int(split[1]) > int(split[2]):
             yield "edit_split", f"'{self.edit_split}' is no split; write k/n with 1 ≤ k ≤ n, as in 2/6"
@@ -413,14 +413,14 @@ class EvaluateConfig(GenerationArguments, StageArguments, DataArguments, ModelAr
     benchmarks: dict[str, Decoding] = field(default_factory=dict)
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        from .data.registry import SOURCES
+        from .data.registry import DATASETS
         from .errors import did_you_mean
 
         yield from super().faults()
         for name, own in self.benchmarks.items():
-            if name not in SOURCES:
-                hint = did_you_mean(name, list(SOURCES))
-                yield f"benchmarks.{name}", f"is no known benchmark{hint}; choose from {', '.join(SOURCES)}"
+            if name not in DATASETS:
+                hint = did_you_mean(name, list(DATASETS))
+                yield f"benchmarks.{name}", f"is no known benchmark{hint}; choose from {', '.join(DATASETS)}"
             elif own == Decoding():
                 yield f"benchmarks.{name}", "is empty; give temperature, top_p or max_new_tokens, or remove it"
 

@@ -12,22 +12,22 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def processes() -> int:
+def world_size() -> int:
     """How many there are."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def everyones(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """The `value` of each process, in the order of their ranks; each waits here for all the others.
 
     The processes talk by gloo, over the network and without a GPU. One that dies takes the others with it.
     """
-    if processes() == 1:
+    if world_size() == 1:
         return [value]
     import torch.distributed as dist
 
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=timedelta(days=30))  # the first to end waits for the last
-    values = [None] * processes()
+    values = [None] * world_size()
     dist.all_gather_object(values, value)
     return values

@@ -2,7 +2,7 @@
 
 Accelerate's own ends with status 1 whatever a rank ends with, and gives ranks 30 seconds after a SIGTERM, in which no
 large model is saved. This one passes a SIGTERM on, waits for as long as it takes, and ends as the first rank did that
-failed: with `PREEMPTED` where it saved a checkpoint, or had none to save yet, and is to be started again.
+failed: with `EXIT_PREEMPTED` where it saved a checkpoint, or had none to save yet, and is to be started again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
-from .runs import FAULT, PREEMPTED
+from .runs import EXIT_PREEMPTED, EXIT_USER_ERROR
 
 
 def main(argv: list[str]) -> int:
@@ -37,18 +37,18 @@ def main(argv: list[str]) -> int:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         code = failure.exitcode
-        if code not in (PREEMPTED, FAULT):  # which the rank has spoken of itself
+        if code not in (EXIT_PREEMPTED, EXIT_USER_ERROR):  # which the rank has spoken of itself
             print(f"rank {rank} failed first, with exit status {code}", file=sys.stderr)
     except subprocess.CalledProcessError as error:  # a single process
         code = error.returncode
     else:
         return 0
     if terminated and code == -signal.SIGTERM:  # it came while the rank still started
-        return PREEMPTED
+        return EXIT_PREEMPTED
     return 128 - code if code < 0 else code  # as a shell says it
 
 
-def share_out(count: int) -> None:
+def launch_workers(count: int) -> None:
     """Runs this script in `count` processes that share its rows out, and ends as they do; returns in those, and where
     `count` is 1."""
     if count > 1 and "WORLD_SIZE" not in os.environ:

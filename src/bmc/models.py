@@ -207,7 +207,7 @@ def load_model(args: Any) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    gpus = own_gpus()
+    gpus = local_gpus()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             args.model_name_or_path,
@@ -222,7 +222,7 @@ def load_model(args: Any) -> Any:
     return model.to(f"cuda:{gpus[0]}" if gpus else "cpu").eval()
 
 
-def own_gpus(each: int = 1) -> range:
+def local_gpus(each: int = 1) -> range:
     """Numbers of the GPUs that are this process's, of those on this machine that it may see; none where there are none.
 
     Args:
@@ -242,7 +242,7 @@ def own_gpus(each: int = 1) -> range:
     return range(first, first + each)
 
 
-def check_room(args: Any, prompts: dict[int, list[int]], settings: dict[int, Any], where: str) -> None:
+def check_context_length(args: Any, prompts: dict[int, list[int]], settings: dict[int, Any], where: str) -> None:
     """Looks whether prompts and their responses fit the model's context.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .config import DatasetConfig, EvaluateConfig, GenerationArguments, SampleConfig
 from .data.loading import SUFFIXES
-from .data.registry import REPOSITORY, SOURCES
+from .data.registry import DATASETS, REPOSITORY
 from .errors import did_you_mean, fail
 from .runs import is_main_process
 
@@ -51,7 +51,7 @@ def _how(dataset: DatasetConfig) -> str:
 
 
 def _is_cloned(dataset: DatasetConfig) -> bool:
-    return bool(dataset.id and dataset.source and SOURCES[dataset.source].folder)
+    return bool(dataset.id and dataset.source and DATASETS[dataset.source].folder)
 
 
 def missing_data(datasets: list[DatasetConfig]) -> bool:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .data.loading import files_of
-from .distributed import processes, rank
+from .distributed import rank, world_size
 from .errors import Faults, fail
 from .program import shown
 from .recipe import located
@@ -49,7 +49,7 @@ _HOME = re.compile(r"/(?:home|Users)/[^/\s\"']+|/root(?=/|\b)")
 _FLAG = re.compile(r"--?([\w.-]+)(=.*)?", re.DOTALL)
 
 
-def describe(
+def describe_run(
     recipe: dict[str, Any],
     seed: int | None = None,
     rows: Iterable[dict[str, Any]] | None = None,
@@ -66,24 +66,24 @@ def describe(
         rows: The rows that the stage reads, where no file holds them as they are.
         endpoint: Where the stage's requests go, if it sends any.
     """
-    return clean(
+    return redact(
         {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": command(shown(sys.argv)),
+            "command": redact_command(shown(sys.argv)),
             "recipe": recipe,
             "seed": (recipe.get("dataset_mixture") or {}).get("seed", 0) if seed is None else seed,
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-            "git": git(),
+            "git": git_state(),
             "model": _model(recipe),
             **({} if endpoint is None else {"endpoint": endpoint}),
             "data": list(_data(recipe, rows)),
-            "processes": processes(),
-            "host": host(),
+            "processes": world_size(),
+            "host": host_info(),
         }
     )
 
 
-def merge(earlier: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
+def merge_provenance(earlier: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
     """The record of a run that goes on: the first start whole, of later ones their time and what was different."""
     if not earlier or "started" not in earlier:
         return now
@@ -91,7 +91,7 @@ def merge(earlier: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]
     return earlier | {"resumed": [*earlier.get("resumed", []), changed]}
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read_provenance(folder: Path) -> dict[str, Any] | None:
     """The record of a folder; None if it has none that can be read."""
     try:
         return dict(json.loads((folder / PROVENANCE).read_text(encoding="utf-8")))
@@ -99,7 +99,7 @@ def read(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def command(argv: list[str]) -> str:
+def redact_command(argv: list[str]) -> str:
     """A command line, with the values of keys that hold secrets masked."""
     words, mask = [], False
     for word in argv:
@@ -111,7 +111,7 @@ def command(argv: list[str]) -> str:
         else:
             words.append(word)
         mask = bool(flag and is_secret(flag[1]) and not flag[2])
-    return clean(" ".join(f'"{word}"' if " " in word else word for word in words))
+    return redact(" ".join(f'"{word}"' if " " in word else word for word in words))
 
 
 def is_secret(key: str) -> bool:
@@ -120,14 +120,14 @@ def is_secret(key: str) -> bool:
     return bool(_SECRET_KEY.search(name)) and name not in _NO_SECRET
 
 
-def clean(value: Any) -> Any:
+def redact(value: Any) -> Any:
     """A JSON-able value without secrets, user names and absolute paths of the working or home directory."""
     if isinstance(value, dict):
         return {
-            key: MASK if is_secret(str(key)) and isinstance(item, str) else clean(item) for key, item in value.items()
+            key: MASK if is_secret(str(key)) and isinstance(item, str) else redact(item) for key, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
+        return [redact(item) for item in value]
     if not isinstance(value, str):
         return value
     value = _USER_IN_URL.sub("", _SECRET_VALUE.sub(MASK, value))
@@ -140,7 +140,7 @@ def clean(value: Any) -> Any:
     return _HOME.sub("~", value)
 
 
-def git() -> dict[str, Any] | None:
+def git_state() -> dict[str, Any] | None:
     """Commit of this library's code, and whether it was changed since; None outside a checkout."""
     here = Path(__file__)
 
@@ -159,7 +159,7 @@ def git() -> dict[str, Any] | None:
     return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(changes)}
 
 
-def host() -> dict[str, Any]:
+def host_info() -> dict[str, Any]:
     """What kind of machine this is; neither its name nor its users'."""
     facts: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
@@ -236,9 +236,9 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-MANIFEST = "recipe.json"
-FAULT = 2
-PREEMPTED = 75  # EX_TEMPFAIL, the exit status that says: what was kept is whole, start me again
+RECIPE_FILE = "recipe.json"
+EXIT_USER_ERROR = 2
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL, the exit status that says: what was kept is whole, start me again
 GRACE = 30  # seconds; more than a launcher on a busy machine takes
 LOST = (
     "Connection closed by peer", "Connection reset by peer", "Connection was likely closed", "Connection refused",
@@ -248,17 +248,17 @@ _STARTED = time.monotonic()
 
 
 class Preempted(SystemExit):
-    """SIGTERM ended a stage that the same command goes on with; the exit status is `PREEMPTED`."""
+    """SIGTERM ended a stage that the same command goes on with; the exit status is `EXIT_PREEMPTED`."""
 
     def __init__(self) -> None:
-        super().__init__(PREEMPTED)
+        super().__init__(EXIT_PREEMPTED)
 
 
-def stage(main: Callable[[], None]) -> None:
+def run_main(main: Callable[[], None]) -> None:
     """Runs a script: faults go to stderr, one a line, with exit status 2; anything else keeps its traceback and 1.
 
     Of several processes one says what all have found, and none speaks that has only lost another. SIGTERM ends a stage
-    with `PREEMPTED`, wherever it is: what it has written is whole, and the same command goes on from there.
+    with `EXIT_PREEMPTED`, wherever it is: what it has written is whole, and the same command goes on from there.
     """
     level = logging.INFO if is_main_process() else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
@@ -266,7 +266,7 @@ def stage(main: Callable[[], None]) -> None:
     for chatty in ("httpx", "httpx2", "datasets", "filelock", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # kernels that it could do with
-    alone = processes() == 1
+    alone = world_size() == 1
     status: Any = 0
     try:
         with on_sigterm(partial(_leave, os.getpid())):
@@ -276,7 +276,7 @@ def stage(main: Callable[[], None]) -> None:
             _wait_for_the_launcher()
         _end_progress()
         print(located(error), file=sys.stderr)
-        status = FAULT
+        status = EXIT_USER_ERROR
     except KeyboardInterrupt:
         _end_progress()
         print("stopped by Ctrl-C; the same command goes on with what is kept", file=sys.stderr)
@@ -343,9 +343,11 @@ def is_main_process() -> bool:
     return rank() == 0
 
 
-def recipe_of(*parts: Any) -> dict[str, Any]:
-    """Collect what decides the results of a run, for `claim`: the fields of the recipe that were set, but for a class's
-    `NON_IDENTITY_KEYS`, and where and whether it runs. A key that a later version adds thus leaves older runs theirs.
+def run_fingerprint(*parts: Any) -> dict[str, Any]:
+    """Collect the recipe fields that affect results: those that differ from their defaults.
+
+    Left out are a class's `NON_IDENTITY_KEYS`, and where and whether it runs. A key that a later version adds thus
+    leaves older runs theirs.
     """
     recipe: dict[str, Any] = {}
     for part in parts:
@@ -365,13 +367,13 @@ def set_fields(value: Any) -> Any:
     return {field.name: set_fields(item) for field, item in given if item != default_of(field)}
 
 
-def may_claim(output_dir: str, recipe: dict[str, Any]) -> None:
-    """Looks whether `claim` will succeed; writes nothing.
+def check_output_dir(output_dir: str, recipe: dict[str, Any]) -> None:
+    """Looks whether `claim_output_dir` will succeed; writes nothing.
 
     Raises:
         Faults: The folder holds a run of another recipe, or is a file.
     """
-    folder, manifest = Path(output_dir), Path(output_dir) / MANIFEST
+    folder, manifest = Path(output_dir), Path(output_dir) / RECIPE_FILE
     if any(path.is_file() for path in (folder, *folder.parents)):
         raise fail(output_dir, "is a file, or lies in one; choose another output_dir")
     if not manifest.exists():
@@ -392,7 +394,7 @@ def may_claim(output_dir: str, recipe: dict[str, Any]) -> None:
 def holds_results(folder: Path) -> bool:
     """Whether a stage has left anything in its folder besides the notes of who it is: a run that failed at once doesn't
     keep the folder from another recipe."""
-    notes = {MANIFEST, PROVENANCE}
+    notes = {RECIPE_FILE, PROVENANCE}
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return any(file.parts[0] not in (*notes, "runs") and file.suffix != ".tmp" for file in files)
 
@@ -403,7 +405,9 @@ def differing_keys(earlier: dict[str, Any], recipe: dict[str, Any]) -> list[str]
     return sorted(key for key in earlier | recipe if earlier.get(key) != recipe.get(key))
 
 
-def claim(output_dir: str, recipe: dict[str, Any], *parts: Any, rows: Iterable[dict[str, Any]] | None = None) -> Path:
+def claim_output_dir(
+    output_dir: str, recipe: dict[str, Any], *parts: Any, rows: Iterable[dict[str, Any]] | None = None
+) -> Path:
     """Makes the output folder this recipe's, and notes in it what made it (`bmc.runs`).
 
     A folder that the same recipe wrote may be written again (that is how a run resumes); one of another recipe may
@@ -418,23 +422,23 @@ def claim(output_dir: str, recipe: dict[str, Any], *parts: Any, rows: Iterable[d
     Raises:
         Faults: The folder holds a run of another recipe, or is a file.
     """
-    may_claim(output_dir, recipe)
+    check_output_dir(output_dir, recipe)
     folder = Path(output_dir)
     if is_main_process():
-        manifest = folder / MANIFEST
+        manifest = folder / RECIPE_FILE
         if not manifest.exists() or differing_keys(json.loads(manifest.read_text(encoding="utf-8")), recipe):
             (folder / PROVENANCE).unlink(missing_ok=True)
             write_json(manifest, json.loads(json.dumps(recipe, default=str)))
         resolved = {key: value for part in parts for key, value in set_fields(part).items()} or recipe
         seed = next((part.seed for part in parts if hasattr(part, "seed")), None)
         endpoint = next((part.endpoint for part in parts if hasattr(part, "endpoint")), None)
-        now = describe(json.loads(json.dumps(resolved, default=str)), seed, rows, endpoint)
-        write_json(folder / PROVENANCE, merge(read(folder), now))
+        now = describe_run(json.loads(json.dumps(resolved, default=str)), seed, rows, endpoint)
+        write_json(folder / PROVENANCE, merge_provenance(read_provenance(folder), now))
     return folder
 
 
 @contextlib.contextmanager
-def writing(folder: str | Path) -> Iterator[None]:
+def report_disk_errors(folder: str | Path) -> Iterator[None]:
     """Tells of a full disk or a folder that can't be written as a fault.
 
     Args:
@@ -466,7 +470,7 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 
 def _replace(path: Path, lines: Iterable[str]) -> int:
     count = 0
-    with whole_files(path) as (file,):
+    with atomic_files(path) as (file,):
         for line in lines:
             file.write(line + "\n")
             count += 1
@@ -474,7 +478,7 @@ def _replace(path: Path, lines: Iterable[str]) -> int:
 
 
 @contextlib.contextmanager
-def whole_files(*paths: Path) -> Iterator[list[IO[str]]]:
+def atomic_files(*paths: Path) -> Iterator[list[IO[str]]]:
     """Files that appear together when they are whole, or not at all."""
     temporary = [path.with_name(f"{path.name}.tmp") for path in paths]
     with contextlib.ExitStack() as stack:

@@ -11,7 +11,7 @@ from .data.loading import load_mixture
 from .data.schema import content
 from .data.tokenization import read_template
 from .errors import fail
-from .runs import claim, elapsed, recipe_of, write_json
+from .runs import claim_output_dir, elapsed, run_fingerprint, write_json
 
 EOS, PAD = "<eos>", "<pad>"
 
@@ -32,7 +32,7 @@ def make_model(config: TinyModelConfig) -> dict[str, Any]:
         raise fail("hidden_size", "must be a multiple of twice num_attention_heads")
     rows = load_mixture(config.dataset_mixture.datasets, config.dataset_mixture.seed)
     tokenizer = _tokenizer(list(rows), read_template(config.chat_template), config)
-    folder = claim(config.output_dir, recipe_of(config), config, rows=rows)
+    folder = claim_output_dir(config.output_dir, run_fingerprint(config), config, rows=rows)
     torch.manual_seed(config.seed)
     model = LlamaForCausalLM(
         LlamaConfig(

@@ -12,7 +12,7 @@ from server import ChatServer, Reply, part, revises, says, shows
 from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge
 from bmc.config import DatasetConfig, DatasetMixture
-from bmc.data.schema import assistant, share, user
+from bmc.data.schema import assistant, hash_fraction, user
 
 MODES = ["targeted", "without_reference", "degrade", "fresh", "polish"]
 W, L = "It is 1 + 2 = 3.\nThe answer is 3", "It's 1 + 2 = 4.\nThe answer is 4"
@@ -127,7 +127,9 @@ def test_some_pairs_stay_as_they_were(mode: str, tmp_path: Path) -> None:
     with ChatServer(obeys) as server:
         bridge(recipe(tmp_path, server.url, rows, mode, proportion=0.5))
     pairs = lines(tmp_path / mode)
-    assert {pair["id"] for pair in pairs if pair["bridged"]} == {row["id"] for row in rows if share(row["id"]) < 0.5}
+    assert {pair["id"] for pair in pairs if pair["bridged"]} == {
+        row["id"] for row in rows if hash_fraction(row["id"]) < 0.5
+    }
     assert 0 < sum(pair["bridged"] for pair in pairs) < 12
     side = "rejected" if mode == "degrade" else "chosen"
     for pair in pairs:

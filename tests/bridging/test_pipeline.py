@@ -20,7 +20,7 @@ from bmc.bridging.making import bridged_pair, edited_pair
 from bmc.bridging.pipeline import bridge, made
 from bmc.bridging.rules import RulesEditor
 from bmc.config import DatasetConfig, DatasetMixture
-from bmc.data.schema import share
+from bmc.data.schema import hash_fraction
 from bmc.errors import Faults
 
 ROOT = Path(__file__).parents[2]
@@ -214,7 +214,7 @@ def test_proportions_are_nested_and_keep_the_same_pairs(tmp_path: Path) -> None:
             assert row["original_chosen"] == "1 + 2 = 3\nThe answer is 3"
             assert row["edit_ratio"] > 0
     assert bridged[0.0] == set()
-    assert bridged[0.4] == {f"r{number}" for number in range(40) if share(f"r{number}") < 0.4}
+    assert bridged[0.4] == {f"r{number}" for number in range(40) if hash_fraction(f"r{number}") < 0.4}
     assert 0 < len(bridged[0.4]) < len(bridged[0.7]) < 40
     assert bridged[0.4] < bridged[0.7] < bridged[1.0]
     assert len(bridged[1.0]) == 40

@@ -10,7 +10,7 @@ from hub_rows import NO, USER, YES
 
 from bmc.config import DatasetConfig
 from bmc.data.loading import files_of, load_mixture
-from bmc.data.registry import SOURCES
+from bmc.data.registry import DATASETS
 from bmc.errors import Faults
 from bmc.plan import describe_data
 from bmc.planning.workload import workload
@@ -112,4 +112,4 @@ def test_a_hub_data_set_as_a_local_folder(place: str, tmp_path: Path) -> None:
 )
 def test_rows_of_another_shape(source: str, raw: dict[str, Any], what: str) -> None:
     with pytest.raises(ValueError, match=what):
-        SOURCES[source].to_row(raw)
+        DATASETS[source].to_row(raw)

@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from bmc.data.loading import parsed_file
+from bmc.data.loading import read_json_file
 from bmc.errors import Faults
 
 READ = """
@@ -42,4 +42,4 @@ def test_a_small_parquet_file_of_large_texts_takes_little_memory(tmp_path: Path)
 def test_json_that_no_reader_takes_is_a_fault(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(f"{text}\n")
     with pytest.raises(Faults, match=rf"{name}: (line|row) 1: is not JSON \((nested too deeply|a number of thousands)"):
-        parsed_file(tmp_path / name)
+        read_json_file(tmp_path / name)

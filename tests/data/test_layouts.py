@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict
 
 from bmc.config import DatasetConfig
 from bmc.data.loading import load_mixture
-from bmc.data.schema import PAIR, check
+from bmc.data.schema import PAIR, check_rows
 from bmc.errors import Faults
 
 ROWS = [
@@ -143,7 +143,7 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
 def test_one_fault_shows_the_mapping_to_write(names: list[str], mapping: str) -> None:
     given = [{name: f"{name} {number}" for name in names} for number in range(50)]
     with pytest.raises(Faults) as caught:
-        check(given, PAIR, "rows.jsonl")
+        check_rows(given, PAIR, "rows.jsonl")
     (fault,) = caught.value.faults
     assert fault.what.startswith("has no column ")
     assert f"write in dataset_mixture.datasets what they are called: columns: {mapping}" in fault.what

@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from bmc.data.masks import Unmarkable, mark_assistant
+from bmc.data.masks import MaskError, mark_assistant
 from bmc.data.tokenization import read_template, turn_end
 
 ROOT = Path(__file__).parents[2]
@@ -204,7 +204,7 @@ def test_a_completion_of_several_messages() -> None:
 
 def test_a_conversation_without_an_assistant() -> None:
     for template in (SMOLLM2, (TRL / "llama3_training.jinja").read_text()):
-        with pytest.raises(Unmarkable, match="no message of the assistant's"):
+        with pytest.raises(MaskError, match="no message of the assistant's"):
             mark_assistant({"messages": TALK[:1]}, byte_tokenizer(template))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bmc.config import DatasetConfig, DatasetMixture
 from bmc.data import loading as mixture
-from bmc.data.loading import load_mixture, load_split, read
+from bmc.data.loading import load_mixture, load_split, open_dataset
 from bmc.errors import Faults
 
 
@@ -47,7 +47,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]]) -> list[tup
 
 def fault(**arguments: Any) -> str:
     with pytest.raises(Faults) as caught:
-        list(read(DatasetConfig(**arguments))())
+        list(open_dataset(DatasetConfig(**arguments))())
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -86,14 +86,14 @@ def test_local_forms(form: str, tmp_path: Path) -> None:
     else:
         path.write_text("\ufeff" + "\r\n".join(map(json.dumps, rows)) + "\n\n")
     config = DatasetConfig(source="mawps", id=str(tmp_path if form == "folder" else path), split="test")
-    assert column(read(config)(), "answer") == ["0.5", "1.5", "2.5"]
+    assert column(open_dataset(config)(), "answer") == ["0.5", "1.5", "2.5"]
 
 
 def test_rows_without_a_source_are_taken_as_they_are(tmp_path: Path) -> None:
     rows = [{"prompt": "a\u2028b", "answer": "2020-01-01"}, {"prompt": "c", "extra": 1}]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    assert list(read(DatasetConfig(id=str(path)))()) == rows
+    assert list(open_dataset(DatasetConfig(id=str(path)))()) == rows
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_hub_lookup(arguments: dict[str, Any], call: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     name = arguments.get("source", "gsm8k")
     calls = hub(monkeypatch, [HUB[name][0]] * 2)
-    rows = list(read(DatasetConfig(**arguments))())
+    rows = list(open_dataset(DatasetConfig(**arguments))())
     assert calls == [call]
     assert rows == [HUB[name][1] if "source" in arguments else HUB[name][0]] * 2
 
@@ -287,7 +287,7 @@ def test_ids_are_unique(tmp_path: Path) -> None:
 
 @given(st.lists(st.sampled_from(["a", "a-2", "a-3", "b", "a-2-2"]), max_size=8))
 def test_unique(ids: list[str]) -> None:
-    unique = mixture.unique(ids)
+    unique = mixture.unique_ids(ids)
     assert len(set(unique)) == len(ids)
     assert set(ids) <= set(unique)
     assert all(new == old or new.startswith(f"{old}-") for new, old in zip(unique, ids, strict=True))

@@ -12,7 +12,7 @@ from rapidfuzz.distance import Levenshtein
 
 from bmc.config import DatasetConfig
 from bmc.data.loading import load_mixture
-from bmc.data.schema import assistant, edit_split, unbridged, winner
+from bmc.data.schema import assistant, chosen_response, edit_split, unbridged
 from bmc.errors import Faults
 
 PLAIN = {"id": "1", "prompt": "x", "chosen": "y_w", "rejected": "y_l"}
@@ -30,13 +30,13 @@ PLAIN = {"id": "1", "prompt": "x", "chosen": "y_w", "rejected": "y_l"}
 )
 def test_a_pair_before_it_was_bridged(row: dict[str, Any]) -> None:
     assert unbridged(row) == PLAIN
-    assert winner(row) == "y_w"
+    assert chosen_response(row) == "y_w"
 
 
 def test_the_winner_is_the_ground_truth() -> None:
-    assert winner({"completion": "c", "chosen": "y"}) == "c"
-    assert winner({"completion": None, "chosen": "y"}) == "y"
-    assert winner({"prompt": "x"}) is None
+    assert chosen_response({"completion": "c", "chosen": "y"}) == "c"
+    assert chosen_response({"completion": None, "chosen": "y"}) == "y"
+    assert chosen_response({"prompt": "x"}) is None
 
 
 SEVEN = [

@@ -5,13 +5,23 @@ from typing import Any
 
 import pytest
 
-from bmc.data.schema import PAIR, assistant, check, content, share, split_prompt, transcript, user, with_content
+from bmc.data.schema import (
+    PAIR,
+    assistant,
+    check_rows,
+    content,
+    hash_fraction,
+    split_prompt,
+    transcript,
+    user,
+    with_content,
+)
 from bmc.errors import Faults
 
 
 def told(rows: list[dict[str, Any]], columns: tuple[str, ...] = PAIR) -> list[str]:
     with pytest.raises(Faults) as caught:
-        check(rows, columns, "data")
+        check_rows(rows, columns, "data")
     return str(caught.value).splitlines()
 
 
@@ -32,7 +42,7 @@ def test_with_content_keeps_the_form() -> None:
 
 
 def test_share_is_nested_and_uniform() -> None:
-    shares = [share(f"row-{number}") for number in range(4000)]
+    shares = [hash_fraction(f"row-{number}") for number in range(4000)]
     fifth = {number for number, value in enumerate(shares) if value < 0.2}
     two_fifths = {number for number, value in enumerate(shares) if value < 0.4}
     assert fifth < two_fifths
@@ -44,7 +54,7 @@ def test_share_is_nested_and_uniform() -> None:
 
 def test_share_is_the_start_of_the_sha256() -> None:
     # printf x | sha256sum: 2d711642b726b…; 0x2d71… / 0x10000… = 0.1775…
-    assert share("x") == pytest.approx(0x2D711642B726B / 16**13)
+    assert hash_fraction("x") == pytest.approx(0x2D711642B726B / 16**13)
 
 
 def test_split_prompt_of_ultrafeedback() -> None:
@@ -168,14 +178,16 @@ def test_split_prompt_leaves_other_rows_alone(row: dict[str, Any]) -> None:
 
 
 def test_good_rows_pass() -> None:
-    check([pair(), pair(rejected="6")], PAIR, "data")
-    check([pair(prompt=user("q"), chosen=assistant("a"), rejected=assistant("b"))], PAIR, "data")
-    check([{"messages": [*user("q"), *assistant("a")]}], ("messages",), "data")
-    check([{"prompt": "q", "answer": 4}, {"prompt": "q", "answer": ["nothing", "reads", "it"]}], ("prompt",), "data")
+    check_rows([pair(), pair(rejected="6")], PAIR, "data")
+    check_rows([pair(prompt=user("q"), chosen=assistant("a"), rejected=assistant("b"))], PAIR, "data")
+    check_rows([{"messages": [*user("q"), *assistant("a")]}], ("messages",), "data")
+    check_rows(
+        [{"prompt": "q", "answer": 4}, {"prompt": "q", "answer": ["nothing", "reads", "it"]}], ("prompt",), "data"
+    )
     called, other = [CALL], [{**CALL, "tool_calls": [{"function": {"name": "sub", "arguments": {}}}]}]
     tools: list[Any] = [[], None, "", [{"type": "function"}], '[{"type": "function"}]']
-    check([pair(meta=2**80, tools=[{"maximum": 2**64 - 1, "minimum": -(2**63)}])], PAIR, "data")
-    check(({"prompt": [Q], "chosen": called, "rejected": other, "tools": tool} for tool in tools), PAIR, "data")
+    check_rows([pair(meta=2**80, tools=[{"maximum": 2**64 - 1, "minimum": -(2**63)}])], PAIR, "data")
+    check_rows(({"prompt": [Q], "chosen": called, "rejected": other, "tools": tool} for tool in tools), PAIR, "data")
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from bmc.config import DatasetConfig
 from bmc.data.datasets import CLOSE, LEAD, boxed, generate, running_sums, sft_target
-from bmc.data.loading import read
-from bmc.data.registry import GENERATORS, SOURCES
+from bmc.data.loading import open_dataset
+from bmc.data.registry import DATASETS, GENERATORS
 from bmc.evaluation.scoring import is_correct
 
 CLOSED = [
     name
-    for name, source in SOURCES.items()
+    for name, source in DATASETS.items()
     if source.task != "chat" and source.folder is None and name not in GENERATORS
 ]
 
@@ -35,30 +35,30 @@ def test_importing_the_sources_imports_nothing_heavy() -> None:
 
 
 def test_every_source_has_an_example() -> None:
-    assert list(HUB) == list(SOURCES)
-    assert {name: source.task for name, source in SOURCES.items()} == {n: row["task"] for n, (_, row) in HUB.items()}
+    assert list(HUB) == list(DATASETS)
+    assert {name: source.task for name, source in DATASETS.items()} == {n: row["task"] for n, (_, row) in HUB.items()}
 
 
 @pytest.mark.parametrize("name", HUB)
 def test_hub_row(name: str) -> None:
     raw, row = HUB[name]
     before = json.dumps(raw)
-    assert SOURCES[name].to_row(raw) == row
+    assert DATASETS[name].to_row(raw) == row
     assert json.dumps(raw) == before
 
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_prepared_row(name: str) -> None:
     raw = {"problem": "What?\nOptions:\nrain\nbeads", "solution": "Beads form.\nThe answer is beads", "answer": "beads"}
-    row = SOURCES[name].to_row(raw)
-    assert row == closed(name, SOURCES[name].task, raw["problem"], f"{STEPS}Beads form.\nThe answer is beads", "beads")
+    row = DATASETS[name].to_row(raw)
+    assert row == closed(name, DATASETS[name].task, raw["problem"], f"{STEPS}Beads form.\nThe answer is beads", "beads")
     del raw["solution"]
-    assert SOURCES[name].to_row(raw)["completion"][0]["content"] == f"{STEPS}The answer is beads"
+    assert DATASETS[name].to_row(raw)["completion"][0]["content"] == f"{STEPS}The answer is beads"
 
 
 @pytest.mark.parametrize(("target", "answer"), [(43.0, "43"), (43, "43"), (0.5, "0.5"), (" 3/4 ", "3/4"), (-2.0, "-2")])
 def test_mawps_local_row(target: Any, answer: str) -> None:
-    row = SOURCES["mawps"].to_row({"input": "How many?", "target": target, "type": "singleeq", "idx": 0})
+    row = DATASETS["mawps"].to_row({"input": "How many?", "target": target, "type": "singleeq", "idx": 0})
     assert row == closed("mawps", "math", "How many?", f"{STEPS}The answer is {answer}", answer)
 
 
@@ -66,34 +66,36 @@ def test_mawps_local_row(target: Any, answer: str) -> None:
     ("given", "answer"), [("9 (apples)", "9"), ("7 (kilometers); 100 (meters)", "7; 100"), ("1/2", "1/2"), ("no", "no")]
 )
 def test_asdiv_answers_have_no_units(given: str, answer: str) -> None:
-    row = SOURCES["asdiv"].to_row({"body": "A.", "question": "B?", "answer": given, "solution_type": "", "formula": ""})
+    row = DATASETS["asdiv"].to_row(
+        {"body": "A.", "question": "B?", "answer": given, "solution_type": "", "formula": ""}
+    )
     assert row["answer"] == answer
 
 
 @pytest.mark.parametrize(("given", "answer"), [(8.0, "8"), ("10.0", "10"), ("2.5", "2.5")])
 def test_svamp_answers(given: Any, answer: str) -> None:
-    assert SOURCES["svamp"].to_row({"Body": "A.", "Question": "B?", "Answer": given})["answer"] == answer
+    assert DATASETS["svamp"].to_row({"Body": "A.", "Question": "B?", "Answer": given})["answer"] == answer
 
 
 def test_rows_without_what_may_be_missing() -> None:
-    table = SOURCES["tabmwp"].to_row({"table": "a | b", "question": "What?", "choices": None, "answer": 7})
+    table = DATASETS["tabmwp"].to_row({"table": "a | b", "question": "What?", "choices": None, "answer": 7})
     assert table == closed("tabmwp", "math", "a | b\n\nWhat?", f"{STEPS}The answer is 7", "7")
-    assert SOURCES["alpaca_eval"].to_row({"instruction": "Hi?"}).keys() == {"source", "task", "prompt"}
-    assert "question_id" not in SOURCES["arena_hard"].to_row({"turns": [{"content": "Hi?"}]})
-    facts = SOURCES["strategyqa"].to_row({"question": "Fly?", "answer": True, "facts": ["One.", "Two."]})
+    assert DATASETS["alpaca_eval"].to_row({"instruction": "Hi?"}).keys() == {"source", "task", "prompt"}
+    assert "question_id" not in DATASETS["arena_hard"].to_row({"turns": [{"content": "Hi?"}]})
+    facts = DATASETS["strategyqa"].to_row({"question": "Fly?", "answer": True, "facts": ["One.", "Two."]})
     assert facts["completion"][0]["content"] == f"{STEPS}One.\nTwo.\nThe answer is yes"
 
 
 def test_ultrafeedback_keeps_the_turns_that_both_responses_share() -> None:
     turns = [USER, YES, {"role": "user", "content": "Sure?"}]
-    row = SOURCES["ultrafeedback"].to_row({"prompt": "Hi?", "chosen": [*turns, YES], "rejected": [*turns, NO]})
+    row = DATASETS["ultrafeedback"].to_row({"prompt": "Hi?", "chosen": [*turns, YES], "rejected": [*turns, NO]})
     assert (row["prompt"], row["chosen"], row["rejected"]) == (turns, [YES], [NO])
 
 
 @pytest.mark.parametrize("name", list(HUB))
 def test_row_of_unknown_shape(name: str) -> None:
     with pytest.raises((KeyError, ValueError)):
-        SOURCES[name].to_row({"foo": 1, "bar": "x"})
+        DATASETS[name].to_row({"foo": 1, "bar": "x"})
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_row_of_unknown_shape(name: str) -> None:
 )
 def test_row_with_a_bad_value(name: str, raw: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        SOURCES[name].to_row(raw)
+        DATASETS[name].to_row(raw)
 
 
 # Targets
@@ -221,9 +223,9 @@ def test_running_sums_end_in_the_sum(terms: list[int], data: st.DataObject) -> N
 def test_generated_rows() -> None:
     config = {"task": "chain_sum", "seed": 7, "min_terms": 3, "max_terms": 3}
     data = DatasetConfig(source="reasoning_gym", config=config, num_rows=20)
-    rows = list(read(data)())
+    rows = list(open_dataset(data)())
     assert len(rows) == 20
-    assert rows == list(read(data)())
+    assert rows == list(open_dataset(data)())
     for row in rows:
         lines = row["completion"][0]["content"].split("\n")
         assert len(lines) == 4
@@ -234,7 +236,7 @@ def test_generated_rows() -> None:
 
 def test_generated_solution_of_gsm_symbolic() -> None:
     config = {"task": "gsm_symbolic", "seed": 7}
-    for row in read(DatasetConfig(source="reasoning_gym", config=config, num_rows=5))():
+    for row in open_dataset(DatasetConfig(source="reasoning_gym", config=config, num_rows=5))():
         said = row["completion"][0]["content"]
         assert said.count("\n") > 1
         assert "####" not in said

@@ -11,7 +11,7 @@ import pytest
 import trl
 from test_masks import TRL, byte_tokenizer
 
-from bmc.data.loading import Rows, table
+from bmc.data.loading import RowStream, to_dataset
 from bmc.data.schema import assistant, user
 from bmc.data.tokenization import encode_prompt
 
@@ -37,8 +37,8 @@ ROWS = [
 ]  # fmt: skip
 
 
-def rows_of(given: list[dict[str, Any]], order: list[int] | None = None) -> Rows:
-    return Rows(given.__iter__, list(dict.fromkeys(key for row in given for key in row)), len(given), order)
+def rows_of(given: list[dict[str, Any]], order: list[int] | None = None) -> RowStream:
+    return RowStream(given.__iter__, list(dict.fromkeys(key for row in given for key in row)), len(given), order)
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +55,10 @@ def prepared(rows: Any, tokenizer: Any) -> list[dict[str, Any]]:
 
 def test_each_row_is_rendered_with_its_own_tools_and_arguments() -> None:
     tokenizer = byte_tokenizer((TRL / "qwen3.jinja").read_text())
-    together = table(rows_of(ROWS), PAIR)
+    together = to_dataset(rows_of(ROWS), PAIR)
     assert "meta" not in together.column_names
     for row, ids, given in zip(together, prepared(together, tokenizer), ROWS, strict=True):
-        (alone,) = prepared(table(rows_of([given]), PAIR), tokenizer)
+        (alone,) = prepared(to_dataset(rows_of([given]), PAIR), tokenizer)
         text = tokenizer.decode(ids["prompt_ids"])
         for key in ("prompt_ids", "chosen_ids", "rejected_ids"):
             assert ids[key] == alone[key]
@@ -73,19 +73,19 @@ def test_each_row_is_rendered_with_its_own_tools_and_arguments() -> None:
 
 def test_columns_without_a_value_are_left_out() -> None:
     rows = rows_of([PLAIN | {"tools": [], "chat_template_kwargs": {}, "id": "0"}])
-    assert table(rows, PAIR).column_names == [*PAIR, "id"]
+    assert to_dataset(rows, PAIR).column_names == [*PAIR, "id"]
 
 
 def test_the_same_rows_are_the_same_table(tmp_path: Path) -> None:
-    first, other = table(rows_of(ROWS), PAIR), table(rows_of(ROWS[:6]), PAIR)
-    again = table(rows_of([{**row, "meta": 0} for row in ROWS]), PAIR)
+    first, other = to_dataset(rows_of(ROWS), PAIR), to_dataset(rows_of(ROWS[:6]), PAIR)
+    again = to_dataset(rows_of([{**row, "meta": 0} for row in ROWS]), PAIR)
     assert again._fingerprint == first._fingerprint != other._fingerprint
     assert first.cache_files == again.cache_files
-    assert table(rows_of(ROWS, [5, 2, 3]), PAIR)["id"][:] == ["5", "2", "3"]
+    assert to_dataset(rows_of(ROWS, [5, 2, 3]), PAIR)["id"][:] == ["5", "2", "3"]
 
 
 def test_strings_and_weights() -> None:
     given = [
         {"prompt": "5", "chosen": "1e3", "rejected": "null", "chosen_weights": [1.0, 2], "rejected_weights": [1.5]}
     ]
-    assert list(table(rows_of(given), PAIR)) == given
+    assert list(to_dataset(rows_of(given), PAIR)) == given

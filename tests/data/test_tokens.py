@@ -12,7 +12,14 @@ from reference_tokens import merging_tokenizer, trl_tokens
 from tokenizers import processors
 
 from bmc.data.schema import assistant, content, user
-from bmc.data.tokenization import Continuing, Untraceable, check_offsets, prefix, response_start, tokenise
+from bmc.data.tokenization import (
+    AlignmentError,
+    ContinuationDecoder,
+    align_response,
+    check_offsets,
+    response_prefix,
+    response_start,
+)
 from bmc.errors import Faults
 
 TRIMMING = (
@@ -58,7 +65,7 @@ def tokenizers(plain: Any) -> dict[str, Any]:
 
 
 def both(tokenizer: Any, row: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    sides = {side: tokenise(tokenizer, row, row[side]) for side in ("chosen", "rejected")}
+    sides = {side: align_response(tokenizer, row, row[side]) for side in ("chosen", "rejected")}
     return response_start(tokenizer, row, *(tokens.ids for tokens in sides.values())), sides
 
 
@@ -88,7 +95,7 @@ def test_a_rows_own_template_options_count(tokenizer: Any) -> None:
 def test_spans_are_where_the_words_are() -> None:
     tokenizer = merging_tokenizer()
     row = {"prompt": "Q:", "chosen": " the cat. So é", "rejected": " the"}
-    tokens = tokenise(tokenizer, row, row["chosen"])
+    tokens = align_response(tokenizer, row, row["chosen"])
     named = list(zip(tokenizer.convert_ids_to_tokens(tokens.ids), tokens.spans, strict=True))
     assert named == [
         ("▁Q", (0, 0)),
@@ -107,7 +114,7 @@ def test_spans_of_messages_are_in_their_joined_words(tokenizer: Any) -> None:
     words = content(row["rejected"])
     assert words == "the\n\ncat\n\n sat "
     for kind in ("bytes", "trimming"):
-        tokens = tokenise(tokenizers(tokenizer)[kind], row, row["rejected"])
+        tokens = align_response(tokenizers(tokenizer)[kind], row, row["rejected"])
         seen = [words[start:end] for start, end in tokens.spans if end]
         assert "".join(seen) == ("thecat sat " if kind == "bytes" else "thecatsat")
         assert all(end - start in (0, 1) for start, end in tokens.spans)
@@ -128,8 +135,8 @@ def test_a_template_that_changes_the_words(template: str, tokenizer: Any) -> Non
     other = copy.deepcopy(tokenizer)
     other.chat_template = template
     for response in (ROWS["several"]["chosen"], [*assistant("cat"), *user("")]):
-        with pytest.raises(Untraceable, match="the chat template changes the response"):
-            tokenise(other, ROWS["several"], response)
+        with pytest.raises(AlignmentError, match="the chat template changes the response"):
+            align_response(other, ROWS["several"], response)
 
 
 def test_a_tokenizer_without_offsets_is_a_fault(tokenizer: Any) -> None:
@@ -147,7 +154,7 @@ def test_a_tokenizer_without_offsets_is_a_fault(tokenizer: Any) -> None:
 )
 def test_a_share_of_the_tokens_but_one_and_less_than_all(fraction: float, text: str, tokenizer: Any) -> None:
     row = {"prompt": user("x"), "chosen": assistant("abcdefghij")}  # a token a letter
-    ids, begins = prefix(tokenizer, row, row["chosen"], fraction)
+    ids, begins = response_prefix(tokenizer, row, row["chosen"], fraction)
     assert begins == text
     assert tokenizer.decode(ids) == f"<s><user> x\n<assistant> {text}"
 
@@ -155,14 +162,14 @@ def test_a_share_of_the_tokens_but_one_and_less_than_all(fraction: float, text: 
 def test_strings_begin_with_their_prompt() -> None:
     tokenizer = merging_tokenizer()
     row = {"prompt": "Q:", "chosen": " the cat sat. So"}
-    ids, begins = prefix(tokenizer, row, row["chosen"], 0.5)  # ": the", " cat", " sat", ". So"
+    ids, begins = response_prefix(tokenizer, row, row["chosen"], 0.5)  # ": the", " cat", " sat", ". So"
     assert (tokenizer.convert_ids_to_tokens(ids), begins) == (["▁Q", ":▁the", "▁cat"], " the cat")
 
 
 def test_no_character_is_cut(tokenizer: Any) -> None:
     row = {"prompt": user("x"), "chosen": assistant("é🙂a")}  # 2, 4 and 1 tokens: cuts at 2 and 6 of 7
     for fraction, text in ((0.1, "é"), (0.55, "é"), (0.6, "é🙂"), (0.9, "é🙂")):
-        ids, begins = prefix(tokenizer, row, row["chosen"], fraction)
+        ids, begins = response_prefix(tokenizer, row, row["chosen"], fraction)
         assert begins == text
         assert tokenizer.decode(ids).endswith(f"<assistant> {text}")
 
@@ -178,8 +185,8 @@ def test_no_character_is_cut(tokenizer: Any) -> None:
 )
 def test_no_beginning(chosen: Any, reason: str, tokenizer: Any) -> None:
     row = {"prompt": "x" if isinstance(chosen, str) else user("x")}
-    with pytest.raises(Untraceable, match=reason):
-        prefix(tokenizer, row, chosen, 0.5)
+    with pytest.raises(AlignmentError, match=reason):
+        response_prefix(tokenizer, row, chosen, 0.5)
 
 
 @given(text=st.text(min_size=1), fraction=st.floats(0.01, 0.99))
@@ -187,8 +194,8 @@ def test_no_beginning(chosen: Any, reason: str, tokenizer: Any) -> None:
 def test_a_beginning_is_a_beginning(text: str, fraction: float, tokenizer: Any) -> None:
     row = {"prompt": "x: ", "chosen": text}
     try:
-        ids, begins = prefix(tokenizer, row, text, fraction)
-    except Untraceable:
+        ids, begins = response_prefix(tokenizer, row, text, fraction)
+    except AlignmentError:
         return
     assert text.startswith(begins)
     assert 0 < len(begins) < len(text)
@@ -199,7 +206,7 @@ def test_a_continuation_keeps_the_space_before_it() -> None:
     tokenizer = merging_tokenizer()
     ids = tokenizer.convert_tokens_to_ids(["▁cat", "▁sat", "</s>"])
     assert tokenizer.decode(ids, skip_special_tokens=True) == "cat sat"
-    continuing = Continuing(tokenizer)
+    continuing = ContinuationDecoder(tokenizer)
     assert continuing.decode(ids, skip_special_tokens=True) == " cat sat"
     assert continuing.decode([], skip_special_tokens=True) == ""
     assert continuing.eos_token_id == tokenizer.eos_token_id

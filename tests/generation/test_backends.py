@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from vllm_double import Calls, SamplingParams, vllm_double
 
 from bmc.config import Decoding, EvaluateConfig, GenerationArguments
-from bmc.data.tokenization import Continuing
+from bmc.data.tokenization import ContinuationDecoder
 from bmc.errors import Faults
 from bmc.generation import decoding
-from bmc.generation.backends import backend, batches, stop_ids
+from bmc.generation.backends import batches, load_backend, stop_ids
 from bmc.generation.decoding import GumbelNoise, decode
 from bmc.recipe import parse
 
@@ -163,7 +163,7 @@ def test_the_recipe_alone_decides_how_tokens_are_chosen(model_dir: Path, tokeniz
     model.generation_config.update(do_sample=True, repetition_penalty=5.0, top_k=1, eos_token_id=[2, plain[3]])
     model.save_pretrained(tmp_path)
     settings = config(tmp_path)
-    complete = backend(settings, settings, tokenizer)
+    complete = load_backend(settings, settings, tokenizer)
     ((_, response),) = complete([PROMPTS[1]], [0], [settings])
     assert (response["tokens"], response["finished"]) == (4, True)
     assert response["text"] == tokenizer.decode(plain[:3], skip_special_tokens=True)
@@ -183,7 +183,7 @@ def test_each_benchmark_is_generated_in_its_own_way(model_dir: Path, tokenizer: 
     ways = [settings.decoding(source) for source in sources]
     assert [(way.temperature, way.max_new_tokens) for way in ways[:4]] == [(0.9, 6), (0.0, 6), (0.0, 3), (0.0, 6)]
     assert [places for _, places in batches(ways, 2)] == [[0, 4], [1, 3], [5, 7], [2, 6]]
-    complete = backend(settings, settings, tokenizer)
+    complete = load_backend(settings, settings, tokenizer)
     mixed = dict(complete(PROMPTS, list(range(8)), ways))
     for place, source in enumerate(sources):
         given = {} if source is None else vars(own.get(source, Decoding()))
@@ -236,11 +236,11 @@ def test_a_response_ends_where_the_template_ends_a_turn(
     monkeypatch.setattr(type(chat), "get_added_vocab", lambda self: {self.convert_ids_to_tokens(end): end})
     monkeypatch.setitem(sys.modules, "vllm", vllm_double(Calls(), lambda ids: plain))
     settings = config(model_dir, backend=name)
-    complete = backend(settings, settings, Continuing(chat) if wrapped else chat)
+    complete = load_backend(settings, settings, ContinuationDecoder(chat) if wrapped else chat)
     ((_, response),) = complete([PROMPTS[1]], [0], [settings])
     assert (response["tokens"], response["finished"]) == (length + 1, True)
     chat.chat_template = None
-    complete = backend(settings, settings, chat)
+    complete = load_backend(settings, settings, chat)
     ((_, response),) = complete([PROMPTS[1]], [0], [settings])
     assert response["tokens"] == len(alone(AutoModelForCausalLM.from_pretrained(model_dir), PROMPTS[1], 6, [2]))
 
@@ -258,7 +258,7 @@ def test_vllm_is_given_the_same_tokens_ends_and_seeds(
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
     settings = config(tmp_path, backend="vllm", temperature=0.5, top_p=0.9, batch_size=4, tensor_parallel_size=2)
-    complete = backend(settings, settings, tokenizer, longest=37)
+    complete = load_backend(settings, settings, tokenizer, longest=37)
     given = {key: calls.engine[key] for key in ("model", "tensor_parallel_size", "max_model_len", "max_num_seqs")}
     assert given == {"model": str(tmp_path), "tensor_parallel_size": 2, "max_model_len": 37, "max_num_seqs": 4}
     found = list(complete(PROMPTS[:3], [11, 12, 13], [settings, settings, replace(settings, temperature=0.0)]))
@@ -284,7 +284,7 @@ def test_each_process_has_an_engine_on_gpus_of_its_own(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     settings = config(model_dir, backend="vllm", tensor_parallel_size=2)
-    backend(settings, settings, tokenizer)
+    load_backend(settings, settings, tokenizer)
     seen = calls.environment
     assert not set(launched) & set(seen)
     assert seen["CUDA_VISIBLE_DEVICES"] == "6,7"
@@ -294,7 +294,7 @@ def test_each_process_has_an_engine_on_gpus_of_its_own(
     for refused in (settings, config(model_dir)):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         with pytest.raises(Faults, match=r"^GPUs: 3 × \d GPUs are wanted, and there are 2; lower"):
-            backend(refused, refused, tokenizer)
+            load_backend(refused, refused, tokenizer)
 
 
 def test_vllm_takes_no_adapter(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +302,7 @@ def test_vllm_takes_no_adapter(tmp_path: Path, tokenizer: Any, monkeypatch: pyte
     (tmp_path / "adapter_config.json").write_text("{}")
     settings = config(tmp_path, backend="vllm")
     with pytest.raises(Faults, match=r"model_name_or_path: .* is an adapter"):
-        backend(settings, settings, tokenizer)
+        load_backend(settings, settings, tokenizer)
 
 
 def test_vllm_must_be_installed(model_dir: Path, tokenizer: Any) -> None:
@@ -310,7 +310,7 @@ def test_vllm_must_be_installed(model_dir: Path, tokenizer: Any) -> None:
         pytest.skip("vLLM is installed")
     settings = config(model_dir, backend="vllm")
     with pytest.raises(Faults, match=r"backend: vllm: vLLM is not installed; pip install '.\["):
-        backend(settings, settings, tokenizer)
+        load_backend(settings, settings, tokenizer)
 
 
 def test_keys_of_vllm_are_refused_without_it() -> None:

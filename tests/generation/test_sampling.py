@@ -19,8 +19,8 @@ from bmc.config import DatasetConfig, DatasetMixture, EvaluateConfig, SampleConf
 from bmc.data.schema import assistant, user
 from bmc.errors import Faults
 from bmc.generation import stages
-from bmc.generation.generate import KEEP
-from bmc.generation.stages import pair_up, respond
+from bmc.generation.generate import PARTIAL
+from bmc.generation.stages import generate_responses, make_pairs
 
 ROOT = Path(__file__).parents[2]
 Rows = list[dict[str, Any]]
@@ -47,7 +47,7 @@ def said(text: str, **more: Any) -> dict[str, Any]:
 )
 def test_a_pair(row: dict[str, Any], response: dict[str, Any], pair: dict[str, Any]) -> None:
     expected = {"id": "1", "prompt": "x", "finished": True, **pair}
-    assert pair_up([{"id": "1", "prompt": "x", **row}], [response]) == ([expected], [])
+    assert make_pairs([{"id": "1", "prompt": "x", **row}], [response]) == ([expected], [])
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_pair(row: dict[str, Any], response: dict[str, Any], pair: dict[str, A
     ],
 )
 def test_no_pair(response: dict[str, Any], reason: str) -> None:
-    pairs, dropped = pair_up([{"prompt": "x", "completion": "w x"}], [response])
+    pairs, dropped = make_pairs([{"prompt": "x", "completion": "w x"}], [response])
     assert pairs == []
     assert [row["reason"] for row in dropped] == [reason]
 
@@ -94,8 +94,10 @@ def test_the_model_goes_on_where_it_was_trained_to(
         return real(prompts, *rest)
 
     monkeypatch.setattr(stages, "generate", generate)
-    read, responses, _ = respond(recipe(tmp_path, model_dir, rows, prefix_fraction=fraction, temperature=0.0))
-    pairs, dropped = pair_up(read, responses)
+    read, responses, _ = generate_responses(
+        recipe(tmp_path, model_dir, rows, prefix_fraction=fraction, temperature=0.0)
+    )
+    pairs, dropped = make_pairs(read, responses)
     assert dropped == []
     cuts = {0.5: ["abcd", "the cat sat", "é", "12 + 30 = 42\nT"], 0.25: ["ab", "the c", "é", "12 + 30"]}[fraction]
     for row, pair, beginning, ids in zip(rows, pairs, cuts, seen, strict=True):
@@ -118,23 +120,23 @@ def test_words_stay_apart_where_the_model_goes_on(
         text = tokenizer.decode(ids, skip_special_tokens=True)
         return lambda prompts, seeds, settings: ((place, said(text)) for place in range(len(prompts)))
 
-    monkeypatch.setattr(stages, "backend", backend)
+    monkeypatch.setattr(stages, "load_backend", backend)
     merging_tokenizer().save_pretrained(tmp_path / "merging")
     rows = [{"id": "1", "prompt": "Q:", "completion": " the cat sat"}]
     config = recipe(tmp_path, model_dir, rows, tokenizer_name_or_path=str(tmp_path / "merging"))
-    read, responses, _ = respond(config)
-    assert pair_up(read, responses)[0][0]["rejected"] == " the the cat"
+    read, responses, _ = generate_responses(config)
+    assert make_pairs(read, responses)[0][0]["rejected"] == " the the cat"
 
 
 def test_a_killed_run_goes_on(tmp_path: Path, model_dir: Path) -> None:
     rows = [*CHAT, {"id": "short", "prompt": user("q"), "completion": assistant("a")}]
     config = recipe(tmp_path, model_dir, rows)
-    whole = respond(config)
-    kept = tmp_path / "out" / KEEP
+    whole = generate_responses(config)
+    kept = tmp_path / "out" / PARTIAL
     lines = kept.read_text().splitlines(keepends=True)
     assert len(lines) == 4  # the short one is never asked for
     kept.write_text("".join(lines[:2]))
-    assert respond(dataclasses.replace(config, batch_size=3)) == whole
+    assert generate_responses(dataclasses.replace(config, batch_size=3)) == whole
     assert sorted(kept.read_text().splitlines(keepends=True)) == sorted(lines)
     assert [response.get("reason") for response in whole[1]] == [None] * 4 + [
         "y_w has no tokens between which to cut it"
@@ -147,7 +149,7 @@ def test_rows_without_a_winner_are_a_fault_before_anything_is_generated(
 ) -> None:
     rows = [*CHAT, {"id": "n", "prompt": user("q")}]
     with pytest.raises(Faults, match=r"row 5: chosen: is missing; there are id, prompt$"):
-        respond(recipe(tmp_path, model_dir, rows, mode=mode))
+        generate_responses(recipe(tmp_path, model_dir, rows, mode=mode))
     assert not (tmp_path / "out").exists()
 
 
@@ -160,9 +162,11 @@ def test_a_prompt_that_leaves_no_room_is_a_fault_before_anything_is_generated(tm
     ):
         rows = [CHAT[0], {"id": "long", "prompt": user("x" * size), "completion": assistant("a")}]
         with pytest.raises(Faults, match=fault):
-            respond(recipe(tmp_path, model_dir, rows, mode="respond", max_new_tokens=5))
+            generate_responses(recipe(tmp_path, model_dir, rows, mode="respond", max_new_tokens=5))
         assert not (tmp_path / "out").exists()
-    respond(recipe(tmp_path, model_dir, [{**CHAT[0], "prompt": user("x" * 490)}], mode="respond", max_new_tokens=1))
+    generate_responses(
+        recipe(tmp_path, model_dir, [{**CHAT[0], "prompt": user("x" * 490)}], mode="respond", max_new_tokens=1)
+    )
 
 
 def test_the_script(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -181,7 +185,7 @@ def test_the_script(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyP
     assert "sampled 4 pairs (1 dropped)" in printed
     stats = json.loads((tmp_path / "out" / "stats.json").read_text())
     assert (stats["rows"], stats["pairs"], stats["dropped"]) == (5, 4, 1)
-    assert not (tmp_path / "out" / KEEP).exists()
+    assert not (tmp_path / "out" / PARTIAL).exists()
 
 
 THINKS = (
@@ -220,7 +224,7 @@ def test_prompts_are_rendered_as_in_training(
         return [said("x")] * len(prompts)
 
     monkeypatch.setattr(stages, "generate", generate)
-    read, _, _ = respond(kind(**shared))
+    read, _, _ = generate_responses(kind(**shared))
     assert [row.get("tools") for row in read] == [row.get("tools") for row in OPTIONS]
     templated = copy.deepcopy(tokenizer)
     templated.chat_template = THINKS

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from bmc.generation import stages
-from bmc.generation.generate import KEEP
+from bmc.generation.generate import PARTIAL
 
 ROOT = Path(__file__).parents[2]
 CPU = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes/accelerate_configs/cpu.yaml")]
@@ -80,9 +80,9 @@ def test_two_processes_write_one_evaluation(recipe: dict[str, Any], tmp_path: Pa
 MORTAL = """
 import os, runpy, signal, time
 from pathlib import Path
-from bmc import stages
+from bmc.generation import stages
 
-def backend(*given, real=stages.backend):
+def backend(*given, real=stages.load_backend):
     complete = real(*given)
 
     def mortal(prompts, *rest):
@@ -96,7 +96,7 @@ def backend(*given, real=stages.backend):
 
     return mortal
 
-stages.backend = backend
+stages.load_backend = backend
 runpy.run_path({script!r}, run_name="__main__")
 """
 
@@ -114,19 +114,19 @@ def test_a_process_that_is_killed_loses_no_finished_row(
     folder = tmp_path / "killed"
     assert [(tmp_path / f"asked.{rank}").read_text() for rank in (0, 1)] == ["4", "3"]
     assert not (folder / "train.jsonl").exists()
-    kept = [line for path in folder.glob(f"*{KEEP}") for line in path.read_text().splitlines()]
-    assert len((folder / f"1.{KEEP}").read_text().splitlines()) == 2
+    kept = [line for path in folder.glob(f"*{PARTIAL}") for line in path.read_text().splitlines()]
+    assert len((folder / f"1.{PARTIAL}").read_text().splitlines()) == 2
 
     asked: list[int] = []
-    real = stages.backend
+    real = stages.load_backend
 
     def backend(*given: Any) -> Any:
         complete = real(*given)
         return lambda prompts, *rest: (asked.append(len(prompts)), complete(prompts, *rest))[1]
 
-    monkeypatch.setattr(stages, "backend", backend)
+    monkeypatch.setattr(stages, "load_backend", backend)
     alone("killed", script, recipe | {"batch_size": 2})
     assert sum(asked) == 7 - len(kept)
     for name in ("train.jsonl", "dropped.jsonl"):
         assert (folder / name).read_bytes() == (tmp_path / "never" / name).read_bytes()
-    assert not [*folder.glob(f"*{KEEP}")]
+    assert not [*folder.glob(f"*{PARTIAL}")]

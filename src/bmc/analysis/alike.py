@@ -68,7 +68,7 @@ def _benchmarks(runs: dict[str, Run]) -> list[str]:
 def _made(run: Run) -> dict[str, str]:
     """How a run's numbers came about, as words that are equal where it is the same."""
     facts = {}
-    record = provenance.read(run.folder)
+    record = provenance.read_provenance(run.folder)
     if record is None or not isinstance(record.get("recipe"), dict):
         facts["how it was evaluated"] = NO_RECORD
     else:
@@ -78,7 +78,7 @@ def _made(run: Run) -> dict[str, str]:
         given = recipe.get("chat_template")
         facts["chat template"] = _template(None if given is None else str(given), run.folder.parent)
         facts |= {key: str(recipe.get(key, defaults[key])) for key in SETTINGS}
-    training = provenance.read(run.folder.parent)
+    training = provenance.read_provenance(run.folder.parent)
     if training and trains_on_pairs(str(training.get("command"))):  # SFT has other data by its nature
         facts["training data"] = _data(training)
     for benchmark, judged in run.judged.items():

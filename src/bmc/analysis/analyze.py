@@ -8,7 +8,15 @@ from typing import Any
 
 from ..config import AnalyzeConfig
 from ..errors import Faults
-from ..runs import claim, elapsed, may_claim, recipe_of, write_json, write_jsonl, writing
+from ..runs import (
+    check_output_dir,
+    claim_output_dir,
+    elapsed,
+    report_disk_errors,
+    run_fingerprint,
+    write_json,
+    write_jsonl,
+)
 from .figures import ablations, costs, divergence, pair, rewards, spans
 from .figures.drawing import Drawing, Missing, check_matplotlib, save
 from .held_out import HeldOut, held_out, originals
@@ -25,8 +33,8 @@ def analyze(config: AnalyzeConfig) -> dict[str, Any]:
         Faults: There is no finished run, runs don't compare, a file is damaged, the output folder is another recipe's,
             or matplotlib is missing. Nothing has been written.
     """
-    recipe = recipe_of(config)
-    may_claim(config.output_dir, recipe)
+    recipe = run_fingerprint(config)
+    check_output_dir(config.output_dir, recipe)
     check_matplotlib()
     runs, missing = find(config.setting, config.runs)
     check_alike(runs)
@@ -35,9 +43,9 @@ def analyze(config: AnalyzeConfig) -> dict[str, Any]:
     ready = _of_files(Path(config.setting), config.metric, runs)  # a damaged file is told before anything is scored
     pairs, why = _pairs(config, there)
     scorer = Scorer(config, there) if pairs else None
-    folder = claim(config.output_dir, recipe, config, rows=pairs.rows if pairs else None)
+    folder = claim_output_dir(config.output_dir, recipe, config, rows=pairs.rows if pairs else None)
     scored = _score(scorer, there, pairs, folder) if scorer and pairs else []
-    with writing(folder):
+    with report_disk_errors(folder):
         (folder / "figures").mkdir(exist_ok=True)
         figures = list(_figures(config, runs, scored, pairs, why, ready))
         drawn = [figure for figure in figures if isinstance(figure, Drawing)]
@@ -91,7 +99,7 @@ def _score(scorer: Scorer, there: list[Run], pairs: HeldOut, folder: Path) -> li
     for run in there:
         one = scorer.score(run, pairs.rows, before)
         rows = (token_row(id, prompts[id], sides, one.beta) for id, sides in one.bridged.items())
-        with writing(folder):
+        with report_disk_errors(folder):
             write_jsonl(folder / "tokens" / f"{run.name}.jsonl", rows)
         scored.append(one)
     return scored

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from ..config import AnalyzeConfig, DatasetMixture, names
-from ..data.schema import PAIR, Row, check, content, digest, split_prompt, transcript, unbridged
+from ..data.schema import PAIR, Row, check_rows, content, digest, split_prompt, transcript, unbridged
 from ..errors import Faults, fail
 from .trained import Run
 
@@ -59,7 +59,7 @@ def held_out(config: AnalyzeConfig, runs: list[Run]) -> HeldOut:
         found, origin = load_split(holding[0])[1] or (), names(holding[0].test_datasets)
         origin = origin or f"{holding[0].test_split_size:g} of {names(holding[0].datasets)}, held out of training"
     rows = [split_prompt(row) for row in found]
-    check(rows, (*PAIR, "original_chosen"), origin)
+    check_rows(rows, (*PAIR, "original_chosen"), origin)
     trained = _trained(mixtures)
     kept = [row for row in rows if _key(row) not in trained]
     if not kept:

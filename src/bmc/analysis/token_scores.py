@@ -14,12 +14,12 @@ from datasets import Dataset
 from tokenizers.decoders import DecodeStream
 
 from ..config import AnalyzeConfig, ModelArguments
-from ..data.loading import Rows, table
+from ..data.loading import RowStream, to_dataset
 from ..data.schema import PAIR, Row
 from ..data.tokenization import check_offsets
 from ..errors import fail
 from ..models import check_model, load_model, load_tokenizer
-from ..runs import MANIFEST
+from ..runs import RECIPE_FILE
 from ..training.config import BMCConfig
 from ..training.token_weights import DIFF_COLUMNS, RESPONSES
 from ..training.trainer import BMCTrainer
@@ -93,7 +93,7 @@ class Scorer:
     def __init__(self, config: AnalyzeConfig, runs: list[Run]) -> None:
         recipe = runs[0].recipe
         if "model_name_or_path" not in recipe:
-            raise fail(str(runs[0].folder / MANIFEST), "names no model_name_or_path; train the run again")
+            raise fail(str(runs[0].folder / RECIPE_FILE), "names no model_name_or_path; train the run again")
         self.config = config
         self.arguments = ModelArguments(
             model_name_or_path=recipe["model_name_or_path"],
@@ -232,7 +232,7 @@ def _pairs(rows: list[Row], originals: list[Row]) -> Dataset:
     """Both forms of each pair, one after the other, with a mark before the id."""
     forms = [form for both in zip(rows, originals, strict=True) for form in zip(KINDS, both, strict=True)]
     named = [{key: row.get(key) for key in COLUMNS} | {"id": f"{kind}{row['id']}"} for kind, row in forms]
-    return table(Rows(named.__iter__, COLUMNS, len(named)), PAIR)
+    return to_dataset(RowStream(named.__iter__, COLUMNS, len(named)), PAIR)
 
 
 def _length(example: Row) -> int:

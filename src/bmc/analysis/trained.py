@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import fail
 from ..planning.chain import OUTPUTS
-from ..runs import MANIFEST, file_digest
+from ..runs import RECIPE_FILE, file_digest
 from ..training.fault_tolerance import find_damage
 from .cells import read_json
 
@@ -37,7 +37,7 @@ class Run:
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """What was set in its recipe."""
-        return read_json(self.folder / MANIFEST)
+        return read_json(self.folder / RECIPE_FILE)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def find(setting: str, names: list[str]) -> tuple[list[Run], dict[str, str]]:
         if (folder / name / "metrics.json").is_file():
             runs.append(Run(name, folder / name))
         else:
-            missing[name] = "not finished" if (folder / name / MANIFEST).exists() else "not run"
+            missing[name] = "not finished" if (folder / name / RECIPE_FILE).exists() else "not run"
     if not runs:
         what = f"holds no finished run {', '.join(names)} (metrics.json)"
         raise fail(setting, f"{what}; {make(setting, names[-1])}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rapidfuzz.distance import Levenshtein
 
-from ..data.schema import share
+from ..data.schema import hash_fraction
 from ..errors import fail
 from .edit import Case, Edit, EditError, Scores
 from .validate import edit_ratio
@@ -39,9 +39,9 @@ class IdealEditor:
         if case.rejected.strip() in case.solutions:
             return Edit(None)
         ranked = sorted(case.solutions, key=lambda solution: edit_ratio(solution, case.rejected))
-        if share(f"error {case.id}") < self.error_rate:
+        if hash_fraction(f"error {case.id}") < self.error_rate:
             return Edit(_half_edited(case.rejected, ranked[0]))
-        return Edit(ranked[-1] if share(f"rewrite {case.id}") < self.rewrite_rate else ranked[0])
+        return Edit(ranked[-1] if hash_fraction(f"rewrite {case.id}") < self.rewrite_rate else ranked[0])
 
     async def score(self, case: Case) -> tuple[Scores, Scores]:
         raise EditError("editor: ideal scores no words")

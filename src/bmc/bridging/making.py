@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..bridge_config import BridgeConfig, BridgeMode, ValidatorSettings
-from ..data.schema import SIDES, WEIGHTS, Row, content, share, transcript, with_content
-from ..data.tokenization import Untraceable, response_start, tokenise
+from ..data.schema import SIDES, WEIGHTS, Row, content, hash_fraction, transcript, with_content
+from ..data.tokenization import AlignmentError, align_response, response_start
 from ..llm.client import Asker, Reply, off_loop
 from ..llm.errors import NoReply
 from .edit import Case, Edit, EditError, Editor, GoodEnough, Scores, TurnedDown
@@ -53,7 +53,7 @@ async def edited_pair(row: Row, editor: Editor | Asker, settings: BridgeConfig) 
         good = GoodEnough()
         good.turned_down = turned_down
         raise good
-    text = edit.text if share(row["id"]) < settings.proportion else None
+    text = edit.text if hash_fraction(row["id"]) < settings.proportion else None
     pair = await off_loop(len(case.rejected) + len(edit.text), bridged_pair, row, text, settings.mode)
     pair.turned_down = turned_down
     return pair
@@ -202,7 +202,7 @@ async def scored_pair(row: Row, editor: Editor | Asker, tokenizer: Any, settings
     case, turned_down = case_of(row), None
     try:
         tokens, start = await off_loop(_size(case), _tokens, tokenizer, row)
-    except Untraceable as error:
+    except AlignmentError as error:
         raise EditError(str(error)) from None
     if isinstance(editor, Editor):
         scores = await editor.score(case)
@@ -219,7 +219,7 @@ async def scored_pair(row: Row, editor: Editor | Asker, tokenizer: Any, settings
 
 def _tokens(tokenizer: Any, row: Row) -> tuple[dict[str, Any], int]:
     """The tokens of both sides, and where the response starts in them."""
-    tokens = {side: tokenise(tokenizer, row, row[side]) for side in SIDES}
+    tokens = {side: align_response(tokenizer, row, row[side]) for side in SIDES}
     return tokens, response_start(tokenizer, row, *(sequence.ids for sequence in tokens.values()))
 
 

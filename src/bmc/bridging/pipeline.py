@@ -15,8 +15,8 @@ from typing import Any
 
 from ..bridge_config import OFFLINE, BridgeConfig
 from ..config import names
-from ..data.loading import Rows, load_mixture
-from ..data.schema import PAIR, Row, check, content, split_prompt, unbridged
+from ..data.loading import RowStream, load_mixture
+from ..data.schema import PAIR, Row, check_rows, content, split_prompt, unbridged
 from ..data.tokenization import check_offsets, check_template
 from ..errors import fail
 from ..llm.batch import Batches
@@ -27,7 +27,15 @@ from ..llm.endpoint import api_key
 from ..llm.estimate import Job, asker_for, confirm, quote
 from ..models import load_tokenizer
 from ..plan import show
-from ..runs import claim, elapsed, may_claim, recipe_of, whole_files, write_json, writing
+from ..runs import (
+    atomic_files,
+    check_output_dir,
+    claim_output_dir,
+    elapsed,
+    report_disk_errors,
+    run_fingerprint,
+    write_json,
+)
 from . import page, similarity
 from .edit import EditError, Editor, GoodEnough
 from .editors import make_model, offline_editor
@@ -49,7 +57,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     """
     pairs, making = load(config)
     embedder = similarity.load(config.similarity_model) if config.similarity_model else None
-    may_claim(config.output_dir, recipe_of(config))
+    check_output_dir(config.output_dir, run_fingerprint(config))
     found = None
     if config.editor not in OFFLINE:
         found = quote_for(config, pairs, making)
@@ -58,8 +66,8 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
         show(f"ask {config.model} about {found.rows:,} pairs", found.facts())
         if config.editor == "openai":
             confirm(config, found)
-    with writing(config.output_dir):
-        folder = claim(config.output_dir, recipe_of(config), config, rows=pairs)
+    with report_disk_errors(config.output_dir):
+        folder = claim_output_dir(config.output_dir, run_fingerprint(config), config, rows=pairs)
         stats, statistics = asyncio.run(_run(config, pairs, making, folder, found))
         if embedder is not None:
             with (folder / "train.jsonl").open(encoding="utf-8") as lines:
@@ -73,7 +81,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     return stats
 
 
-def load(config: BridgeConfig) -> tuple[Rows, Any]:
+def load(config: BridgeConfig) -> tuple[RowStream, Any]:
     """A recipe's pairs, checked, and what makes of an editor that which makes a pair with it.
 
     Raises:
@@ -81,8 +89,8 @@ def load(config: BridgeConfig) -> tuple[Rows, Any]:
     """
     mixture = config.dataset_mixture
     rows, where = load_mixture(mixture.datasets, mixture.seed).first(config.limit), names(mixture.datasets)
-    pairs = Rows(lambda: map(_pair, rows), rows.columns, len(rows))
-    check(pairs, PAIR, where)
+    pairs = RowStream(lambda: map(_pair, rows), rows.columns, len(rows))
+    check_rows(pairs, PAIR, where)
     tokenizer = _tokenizer(config, pairs, where) if config.mode == "token_scores" else None
 
     def making(editor: Editor | Asker) -> Make:
@@ -93,7 +101,7 @@ def load(config: BridgeConfig) -> tuple[Rows, Any]:
     return pairs, making
 
 
-def quote_for(config: BridgeConfig, pairs: Rows, making: Any) -> CostEstimate:
+def quote_for(config: BridgeConfig, pairs: RowStream, making: Any) -> CostEstimate:
     """What the run would ask beyond what is kept."""
     with contextlib.closing(CachedResponses(replies_path(config.replies, config.output_dir))) as store:
         return asyncio.run(quote(jobs(pairs, config, making), config, VERSION, store, earlier_versions))
@@ -118,7 +126,7 @@ def _tokenizer(config: BridgeConfig, rows: Iterable[Row], where: str) -> Any:
 
 
 async def _run(
-    config: BridgeConfig, pairs: Rows, making: Any, folder: Path, found: CostEstimate | None
+    config: BridgeConfig, pairs: RowStream, making: Any, folder: Path, found: CostEstimate | None
 ) -> tuple[dict[str, Any], Statistics]:
     """Asks, writes the pairs, and tells what came of it."""
     statistics = Statistics(config.mode)
@@ -138,13 +146,13 @@ async def _run(
     return statistics.summary() | stats, statistics
 
 
-async def _write(pairs: Rows, make: Make, config: BridgeConfig, folder: Path, statistics: Statistics) -> None:
+async def _write(pairs: RowStream, make: Make, config: BridgeConfig, folder: Path, statistics: Statistics) -> None:
     """Streams the results into both files, which appear only when they are whole."""
     from tqdm import tqdm
 
     width = WINDOW * config.max_concurrency
     bar = tqdm(total=len(pairs), unit="pair", desc="Bridging")
-    with whole_files(folder / "train.jsonl", folder / "dropped.jsonl") as (train, dropped), bar:
+    with atomic_files(folder / "train.jsonl", folder / "dropped.jsonl") as (train, dropped), bar:
         async with contextlib.aclosing(made(pairs, make, width)) as outcomes:
             async for row, outcome in outcomes:
                 bar.update()

@@ -19,10 +19,10 @@ from dataclasses import fields
 from typing import Any
 
 from ..errors import did_you_mean, fail
-from .schema import Row, assistant, share, split_prompt, user
+from .schema import Row, assistant, hash_fraction, split_prompt, user
 
 
-def messages(raw: Row, column: str) -> list[dict[str, str]]:
+def plain_messages(raw: Row, column: str) -> list[dict[str, str]]:
     """A column's messages with nothing but role and content.
 
     Raises:
@@ -36,12 +36,16 @@ def messages(raw: Row, column: str) -> list[dict[str, str]]:
 
 def ultrachat_200k(raw: Row) -> Row:
     """`{"prompt": "…", "prompt_id": "…", "messages": [{"role": "user", "content": "…"}, …]}`"""
-    return {"source": "ultrachat_200k", "task": "chat", "messages": messages(raw, "messages")}
+    return {"source": "ultrachat_200k", "task": "chat", "messages": plain_messages(raw, "messages")}
 
 
 def ultrafeedback(raw: Row) -> Row:
     """`{"prompt": "…", "chosen": [{"role": "user", …}, {"role": "assistant", …}], "rejected": [...], …}`"""
-    pair = {"prompt": raw["prompt"], "chosen": messages(raw, "chosen"), "rejected": messages(raw, "rejected")}
+    pair = {
+        "prompt": raw["prompt"],
+        "chosen": plain_messages(raw, "chosen"),
+        "rejected": plain_messages(raw, "rejected"),
+    }
     return {"source": "ultrafeedback", "task": "chat", **split_prompt(pair)}
 
 
@@ -115,7 +119,7 @@ def with_options(question: str, options: list[str]) -> str:
     return "\n".join([question, "Options:", *options])
 
 
-def closed(source: str, task: str) -> Callable[[Callable[[Row], Parts]], Callable[[Row], Row]]:
+def answerable_task(source: str, task: str) -> Callable[[Callable[[Row], Parts]], Callable[[Row], Row]]:
     """Makes a loader of a function that takes a raw row apart into question, reasoning and answer.
 
     The loader takes the prepared shape too, which the project's own JSONL files have:
@@ -167,7 +171,7 @@ def running_sums(expression: str) -> str:
     return "\n".join(lines)
 
 
-@closed(GENERATOR, "math")
+@answerable_task(GENERATOR, "math")
 def reasoning_gym(raw: Row) -> Parts:
     """`{"question": "… 60 + 93 - 16 =", "answer": "137", "metadata": {"expression": "60 + 93 - 16", …}}`
 
@@ -177,7 +181,7 @@ def reasoning_gym(raw: Row) -> Parts:
     """
     metadata = raw.get("metadata") or {}
     expression = str(metadata.get("expression", ""))
-    if raw.get(ORDER) == "either" and "-" not in expression and share(expression) < 0.5:
+    if raw.get(ORDER) == "either" and "-" not in expression and hash_fraction(expression) < 0.5:
         expression = " ".join(reversed(expression.split()))
     return raw["question"], metadata.get("answer_cot") or running_sums(expression), raw["answer"]
 
@@ -250,7 +254,7 @@ def boxed(solution: str) -> str:
     raise ValueError("solution: its last \\boxed{ is never closed")
 
 
-@closed("metamathqa", "math")
+@answerable_task("metamathqa", "math")
 def metamathqa(raw: Row) -> Parts:
     """`{"query": "Gracie …?", "response": "Gracie has …\\n#### 110\\nThe answer is: 110", "type": "GSM_AnsAug"}`"""
     reasoning, found, answer = raw["response"].rpartition("The answer is:")
@@ -259,7 +263,7 @@ def metamathqa(raw: Row) -> Parts:
     return raw["query"], reasoning, answer
 
 
-@closed("gsm8k", "math")
+@answerable_task("gsm8k", "math")
 def gsm8k(raw: Row) -> Parts:
     """`{"question": "Janet …?", "answer": "She sells 16 - 3 = <<16-3=13>>13 eggs.\\n#### 1,300"}` → answer 1300"""
     reasoning, found, answer = raw["answer"].rpartition("####")
@@ -268,7 +272,7 @@ def gsm8k(raw: Row) -> Parts:
     return raw["question"], _ANNOTATION.sub("", reasoning), answer.replace(",", "")
 
 
-@closed("math", "math")
+@answerable_task("math", "math")
 def math(raw: Row) -> Parts:
     r"""`{"problem": "Simplify …", "solution": "… $\\boxed{\\frac{1}{2}}$.", "level": "Level 2", "type": "Algebra"}`
 
@@ -277,7 +281,7 @@ def math(raw: Row) -> Parts:
     return raw["problem"], raw["solution"], boxed(raw["solution"])
 
 
-@closed("mawps", "math")
+@answerable_task("mawps", "math")
 def mawps(raw: Row) -> Parts:
     """`{"input": "Joan found 70 seashells …?", "target": 43.0}`, or Calc-MAWPS's `{"question": "…", "result": "43"}`
 
@@ -288,7 +292,7 @@ def mawps(raw: Row) -> Parts:
     return raw["question"], "", str(raw["result"]).replace("_", "").replace(",", "")
 
 
-@closed("tabmwp", "math")
+@answerable_task("tabmwp", "math")
 def tabmwp(raw: Row) -> Parts:
     """`{"table_title": "Coin collections", "table": "Name | Coins\\nBraden | 76", "question": "…?", "choices": null,
     "answer": "84", "solution": "…"}`; title and choices may be missing."""
@@ -298,27 +302,27 @@ def tabmwp(raw: Row) -> Parts:
     return with_options(question, options) if options else question, raw.get("solution") or "", raw["answer"]
 
 
-@closed("math_500", "math")
+@answerable_task("math_500", "math")
 def math_500(raw: Row) -> Parts:
     """500 rows of MATH's test split, with `answer` (and so in the prepared shape), and `subject` for `type`."""
     return raw["problem"], raw["solution"], boxed(raw["solution"])
 
 
-@closed("svamp", "math")
+@answerable_task("svamp", "math")
 def svamp(raw: Row) -> Parts:
     """`{"ID": "chal-1", "Body": "Each pack …", "Question": "How much …?", "Equation": "( 76.0 - 25.0 )",
     "Answer": "51.0", "Type": "Subtraction"}`; the authors' file has numbers as `Answer`."""
     return f"{raw['Body'].strip()} {raw['Question'].strip()}", "", str(raw["Answer"]).removesuffix(".0")
 
 
-@closed("asdiv", "math")
+@answerable_task("asdiv", "math")
 def asdiv(raw: Row) -> Parts:
     """`{"body": "Seven red apples …", "question": "How many …?", "solution_type": "Addition", "answer": "9 (apples)",
     "formula": "7+2=9"}`; units are no part of the answer."""
     return f"{raw['body'].strip()} {raw['question'].strip()}", "", _UNITS.sub("", raw["answer"])
 
 
-@closed("ecqa", "qa")
+@answerable_task("ecqa", "qa")
 def ecqa(raw: Row) -> Parts:
     """`{"q_text": "Where …?", "q_op1": "roses", …, "q_op5": "bedroom", "q_ans": "bedroom", "taskA_pos": "A candle …"}`
 
@@ -336,7 +340,7 @@ def _choice(raw: Row, question: str, reasoning: str) -> Parts:
     return with_options(raw[question], texts), reasoning, texts[labels.index(raw["answerKey"])]
 
 
-@closed("qasc", "qa")
+@answerable_task("qasc", "qa")
 def qasc(raw: Row) -> Parts:
     """`{"question": "…?", "choices": {"text": ["sand", …], "label": ["A", …, "H"]}, "answerKey": "F",
     "fact1": "…", "fact2": "…", "combinedfact": "…"}`; the facts are the reasoning."""
@@ -344,7 +348,7 @@ def qasc(raw: Row) -> Parts:
     return _choice(raw, "question", "\n".join(filter(None, facts)))
 
 
-@closed("openbookqa", "qa")
+@answerable_task("openbookqa", "qa")
 def openbookqa(raw: Row) -> Parts:
     """`{"question_stem": "The sun is responsible for", "choices": {"text": [...], "label": [...]}, "answerKey": "D"}`
 
@@ -353,7 +357,7 @@ def openbookqa(raw: Row) -> Parts:
     return _choice(raw, "question_stem", raw.get("fact1") or "")
 
 
-@closed("strategyqa", "qa")
+@answerable_task("strategyqa", "qa")
 def strategyqa(raw: Row) -> Parts:
     """`{"question": "Could a llama …?", "answer": true, "facts": "The gestation period …"}`; facts may be a list."""
     facts = raw.get("facts") or ""
@@ -361,7 +365,7 @@ def strategyqa(raw: Row) -> Parts:
     return with_options(raw["question"], ["yes", "no"]), reasoning, raw["answer"]
 
 
-@closed("arc_easy", "qa")
+@answerable_task("arc_easy", "qa")
 def arc_easy(raw: Row) -> Parts:
     """`{"id": "…", "question": "…?", "choices": {"text": [...], "label": ["A", …]}, "answerKey": "C"}`
 
@@ -370,7 +374,7 @@ def arc_easy(raw: Row) -> Parts:
     return _choice(raw, "question", "")
 
 
-@closed("arc_challenge", "qa")
+@answerable_task("arc_challenge", "qa")
 def arc_challenge(raw: Row) -> Parts:
     """As `arc_easy`."""
     return _choice(raw, "question", "")
@@ -379,7 +383,7 @@ def arc_challenge(raw: Row) -> Parts:
 REPOSITORY = "https://github.com/YJiangcm/BMC"
 
 
-def pairs(source: str, task: str) -> Callable[[Row], Row]:
+def released_pairs(source: str, task: str) -> Callable[[Row], Row]:
     """Return a loader of pairs whose `chosen` is a bridged response.
 
     A raw row is `{"chosen": [{"role": "user", …}, {"role": "assistant", …}], "rejected": [...], …}`; the prompt may
@@ -387,9 +391,9 @@ def pairs(source: str, task: str) -> Callable[[Row], Row]:
     """
 
     def to_row(raw: Row) -> Row:
-        pair: Row = {"chosen": messages(raw, "chosen"), "rejected": messages(raw, "rejected")}
+        pair: Row = {"chosen": plain_messages(raw, "chosen"), "rejected": plain_messages(raw, "rejected")}
         if raw.get("prompt") is not None:
-            pair["prompt"] = raw["prompt"] if isinstance(raw["prompt"], str) else messages(raw, "prompt")
+            pair["prompt"] = raw["prompt"] if isinstance(raw["prompt"], str) else plain_messages(raw, "prompt")
         row = {"source": source, "task": task, **split_prompt(pair)}
         if not row.get("prompt"):
             raise ValueError("chosen, rejected: begin with different messages, and there is no prompt")
@@ -398,11 +402,11 @@ def pairs(source: str, task: str) -> Callable[[Row], Row]:
     return to_row
 
 
-def sft(source: str, task: str) -> Callable[[Row], Row]:
+def released_sft(source: str, task: str) -> Callable[[Row], Row]:
     """Return a loader of `{"prompt_id": "qa_0", "messages": [{"role": "user", …}, {"role": "assistant", …}]}`."""
 
     def to_row(raw: Row) -> Row:
-        *prompt, response = messages(raw, "messages")
+        *prompt, response = plain_messages(raw, "messages")
         if not prompt or response["role"] != "assistant":
             raise ValueError("messages: must be a prompt and an assistant's response")
         return {"source": source, "task": task, "prompt": prompt, "completion": [response]}

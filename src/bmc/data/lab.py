@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ..errors import fail
-from .datasets import Parts, closed, sft_target, with_options
+from .datasets import Parts, answerable_task, sft_target, with_options
 from .schema import Row, assistant
 
 LAB = "lab"
@@ -171,7 +171,7 @@ def _raw(problem: Problem, kind: str, draw: random.Random, writers: list[Style],
     return row | {"solutions": list(solutions), "rejected": wrong}
 
 
-@closed(LAB, "math")
+@answerable_task(LAB, "math")
 def _parts(raw: Row) -> Parts:
     return raw["question"], raw["reasoning"], raw["answer"]
 

@@ -30,18 +30,18 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..errors import Fault, Faults, did_you_mean, fail
-from .registry import GENERATORS, REPOSITORY, SOURCES, Source
+from .registry import DATASETS, GENERATORS, REPOSITORY, DatasetSpec
 from .schema import WEIGHTS, Row, digest, edit_split, tools_of
 
 TEXTS = ("prompt", "completion", "messages", "chosen", "rejected")
 
 
-def named_by(columns: Sequence[str]) -> list[str]:
+def id_columns(columns: Sequence[str]) -> list[str]:
     """The columns that an id is made of where a row has none."""
     return [column for column in TEXTS if column in columns] or [column for column in columns if column != "id"]
 
 
-def own_id(row: Row, texts: list[str], name: str) -> str:
+def row_id(row: Row, texts: list[str], name: str) -> str:
     """A row's id: its own, or one that depends on its `texts` only."""
     if row.get("id") not in (None, ""):
         return str(row["id"])
@@ -50,7 +50,7 @@ def own_id(row: Row, texts: list[str], name: str) -> str:
     return f"{name}-{digest(words)}"
 
 
-def unique(ids: Iterable[str]) -> list[str]:
+def unique_ids(ids: Iterable[str]) -> list[str]:
     """The ids, with -2, -3, … after repeats."""
     ids = list(ids)
     taken, counts, unique = set(ids), dict.fromkeys(ids, 0), []
@@ -69,12 +69,12 @@ SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".jsonl.gz", ".json.gz", ".cs
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]{16})?")
 
 
-def kind(path: Path) -> str:
+def data_suffix(path: Path) -> str:
     """Return a file's suffix, without that of its compression."""
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
 
 
-def splits(folder: Path, config: str | None = None) -> dict[str, list[Path]]:
+def split_files(folder: Path, config: str | None = None) -> dict[str, list[Path]]:
     """Return the files of each split in a folder: `train.jsonl`, or `train-00000-of-00002.parquet` and its like.
 
     They may also lie in `data`, as in a clone of a Hub data set, in `train/0000.parquet`, as the Hub converts them, or
@@ -109,7 +109,7 @@ def missing_shard(files: list[Path]) -> str | None:
 def in_clone(name: str, source: str | None) -> Path:
     """Return the folder of a source's data where `name` is a clone of its repository, else `name` itself."""
     path = Path(name).expanduser()
-    known = SOURCES.get(source or "")
+    known = DATASETS.get(source or "")
     inside = path / known.folder if known and known.folder else path
     return inside if inside.is_dir() else path
 
@@ -118,7 +118,7 @@ def files_of(name: str, split: str, source: str | None = None) -> list[Path]:
     """Return the files that are there; none for a Hub id, or where they are missing."""
     path = in_clone(name, source)
     if path.is_dir():
-        return splits(path).get(split, [])
+        return split_files(path).get(split, [])
     return [path] if path.name.endswith(SUFFIXES) and path.is_file() else []
 
 
@@ -130,7 +130,7 @@ if TYPE_CHECKING:
 ALSO = ("tools", "chat_template_kwargs", *WEIGHTS, "id")
 
 
-def table(rows: Rows, texts: tuple[str, ...], ready: Callable[[Row], Row] = dict) -> Dataset:
+def to_dataset(rows: RowStream, texts: tuple[str, ...], ready: Callable[[Row], Row] = dict) -> Dataset:
     """Write rows to the cache of 🤗 datasets and open them there.
 
     The file's name and the fingerprint are a hash of the content: what a trainer computes from the rows is found again
@@ -201,7 +201,7 @@ _WRONG = (KeyError, ValueError, TypeError, AttributeError, IndexError)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-class Rows:
+class RowStream:
     """Rows that can be gone through again and again.
 
     Attributes:
@@ -224,16 +224,16 @@ class Rows:
     def __len__(self) -> int:
         return self._count if self.order is None else len(self.order)
 
-    def first(self, count: int | None) -> Rows:
+    def first(self, count: int | None) -> RowStream:
         """Return the first so many rows, all for None."""
         if count is None:
             return self
-        return Rows(lambda: islice(iter(self), count), self.columns, min(count, len(self)))
+        return RowStream(lambda: islice(iter(self), count), self.columns, min(count, len(self)))
 
-    def select(self, places: Sequence[int]) -> Rows:
+    def select(self, places: Sequence[int]) -> RowStream:
         """Return the rows at these places."""
         order = places if self.order is None else [self.order[place] for place in places]
-        return Rows(self.read, self.columns, self._count, order)
+        return RowStream(self.read, self.columns, self._count, order)
 
 
 def _marks(places: Iterable[int], count: int) -> bytearray:
@@ -244,7 +244,7 @@ def _marks(places: Iterable[int], count: int) -> bytearray:
     return marks
 
 
-def read(config: DatasetConfig) -> Read:
+def open_dataset(config: DatasetConfig) -> Read:
     """Find one data set; its rows come as ours if it has a source, as they are if not.
 
     JSON is parsed here and not by `load_dataset("json")`, which turns texts that look like dates into timestamps and
@@ -257,9 +257,9 @@ def read(config: DatasetConfig) -> Read:
         Faults: The data can't be found. While reading: a row isn't of a shape that the source knows, or is no row.
     """
     source = config.source
-    if source is not None and source not in SOURCES:
-        raise fail("source", f"'{source}' is unknown{did_you_mean(source, list(SOURCES))}")
-    known = SOURCES[source] if source else None
+    if source is not None and source not in DATASETS:
+        raise fail("source", f"'{source}' is unknown{did_you_mean(source, list(DATASETS))}")
+    known = DATASETS[source] if source else None
     if source in GENERATORS and config.id is None:
         return _ours(GENERATORS[source](config.config, config.num_rows).__iter__, known, source, source)
     name = config.id or (known.hub_id if known else None)
@@ -277,9 +277,9 @@ def read(config: DatasetConfig) -> Read:
 
 
 def _file_rows(path: Path) -> Read:
-    if kind(path) == ".json":
-        return parsed_file(path).__iter__
-    lines = {".parquet": _parquet_rows, ".csv": _csv_rows, ".jsonl": _json_lines}[kind(path)]
+    if data_suffix(path) == ".json":
+        return read_json_file(path).__iter__
+    lines = {".parquet": _parquet_rows, ".csv": _csv_rows, ".jsonl": _json_lines}[data_suffix(path)]
     return lambda: lines(path)
 
 
@@ -293,13 +293,13 @@ def _cloned(config: DatasetConfig) -> str:
         what = f"lies in its authors' repository; git clone {REPOSITORY} data/BMC, and give `id: data/BMC`"
         raise fail(f"{config.source}", what)
     path = in_clone(config.id, config.source)
-    if not path.is_file() and not splits(path):
-        folder = SOURCES[str(config.source)].folder
+    if not path.is_file() and not split_files(path):
+        folder = DATASETS[str(config.source)].folder
         raise fail(config.id, f"holds no {folder}; git clone {REPOSITORY} {config.id}")
     return f"{path.parent}/{path.name}"  # with a slash, so that it is never taken for a Hub id
 
 
-def _ours(raw: Read, known: Source | None, source: str | None, where: str) -> Read:
+def _ours(raw: Read, known: DatasetSpec | None, source: str | None, where: str) -> Read:
     """Raw rows as ours."""
 
     def rows() -> Iterator[Row]:
@@ -308,7 +308,7 @@ def _ours(raw: Read, known: Source | None, source: str | None, where: str) -> Re
     return rows if known else raw
 
 
-def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> Rows:
+def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> RowStream:
     """The parts, one after another, with `id`s that are unique in the whole.
 
     Of a part with a weight below 1, or more rows than `num_rows`, the first rows of a seeded shuffle are taken, so
@@ -324,29 +324,31 @@ def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> Rows:
     """
     parts = _filled_parts(datasets, seed)
     columns = list(dict.fromkeys(column for part, _ in parts for column in part.columns))
-    whole = Rows(lambda: chain.from_iterable(part for part, _ in parts), columns, sum(len(part) for part, _ in parts))
+    whole = RowStream(
+        lambda: chain.from_iterable(part for part, _ in parts), columns, sum(len(part) for part, _ in parts)
+    )
     return _uniquely_named(whole, [hashes for _, hashes in parts])
 
 
-def _uniquely_named(rows: Rows, hashes: list[array[int]]) -> Rows:
+def _uniquely_named(rows: RowStream, hashes: list[array[int]]) -> RowStream:
     """Number ids that repeat; `hashes` are those of the ids, so that a mixture without any costs no memory."""
     import numpy
 
     values = numpy.concatenate([numpy.frombuffer(each, dtype="uint64") for each in hashes])
     if numpy.unique(values).size == values.size:
         return rows
-    ids = unique(row["id"] for row in rows)
+    ids = unique_ids(row["id"] for row in rows)
     named = lambda: ({**row, "id": id} for row, id in zip(rows, ids, strict=True))  # noqa: E731
-    return Rows(named, rows.columns, len(ids))
+    return RowStream(named, rows.columns, len(ids))
 
 
-def _filled_parts(datasets: Sequence[DatasetConfig], seed: int) -> list[tuple[Rows, array[int]]]:
+def _filled_parts(datasets: Sequence[DatasetConfig], seed: int) -> list[tuple[RowStream, array[int]]]:
     """Each part that has rows, with the hashes of its ids; every part's faults at once.
 
     Raises:
         Faults: A part can't be read, or none has a row.
     """
-    parts: list[tuple[Rows, array[int]]] = []
+    parts: list[tuple[RowStream, array[int]]] = []
     faults: list[Fault] = []
     for config in datasets:
         try:
@@ -361,28 +363,28 @@ def _filled_parts(datasets: Sequence[DatasetConfig], seed: int) -> list[tuple[Ro
     return [(part, hashes) for part, hashes in parts if len(part)]
 
 
-def _part(config: DatasetConfig, seed: int) -> tuple[Rows, array[int]]:
+def _part(config: DatasetConfig, seed: int) -> tuple[RowStream, array[int]]:
     """One part of a mixture: read, named, cut, and with the chosen columns; and the hashes of its ids."""
     where, name = config.id or part_name(config), part_name(config)
-    raw = read(config)
+    raw = open_dataset(config)
     columns: dict[str, None] = {}
     count = 0
     for row in raw():
         columns |= dict.fromkeys(row)
         count += 1
     # Ids come first: they depend neither on the columns that are kept nor on the rows that are drawn.
-    texts = named_by([*columns])
-    rows = Rows(lambda: ({**row, "id": own_id(row, texts, name)} for row in raw()), [*columns], count)
+    texts = id_columns([*columns])
+    rows = RowStream(lambda: ({**row, "id": row_id(row, texts, name)} for row in raw()), [*columns], count)
     rows = _uniquely_named(rows, [_hashes(rows)])
     if config.edit_split is not None:
         rows = rows.select(edit_split(rows, config.edit_split, where))
-    if (chosen := chosen_rows(config, len(rows), seed)) is not None:
+    if (chosen := drawn_rows(config, len(rows), seed)) is not None:
         rows = rows.select(chosen)
     rows.columns = [*(column for column in columns if column != "id"), "id"]
     if (kept := kept_columns(config.columns, rows.columns, where)) is not None:
         whole = rows
         renamed = lambda row: {ours: row[key] for ours, key in kept.items() if key in row}  # noqa: E731
-        rows = Rows(lambda: map(renamed, whole), [*kept], len(whole))
+        rows = RowStream(lambda: map(renamed, whole), [*kept], len(whole))
     return rows, _hashes(rows)
 
 
@@ -392,7 +394,7 @@ def _hashes(rows: Iterable[Row]) -> array[int]:
     return array("Q", (int.from_bytes(hashlib.blake2b(id, digest_size=8).digest()) for id in ids))
 
 
-def load_split(mixture: DatasetMixture) -> tuple[Rows, Rows | None]:
+def load_split(mixture: DatasetMixture) -> tuple[RowStream, RowStream | None]:
     """What to train on and what to evaluate on.
 
     Training rows are shuffled where the mixture has several parts or a weight below 1, and in the order of the file
@@ -407,7 +409,7 @@ def load_split(mixture: DatasetMixture) -> tuple[Rows, Rows | None]:
     if mixture.test_datasets and mixture.test_split_size is not None:
         raise fail("dataset_mixture.test_split_size", "there are test_datasets already; give one of the two")
     train = load_mixture(mixture.datasets, mixture.seed)
-    evaluation: Rows | None = None
+    evaluation: RowStream | None = None
     if mixture.test_datasets:
         evaluation = load_mixture([replace(config, weight=1.0) for config in mixture.test_datasets], mixture.seed)
     elif mixture.test_split_size is not None:
@@ -430,7 +432,7 @@ def _cut(size: float, rows: int) -> int:
     return cut
 
 
-def chosen_rows(config: DatasetConfig, count: int, seed: int) -> list[int] | None:
+def drawn_rows(config: DatasetConfig, count: int, seed: int) -> list[int] | None:
     """Which of `count` rows a part takes, ascending; None for all."""
     taken = min(round(config.weight * count), config.num_rows or count)
     return sorted(permutation(count, seed)[:taken]) if taken < count else None
@@ -462,7 +464,7 @@ def permutation(length: int, seed: int) -> list[int]:
     return order
 
 
-def our_row(raw: Row, known: Source | None, source: str | None, where: str) -> Row:
+def our_row(raw: Row, known: DatasetSpec | None, source: str | None, where: str) -> Row:
     if known is None:
         return raw
     try:
@@ -498,7 +500,7 @@ def local_files(name: str, split: str, config: Any = None) -> list[Path] | None:
 
 
 def _in_folder(folder: Path, split: str, config: str | None) -> list[Path]:
-    there = splits(folder, config)
+    there = split_files(folder, config)
     if split not in there:
         what = f"there are {', '.join(sorted(there))}" if there else f"it holds no {', '.join(SUFFIXES)} file"
         raise fail(str(folder), f"has no split '{split}'{did_you_mean(split, list(there))}; {what}")
@@ -507,7 +509,7 @@ def _in_folder(folder: Path, split: str, config: str | None) -> list[Path]:
     return there[split]
 
 
-def parsed_file(path: Path) -> list[Row]:
+def read_json_file(path: Path) -> list[Row]:
     """The objects of a JSONL file; or of a JSON file: a list, an object of objects (TabMWP), or JSONL all the same.
 
     Raises:
@@ -515,13 +517,13 @@ def parsed_file(path: Path) -> list[Row]:
     """
     with _opened(path) as file:
         text = file.read()
-    if kind(path) == ".json":
+    if data_suffix(path) == ".json":
         try:
             return _objects(_parsed(text), path)
         except json.JSONDecodeError as error:
             if not text.lstrip().startswith("{"):
                 raise fail(f"{path}: line {error.lineno}", f"is not JSON ({error.msg})") from error
-    return list(parsed_lines(text.split("\n"), path))  # not splitlines(): it cuts at U+2028 and others, too
+    return list(parse_json_lines(text.split("\n"), path))  # not splitlines(): it cuts at U+2028 and others, too
 
 
 def _objects(value: Any, path: Path) -> list[Row]:
@@ -536,7 +538,7 @@ def _objects(value: Any, path: Path) -> list[Row]:
     return value
 
 
-def parsed_lines(lines: Iterable[str], path: Path) -> Iterator[Row]:
+def parse_json_lines(lines: Iterable[str], path: Path) -> Iterator[Row]:
     """The objects of JSON Lines, one at a time.
 
     Raises:
@@ -576,7 +578,7 @@ def _parsed(text: str) -> Any:
 
 def _json_lines(path: Path) -> Iterator[Row]:
     with _opened(path) as lines:
-        yield from parsed_lines(lines, path)
+        yield from parse_json_lines(lines, path)
 
 
 @contextmanager
@@ -614,7 +616,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         raise fail(str(path), f"can't be read as CSV ({error})") from error
 
 
-ROWS_AT_ONCE = 8  # of a Parquet file, as Python objects
+PARQUET_SLICE = 8  # of a Parquet file, as Python objects
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -627,8 +629,8 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             texts = [column.path for column in map(file.schema.column, range(len(file.schema))) if _is_text(column)]
         with ParquetFile(path, read_dictionary=texts) as file:
             for batch in file.iter_batches(batch_size=256):
-                for start in range(0, batch.num_rows, ROWS_AT_ONCE):
-                    yield from map(_plain_row, batch.slice(start, ROWS_AT_ONCE).to_pylist())
+                for start in range(0, batch.num_rows, PARQUET_SLICE):
+                    yield from map(_plain_row, batch.slice(start, PARQUET_SLICE).to_pylist())
     except (ArrowException, OSError) as error:
         raise fail(str(path), f"can't be read as Parquet ({error})") from error
 
@@ -672,7 +674,7 @@ def _from_disk(name: str, split: str) -> Iterable[Row]:
     return whole[split]
 
 
-def _from_hub(name: str, config: Any, split: str, known: Source | None) -> Iterable[Row]:
+def _from_hub(name: str, config: Any, split: str, known: DatasetSpec | None) -> Iterable[Row]:
     """A Hub data set, or a single file at a URL (`hf://datasets/owner/name/file.json`)."""
     import datasets
 

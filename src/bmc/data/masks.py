@@ -16,7 +16,7 @@ from .tokenization import template_options, turn_end
 Span = tuple[int, int]
 
 
-class Unmarkable(Exception):
+class MaskError(Exception):
     """The assistant's turns can't be found in a rendered conversation; the message says which one."""
 
 
@@ -55,7 +55,7 @@ def mark_assistant(row: Row, tokenizer: Any) -> Row:
         mask = [int(any(start < last and end > first for first, last in spans)) for start, end in offsets]
         made = {"input_ids": encoded["input_ids"], "assistant_masks": mask}
     if 1 not in made["assistant_masks"]:
-        raise Unmarkable("there is no message of the assistant's")
+        raise MaskError("there is no message of the assistant's")
     if prompt:
         ids = tokenizer.apply_chat_template(
             prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **options
@@ -94,7 +94,7 @@ def assistant_spans(tokenizer: Any, messages: list[dict[str, Any]], options: dic
             end = -1 if start is None else conversation.turn_stop(place, start, ends)
             if start is None or end <= start or (spans and start < spans[-1][1]):
                 what = f"the assistant's message {place + 1} can't be found in what the chat template makes of it"
-                raise Unmarkable(what)
+                raise MaskError(what)
             spans.append((start, end))
     return conversation.whole, spans
 

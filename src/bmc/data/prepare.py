@@ -8,9 +8,9 @@ from typing import Any
 
 from ..config import PrepareConfig
 from ..errors import fail
-from ..runs import claim, elapsed, recipe_of, write_json, write_jsonl
+from ..runs import claim_output_dir, elapsed, run_fingerprint, write_json, write_jsonl
 from .loading import load_mixture, load_split
-from .schema import Row, content, share, split_prompt
+from .schema import Row, content, hash_fraction, split_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +35,13 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         raise fail("dataset_mixture", "every training row is a benchmark's; nothing is left to train on")
     parts: dict[str, list[Row]] = {"train": [], "validation": [], "test": test}
     for row in kept:
-        parts["validation" if share(_key(row)) < config.validation_fraction else "train"].append(row)
+        parts["validation" if hash_fraction(_key(row)) < config.validation_fraction else "train"].append(row)
     held_out = len(parts["validation"])
     if given:
         known = benchmark | _prompts(kept)
         parts["validation"] = [row for row in given if _key(row) not in known]
 
-    folder = claim(config.output_dir, recipe_of(config), config, rows=[*train, *test, *given])
+    folder = claim_output_dir(config.output_dir, run_fingerprint(config), config, rows=[*train, *test, *given])
     stats: dict[str, Any] = {"leaked": len(train) - len(kept), "held_out": held_out}
     for name, rows in parts.items():
         stats[name] = write_jsonl(folder / f"{name}.jsonl", map(_tidy, rows))

@@ -37,7 +37,7 @@ from .datasets import (
 from .lab import LAB, generate_lab, lab
 from .schema import Row
 
-__all__ = ["GENERATORS", "REPOSITORY", "SOURCES", "Source"]
+__all__ = ["DATASETS", "GENERATORS", "REPOSITORY", "DatasetSpec"]
 
 GENERATORS = {GENERATOR: generate, LAB: generate_lab}  # (parameters, rows) → raw rows
 
@@ -45,7 +45,7 @@ ARC = "allenai/ai2_arc"
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetSpec:
     """A known data set.
 
     Attributes:
@@ -74,51 +74,53 @@ class Source:
 _PAIR = "chosen and rejected, lists of messages"
 
 
-def _released(name: str, folder: str, loader: Callable[[str, str], Callable[[Row], Row]]) -> Source:
+def _released(name: str, folder: str, loader: Callable[[str, str], Callable[[Row], Row]]) -> DatasetSpec:
     """Return a source of the authors' own training data."""
     task = {"ultrafeedback": "chat"}.get(name, name.removesuffix("_sft"))
     wants = "messages, a prompt and a response" if name.endswith("_sft") else _PAIR
-    return Source(task, loader(f"bmc_released_{name}", task), wants, folder=f"training_data/{folder}")
+    return DatasetSpec(task, loader(f"bmc_released_{name}", task), wants, folder=f"training_data/{folder}")
 
 
 _OWN = ", or problem, solution and answer"
-SOURCES: dict[str, Source] = {
-    "ecqa": Source("qa", ecqa, "q_text, q_op1 … q_op5, q_ans and taskA_pos" + _OWN, "tasksource/ecqa"),
+DATASETS: dict[str, DatasetSpec] = {
+    "ecqa": DatasetSpec("qa", ecqa, "q_text, q_op1 … q_op5, q_ans and taskA_pos" + _OWN, "tasksource/ecqa"),
     # The Hub's test split of QASC has no labels; the 926 rows that papers call its test set are `validation`.
-    "qasc": Source("qa", qasc, "question, choices and answerKey" + _OWN, "allenai/qasc", splits={"test": "validation"}),
-    "openbookqa": Source(
+    "qasc": DatasetSpec(
+        "qa", qasc, "question, choices and answerKey" + _OWN, "allenai/qasc", splits={"test": "validation"}
+    ),
+    "openbookqa": DatasetSpec(
         "qa", openbookqa, "question_stem, choices and answerKey" + _OWN, "allenai/openbookqa", hub_config="main"
     ),
-    "strategyqa": Source("qa", strategyqa, "question, answer and facts" + _OWN, "ChilleD/StrategyQA"),
-    "arc_easy": Source("qa", arc_easy, "question, choices and answerKey" + _OWN, ARC, hub_config="ARC-Easy"),
-    "arc_challenge": Source("qa", arc_challenge, "question, choices and answerKey" + _OWN, ARC, "ARC-Challenge"),
-    "metamathqa": Source("math", metamathqa, "query and response" + _OWN, "meta-math/MetaMathQA-40K"),
-    "gsm8k": Source("math", gsm8k, "question and answer" + _OWN, "openai/gsm8k", hub_config="main"),
-    "math": Source("math", math, "problem and solution" + _OWN, "DigitalLearningGmbH/MATH-lighteval"),
-    "mawps": Source("math", mawps, "input and target, or question and result" + _OWN, "MU-NLPC/Calc-mawps"),
+    "strategyqa": DatasetSpec("qa", strategyqa, "question, answer and facts" + _OWN, "ChilleD/StrategyQA"),
+    "arc_easy": DatasetSpec("qa", arc_easy, "question, choices and answerKey" + _OWN, ARC, hub_config="ARC-Easy"),
+    "arc_challenge": DatasetSpec("qa", arc_challenge, "question, choices and answerKey" + _OWN, ARC, "ARC-Challenge"),
+    "metamathqa": DatasetSpec("math", metamathqa, "query and response" + _OWN, "meta-math/MetaMathQA-40K"),
+    "gsm8k": DatasetSpec("math", gsm8k, "question and answer" + _OWN, "openai/gsm8k", hub_config="main"),
+    "math": DatasetSpec("math", math, "problem and solution" + _OWN, "DigitalLearningGmbH/MATH-lighteval"),
+    "mawps": DatasetSpec("math", mawps, "input and target, or question and result" + _OWN, "MU-NLPC/Calc-mawps"),
     # Its authors publish files (problems_test1k.json), not a Hub data set.
-    "tabmwp": Source("math", tabmwp, "table, question and answer" + _OWN),
-    "math_500": Source("math", math_500, "problem, solution and answer", "HuggingFaceH4/MATH-500"),
-    "svamp": Source("math", svamp, "Body, Question and Answer" + _OWN, "ChilleD/SVAMP"),
+    "tabmwp": DatasetSpec("math", tabmwp, "table, question and answer" + _OWN),
+    "math_500": DatasetSpec("math", math_500, "problem, solution and answer", "HuggingFaceH4/MATH-500"),
+    "svamp": DatasetSpec("math", svamp, "Body, Question and Answer" + _OWN, "ChilleD/SVAMP"),
     # The Hub has one split, `validation`: all 2,305 rows, none of which are meant for training.
-    "asdiv": Source(
+    "asdiv": DatasetSpec(
         "math", asdiv, "body, question and answer" + _OWN, "EleutherAI/asdiv", splits={"test": "validation"}
     ),
-    "ultrachat_200k": Source(
+    "ultrachat_200k": DatasetSpec(
         "chat",
         ultrachat_200k,
         "messages",
         "HuggingFaceH4/ultrachat_200k",
         splits={"train": "train_sft", "test": "test_sft"},
     ),
-    "ultrafeedback": Source(
+    "ultrafeedback": DatasetSpec(
         "chat",
         ultrafeedback,
         "prompt, chosen and rejected",
         "HuggingFaceH4/ultrafeedback_binarized",
         splits={"train": "train_prefs", "test": "test_prefs"},
     ),
-    "alpaca_eval": Source(
+    "alpaca_eval": DatasetSpec(
         "chat",
         alpaca_eval,
         "instruction and output",
@@ -126,15 +128,17 @@ SOURCES: dict[str, Source] = {
         hub_config="alpaca_eval_gpt4_baseline",
         hub_file="{config}.json",
     ),
-    "arena_hard": Source(
+    "arena_hard": DatasetSpec(
         "chat", arena_hard, "turns and question_id", "lmarena-ai/arena-hard-auto-v0.1", splits={"test": "train"}
     ),
-    "clair": Source("chat", released.pairs("clair", "chat"), _PAIR, "ContextualAI/ultrafeedback_clair_32k"),
-    "bmc_released_qa": _released("qa", "qa_dpo_bmc", released.pairs),
-    "bmc_released_math": _released("math", "math_dpo_bmc", released.pairs),
-    "bmc_released_ultrafeedback": _released("ultrafeedback", "ultrafeedback_dpo_bmc", released.pairs),
-    "bmc_released_qa_sft": _released("qa_sft", "qa_sft", released.sft),
-    "bmc_released_math_sft": _released("math_sft", "math_sft", released.sft),
-    GENERATOR: Source("math", reasoning_gym, "question, answer and metadata"),
-    LAB: Source("math", lab, "question, reasoning, answer and solutions"),
+    "clair": DatasetSpec(
+        "chat", released.released_pairs("clair", "chat"), _PAIR, "ContextualAI/ultrafeedback_clair_32k"
+    ),
+    "bmc_released_qa": _released("qa", "qa_dpo_bmc", released.released_pairs),
+    "bmc_released_math": _released("math", "math_dpo_bmc", released.released_pairs),
+    "bmc_released_ultrafeedback": _released("ultrafeedback", "ultrafeedback_dpo_bmc", released.released_pairs),
+    "bmc_released_qa_sft": _released("qa_sft", "qa_sft", released.released_sft),
+    "bmc_released_math_sft": _released("math_sft", "math_sft", released.released_sft),
+    GENERATOR: DatasetSpec("math", reasoning_gym, "question, answer and metadata"),
+    LAB: DatasetSpec("math", lab, "question, reasoning, answer and solutions"),
 }

@@ -80,7 +80,7 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def share(text: str) -> float:
+def hash_fraction(text: str) -> float:
     """A number in [0, 1) that belongs to a text: choosing those below p takes p of all texts, nested in p."""
     return int(hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:13], 16) / 16**13
 
@@ -161,7 +161,7 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return next(filled) == next(filled)
 
 
-def check(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) -> None:
+def check_rows(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) -> None:
     """Looks at every row before anything is spent on them.
 
     Args:
@@ -322,7 +322,7 @@ def unbridged(row: Row) -> Row:
     return {key: value for key, value in row.items() if key not in BRIDGING} | responses
 
 
-def winner(row: Row) -> Text | None:
+def chosen_response(row: Row) -> Text | None:
     """y_w: the `completion`, or the winner of a pair as it was before it was bridged; None if there is neither."""
     return row.get("completion") or unbridged(row).get("chosen")
 
@@ -375,7 +375,7 @@ def _by_distance(rows: Iterable[Row], where: str) -> list[tuple[int, int]]:
             {"chosen": row.get("original_chosen") or row.get("chosen"), "rejected": row.get("rejected")} for row in rows
         )
 
-    check(pairs(), SIDES, where)
+    check_rows(pairs(), SIDES, where)
     distances = (Levenshtein.distance(content(pair["chosen"]), content(pair["rejected"])) for pair in pairs())
     ranked = sorted(zip(distances, ids, range(len(ids)), strict=True))
     return [(distance, index) for distance, _, index in ranked]

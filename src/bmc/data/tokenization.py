@@ -159,12 +159,12 @@ def _conversations(row: Row, responses: tuple[str, ...]) -> list[list[dict[str, 
 Span = tuple[int, int]
 
 
-class Untraceable(Exception):
+class AlignmentError(Exception):
     """A response's characters can't be found among its tokens; the message is the `reason` in `dropped.jsonl`."""
 
 
 @dataclass(frozen=True)
-class Tokens:
+class AlignedTokens:
     """Prompt and response as a model is trained on them.
 
     Attributes:
@@ -184,7 +184,7 @@ def check_offsets(tokenizer: Any) -> None:
         raise fail("tokenizer_name_or_path", f"{what}; name a model with a tokenizer.json")
 
 
-def tokenise(tokenizer: Any, row: Row, response: Text) -> Tokens:
+def align_response(tokenizer: Any, row: Row, response: Text) -> AlignedTokens:
     """Prompt and response in one, as `trl.DPOTrainer._prepare_dataset` tokenises them: messages by the chat template,
     with the row's `tools` and `chat_template_kwargs`; strings with EOS at their end.
 
@@ -205,7 +205,7 @@ def tokenise(tokenizer: Any, row: Row, response: Text) -> Tokens:
     for start, end in encoded["offset_mapping"]:
         inside = [place for place in origin[start:end] if place is not None]
         spans.append((inside[0], inside[-1] + 1) if inside else (0, 0))
-    return Tokens(encoded["input_ids"], spans)
+    return AlignedTokens(encoded["input_ids"], spans)
 
 
 def _render(tokenizer: Any, row: Row, response: Any) -> tuple[str, list[tuple[int, int, int]]]:
@@ -219,7 +219,7 @@ def _render(tokenizer: Any, row: Row, response: Any) -> tuple[str, list[tuple[in
         if len(pieces) == len(texts) + 1 and "".join(map(str.__add__, pieces, [*texts, ""])) == rendered:
             break
     else:
-        raise Untraceable("the chat template changes the response")
+        raise AlignmentError("the chat template changes the response")
     places, place, start = [], 0, 0
     for piece, whole, text in zip(pieces[:-1], given, texts, strict=True):
         place += len(piece)
@@ -251,7 +251,7 @@ def response_start(tokenizer: Any, row: Row, *sequences: list[int]) -> int:
     return together
 
 
-def prefix(tokenizer: Any, row: Row, response: Text, fraction: float) -> tuple[list[int], str]:
+def response_prefix(tokenizer: Any, row: Row, response: Text, fraction: float) -> tuple[list[int], str]:
     """The beginning of a response, for a model to continue.
 
     Args:
@@ -268,20 +268,20 @@ def prefix(tokenizer: Any, row: Row, response: Text, fraction: float) -> tuple[l
         Untraceable: There is no such beginning.
     """
     if not isinstance(response, str) and len(response) > 1:
-        raise Untraceable("y_w is several messages")
-    tokens = tokenise(tokenizer, row, response)
+        raise AlignmentError("y_w is several messages")
+    tokens = align_response(tokenizer, row, response)
     first = response_start(tokenizer, row, tokens.ids)
     places = [place for place in range(first, len(tokens.ids)) if tokens.spans[place] != (0, 0)]
     ends = [tokens.spans[place][1] for place in places]
     starts = [tokens.spans[place][0] for place in places]
     cuts = [count for count in range(1, len(places)) if ends[count - 1] <= starts[count]]
     if not cuts:
-        raise Untraceable("y_w has no tokens between which to cut it")
+        raise AlignmentError("y_w has no tokens between which to cut it")
     count = min(cuts, key=lambda count: abs(count - fraction * len(places)))
     return tokens.ids[: places[count - 1] + 1], content(response)[: ends[count - 1]]
 
 
-class Continuing:
+class ContinuationDecoder:
     """A tokenizer that decodes tokens as the continuation of a text: one like Llama 2's drops the space that a text
     begins with, which here parts two words."""
 

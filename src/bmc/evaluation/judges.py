@@ -23,7 +23,15 @@ from ..llm.cost import CostEstimate, Meter
 from ..llm.endpoint import Endpoint, api_key
 from ..llm.estimate import Job, asker_for, confirm, quote
 from ..plan import show
-from ..runs import claim, elapsed, may_claim, recipe_of, write_json, write_jsonl, writing
+from ..runs import (
+    check_output_dir,
+    claim_output_dir,
+    elapsed,
+    report_disk_errors,
+    run_fingerprint,
+    write_json,
+    write_jsonl,
+)
 from . import alpaca_eval as alpaca
 from . import arena_hard
 from .comparisons import Case, load_cases
@@ -191,14 +199,16 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
             judgement can be read. Answers that the judge has given are kept in any case.
     """
     benchmark, cases, reference = load(config)
-    may_claim(config.output_dir, recipe_of(config))
+    check_output_dir(config.output_dir, run_fingerprint(config))
     found = quote_for(config, benchmark)
     if found.asked:
         api_key(config.api_key_env)
     show(f"ask {config.model} about {len(cases):,} responses", found.facts())
     confirm(config, found)
-    with writing(config.output_dir):
-        folder = claim(config.output_dir, recipe_of(config), config, rows=[vars(case) for case in cases])
+    with report_disk_errors(config.output_dir):
+        folder = claim_output_dir(
+            config.output_dir, run_fingerprint(config), config, rows=[vars(case) for case in cases]
+        )
         answers, meter = asyncio.run(_answers(config, benchmark, found))
         judgements = benchmark.judgements(answers)
         write_jsonl(folder / "judgements.jsonl", judgements)

@@ -19,7 +19,7 @@ from .generate import Complete, Prompts, Response, Settings
 _LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
 
 
-def backend(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: int | None = None) -> Complete:
+def load_backend(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: int | None = None) -> Complete:
     """The recipe's backend, its model loaded.
 
     Args:
@@ -72,14 +72,14 @@ def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: i
     from transformers.utils.peft_utils import find_adapter_config_file
 
     from ..adapters import merge_command
-    from ..models import own_gpus
+    from ..models import local_gpus
 
     check_vllm("backend")
     if find_adapter_config_file(model_args.model_name_or_path, revision=model_args.model_revision):
         name = model_args.model_name_or_path
         how = f"merge it into its model ({merge_command(name)}), or choose backend: transformers"
         raise fail("model_name_or_path", f"{name} is an adapter, which vLLM doesn't load by itself; {how}")
-    with _engine_environment(own_gpus(args.tensor_parallel_size), engine_guard().mark):
+    with _engine_environment(local_gpus(args.tensor_parallel_size), engine_guard().mark):
         from vllm import LLM, SamplingParams
 
         model = LLM(

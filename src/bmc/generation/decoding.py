@@ -42,7 +42,7 @@ def decode(
         pad: Stands before what is a prompt's own where that is shorter than the longest.
     """
     cache = DynamicCache(config=model.config)
-    cache.layers = [Growing() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [GrowingCacheLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     head = 0 if any(cache.is_sliding) else _head(prompts)  # a window counts padding within a prompt as its tokens
     ids, mask = _padded(prompts, head, pad, model.device)
     if head:
@@ -92,7 +92,7 @@ def _padded(prompts: list[list[int]], head: int, pad: int, device: Any) -> tuple
     return torch.tensor(rows, device=device), torch.tensor(seen, device=device)
 
 
-class Growing(DynamicLayer):
+class GrowingCacheLayer(DynamicLayer):
     """A layer's keys and values with room for more; transformers' copies all of them for each new token."""
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:

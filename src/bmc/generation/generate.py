@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..config import GenerationArguments
-from ..distributed import everyones, processes, rank
-from ..runs import is_main_process, write_jsonl, writing
+from ..distributed import all_gather, rank, world_size
+from ..runs import is_main_process, report_disk_errors, write_jsonl
 
 Response = dict[str, Any]  # {"text": str, "tokens": int, "finished": bool}
 Prompts = list[list[int]]
 Settings = list[GenerationArguments]  # how each prompt's response is generated
 Complete = Callable[[Prompts, list[int], Settings], Iterator[tuple[int, Response]]]
-KEEP = "responses.partial.jsonl"
+PARTIAL = "responses.partial.jsonl"
 
 
 def generate(
@@ -36,25 +36,25 @@ def generate(
         settings: How the response to each is generated.
         load: Loads the model and gives a backend, `(prompts, a seed each, settings) → (place of a prompt, its
             response), …` as they end; called where there is anything to do.
-        folder: Where finished responses are kept, in `KEEP`; it is removed by whoever has written the results.
+        folder: Where finished responses are kept, in `PARTIAL`; it is removed by whoever has written the results.
         seed: Of the sampling. A response depends on it, the prompt, and how many equal prompts stand before it.
 
     Raises:
         Faults: The folder can't be written.
     """
-    keys = keys_of(prompts)
-    kept = {key: response for found in everyones(_read(folder)) for key, response in found.items()}
-    todo = share([len(prompt) for prompt in prompts], [key in kept for key in keys], rank(), processes())
+    keys = cache_keys(prompts)
+    kept = {key: response for found in all_gather(_read(folder)) for key, response in found.items()}
+    todo = shard([len(prompt) for prompt in prompts], [key in kept for key in keys], rank(), world_size())
     new = _complete(prompts, settings, keys, todo, load, folder, seed) if todo else {}
-    for theirs in everyones(new):
+    for theirs in all_gather(new):
         kept |= theirs
     if is_main_process():
-        with writing(folder):
+        with report_disk_errors(folder):
             _fold(folder, kept)
     return [kept[key] for key in keys]
 
 
-def keys_of(prompts: Prompts) -> list[str]:
+def cache_keys(prompts: Prompts) -> list[str]:
     """A name for each prompt: the digest of its tokens, and the how manieth of its like it is."""
     seen: Counter[str] = Counter()
     keys = []
@@ -65,13 +65,13 @@ def keys_of(prompts: Prompts) -> list[str]:
     return keys
 
 
-def share(lengths: list[int], done: list[bool], rank: int, processes: int) -> list[int]:
+def shard(lengths: list[int], done: list[bool], rank: int, processes: int) -> list[int]:
     """The places of the prompts that a process is to answer: those left, longest first, dealt out in turns."""
     left = [place for place, ended in enumerate(done) if not ended]
     return sorted(left, key=lambda place: -lengths[place])[rank::processes]
 
 
-def seed_of(seed: int, key: str) -> int:
+def response_seed(seed: int, key: str) -> int:
     """A seed for one response, below 2⁶³."""
     return int.from_bytes(hashlib.sha256(f"{seed} {key}".encode()).digest()[:8], "big") >> 1
 
@@ -90,18 +90,18 @@ def _complete(
 
     new: dict[str, Response] = {}
     complete, tokens = load(), 0
-    total = len(todo) if processes() > 1 else len(prompts)
-    what = f"Generating (process 1 of {processes()})" if processes() > 1 else "Generating"
+    total = len(todo) if world_size() > 1 else len(prompts)
+    what = f"Generating (process 1 of {world_size()})" if world_size() > 1 else "Generating"
     with (
         _opened(folder) as file,
         tqdm(total=total, initial=total - len(todo), unit="row", desc=what, disable=not is_main_process()) as bar,
     ):
-        seeds = [seed_of(seed, keys[place]) for place in todo]
+        seeds = [response_seed(seed, keys[place]) for place in todo]
         ours = [prompts[place] for place in todo], seeds, [settings[place] for place in todo]
         for number, response in complete(*ours):
             key = keys[todo[number]]
             new[key] = response
-            with writing(folder):
+            with report_disk_errors(folder):
                 file.write(json.dumps({"key": key, **response}, ensure_ascii=False) + "\n")
                 file.flush()
             tokens += response["tokens"]
@@ -113,8 +113,8 @@ def _complete(
 
 def _opened(folder: Path) -> IO[str]:
     """The file that this process keeps its responses in, without a line that an earlier one was killed over."""
-    path = folder / (f"{rank()}.{KEEP}" if rank() else KEEP)
-    with writing(folder):
+    path = folder / (f"{rank()}.{PARTIAL}" if rank() else PARTIAL)
+    with report_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
             os.truncate(path, _whole(path)[1])
@@ -123,7 +123,7 @@ def _opened(folder: Path) -> IO[str]:
 
 def _read(folder: Path) -> dict[str, Response]:
     """What earlier runs have kept, however many processes they had."""
-    return {key: response for path in sorted(folder.glob(f"*{KEEP}")) for key, response in _whole(path)[0].items()}
+    return {key: response for path in sorted(folder.glob(f"*{PARTIAL}")) for key, response in _whole(path)[0].items()}
 
 
 def _whole(path: Path) -> tuple[dict[str, Response], int]:
@@ -143,6 +143,6 @@ def _whole(path: Path) -> tuple[dict[str, Response], int]:
 
 def _fold(folder: Path, kept: dict[str, Response]) -> None:
     """One file of everything, in place of one of each process."""
-    write_jsonl(folder / KEEP, ({"key": key, **response} for key, response in kept.items()))
-    for path in folder.glob(f"*.{KEEP}"):
+    write_jsonl(folder / PARTIAL, ({"key": key, **response} for key, response in kept.items()))
+    for path in folder.glob(f"*.{PARTIAL}"):
         path.unlink()

@@ -11,22 +11,29 @@ from typing import Any, TypeGuard
 
 from ..config import EvaluateConfig, SampleConfig, names
 from ..data.loading import load_mixture
-from ..data.schema import BRIDGING, SIDES, Row, assistant, check, content, split_prompt, winner
-from ..data.tokenization import Continuing, Untraceable, check_offsets, check_template, encode_prompt, prefix
+from ..data.schema import BRIDGING, SIDES, Row, assistant, check_rows, chosen_response, content, split_prompt
+from ..data.tokenization import (
+    AlignmentError,
+    ContinuationDecoder,
+    check_offsets,
+    check_template,
+    encode_prompt,
+    response_prefix,
+)
 from ..errors import raise_all
-from ..launch import share_out
-from ..models import check_model, check_room, load_tokenizer
+from ..launch import launch_workers
+from ..models import check_context_length, check_model, load_tokenizer
 from ..preflight import attention_faults
-from ..runs import claim, is_main_process, recipe_of
-from .backends import backend
+from ..runs import claim_output_dir, is_main_process, run_fingerprint
+from .backends import load_backend
 from .generate import Response, generate
 
 
-def pair_up(rows: list[Row], responses: list[Response]) -> tuple[list[Row], list[Row]]:
+def make_pairs(rows: list[Row], responses: list[Response]) -> tuple[list[Row], list[Row]]:
     """The ground truth as y_w, the model's response as y_l.
 
     Args:
-        rows: With `prompt` and a `winner` (the losers of pairs give way).
+        rows: With `prompt` and a `chosen_response` (the losers of pairs give way).
         responses: The model's, in the order of the rows; after a `prefix`, or with the `reason` why there is none.
 
     Returns:
@@ -34,7 +41,7 @@ def pair_up(rows: list[Row], responses: list[Response]) -> tuple[list[Row], list
     """
     pairs, dropped = [], []
     for row, response in zip(rows, responses, strict=True):
-        given: Any = winner(row)
+        given: Any = chosen_response(row)
         rest = {key: value for key, value in row.items() if key not in ("completion", *SIDES, *BRIDGING)}
         text = response["text"].strip()
         if "prefix" in response:  # y_l begins as y_w does, to the last space
@@ -61,8 +68,8 @@ def load_prompts(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], Any]
     given = map(split_prompt, load_mixture(mixture.datasets, mixture.seed))
     rows = [{key: value for key, value in row.items() if value is not None} for row in given]
     where = names(mixture.datasets)
-    pairs = [row | ({"chosen": chosen} if (chosen := winner(row)) else {}) for row in rows]
-    check(pairs, ("prompt", "chosen") if isinstance(config, SampleConfig) else ("prompt",), where)
+    pairs = [row | ({"chosen": chosen} if (chosen := chosen_response(row)) else {}) for row in rows]
+    check_rows(pairs, ("prompt", "chosen") if isinstance(config, SampleConfig) else ("prompt",), where)
     check_model(config.model_name_or_path, config.model_revision, config.trust_remote_code, config.allow_pickle)
     raise_all([*attention_faults(config)])
     name = config.tokenizer_name_or_path or config.model_name_or_path
@@ -78,7 +85,7 @@ def _continues(config: SampleConfig | EvaluateConfig) -> TypeGuard[SampleConfig]
     return isinstance(config, SampleConfig) and config.mode == "continue_prefix"
 
 
-def respond(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], list[Response], Path]:
+def generate_responses(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], list[Response], Path]:
     """One response to the prompt of each of the recipe's rows, or one continuation of the beginning of its y_w; goes on
     where an earlier run of it was killed.
 
@@ -91,17 +98,17 @@ def respond(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], list[Resp
     Raises:
         Faults: The rows, the template or the model can't be used, or the folder is another recipe's.
     """
-    share_out(config.data_parallel_size)
+    launch_workers(config.data_parallel_size)
     rows, tokenizer = load_prompts(config)
     beginnings = [_beginning(config, tokenizer, row) for row in rows]
     prompts = {place: start[0] for place, start in enumerate(beginnings) if isinstance(start, tuple)}
     settings = {place: config.decoding(rows[place].get("source")) for place in prompts}
-    check_room(config, prompts, settings, names(config.dataset_mixture.datasets))
-    folder = claim(config.output_dir, recipe_of(config), config, rows=rows)
+    check_context_length(config, prompts, settings, names(config.dataset_mixture.datasets))
+    folder = claim_output_dir(config.output_dir, run_fingerprint(config), config, rows=rows)
     if _continues(config):
-        tokenizer = Continuing(tokenizer)
+        tokenizer = ContinuationDecoder(tokenizer)
     longest = max((len(prompt) + settings[place].max_new_tokens for place, prompt in prompts.items()), default=0)
-    load = partial(backend, config, config, tokenizer, longest)
+    load = partial(load_backend, config, config, tokenizer, longest)
     responses = generate([*prompts.values()], [*settings.values()], load, folder, config.seed)
     generated = dict(zip(prompts, responses, strict=True))
     if not is_main_process():
@@ -109,7 +116,7 @@ def respond(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], list[Resp
     return rows, [_response(start, generated.get(place, {})) for place, start in enumerate(beginnings)], folder
 
 
-Beginning = tuple[list[int], str | None] | Untraceable
+Beginning = tuple[list[int], str | None] | AlignmentError
 
 
 def _beginning(config: SampleConfig | EvaluateConfig, tokenizer: Any, row: Row) -> Beginning:
@@ -118,13 +125,13 @@ def _beginning(config: SampleConfig | EvaluateConfig, tokenizer: Any, row: Row) 
     if not _continues(config):
         return encode_prompt(tokenizer, row), None
     try:
-        return prefix(tokenizer, row, winner(row) or "", config.prefix_fraction)
-    except Untraceable as error:
+        return response_prefix(tokenizer, row, chosen_response(row) or "", config.prefix_fraction)
+    except AlignmentError as error:
         return error
 
 
 def _response(beginning: Beginning, generated: Response) -> Response:
     """A row's response, with the `prefix` that it goes on from, or an empty one with the `reason`."""
-    if isinstance(beginning, Untraceable):
+    if isinstance(beginning, AlignmentError):
         return {"text": "", "tokens": 0, "finished": True, "reason": str(beginning)}
     return generated if beginning[1] is None else {**generated, "prefix": beginning[1]}

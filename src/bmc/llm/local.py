@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..config import AskingArguments, GenerationArguments, ModelArguments
 from ..data.tokenization import encode_prompt
 from ..errors import fail
-from ..generation.backends import backend, check_vllm
+from ..generation.backends import check_vllm, load_backend
 from ..generation.generate import Complete, Response
 from ..models import check_model, load_tokenizer
 from .client import Stopped
@@ -110,7 +110,7 @@ class Local:
 
     def _completed(self, batch: list[_Request]) -> list[Response]:
         if self.complete is None:
-            self.complete = backend(self.arguments, self.model, self.tokenizer)
+            self.complete = load_backend(self.arguments, self.model, self.tokenizer)
         # a seed of the request's own: one that is made again samples the same
         seeds = [int(request.key[:15], 16) for request in batch]
         found = dict(self.complete([request.ids for request in batch], seeds, [self.arguments] * len(batch)))

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config import DatasetConfig
 from ..data.loading import files_of
-from ..data.registry import GENERATORS, SOURCES
+from ..data.registry import DATASETS, GENERATORS
 from ..data.schema import Row, content, split_prompt
 from .chain import OUTPUTS, upstream
 
@@ -165,13 +165,13 @@ def _length(text: str, tokenizer: Any) -> float:
 
 def _expected(dataset: DatasetConfig, tokenizer: Any) -> Workload | None:
     """What a data set that isn't at hand will hold, by the recipes that lead to it."""
-    source = dataset.source or next((name for name, known in SOURCES.items() if known.hub_id == dataset.id), None)
+    source = dataset.source or next((name for name, known in DATASETS.items() if known.hub_id == dataset.id), None)
     if source in GENERATORS and dataset.num_rows:
         raws = GENERATORS[source](dataset.config, min(dataset.num_rows, SAMPLE))
-        made = [SOURCES[source].to_row(raw) for raw in raws]
+        made = [DATASETS[source].to_row(raw) for raw in raws]
         return _mean(made, dataset.num_rows, tokenizer)
     if source is not None:
-        return _assumed(ROWS.get((source, dataset.split.partition("_")[0])), SOURCES[source].task)
+        return _assumed(ROWS.get((source, dataset.split.partition("_")[0])), DATASETS[source].task)
     name = Path(dataset.id or "")
     folder, split = (str(name.parent), name.stem) if name.suffix else (str(name), dataset.split)
     recipe = upstream(folder) if folder.startswith(OUTPUTS) else None

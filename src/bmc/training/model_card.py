@@ -62,7 +62,7 @@ def write(folder: Path) -> bool:
     """
     from huggingface_hub import ModelCard
 
-    record = provenance.read(folder)
+    record = provenance.read_provenance(folder)
     if record is None:
         return False
     results = _read(folder / "eval" / "metrics.json")
@@ -215,7 +215,7 @@ def portable(value: Any) -> Any:
         return [portable(item) for item in value]
     if not isinstance(value, str):
         return value
-    return provenance.clean(re.sub(r"(?<![\w.~:/-])/(?:[^\s\"'/]+/)+(?=[^\s\"'/]+)", "…/", value))
+    return provenance.redact(re.sub(r"(?<![\w.~:/-])/(?:[^\s\"'/]+/)+(?=[^\s\"'/]+)", "…/", value))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from trl.chat_template_utils import is_chat_template_stop_token_trained
 
-from ..adapters import adopt, load_adapter, read_adapter
+from ..adapters import adopt_adapter_settings, load_adapter, read_adapter
 from ..config import names
-from ..data.loading import load_split, table
-from ..data.masks import Unmarkable, has_markers, mark_assistant
-from ..data.schema import Row, check, split_prompt
+from ..data.loading import load_split, to_dataset
+from ..data.masks import MaskError, has_markers, mark_assistant
+from ..data.schema import Row, check_rows, split_prompt
 from ..data.tokenization import check_offsets, check_template, check_turn_end, turn_end
-from ..distributed import processes
+from ..distributed import world_size
 from ..errors import did_you_mean, fail, raise_all
 from ..generation.backends import stop_ids
 from ..models import check_model, load_tokenizer, refuse_typo
@@ -36,16 +36,16 @@ from ..precision import HALF, mixed_precision, training_dtype
 from ..preflight import launch_faults, machine_faults, recipe_faults
 from ..recipe import parse
 from ..runs import (
-    MANIFEST,
-    PREEMPTED,
-    claim,
+    EXIT_PREEMPTED,
+    RECIPE_FILE,
+    check_output_dir,
+    claim_output_dir,
     elapsed,
     is_main_process,
-    may_claim,
-    recipe_of,
+    report_disk_errors,
+    run_fingerprint,
     set_fields,
     write_json,
-    writing,
 )
 from .config import ModelArguments, TrainingArguments
 from .fault_tolerance import find_start
@@ -145,17 +145,17 @@ def prepare_run(
     """
     raise_all([*launch_faults(config)])
     _check_engine(config)
-    adopt(model_args)
+    adopt_adapter_settings(model_args)
     training_dtype(model_args, config, read_launch(None).engine)
     recipe = recipe_fingerprint(arguments, model_args, config)
-    may_claim(config.output_dir, recipe)
+    check_output_dir(config.output_dir, recipe)
     name, revision = model_args.model_name_or_path, model_args.model_revision
     check_model(name, revision, config.trust_remote_code, model_args.allow_pickle)
     raise_all([*machine_faults(model_args, config), *recipe_faults(model_args, config)])
     tokenizer, train, evaluation = _open_data(arguments, model_args, config, columns, chosen_column)
     start = find_start(config.output_dir, config.resume_from_checkpoint, recipe)
-    with writing(config.output_dir):
-        claim(config.output_dir, recipe, arguments, model_args, config, rows=train)
+    with report_disk_errors(config.output_dir):
+        claim_output_dir(config.output_dir, recipe, arguments, model_args, config, rows=train)
     config.resume_from_checkpoint = start
     return tokenizer, train, evaluation
 
@@ -197,9 +197,9 @@ def check_run(
         Faults: As `prepare_run`.
     """
     elsewhere = not torch.cuda.is_available() and not config.use_cpu
-    adopt(model_args)
+    adopt_adapter_settings(model_args)
     recipe = recipe_fingerprint(arguments, model_args, config)
-    may_claim(config.output_dir, recipe)
+    check_output_dir(config.output_dir, recipe)
     name, revision = model_args.model_name_or_path, model_args.model_revision
     if Path(name).is_dir():
         check_model(name, revision, config.trust_remote_code, model_args.allow_pickle)
@@ -223,8 +223,8 @@ def _check_engine(config: Any) -> None:
         raise fail("accelerate launch", "has FSDP for GPUs alone; take accelerate_configs/zero3_cpu.yaml, or cpu.yaml")
     if "DEEPSPEED" in asked and engine != DistributedType.DEEPSPEED:
         raise fail("use_cpu", "accelerate then leaves DeepSpeed out; set it to false, and DS_ACCELERATOR=cpu")
-    if engine == DistributedType.NO and processes() > 1:
-        what = f"started {processes()} processes, and there is no GPU to join them on"
+    if engine == DistributedType.NO and world_size() > 1:
+        what = f"started {world_size()} processes, and there is no GPU to join them on"
         raise fail("accelerate launch", f"{what}; for a CPU add --use_cpu true --bf16 false --ddp_backend gloo")
 
 
@@ -263,7 +263,7 @@ def _check_loss(config: Any, tokenizer: Any, train: Dataset, evaluation: Dataset
         for row in islice(rows, most):
             try:
                 mark_assistant(row, tokenizer)
-            except Unmarkable as error:
+            except MaskError as error:
                 what = f"{error}; remove the row, or set assistant_only_loss: false to train on all of it"
                 raise fail(f"row {row['id']}", what) from None
 
@@ -311,9 +311,9 @@ def load_rows(
         if chosen_column not in (*rows.columns, "chosen"):
             raise fail("chosen_column", f"'{chosen_column}' is no column of {name}; only bridged data has it")
         ready = partial(_ready, chosen_column=chosen_column)
-        check(map(ready, rows), wanted, name)
+        check_rows(map(ready, rows), wanted, name)
         check_template(tokenizer, map(ready, rows), wanted[1:], name)
-        parts.append(table(rows, wanted, ready))
+        parts.append(to_dataset(rows, wanted, ready))
     return parts[0], parts[1]
 
 
@@ -348,13 +348,13 @@ def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]
 
 
 def recipe_fingerprint(arguments: TrainingArguments, model_args: ModelArguments, config: Any) -> dict[str, Any]:
-    """What decides the results of a training, for `claim`: all that was set but what is of logging and saving."""
+    """Collect the recipe fields that affect results, for `claim_output_dir` (not logging or saving)."""
     passing = (
         "output_dir", "resume_from_checkpoint", "log", "save", "report_to", "run_name", "hub", "push", "use_cpu",
         "reference_cache", "ddp",
     )  # fmt: skip
     decisive = {key: value for key, value in set_fields(config).items() if not key.startswith(passing)}
-    return recipe_of(arguments, model_args) | decisive
+    return run_fingerprint(arguments, model_args) | decisive
 
 
 def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
@@ -366,10 +366,10 @@ def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
 
     Raises:
         Faults: The disk is full, or a number isn't finite.
-        SystemExit: `PREEMPTED`, after SIGTERM.
+        SystemExit: `EXIT_PREEMPTED`, after SIGTERM.
     """
     config = trainer.args
-    trainer.recipe = json.loads((Path(config.output_dir) / MANIFEST).read_text(encoding="utf-8"))
+    trainer.recipe = json.loads((Path(config.output_dir) / RECIPE_FILE).read_text(encoding="utf-8"))
     _end_turns(trainer.accelerator.unwrap_model(trainer.model), tokenizer)
     result = trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
     if trainer.preempted:
@@ -377,7 +377,7 @@ def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
         if is_main_process():
             step, folder = trainer.state.global_step, config.output_dir
             print(f"stopped by SIGTERM after step {step}: {folder}/checkpoint-{step}; the same command goes on")
-        raise SystemExit(PREEMPTED)
+        raise SystemExit(EXIT_PREEMPTED)
     trainer.save_model(config.output_dir)
     seconds = round(trainer.seconds_before + elapsed(), 1)
     metrics = {**result.metrics, "rows": len(trainer.train_dataset), "seconds": seconds}

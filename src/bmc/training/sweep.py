@@ -28,13 +28,13 @@ from ..analysis.cells import accuracy_cell, markdown_table, read_json
 from ..analysis.seeds import FILE, seeds_cell, summary
 from ..analysis.tables import average
 from ..config import DatasetConfig, EvaluateConfig
-from ..data.loading import read
-from ..distributed import processes
+from ..data.loading import open_dataset
+from ..distributed import world_size
 from ..errors import Fault, Faults, fail
 from ..evaluation.stats import accuracy
 from ..recipe import COMMAND_LINE, load, parse, resolve
 from ..recipe_files import find_ablation
-from ..runs import PREEMPTED, Preempted, may_claim, on_sigterm, recipe_of, write_json
+from ..runs import EXIT_PREEMPTED, Preempted, check_output_dir, on_sigterm, run_fingerprint, write_json
 from .config import BMCConfig, ModelArguments, PreferenceArguments
 from .run import parse_training, recipe_fingerprint
 
@@ -151,10 +151,10 @@ def trials(
         scored = [*evaluate, f"--model_name_or_path={folder}", f"--output_dir={folder}/eval"] if evaluate else []
         try:
             arguments, model_args, config = parse_training(train, PreferenceArguments, BMCConfig, "")
-            may_claim(str(folder), recipe_fingerprint(arguments, model_args, config))
+            check_output_dir(str(folder), recipe_fingerprint(arguments, model_args, config))
             if scored:
                 (evaluation,) = parse(scored, EvaluateConfig)
-                may_claim(evaluation.output_dir, recipe_of(evaluation))
+                check_output_dir(evaluation.output_dir, run_fingerprint(evaluation))
         except Faults as error:
             faults += [Fault(fault.where, f"{key}: {fault.what}") for fault in error.faults]
             continue
@@ -187,7 +187,7 @@ def refuse_launcher() -> None:
     Raises:
         Faults: This process was started by one.
     """
-    if processes() > 1:
+    if world_size() > 1:
         raise fail("command line", 'run it by python; `--launcher "accelerate launch …"` starts each training')
 
 
@@ -235,7 +235,7 @@ def _wait(running: subprocess.Popen[bytes]) -> int:
 
     with running, on_sigterm(pass_on):
         status = running.wait()
-    if terminated or status == PREEMPTED:
+    if terminated or status == EXIT_PREEMPTED:
         raise Preempted
     return status
 
@@ -426,7 +426,7 @@ def scoring(argv: list[str], arguments: PreferenceArguments) -> Scoring:
                 str(file), "holds no rows; set validation_datasets or validation_fraction where the data are prepared"
             )
         files.append(str(file))
-    if any(row.get("answer") is not None for file in files for row in read(DatasetConfig(id=file))()):
+    if any(row.get("answer") is not None for file in files for row in open_dataset(DatasetConfig(id=file))()):
         return Scoring(evaluate, ", ".join(files))
     mixture = arguments.dataset_mixture
     if not mixture.test_datasets and not mixture.test_split_size:

@@ -168,7 +168,7 @@ def origins(folders: dict[str, Path]) -> str:
     """How each run's numbers came about, one fold each."""
     parts = []
     for name, folder in folders.items():
-        record = provenance.read(folder)
+        record = provenance.read_provenance(folder)
         text = _origin(name, record) if record else "<p>There is no provenance.json that can be read.</p>"
         short = _short(record) if record else "no record"
         parts.append(f"<details><summary>{escape(name)} <small>{short}</small></summary>{text}</details>")
