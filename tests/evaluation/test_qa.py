@@ -147,10 +147,12 @@ def test_labels_stand_for_the_options_of_the_question() -> None:
         "B", "(B)", "b)", "B.", "[B]", "**B**", "option (B)", "The option B", "answer B", "$B$", "\\boxed{\\text{B}}",
         "likely B", "B. money", "B.money", "(b)money", "B – money", "B: money", "option B, money", "money (B)",
         "money, option B", "money", "B, not C", "B because it is", "B) money. It is kept there.", "D. money",
+        "B (money)", "B; money", "B money", '"B"', "`B`",
     ]  # fmt: skip
     wrong = [
         "A", "(A) money", "A. bank", "money (A)", "bank (B)", "(B) bank", "bank", "A bank", "B or C", "A and B",
-        "(A), (B)", "Both A and B", "B. No wait, C", "(B) is wrong", "B or money", "D", "", "neither",
+        "(A), (B)", "Both A and B", "B. No wait, C", "(B) is wrong", "B or money", "D", "", "neither", "B (bank)",
+        "C money", "A (money)",
     ]  # fmt: skip
     for gold in ("money", "B", "(B) money"):
         assert [answer for answer in right if not qa_equal(answer, gold, WHERE)] == []

@@ -40,6 +40,7 @@ _LABELS = [  # before an answer: "(B) money", "(b)money", "B) money", "B.money",
 _LABEL_AFTER = re.compile(  # "money (B)", "money, option B"
     rf"(?:\s+[(\[]\s*(?:option\s+|choice\s+)?{_SIGN}\s*[)\]]|,\s*(?:option|choice)\s+\(?{_SIGN}\)?)\.?$", re.IGNORECASE
 )
+_BESIDE = re.compile(rf"{_OPTION}[(\[]?{_SIGN}[)\]]?(\s*[;=(\[]\s*|\s+)(\S.*?)[)\].]*", re.IGNORECASE)  # "B (money)"
 _CHOICE = re.compile(rf"{_OPTION}[(\[]?{_SIGN}\s?[)\].:]*\s*", re.IGNORECASE)
 _SEVERAL = re.compile(rf"\W*(?:(?:and|or|/|&|,)\W*)+{_SIGN}\b(?!')", re.IGNORECASE)
 _DENIED = re.compile(r"\W*(?:is\s+|are\s+)?(?:not\b|isn['’]t|wrong|incorrect|false|no\b|wait\b)", re.IGNORECASE)
@@ -208,6 +209,12 @@ def _choice(said: str, options: Options, equal: Callable[[str, str], bool]) -> i
         said = first[0]
     if hedge := _HEDGE.match(said):
         said = said[hedge.end() :]
+    said = said.strip(f"{_QUOTES}* ")
+    beside = _BESIDE.fullmatch(said)
+    if beside and beside[1].casefold() in labels and (beside[1] not in "aA" or beside[2].strip()):  # "A bank"
+        place, named = labels[beside[1].casefold()], _by_text(beside[3], options, equal)
+        if named:
+            return place if place in named else -1
     for reading in (said, _REASON.sub("", said)):
         if (alone := _label_alone(reading)) in labels and (reading[0] in "([" or not _by_text(reading, options, equal)):
             return labels[alone]
