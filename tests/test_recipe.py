@@ -206,7 +206,7 @@ def test_help_tells_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--output_dir (required)  Folder that the stage writes." in text
     assert "--proportion (1.0)  Share of the pairs to bridge" in text
     assert "--dataset_mixture.datasets.0.weight (1.0)  Share of the rows to take" in text
-    assert "One of openai, vllm, transformers, rules." in text
+    assert "One of openai, vllm, transformers, rules, ideal, sloppy." in text
 
 
 def test_help_of_training_says_our_own_keys_first(capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,7 +255,10 @@ def test_infinity_is_a_number_and_nan_no_share() -> None:
         ("proportion:", "proportion: must be a number, got null; leave the key out for its default, 1.0"),
         ("max_tokens: 0", "max_tokens: must be greater than or equal to 1, got 0"),
         ("max_tokens: 1.5", "max_tokens: must be a whole number, got 1.5"),
-        ("editor: rule", "editor: must be 'openai', 'vllm', 'transformers' or 'rules', got \"rule\""),
+        (
+            "editor: rule",
+            "editor: must be 'openai', 'vllm', 'transformers', 'rules', 'ideal' or 'sloppy', got \"rule\"",
+        ),
         ("model: 4", "model: must be text, got 4; put it in quotes"),
         ("base_url: no", "base_url: must be text, got false; put it in quotes"),
         ("dry_run: 1", "dry_run: must be true or false, got 1"),
@@ -305,7 +308,7 @@ def test_every_fault_at_once_each_with_its_own_file() -> None:
         "base.yaml: dataset_mixture.datasets[0].wieght: unknown key (did you mean 'weight'?)",
         "base.yaml: dataset_mixture.sede: unknown key (did you mean 'seed'?)",
         'child.yaml: dataset_mixture.seed: must be a whole number, got "one"',
-        "child.yaml: editor: must be 'openai', 'vllm', 'transformers' or 'rules', got 3",
+        "child.yaml: editor: must be 'openai', 'vllm', 'transformers', 'rules', 'ideal' or 'sloppy', got 3",
         "child.yaml: output_dir: is missing; add it to the recipe, or give --output_dir",
         "command line: limit: must be greater than or equal to 1, got 0",
         "command line: dataset_mixture.test_split_size: must be greater than 0, got -1",

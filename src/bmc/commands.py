@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import shlex
 from pathlib import Path
 from typing import Any
@@ -511,3 +512,18 @@ def plan(argv: list[str]) -> None:
 
     for path in argv:
         globals()[read_recipe(Path(path)).stage]([path, "--dry_run"])
+
+
+def show(argv: list[str]) -> None:
+    """Print a recipe as it will be read, with the origin of each value.
+
+    bmc show recipes/llama2-7b/qa/dpo_bmc.yaml [--beta 0.1]      every value: which file, the command line, or a default
+    bmc show recipes/llama2-7b/qa/dpo_bmc.yaml --flat > my.yaml  a recipe that stands alone, to edit
+    bmc show recipes/llama2-7b/qa/bridge.yaml --prompt --row 3   what the editor would be sent for a row
+    """
+    from .show import main
+
+    if not argv or {"-h", "--help"} & set(argv):
+        print(inspect.cleandoc(show.__doc__ or ""))
+        return
+    main(argv)

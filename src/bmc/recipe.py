@@ -38,7 +38,7 @@ def parse(
     adjust: Callable[[dict[str, Any]], None] = lambda values: None,
     across: Callable[..., Iterator[tuple[str, str]]] = lambda *instances: iter(()),
 ) -> tuple[Any, ...]:
-    """Reads a recipe and the command line into one instance of each class.
+    """Read a recipe and the command line into one instance of each class.
 
     Args:
         argv: Arguments of the command line: `RECIPE.yaml [--key value …]` or `--config RECIPE.yaml`. A value is read
@@ -58,18 +58,8 @@ def parse(
         raise SystemExit(0)
     if not argv:
         raise fail(COMMAND_LINE, "names no recipe; give its path, or --help for the keys")
-    path, values, origin, faults = resolve(argv, *classes)
-    where = str(path) if path else COMMAND_LINE
-    adjust(values)
-    known = sorted({field.name for cls in classes for field in dataclasses.fields(cls) if field.init})
-    _check_stage(values, origin, where, classes, faults)
-    broken = mixture(values, origin, faults, known)
-    if "simpo_gamma" in known:
-        objective(path, values, origin, faults)
-
-    for key in sorted(set(values) - set(known) - broken):
-        what = EXPLAINED.get(key) or f"unknown key{did_you_mean(key, known) or '; remove it'}"
-        faults.append(Fault(origin.get(key, where), f"{key}: {what}"))
+    draft = translate(argv, *classes, adjust=adjust)
+    values, origin, faults, broken, where = draft.values, draft.origin, draft.faults, draft.broken, draft.where
     instances = [_build(cls, values, origin, where, faults, broken) for cls in classes]
     if not faults:
         faults += [Fault(_source(origin, key, where), f"{key}: {what}") for key, what in across(*instances)]
@@ -77,8 +67,57 @@ def parse(
         raise Faults(*dict.fromkeys(faults))
     _SOURCES.setdefault("", where)  # of the first recipe, which is the stage's own
     if _SOURCES[""] == where:
-        _SOURCES.update({key: origin.get(key, where) for key in known} | origin)
+        _SOURCES.update({key: origin.get(key, where) for key in known_keys(classes)} | origin)
     return tuple(instances)
+
+
+@dataclasses.dataclass
+class Draft:
+    """The values of a recipe in today's keys, before instances are made of them.
+
+    Attributes:
+        path: The recipe's file.
+        values: Its keys, but `stage`.
+        origin: Where each of them comes from.
+        faults: What is wrong with its keys.
+        broken: Keys whose faults are told already.
+    """
+
+    path: Path | None
+    values: dict[str, Any]
+    origin: dict[str, str]
+    faults: list[Fault]
+    broken: set[str]
+
+    @property
+    def where(self) -> str:
+        """The recipe, for messages."""
+        return str(self.path) if self.path else COMMAND_LINE
+
+
+def known_keys(classes: tuple[type, ...]) -> list[str]:
+    """Return the keys that a recipe of some dataclasses may have."""
+    return sorted({field.name for cls in classes for field in dataclasses.fields(cls) if field.init})
+
+
+def translate(argv: list[str], *classes: type, adjust: Callable[[dict[str, Any]], None] = lambda values: None) -> Draft:
+    """Read a recipe and the command line, and translate the keys of other projects and earlier versions.
+
+    Raises:
+        Faults: A file can't be read, or the command line names several recipes.
+    """
+    path, values, origin, faults = resolve(argv, *classes)
+    draft = Draft(path, values, origin, faults, set())
+    adjust(values)
+    known = known_keys(classes)
+    _check_stage(values, origin, draft.where, classes, faults)
+    draft.broken = mixture(values, origin, faults, known)
+    if "simpo_gamma" in known:
+        objective(path, values, origin, faults)
+    for key in sorted(set(values) - set(known) - draft.broken):
+        what = EXPLAINED.get(key) or f"unknown key{did_you_mean(key, known) or '; remove it'}"
+        faults.append(Fault(origin.get(key, draft.where), f"{key}: {what}"))
+    return draft
 
 
 def _check_stage(

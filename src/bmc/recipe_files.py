@@ -7,6 +7,7 @@ file of the list wins over an earlier one. Mappings are merged, all else is repl
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -66,12 +67,12 @@ def _load(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], dict[
     values = _read(path, children)
     for key, suffix in (("chat_template", ".jinja"), ("accelerate_config", ".yaml")):  # relative to this recipe
         if isinstance(values.get(key), str) and values[key].endswith(suffix):
-            values[key] = str(path.parent / values[key])
+            values[key] = _beside(path, values[key])
     given = values.pop("extends", None)
     parents = given if isinstance(given, list) else [] if given is None else [given]
     if not all(isinstance(parent, str) for parent in parents):
         raise fail(str(path), "extends: must be the path of a recipe, or a list of paths")
-    values, sources = today(values, str(path))
+    values, sources = today(values, os.path.normpath(path))
     origin: dict[str, str] = {}
     for key, source in sources.items():
         origin |= _origins(key, values[key], source)
@@ -83,6 +84,12 @@ def _load(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], dict[
             replace_rivals(merged, key)
         merged, merged_origin = _merge(merged, layer), merged_origin | layer_origin
     return merged, merged_origin
+
+
+def _beside(recipe: Path, name: str) -> str:
+    """Return the path of a file that a recipe names, relative to the recipe; else as `show --flat` writes it."""
+    beside = recipe.parent / name
+    return name if Path(name).is_file() and not beside.is_file() else str(beside)
 
 
 def _read(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
