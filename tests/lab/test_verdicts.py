@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,3 +93,16 @@ def test_claims_without_their_study_are_left_out_and_holm_counts_a_letter() -> N
         "supported",
     )
     assert "| dpo |  | 50.0 | [50.0, 50.0] | 3 × 1 |" in accuracies({"core": {"rows": rows}}, "core")
+
+
+def test_figures_are_drawn_from_the_studies_that_are_there(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from bmc.lab_figures import METHODS, draw
+
+    rows = [row(seed, method, 0.5) for method in METHODS for seed in (1, 2)]
+    (first,) = draw({"displacement": {"rows": rows}}, tmp_path / "first")
+    (again,) = draw({"displacement": {"rows": rows}}, tmp_path / "again")
+    assert first.name == "displacement.svg"
+    assert first.read_bytes() == again.read_bytes()
+    studies = {name: {"rows": rows} for name in ("writers_1", "core", "writers_4")}
+    assert [path.name for path in draw(studies, tmp_path)] == ["writers.svg"]
