@@ -1,0 +1,46 @@
+"""The wheel works outside the checkout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+PROBE = """
+import bmc, sys
+from importlib.resources import files
+assert bmc.__file__.startswith(sys.argv[1]), bmc.__file__
+assert bmc.token_diff([1, 2, 3], [1, 9, 3])[0].tolist() == [False, True, False]
+missing = [name for name in sys.argv[2:] if not (files("bmc") / name).is_file()]
+assert not missing, missing
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_is_complete_and_its_command_runs_in_a_fresh_environment(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    source = tmp_path / "source"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(source)], check=True)
+    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(source)], check=True, timeout=300)
+    (wheel,) = tmp_path.glob("bmc-*.whl")
+    venv.create(tmp_path / "env", with_pip=False)
+    (python,) = (tmp_path / "env/bin").glob("python3")
+    packages = next((tmp_path / "env/lib").glob("python3*/site-packages"))
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", str(wheel)]
+    subprocess.run(install, check=True, timeout=300)
+    # the dependencies are those of this environment, without a download
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    data = [
+        str(path.relative_to(ROOT / "src/bmc"))
+        for path in (ROOT / "src/bmc").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
+    subprocess.run([python, "-c", PROBE, str(packages), *data], check=True, cwd=tmp_path, timeout=300)
+    help_ = subprocess.run([tmp_path / "env/bin/bmc", "--help"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert help_.returncode == 0 and "bridge" in help_.stdout, help_.stderr
