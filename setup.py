@@ -48,6 +48,7 @@ EXTRAS = {
         "gguf>=0.19",  # `make` unpacks SmolLM2-135M from a GGUF file
         "fastapi>=0.136.3",  # for a test against `transformers serve`, as is
         "uvicorn>=0.54",
+        "setuptools>=68",  # builds the wheel that is tested
     ],
 }
 
