@@ -92,7 +92,7 @@ def test_flat_recipes_give_the_same_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("recipe", ["llama2-7b/qa/sft", "smollm2-135m/math/dpo_bmc", "mistral-7b/ultrafeedback/eval"])
 def test_a_flat_recipe_is_read_alike(recipe: str, tmp_path: Path) -> None:
-    from bmc.runs import recipe_of
+    from bmc.runs import run_fingerprint
 
     flat = tmp_path / "flat.yaml"
     flat.write_text(show.flat([f"recipes/{recipe}.yaml"]))
@@ -101,7 +101,7 @@ def test_a_flat_recipe_is_read_alike(recipe: str, tmp_path: Path) -> None:
     stage, classes, _ = show.read([str(flat)])
     both = [show._check(stage, classes, [path]) for path in (str(flat), f"recipes/{recipe}.yaml")]
     both = [made if isinstance(made, tuple) else (made,) for made in both]
-    assert recipe_of(*both[0]) == recipe_of(*both[1])
+    assert run_fingerprint(*both[0]) == run_fingerprint(*both[1])
 
 
 HANDBOOK = """
@@ -195,3 +195,16 @@ def test_without_data_the_prompt_is_shown_with_its_fields(capsys: pytest.Capture
         command(["recipes/llama2-7b/qa/bridge.yaml", "--prompt", "--row", "0"])
     with pytest.raises(Faults, match="stage: is train; --prompt is for recipes of bridging"):
         command(["recipes/llama2-7b/qa/dpo.yaml", "--prompt"])
+
+
+def test_the_page_of_keys_is_the_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    from bmc.commands import keys
+
+    keys([])
+    assert capsys.readouterr().out == Path("docs/recipes.md").read_text(), "write it anew: bmc keys > docs/recipes.md"
+
+
+def test_every_key_of_ours_says_what_it_means() -> None:
+    rows = [line.split(" | ") for line in Path("docs/recipes.md").read_text().splitlines() if line.startswith("| `")]
+    assert len(rows) > 100
+    assert [row for row in rows if len(row) == 4 and len(row[3].strip(" |")) < 3] == []

@@ -27,6 +27,7 @@ OTHERS = {
     "run": "TARGET… [--dry_run] [--seeds 1,2,3] [--launcher COMMAND]: what a target needs and isn't there yet, then it",
     "show": "RECIPE [--key value …] [--flat] [--prompt [--row N]]: each value with its origin; or the editor's prompt",
     "plan": "RECIPE…: what each would do, need and cost",
+    "keys": ": every key of every stage's recipe, as docs/recipes.md has it",
 }
 
 

@@ -527,3 +527,15 @@ def show(argv: list[str]) -> None:
         print(inspect.cleandoc(show.__doc__ or ""))
         return
     main(argv)
+
+
+def keys(argv: list[str]) -> None:
+    """Print every key of every stage's recipe as Markdown: bmc keys > docs/recipes.md"""
+    from .analysis.tables import TableConfig
+    from .config import HarnessConfig, MergeConfig, ReportConfig
+    from .manual import markdown
+    from .recipe import STAGES
+    from .show import classes_of
+
+    others = {"report": (ReportConfig,), "table": (TableConfig,), "merge": (MergeConfig,), "lm_eval": (HarnessConfig,)}
+    print(markdown({stage: classes_of(stage) for stage in STAGES} | others), end="")

@@ -125,6 +125,11 @@ class ModelArguments:
     """Which model a stage runs; names as in `trl.ModelConfig`.
 
     Attributes:
+        model_name_or_path: A Hub id or a folder.
+        model_revision: Branch, tag or commit of a Hub model.
+        tokenizer_name_or_path: Tokenizer, if not the model's own.
+        dtype: In which the model runs; `auto`: as it is stored.
+        attn_implementation: Attention kernel, as transformers name it; its choice by default.
         trust_remote_code: Let code from the model's repository run; a model that wants it is refused otherwise.
         allow_pickle: Load weights that are pickled (`pytorch_model.bin`), which may run any code; safetensors alone by
             default.
@@ -299,7 +304,12 @@ class SampleConfig(GenerationArguments, StageArguments, DataArguments, ModelArgu
 
 @dataclass(kw_only=True)
 class Price:
-    """What a model's tokens cost, in dollars a million."""
+    """What a model's tokens cost.
+
+    Attributes:
+        input: Dollars per million tokens of requests.
+        output: Dollars per million tokens of responses.
+    """
 
     input: Annotated[float, Field(ge=0.0)]
     output: Annotated[float, Field(ge=0.0)]
@@ -390,7 +400,13 @@ class AskingArguments:
 
 @dataclass(kw_only=True)
 class Decoding:
-    """How one benchmark's responses are generated, where that differs; names as in `GenerationArguments`."""
+    """How one benchmark's responses are generated, where that differs; names as in `GenerationArguments`.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: Nucleus sampling's p.
+        max_new_tokens: Tokens that a response may have.
+    """
 
     temperature: Annotated[float, Field(ge=0.0)] | None = None
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
