@@ -30,6 +30,7 @@ from .runs import write_json
 # What is kept of a training: of each evaluation on held-out pairs, and of each logged step.
 HELD_OUT = ("step", "eval_logps/chosen", "eval_logps/rejected", "eval_rewards/margins", "eval_rewards/accuracies")
 STEPS = ("step", "loss", "grad_norm")
+RECIPES = ("prepare", "model", "sft", "sample", "bridge", "base", "eval")
 HELD = 400  # validation rows that held-out pairs are sampled from
 WEIGHTS = ("*.safetensors", "tokenizer*", "training_args.bin")
 
@@ -66,10 +67,10 @@ def run_study(config: LabConfig, argv: list[str]) -> list[Row]:
 
 
 def _study(config: LabConfig) -> Row:
-    """Say what made the numbers: the study's values, and a digest of the recipes that it runs."""
+    """Say what made the numbers: the study's values, and a digest of the recipes of its stages and methods."""
     digest = hashlib.sha256()
-    for path in sorted(Path(config.recipes).glob("*.yaml")):
-        digest.update(path.read_bytes())
+    for name in (*RECIPES, *sorted(config.methods)):
+        digest.update(Path(config.recipes, f"{name}.yaml").read_bytes())
     keys = ("split", "sft_seeds", "seeds", "methods", "stages", "bridges")
     return {key: getattr(config, key) for key in keys} | {"recipes": config.recipes, "digest": digest.hexdigest()[:16]}
 
