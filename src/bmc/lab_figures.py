@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from .data.schema import Row
-from .lab_verdicts import WRITERS, Side, accuracy, t_test
+from .lab_verdicts import NOISE, WRITERS, Side, accuracy, t_test
 
 NAMES = {
     "dpo": "DPO",
@@ -17,6 +17,7 @@ NAMES = {
     "sft_chosen": "SFT on y_w",
     "sft_bridged": "SFT on ỹ_w",
 }
+Lines = dict[str, list[tuple[float, float, float, float]]]  # name → (x, mean, low, high)
 METHODS = ("dpo", "dpo_bc", "dpo_mc", "dpo_bmc")
 
 
@@ -36,6 +37,7 @@ def draw(results: Row, folder: Path) -> list[Path]:
     matplotlib.rcParams.update({"svg.hashsalt": "bmc", "svg.fonttype": "none", "font.size": 9})
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"search": (search, ["search"]), "displacement": (displacement, ["displacement"])}
+    figures["noise"] = (gain_over_noise, ["noise"])
     figures["writers"] = (gain_over_writers, [study for _, study in WRITERS])
     written = []
     for name, (figure, studies) in figures.items():
@@ -86,24 +88,44 @@ def displacement(results: Row) -> Any:
     return figure
 
 
+def gain_over_noise(results: Row) -> Any:
+    """Draw what bridging gains over the share of pairs whose y_w is in the other writer's style."""
+    lines: Lines = {}
+    for method, name in (("dpo_bc", "DPO"), ("dpo_bmc", "DPO with MC")):
+        sides = [(share, Side("noise", method), Side("noise", method, pairs)) for share, pairs in NOISE]
+        lines[f"{name}: bridged − not"] = [(share, *_gain(results, more, less)) for share, more, less in sides]
+    return _gains(lines, "pairs whose y_w is in the other style, %")
+
+
 def gain_over_writers(results: Row) -> Any:
-    """Draw the gain of bridging over the number of writers, with 95 % t intervals over SFT seeds."""
+    """Draw the gain of bridging over the number of writers."""
+    lines: Lines = {}
+    for method in ("dpo_bc", "dpo_bmc"):
+        sides = [(writers, Side(study, method), Side(study, "dpo")) for writers, study in WRITERS]
+        lines[f"{NAMES[method]} − DPO"] = [(writers, *_gain(results, more, less)) for writers, more, less in sides]
+    return _gains(lines, "writers")
+
+
+def _gain(results: Row, more: Side, less: Side) -> tuple[float, float, float]:
+    """Return the mean difference in accuracy and both ends of its interval."""
+    ours, theirs = more.by_seed(results, accuracy), less.by_seed(results, accuracy)
+    return t_test([ours[seed] - theirs[seed] for seed in ours])[:3]
+
+
+def _gains(lines: Lines, label: str) -> Any:
+    """Draw lines of (x, mean, low, high), with 95 % t intervals over SFT seeds."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4, 3), layout="constrained")
+    figure = Figure(figsize=(4.5, 3), layout="constrained")
     axes = figure.subplots()
-    for shift, method in ((-0.03, "dpo_bc"), (0.03, "dpo_bmc")):
-        places, means, errors = [], [], []
-        for writers, study in WRITERS:
-            more, less = (Side(study, name).by_seed(results, accuracy) for name in (method, "dpo"))
-            mean, low, high, _ = t_test([more[seed] - less[seed] for seed in more])
-            places.append(writers * 2**shift)
-            means.append(mean)
-            errors.append((mean - low, high - mean))
-        bars = list(zip(*errors, strict=True))
-        axes.errorbar(places, means, yerr=bars, marker="o", capsize=3, label=f"{NAMES[method]} − DPO")
+    for name, points in lines.items():
+        places, means, lows, highs = zip(*points, strict=True)
+        bars = [
+            [m - low for m, low in zip(means, lows, strict=True)],
+            [h - m for m, h in zip(means, highs, strict=True)],
+        ]
+        axes.errorbar(places, means, yerr=bars, marker="o", capsize=3, label=name)
     axes.axhline(0, color="grey", linestyle=":")
-    axes.set_xscale("log", base=2)
-    axes.set(xlabel="writers", ylabel="points of accuracy", xticks=[1, 2, 4], xticklabels=["1", "2", "4"])
+    axes.set(xlabel=label, ylabel="points of accuracy", xticks=places)
     axes.legend()
     return figure

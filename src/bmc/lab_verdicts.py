@@ -132,6 +132,7 @@ def _moved(name: str, text: str, value: Value, more: str, less: str) -> Claim:
     return Claim(name, text, value, Side("displacement", more), Side("displacement", less))
 
 
+NOISE = ((0, "bridge"), (50, "noise_50"), (100, "noise_100"))  # % of pairs whose y_w is in the other style
 WRITERS = ((1, "writers_1"), (2, "core"), (4, "writers_4"))
 CLAIMS: list[Claim | Slope] = [
     _core("a1", "DPO > SFT", "dpo", "sft"),
@@ -148,6 +149,20 @@ CLAIMS: list[Claim | Slope] = [
     _moved("d2", "gradient norm: DPO > DPO-MC", gradient, "dpo", "dpo_mc"),
     Slope("e1", "DPO-BC − DPO grows with the writers", "dpo_bc", "dpo", WRITERS),
     Slope("e2", "DPO-BMC − DPO grows with the writers", "dpo_bmc", "dpo", WRITERS),
+    Claim(
+        "e3",
+        "DPO: bridged > the other writer's y_w",
+        accuracy,
+        Side("noise", "dpo_bc"),
+        Side("noise", "dpo_bc", "noise_100"),
+    ),
+    Claim(
+        "e4",
+        "DPO with MC: bridged > the other writer's y_w",
+        accuracy,
+        Side("noise", "dpo_bmc"),
+        Side("noise", "dpo_bmc", "noise_100"),
+    ),
     Claim(
         "f1", "DPO-BC: ideal > sloppy editor", accuracy, Side("editors", "dpo_bc"), Side("editors", "dpo_bc", "sloppy")
     ),
