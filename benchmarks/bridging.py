@@ -77,9 +77,8 @@ class Server:
 
 def bridge_once(folder: Path, rows: int, url: str, concurrency: int, editor: str) -> None:
     """A run in this process; prints what it took."""
-    from bmc.bridge_config import BridgeConfig
     from bmc.bridging.pipeline import bridge
-    from bmc.config import DatasetConfig, DatasetMixture
+    from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 
     mixture = DatasetMixture(datasets=[DatasetConfig(id=str(folder / f"{rows}.jsonl"))])
     config = BridgeConfig(

@@ -10,8 +10,7 @@ from typing import Any
 
 from server import ChatServer, Reply, part, revises
 
-from bmc.bridge_config import BridgeConfig
-from bmc.config import DatasetConfig, DatasetMixture, Price
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
 
 INPUT, OUTPUT = Decimal(10), Decimal(30)  # dollars per million tokens
 PRICES = {"m": Price(input=float(INPUT), output=float(OUTPUT))}

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from bmc.bridge_config import BridgeConfig
-from bmc.config import EvaluateConfig, SampleConfig
+from bmc.config import BridgeConfig, EvaluateConfig, SampleConfig
 from bmc.errors import Faults
 from bmc.recipe import parse
 

@@ -57,9 +57,16 @@ def check_command(words: list[str]) -> None:
 def check_stage(stage: str, arguments: list[str]) -> None:
     """Read a stage's recipe and arguments as the stage would."""
     from bmc import commands
-    from bmc.bridge_config import BridgeConfig
-    from bmc.config import AnalyzeConfig, EvaluateConfig, HarnessConfig, MergeConfig, PrepareConfig, SampleConfig
-    from bmc.judge_config import JudgeConfig
+    from bmc.config import (
+        AnalyzeConfig,
+        BridgeConfig,
+        EvaluateConfig,
+        HarnessConfig,
+        JudgeConfig,
+        MergeConfig,
+        PrepareConfig,
+        SampleConfig,
+    )
     from bmc.recipe import parse
 
     light = {"prepare": PrepareConfig, "sample": SampleConfig, "bridge": BridgeConfig, "evaluate": EvaluateConfig}

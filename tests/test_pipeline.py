@@ -161,7 +161,7 @@ def test_a_cache_that_the_recipe_names_is_not_overridden(lines: Lines) -> None:
 
 def test_every_ablation_is_its_recipe_with_the_words_of_its_command() -> None:
     """The path of an ablation and the command that `bmc run` prints give the same values."""
-    from bmc.bridge_config import BridgeConfig
+    from bmc.config import BridgeConfig
     from bmc.recipe import resolve
     from bmc.training.config import BMCConfig, ModelArguments, PreferenceArguments
 

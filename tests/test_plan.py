@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from bmc.bridge_config import BridgeConfig
-from bmc.config import AnalyzeConfig, DatasetConfig, DatasetMixture, Price, SampleConfig
+from bmc.config import AnalyzeConfig, BridgeConfig, DatasetConfig, DatasetMixture, Price, SampleConfig
 from bmc.llm.cache import ResponseCache
 from bmc.planning import facts
 from bmc.planning.chain import upstream

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from bmc.bridge_config import BridgeConfig
-from bmc.config import PrepareConfig
+from bmc.config import BridgeConfig, PrepareConfig
 from bmc.errors import Faults
 from bmc.recipe import load, parse
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bmc.bridge_config import BridgeConfig
-from bmc.config import AnalyzeConfig, EvaluateConfig, PrepareConfig, SampleConfig
+from bmc.config import AnalyzeConfig, BridgeConfig, EvaluateConfig, PrepareConfig, SampleConfig
 from bmc.recipe import load, parse
 
 ROOT = Path(__file__).parents[1]
@@ -101,7 +100,7 @@ def test_recipe_passes_a_dry_run(recipe: str) -> None:
 
 @pytest.mark.parametrize("benchmark", ["alpaca_eval", "arena_hard"])
 def test_judges_are_asked_as_published(benchmark: str) -> None:
-    from bmc.judge_config import JudgeConfig
+    from bmc.config import JudgeConfig
 
     recipe = f"recipes/judge_{benchmark}.yaml"
     assert f"scripts/judge.py {recipe}" in Path(recipe).read_text().splitlines()[0]

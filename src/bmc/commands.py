@@ -135,7 +135,7 @@ def bridge(argv: list[str]) -> None:
 
     OPENAI_API_KEY=… bmc bridge recipes/llama2-7b/qa/bridge.yaml
     """
-    from .bridge_config import BridgeConfig
+    from .config import BridgeConfig
 
     (config,) = parse(argv, BridgeConfig, description=bridge.__doc__ or "")
     if config.dry_run:
@@ -154,7 +154,7 @@ def bridge(argv: list[str]) -> None:
 
 def _plan_bridging(config: Any) -> None:
     """Print what would be done and what it would cost; needs no key."""
-    from .bridge_config import OFFLINE
+    from .config import OFFLINE
     from .llm.address import where
     from .plan import describe_data, missing_data, show
     from .planning.facts import bridging_facts
@@ -272,7 +272,7 @@ def judge(argv: list[str]) -> None:
 
     bmc judge recipes/judge_arena_hard.yaml --responses outputs/dpo/eval --output_dir outputs/dpo/judged
     """
-    from .judge_config import JudgeConfig
+    from .config import JudgeConfig
 
     (config,) = parse(argv, JudgeConfig, description=judge.__doc__ or "")
     if config.dry_run:

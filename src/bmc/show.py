@@ -27,8 +27,7 @@ def classes_of(stage: str) -> tuple[type, ...]:
             return training.TrainingArguments, training.ModelArguments, training.SFTConfig
         return training.PreferenceArguments, training.ModelArguments, training.BMCConfig
     from . import config
-    from .bridge_config import BridgeConfig
-    from .judge_config import JudgeConfig
+    from .config import BridgeConfig, JudgeConfig
 
     own = (
         config.PrepareConfig, config.SampleConfig, BridgeConfig, config.EvaluateConfig, JudgeConfig,
@@ -161,7 +160,7 @@ def prompt(argv: list[str], row: str | None) -> Iterator[str]:
     stage, classes, draft = read(argv)
     if stage != "bridge":
         raise fail(draft.where, f"stage: is {stage}; --prompt is for recipes of bridging")
-    from .bridge_config import OFFLINE
+    from .config import OFFLINE
 
     (config,) = parse(argv, *classes)
     if config.editor in OFFLINE:

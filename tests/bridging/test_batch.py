@@ -13,9 +13,8 @@ import pytest
 from batch_server import BatchServer
 from server import HANGS_UP, ChatServer, Reply, part, refuses, revises, says
 
-from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge
-from bmc.config import DatasetConfig, DatasetMixture, Price
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
 from bmc.errors import Faults
 from bmc.llm import batch, errors
 

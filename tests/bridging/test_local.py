@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from vllm_double import Calls, vllm_double
 
-from bmc.bridge_config import BridgeConfig
 from bmc.bridging.editors import make_model
 from bmc.bridging.pipeline import bridge, load, quote_for
-from bmc.config import DatasetConfig, DatasetMixture
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.errors import Faults
 from bmc.llm.cache import ResponseCache
 from bmc.llm.client import CachedClient, Reply

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmc.bridge_config import BridgeConfig, ValidatorSettings
 from bmc.bridging.delimiters import defuse, restore
 from bmc.bridging.edit import Case, Edit, EditError, GoodEnough
 from bmc.bridging.making import Made, edited_pair, kept_original, scored_pair
 from bmc.bridging.prompts import PROMPTS
 from bmc.bridging.rules import RulesEditor
+from bmc.config import BridgeConfig, ValidatorSettings
 from bmc.errors import fail
 from bmc.llm.client import Reply
 from bmc.llm.errors import NoReply

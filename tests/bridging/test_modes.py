@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from server import ChatServer, Reply, part, revises, says, shows
 
-from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge
-from bmc.config import DatasetConfig, DatasetMixture
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.data.schema import assistant, hash_fraction, user
 
 MODES = ["targeted", "without_reference", "degrade", "fresh", "polish"]

@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 from server import ChatServer, Reply, part, refuses, revises, says
 
-from bmc.bridge_config import BridgeConfig
 from bmc.bridging.edit import Case, Edit, EditError
 from bmc.bridging.making import bridged_pair, edited_pair
 from bmc.bridging.pipeline import bridge, made
 from bmc.bridging.rules import RulesEditor
-from bmc.config import DatasetConfig, DatasetMixture
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.data.schema import hash_fraction
 from bmc.errors import Faults
 

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from server import ChatServer, Reply, part, revises, says
 
-from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge, load, quote_for
-from bmc.config import DatasetConfig, DatasetMixture, Price
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
 from bmc.errors import Faults
 from bmc.llm.cost import CostEstimate
 from bmc.llm.tokens import estimated_tokens

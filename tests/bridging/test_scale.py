@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 from server import HANGS_UP, NO_JSON, ChatServer, Reply, half_sent, part, refuses, revises, says
 
-from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge
-from bmc.config import DatasetConfig, DatasetMixture
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.errors import Faults
 from bmc.llm import errors
 

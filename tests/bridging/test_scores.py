@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from reference_tokens import merging_tokenizer, trl_tokens
 from server import ChatServer, Reply, part, says
 
-from bmc.bridge_config import BridgeConfig
 from bmc.bridging.edit import EditError
 from bmc.bridging.pipeline import bridge, load, quote_for
 from bmc.bridging.prompts import SCORING
 from bmc.bridging.scores import number_words, read_scores, token_weights
 from bmc.bridging.words import words
-from bmc.config import DatasetConfig, DatasetMixture, Price
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
 from bmc.data.schema import assistant, user
 from bmc.errors import Faults
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from bmc.bridge_config import BridgeConfig
 from bmc.bridging.pipeline import bridge
-from bmc.config import DatasetConfig, DatasetMixture
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.errors import Faults
 
 MODEL = Path(__file__).parents[2] / "models" / "smollm2-135m"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bmc.bridge_config import BridgeConfig, ValidatorSettings
 from bmc.bridging.edit import Case
 from bmc.bridging.phrases import meta_phrases, refusal
 from bmc.bridging.validate import Candidate, final_answer, lost_share, objection, unfinished, wrongly_good
+from bmc.config import BridgeConfig, ValidatorSettings
 from bmc.errors import Faults
 from bmc.llm.client import Reply
 from bmc.recipe import parse

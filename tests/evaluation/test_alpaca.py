@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from server import ChatServer, Reply, refuses, says
 
+from bmc.config import JudgeConfig
 from bmc.errors import Faults
 from bmc.evaluation import alpaca_eval as alpaca
 from bmc.evaluation.judges import judge
-from bmc.judge_config import JudgeConfig
 
 pytest.importorskip("alpaca_eval")
 

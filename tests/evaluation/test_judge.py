@@ -16,11 +16,10 @@ import pytest
 from batch_server import BatchServer
 from server import ChatServer, Reply, refuses, says
 
-from bmc.config import Price
+from bmc.config import JudgeConfig, Price
 from bmc.errors import Faults
 from bmc.evaluation import alpaca_eval as alpaca
 from bmc.evaluation.judges import judge
-from bmc.judge_config import JudgeConfig
 from bmc.llm import batch, errors
 from bmc.recipe import parse
 

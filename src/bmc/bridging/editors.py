@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..bridge_config import BridgeConfig
+from ..config import BridgeConfig
 from ..llm.batch import Batches
 from ..llm.cache import ResponseCache
 from ..llm.client import Model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..bridge_config import BridgeConfig, BridgeMode, ValidatorSettings
+from ..config import BridgeConfig, BridgeMode, ValidatorSettings
 from ..data.schema import SIDES, WEIGHTS, Row, content, hash_fraction, transcript, with_content
 from ..data.tokenization import AlignmentError, align_response, response_start
 from ..llm.client import Asker, Reply, off_loop

@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..bridge_config import OFFLINE, BridgeConfig
-from ..config import names
+from ..config import OFFLINE, BridgeConfig, names
 from ..data.loading import RowStream, load_mixture
 from ..data.schema import PAIR, Row, check_rows, content, split_prompt, unbridged
 from ..data.tokenization import check_offsets, check_template

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bridge_config import BridgeMode
+from ..config import BridgeMode
 from ..data.schema import digest
 from .delimiters import defuse, restore
 from .edit import Case, Edit, Objection, TurnedDown

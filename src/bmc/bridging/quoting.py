@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-from ..bridge_config import BridgeConfig
+from ..config import BridgeConfig
 from ..data.schema import SIDES, Row, content, transcript
 from ..llm.client import CachedClient
 from ..llm.estimate import Job, Unanswered

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from ..bridge_config import BridgeMode
+from ..config import BridgeMode
 from ..data.schema import Row, content, unbridged
 from ..errors import fail
 from .making import edited_side

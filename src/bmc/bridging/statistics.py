@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..bridge_config import BridgeMode
+from ..config import BridgeMode
 from ..data.schema import Row, content, digest, transcript
 from .edit import EditError
 from .making import Made, edited_side

@@ -13,7 +13,7 @@ import numpy
 from rapidfuzz import process
 from rapidfuzz.distance import LCSseq, Levenshtein, Postfix, Prefix
 
-from ..bridge_config import BridgeMode, ValidatorSettings
+from ..config import BridgeMode, ValidatorSettings
 from ..evaluation.scoring import GRADERS, is_correct
 from ..llm.client import Reply
 from .delimiters import delimiters

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config import JudgeConfig
 from ..data.loading import local_files, read_json_file
 from ..data.schema import Row
 from ..errors import fail
-from ..judge_config import JudgeConfig
 
 PREDICTIONS, HUB = "predictions.jsonl", "hf://datasets/"
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
+from ..config import JudgeConfig
 from ..data.schema import Row
 from ..errors import fail
-from ..judge_config import JudgeConfig
 from ..llm.batch import Batches
 from ..llm.cache import CachedResponses, replies_path
 from ..llm.client import Reply

@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..bridge_config import OFFLINE, BridgeConfig
-from ..config import AnalyzeConfig, DatasetConfig, EvaluateConfig, SampleConfig
+from ..config import OFFLINE, AnalyzeConfig, BridgeConfig, DatasetConfig, EvaluateConfig, SampleConfig
 from ..precision import HALF, mixed_precision, training_dtype
 from . import memory, work
 from .architecture import Architecture, find, origin
