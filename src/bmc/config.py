@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -252,6 +253,24 @@ class LabConfig(StageArguments):
     units: str | None = None
     workers: Positive = 2
     unit: int | None = None
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        for key in ("sft_seeds", "seeds", "bridges"):
+            if not getattr(self, key):
+                yield key, "is empty; give at least one"
+        for key, names in (("methods", list(self.methods)), ("stages", list(self.stages))):
+            for name in names:
+                if not Path(self.recipes, f"{name}.yaml").is_file():
+                    yield f"{key}.{name}", f"has no recipe {self.recipes}/{name}.yaml; write one, or leave it out"
+        for name, grids in self.methods.items():
+            for grid in grids if isinstance(grids, list) else [grids]:
+                if not isinstance(grid, dict):
+                    yield f"methods.{name}", "must be a mapping of keys to values, as in {beta: [0.1, 1.0]}"
+                    continue
+                pairs = grid.get("pairs", next(iter(self.bridges), ""))
+                for bridging in pairs if isinstance(pairs, list) else [pairs]:
+                    if bridging not in self.bridges:
+                        yield f"methods.{name}.pairs", f"'{bridging}' is none of bridges: {', '.join(self.bridges)}"
 
 
 @dataclass(kw_only=True)

@@ -23,6 +23,7 @@ from bmc.data.lab import BOXES
 from bmc.data.loading import load_mixture
 from bmc.errors import Faults
 from bmc.lab import trainings
+from bmc.recipe import parse
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,6 +147,26 @@ def test_trainings_go_through_every_point_of_every_grid() -> None:
     points = [({"beta": 0.1, "learning_rate": 1e-4}), ({"beta": 1.0, "learning_rate": 1e-4}), {}]
     expected = [("dpo", point, seed) for point in points for seed in (7, 8)]
     assert list(trainings(config)) == [*expected, ("sft_chosen", {}, 7), ("sft_chosen", {}, 8)]
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"methods": {"dqo": {}}}, "methods.dqo: has no recipe recipes/lab/dqo.yaml"),
+        ({"stages": {"sfft": {}}}, "stages.sfft: has no recipe"),
+        ({"methods": {"dpo": {"pairs": ["bridge", "slopy"]}}}, "methods.dpo.pairs: 'slopy' is none of bridges: bridge"),
+        ({"methods": {"dpo": [0.1]}}, "methods.dpo: must be a mapping"),
+        ({"seeds": []}, "seeds: is empty"),
+    ],
+)
+def test_studies_that_cant_run(
+    values: dict[str, Any], fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump({"recipes": "recipes/lab", "output_dir": "o", **values}))
+    with pytest.raises(Faults, match=re.escape(fault)):
+        parse([str(study)], LabConfig)
 
 
 @pytest.mark.slow
