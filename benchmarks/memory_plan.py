@@ -30,13 +30,13 @@ PAIRS, LENGTH = 4, 192
 
 
 def planned(size: str, checkpointing: bool) -> int:
-    """Bytes, by `bmc.planning.memory`, for batches of `PAIRS` pairs without a common prefix."""
-    from bmc.planning import memory
-    from bmc.planning.hardware import Launch
+    """Bytes, by `bmc.planning.estimates`, for batches of `PAIRS` pairs without a common prefix."""
+    from bmc.planning.estimates import count_parameters, training_memory
+    from bmc.planning.hardware import LaunchConfig
 
-    return memory.training(
-        architecture(size),
-        Launch(),
+    return training_memory(
+        count_parameters(configuration(size)),
+        LaunchConfig(),
         tokens=2 * PAIRS * LENGTH,
         width=4,
         weight_width=4,
@@ -47,10 +47,14 @@ def planned(size: str, checkpointing: bool) -> int:
     ).total
 
 
-def architecture(size: str) -> Any:
-    from bmc.planning.architecture import Architecture
+def configuration(size: str) -> Any:
+    from transformers import LlamaConfig
 
-    return Architecture(*SIZES[size], tied=True)
+    hidden, intermediate, layers, heads, key_value_heads, vocabulary = SIZES[size]
+    return LlamaConfig(
+        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=key_value_heads, tie_word_embeddings=True,
+    )  # fmt: skip
 
 
 def measured(size: str, checkpointing: bool) -> int:
@@ -82,15 +86,12 @@ def status(field: str) -> int:
 def train(size: str, checkpointing: bool) -> None:
     """Two steps of two micro-batches."""
     from datasets import Dataset
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     import bmc
 
-    hidden, intermediate, layers, heads, key_value_heads, vocabulary = SIZES[size]
-    config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=key_value_heads, tie_word_embeddings=True,
-    )  # fmt: skip
+    config = configuration(size)
+    vocabulary = config.vocab_size
     with tempfile.TemporaryDirectory() as folder:
         trainer = bmc.BMCTrainer(
             LlamaForCausalLM(config),
@@ -146,9 +147,11 @@ def main() -> None:
     if options.json:
         print(json.dumps([list(figure) for figure in figures.values()]))
         return
+    from bmc.planning.estimates import count_parameters
+
     print("| model | checkpointing | planned | measured | planned over measured |\n| --- | --- | ---: | ---: | ---: |")
     for (size, mode), (plan, peak) in figures.items():
-        name = f"{architecture(size).parameters / 1e6:.0f}M parameters"
+        name = f"{count_parameters(configuration(size)).parameters / 1e6:.0f}M parameters"
         print(f"| {name} | {mode} | {plan / 2**20:.0f} MiB | {peak / 2**20:.0f} MiB | {plan / peak:.3f} |")
 
 

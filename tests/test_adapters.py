@@ -19,8 +19,8 @@ import bmc
 from bmc.adapters import merge_adapter, merge_command
 from bmc.config import MergeConfig
 from bmc.errors import Faults
-from bmc.planning.architecture import find
-from bmc.planning.facts import adapter_of
+from bmc.planning.describe import adapter_of
+from bmc.planning.estimates import model_size
 from bmc.training.config import BMCConfig, PreferenceArguments
 from bmc.training.run import check_run, parse_training, prepare_run, trainer_arguments
 
@@ -123,7 +123,7 @@ def test_a_dry_run_plans_the_adapter(recipe: Path, tmp_path: Path) -> None:
         [str(recipe), "--dry_run", "--lora_r", "16"], PreferenceArguments, BMCConfig, ""
     )
     check_run(arguments, model_args, config, COLUMNS)
-    found = find(str(model_args.model_name_or_path))
+    found = model_size(str(model_args.model_name_or_path))
     assert found is not None
     # 2 layers of rank 4: q_proj 32 → 32, down_proj 64 → 32
     assert adapter_of(model_args).trained(found[0]) == 2 * 4 * (32 + 32 + 64 + 32)

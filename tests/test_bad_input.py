@@ -315,7 +315,7 @@ def test_an_engine_without_a_launcher(key: str, model_dir: Path) -> None:
 
 
 def test_a_dry_run_sees_the_folder_the_rows_and_the_names(model_dir: Path) -> None:
-    from bmc.plan import describe_data
+    from bmc.planning.describe import describe_data
     from bmc.training import run as training
     from bmc.training.config import BMCConfig, PreferenceArguments
 

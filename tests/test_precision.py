@@ -14,8 +14,8 @@ from datasets import Dataset
 
 import bmc
 from bmc.errors import Faults
-from bmc.planning.facts import training_facts
-from bmc.planning.hardware import Launch, read_launch
+from bmc.planning.describe import training_facts
+from bmc.planning.hardware import LaunchConfig, read_launch
 from bmc.precision import keep_outputs, weights_dtype
 from bmc.training.config import BMCConfig, PreferenceArguments
 from bmc.training.run import parse_training, prepare_run, trainer_arguments
@@ -167,7 +167,7 @@ def test_the_recipes_precision_is_stronger_than_the_launchers(recipe: Path, monk
     assert config.mixed_precision == "bf16"
 
 
-def planned(recipe: str, launch: Launch, *argv: str) -> dict[str, Any]:
+def planned(recipe: str, launch: LaunchConfig, *argv: str) -> dict[str, Any]:
     arguments, model_args, config = parse_training([recipe, *argv, "--dry_run"], PreferenceArguments, BMCConfig, "")
     return training_facts(arguments, model_args, config, launch, False)
 
@@ -179,19 +179,19 @@ def test_an_8b_model_does_not_fit_one_card_and_the_plan_says_what_would(
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     recipe = "recipes/llama3-8b/ultrafeedback/dpo_bmc.yaml"
-    found = planned(recipe, Launch())
+    found = planned(recipe, LaunchConfig())
     assert f"= {8_030_261_248 * 18 / 2**30:.1f} weights, gradients, optimizer" in found["memory a process"]
     assert found["fits one A800-80GB"].startswith("NO, ")
     fits, _, short = found["fits one A800-80GB"].partition("not enough alone: ")
     assert "what would fit: LoRA (use_peft: true, lora_target_modules: all-linear, dtype: bfloat16)" in fits
     assert "ZeRO-3 on 4 cards" in fits
     assert "8-bit Adam (optim: adamw_bnb_8bit)" in short  # 8.03 B × 12 bytes are 89.7 GiB
-    roomy = planned(recipe, Launch(), "--gpu", "H200-141GB")["fits one H200-141GB"]
+    roomy = planned(recipe, LaunchConfig(), "--gpu", "H200-141GB")["fits one H200-141GB"]
     assert "8-bit Adam (optim: adamw_bnb_8bit)" in roomy
-    assert planned(recipe, Launch(), "--optim", "adamw_bnb_8bit", "--gpu", "H200-141GB")[
+    assert planned(recipe, LaunchConfig(), "--optim", "adamw_bnb_8bit", "--gpu", "H200-141GB")[
         "fits one H200-141GB"
     ].startswith("yes")
     lora = ["--use_peft", "--lora_target_modules", "all-linear", "--dtype", "bfloat16"]
-    assert planned(recipe, Launch(), *lora)["fits one A800-80GB"].startswith("yes")
+    assert planned(recipe, LaunchConfig(), *lora)["fits one A800-80GB"].startswith("yes")
     ddp = planned(recipe, read_launch("recipes/accelerate_configs/ddp.yaml"))
     assert f"= {8_030_261_248 * 22 / 2**30:.1f} weights, gradients, optimizer" in ddp["memory a process"]

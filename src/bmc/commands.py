@@ -29,11 +29,10 @@ def prepare(argv: list[str]) -> None:
 
     (config,) = parse(argv, PrepareConfig, description=prepare.__doc__ or "")
     if config.dry_run:
-        from .plan import describe_data, show
-        from .planning.facts import data_facts
+        from .planning.describe import data_facts, describe_data, print_plan
 
         mixture = config.dataset_mixture
-        show(
+        print_plan(
             "prepare data",
             {
                 "training data": describe_data(mixture.datasets),
@@ -101,14 +100,13 @@ def sample(argv: list[str]) -> None:
 
     (config,) = parse(argv, SampleConfig, description=sample.__doc__ or "")
     if config.dry_run:
-        from .plan import describe_data, describe_generation, show
-        from .planning.facts import generation_facts
+        from .planning.describe import describe_data, describe_generation, generation_facts, print_plan
 
         data = describe_data(config.dataset_mixture.datasets)
         share = f"the first {config.prefix_fraction:.0%} of y_w's tokens, continued"
         losers = {"losers": share if config.mode == "continue_prefix" else None}
         facts = {"prompts": data} | losers | describe_generation(config) | generation_facts(config)
-        show("sample losing responses", facts)
+        print_plan("sample losing responses", facts)
         return
     from .generation.generate import PARTIAL
     from .generation.stages import generate_responses, make_pairs
@@ -156,8 +154,7 @@ def _plan_bridging(config: Any) -> None:
     """Print what would be done and what it would cost; needs no key."""
     from .config import OFFLINE
     from .llm.address import where
-    from .plan import describe_data, missing_data, show
-    from .planning.facts import bridging_facts
+    from .planning.describe import bridging_facts, describe_data, missing_data, print_plan
 
     scores, asks = config.mode == "token_scores", config.editor not in OFFLINE
     endpoint = f"{config.model} at {where(config.base_url)}, key from {config.api_key_env}"
@@ -176,7 +173,7 @@ def _plan_bridging(config: Any) -> None:
         facts |= quote_for(config, *load(config)).facts()
     elif asks:
         facts |= {"quote": "none before the pairs are there; roughly:"} | bridging_facts(config)
-    show("bridge pairs", facts)
+    print_plan("bridge pairs", facts)
 
 
 def train(argv: list[str]) -> None:
@@ -237,11 +234,10 @@ def evaluate(argv: list[str]) -> None:
 
     (config,) = parse(argv, EvaluateConfig, description=evaluate.__doc__ or "")
     if config.dry_run:
-        from .plan import describe_data, describe_generation, show
-        from .planning.facts import generation_facts
+        from .planning.describe import describe_data, describe_generation, generation_facts, print_plan
 
         data = describe_data(config.dataset_mixture.datasets)
-        show("evaluate", {"benchmarks": data} | describe_generation(config) | generation_facts(config))
+        print_plan("evaluate", {"benchmarks": data} | describe_generation(config) | generation_facts(config))
         return
     from .evaluation.exports import write_outputs
     from .evaluation.scoring import describe, predict, summarise
@@ -297,7 +293,7 @@ def judge(argv: list[str]) -> None:
 def _plan_judging(config: Any) -> None:
     """Print what would be done and what it would cost; needs no key."""
     from .llm.address import where
-    from .plan import show
+    from .planning.describe import print_plan
 
     facts = {
         "benchmark": config.benchmark,
@@ -312,7 +308,7 @@ def _plan_judging(config: Any) -> None:
         facts |= quote_for(config, load(config)[0]).facts()
     else:
         facts |= {"quote": "none before the responses are there"}
-    show("judge responses", facts)
+    print_plan("judge responses", facts)
 
 
 def analyze(argv: list[str]) -> None:
@@ -324,12 +320,11 @@ def analyze(argv: list[str]) -> None:
 
     (config,) = parse(argv, AnalyzeConfig, description=analyze.__doc__ or "")
     if config.dry_run:
-        from .plan import describe_data, show
-        from .planning.facts import analysis_facts
+        from .planning.describe import analysis_facts, describe_data, print_plan
 
         named = config.dataset_mixture
         data = {"held-out pairs": describe_data(named.datasets) if named else None}
-        show("analyze", data | analysis_facts(config))
+        print_plan("analyze", data | analysis_facts(config))
         return
     from .analysis.analyze import analyze as run
 
@@ -410,11 +405,11 @@ def tiny_model(argv: list[str]) -> None:
 
     (config,) = parse(argv, TinyModelConfig, description=tiny_model.__doc__ or "")
     if config.dry_run:
-        from .plan import describe_data, show
+        from .planning.describe import describe_data, print_plan
 
         data = describe_data(config.dataset_mixture.datasets)
         size = f"{config.num_hidden_layers} layers of {config.hidden_size}"
-        show("make a model", {"tokenizer trained on": data, "model": size, "output": config.output_dir})
+        print_plan("make a model", {"tokenizer trained on": data, "model": size, "output": config.output_dir})
         return
     from .tiny_model import make_model
 
@@ -433,11 +428,11 @@ def lab(argv: list[str]) -> None:
     from .lab import run_study, run_unit, summary, trainings
 
     if config.dry_run:
-        from .plan import show
+        from .planning.describe import print_plan
 
         count = len(list(trainings(config)))
         facts = {"SFT models": len(config.sft_seeds), "trainings on each": count, "output": config.output_dir}
-        show("run a study", facts | {"scored on": f"{config.split} rows"})
+        print_plan("run a study", facts | {"scored on": f"{config.split} rows"})
     elif config.unit is not None:
         run_unit(config)
     else:

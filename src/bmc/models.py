@@ -1,13 +1,9 @@
-"""A model's weight files: safetensors, all there, and whole; judged by their headers, before anything is loaded.
-
-Tokenizers and models of a recipe.
-"""
+"""Models and tokenizers of a recipe: checked before they are loaded, loaded, or built without weights."""
 
 from __future__ import annotations
 
 import json
 import os
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,7 @@ from .errors import Fault, Faults, did_you_mean, fail
 SAFE = ("model.safetensors", "adapter_model.safetensors")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 INDEX = "model.safetensors.index.json"
-LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
+ADAPTER = "adapter_config.json"
 
 
 def check_weights(name: str, revision: str = "main", allow_pickle: bool = False) -> None:
@@ -55,28 +51,15 @@ def check_weights(name: str, revision: str = "main", allow_pickle: bool = False)
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a safetensors file: its header against its size; None if they agree.
+    """Say why a safetensors file can't be opened (cut short, too long, a damaged header); None if it can."""
+    from safetensors import SafetensorError, safe_open
 
-    The file is 8 bytes with the header's length n, n bytes of JSON, and the tensors end to end, each with its place in
-    the header (safetensors' format).
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        if len(start) < 8:
-            return f"is no safetensors file ({size} bytes)"
-        (length,) = struct.unpack("<Q", start)
-        if length > min(LARGEST_HEADER, size - 8):
-            return f"is damaged or cut short (its header is to have {length:,} bytes, the file has {size:,})"
-        try:
-            header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-            wanted = 8 + length + max(ends, default=0)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            return "is damaged (its header can't be read)"
-    if size != wanted:
-        return f"is {'cut short' if size < wanted else 'damaged'} ({size:,} bytes, its header says {wanted:,})"
-    return None
+    try:
+        with safe_open(path, framework="numpy"):
+            return None
+    except (SafetensorError, OSError) as error:
+        size = path.stat().st_size
+        return f"is damaged or cut short ({size:,} bytes; safetensors says: {str(error).rpartition('header: ')[2]})"
 
 
 def _index(path: Path) -> dict[str, str]:
@@ -182,11 +165,11 @@ def _near(path: Path) -> Path | None:
     return path.parent / hint.split("'")[1] if hint else None
 
 
-def _is_cached(name: str) -> bool:
+def _is_cached(name: str, revision: str = "main") -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+        return isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
     except ValueError:  # no name that the Hub could have
         return False
 
@@ -197,6 +180,49 @@ def _wants_code(name: str, revision: str) -> bool:
 
     config, _ = PretrainedConfig.get_config_dict(name, revision=revision)
     return "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
+
+
+def read_config(
+    name: str, revision: str = "main", trust_remote_code: bool = False, attn_implementation: str | None = None
+) -> Any:
+    """Read a model's configuration, or that of an adapter's base model; None where it isn't on this machine."""
+    adapter = Path(name, ADAPTER)
+    if adapter.is_file():
+        name, revision = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"], "main"
+    if not (Path(name, "config.json").is_file() or _is_cached(name, revision)):
+        return None
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            name,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            attn_implementation=attn_implementation,
+            local_files_only=True,
+        )
+    except (OSError, ValueError):
+        return None
+
+
+def empty_model(config: Any, trust_remote_code: bool = False) -> Any:
+    """Build a causal language model without weights, on the meta device.
+
+    Args:
+        config: Its configuration, with the attention implementation.
+        trust_remote_code: Whether code from the model's repository may run.
+
+    Raises:
+        ValueError: transformers has no such model, or not with this attention.
+    """
+    import torch
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not trust_remote_code:
+            # its own constructor: `from_config` would shard weights that aren't there under ZeRO-3
+            return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
 
 def load_model(args: Any) -> Any:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 
 from .adapters import adapter_faults
 from .errors import Fault, did_you_mean
+from .models import empty_model, read_config
 
 LOADING = (
     "attn_implementation", "dtype", "torch_dtype", "device_map", "max_memory", "offload_folder", "offload_buffers",
@@ -41,7 +40,7 @@ def recipe_faults(model_args: Any, config: Any) -> Iterator[Fault]:
     yield from _scheduler(config)
     yield from adapter_faults(model_args, config.trust_remote_code)
     try:
-        model = empty_model(model_args, config.trust_remote_code)
+        model = _empty_model(model_args, config.trust_remote_code)
     except (ValueError, ImportError) as error:
         yield attention_fault(error, model_args.attn_implementation)
         return
@@ -84,7 +83,7 @@ def attention_faults(args: Any) -> Iterator[Fault]:
         return
     yield from _attention(args.attn_implementation)
     try:
-        empty_model(args, args.trust_remote_code)
+        _empty_model(args, args.trust_remote_code)
     except (ValueError, ImportError) as error:
         yield attention_fault(error, args.attn_implementation)
 
@@ -103,31 +102,17 @@ def launch_faults(config: Any) -> Iterator[Fault]:
         yield Fault("fsdp", f"needs processes that a launcher starts: {how}")
 
 
-def empty_model(model_args: Any, trust_remote_code: bool) -> Any:
-    """The recipe's model without weights, or None where its configuration isn't on this machine.
+def _empty_model(model_args: Any, trust_remote_code: bool) -> Any:
+    """Build the recipe's model without weights; None where its configuration isn't on this machine.
 
     Raises:
         ValueError: transformers can't build it with the recipe's attention.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.integrations import deepspeed
-
-    name, revision = model_args.model_name_or_path, model_args.model_revision
-    adapter = Path(name, "adapter_config.json")
-    if adapter.is_file():
-        name, revision = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"], "main"
-    where = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": True}
-    try:
-        config = AutoConfig.from_pretrained(name, **where)
-    except (OSError, ValueError):
-        return None
     kernels = re.match(r"flash_attention|.*/", model_args.attn_implementation or "")  # `machine_faults` looks for them
     attention = None if kernels else model_args.attn_implementation
-    # ZeRO-3, where it is on, would share out and initialise weights that aren't there
-    with torch.device("meta"), patch.object(deepspeed, "_hf_deepspeed_config_weak_ref", None):
-        return AutoModelForCausalLM.from_config(
-            config, attn_implementation=attention, trust_remote_code=trust_remote_code
-        )
+    name, revision = model_args.model_name_or_path, model_args.model_revision
+    config = read_config(name, revision, trust_remote_code, attention)
+    return None if config is None else empty_model(config, trust_remote_code)
 
 
 def attention_fault(error: Exception, given: str | None) -> Fault:

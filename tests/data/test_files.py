@@ -12,8 +12,8 @@ from bmc.config import DatasetConfig
 from bmc.data.loading import files_of, load_mixture
 from bmc.data.registry import DATASETS
 from bmc.errors import Faults
-from bmc.plan import describe_data
-from bmc.planning.workload import workload
+from bmc.planning.dataset_stats import dataset_stats
+from bmc.planning.describe import describe_data
 
 FOLDERS = {  # training_data/ of YJiangcm/BMC, as its tree lists it
     "bmc_released_qa": ("qa_dpo_bmc", ["train-00000-of-00001"]),
@@ -61,7 +61,7 @@ def test_a_clone_is_an_id(source: str, clone: Path) -> None:
     assert list(load_mixture([DatasetConfig(source=source, id=str(folder))], 0)) == rows
     one = list(load_mixture([DatasetConfig(source=source, id=str(folder / f"{shards[0]}.parquet"))], 0))
     assert one == rows[:2]
-    assert workload([config]).rows == len(rows)
+    assert dataset_stats([config]).rows == len(rows)
     assert [path.stem for path in files_of(str(clone), "train", source)] == shards
 
 

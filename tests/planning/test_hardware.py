@@ -7,7 +7,7 @@ import pytest
 
 from bmc.config import GpuName
 from bmc.errors import Faults
-from bmc.planning.hardware import GPUS, Launch, _of_environment, read_launch
+from bmc.planning.hardware import GPUS, LaunchConfig, _of_environment, read_launch
 
 CONFIGS = Path(__file__).parents[2] / "recipes/accelerate_configs"
 
@@ -15,27 +15,27 @@ CONFIGS = Path(__file__).parents[2] / "recipes/accelerate_configs"
 @pytest.mark.parametrize(
     ("name", "launch", "said"),
     [
-        ("zero3", Launch(4, 1, "deepspeed", 3), "ZeRO-3, 4 processes"),
-        ("zero2", Launch(4, 1, "deepspeed", 2), "ZeRO-2, 4 processes"),
-        ("fsdp2", Launch(4, 1, "fsdp"), "FSDP2, 4 processes"),
-        ("ddp", Launch(4, 1, "ddp"), "DDP, 4 processes"),
-        ("cpu", Launch(2, 1, "ddp"), "DDP, 2 processes"),
-        ("zero3_cpu", Launch(2, 1, "deepspeed", 3), "ZeRO-3, 2 processes"),
+        ("zero3", LaunchConfig(4, 1, "deepspeed", 3), "ZeRO-3, 4 processes"),
+        ("zero2", LaunchConfig(4, 1, "deepspeed", 2), "ZeRO-2, 4 processes"),
+        ("fsdp2", LaunchConfig(4, 1, "fsdp"), "FSDP2, 4 processes"),
+        ("ddp", LaunchConfig(4, 1, "ddp"), "DDP, 4 processes"),
+        ("cpu", LaunchConfig(2, 1, "ddp"), "DDP, 2 processes"),
+        ("zero3_cpu", LaunchConfig(2, 1, "deepspeed", 3), "ZeRO-3, 2 processes"),
     ],
 )
-def test_every_accelerate_config_is_understood(name: str, launch: Launch, said: str) -> None:
+def test_every_accelerate_config_is_understood(name: str, launch: LaunchConfig, said: str) -> None:
     assert read_launch(str(CONFIGS / f"{name}.yaml")) == launch
     assert str(launch) == said
 
 
 def test_more_processes_than_the_config_has_are_on_more_machines() -> None:
-    assert read_launch(str(CONFIGS / "zero3.yaml"), 8) == Launch(8, 2, "deepspeed", 3)
-    assert str(Launch(8, 2, "deepspeed", 3, True)) == "ZeRO-3, 8 processes on 2 machines, optimizer offloaded"
+    assert read_launch(str(CONFIGS / "zero3.yaml"), 8) == LaunchConfig(8, 2, "deepspeed", 3)
+    assert str(LaunchConfig(8, 2, "deepspeed", 3, True)) == "ZeRO-3, 8 processes on 2 machines, optimizer offloaded"
 
 
 def test_what_is_sharded() -> None:
-    assert [launch.shards for launch in (Launch(4, 1, "ddp"), Launch(4, 1, "deepspeed", 2))] == [1, 1]
-    assert [launch.shards for launch in (Launch(4, 1, "fsdp"), Launch(4, 1, "deepspeed", 3))] == [4, 4]
+    assert [launch.shards for launch in (LaunchConfig(4, 1, "ddp"), LaunchConfig(4, 1, "deepspeed", 2))] == [1, 1]
+    assert [launch.shards for launch in (LaunchConfig(4, 1, "fsdp"), LaunchConfig(4, 1, "deepspeed", 3))] == [4, 4]
 
 
 def test_a_deepspeed_file_of_ones_own(tmp_path: Path) -> None:
@@ -45,16 +45,16 @@ def test_a_deepspeed_file_of_ones_own(tmp_path: Path) -> None:
     config.write_text(
         f"{{distributed_type: DEEPSPEED, num_processes: 2, deepspeed_config: {{deepspeed_config_file: {file}}}}}"
     )
-    assert read_launch(str(config)) == Launch(2, 1, "deepspeed", 3, False, True)
+    assert read_launch(str(config)) == LaunchConfig(2, 1, "deepspeed", 3, False, True)
 
 
 def test_under_accelerate_launch_it_is_what_that_says() -> None:
     said = {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "ACCELERATE_USE_DEEPSPEED": "true"}
     stage3 = {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3", "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}
-    assert _of_environment(said | stage3) == Launch(8, 2, "deepspeed", 3, True)
-    assert _of_environment({"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true"}) == Launch(2, 1, "fsdp")
-    assert _of_environment({"WORLD_SIZE": "2"}) == Launch(2, 1, "ddp")
-    assert _of_environment({}) == Launch()
+    assert _of_environment(said | stage3) == LaunchConfig(8, 2, "deepspeed", 3, True)
+    assert _of_environment({"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true"}) == LaunchConfig(2, 1, "fsdp")
+    assert _of_environment({"WORLD_SIZE": "2"}) == LaunchConfig(2, 1, "ddp")
+    assert _of_environment({}) == LaunchConfig()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,8 @@ def test_under_accelerate_launch_it_is_what_that_says() -> None:
     [
         ("[", "is no config of accelerate's"),
         ("{num_processes: 4}", "is no config of accelerate's"),
-        ("{distributed_type: TPU}", "distributed_type TPU is none of NO, MULTI_GPU"),
+        ("{distributed_type: XLA}", "distributed_type XLA is none of NO, MULTI_GPU"),
+        ("{distributed_type: TPU}", "'TPU' is not a valid DistributedType"),
     ],
 )
 def test_faults(tmp_path: Path, text: str, what: str) -> None:

@@ -12,8 +12,8 @@ import torch
 
 import bmc
 from bmc.errors import Faults
-from bmc.planning.architecture import find
-from bmc.planning.facts import adapter_of
+from bmc.planning.describe import adapter_of
+from bmc.planning.estimates import model_size
 from bmc.training.config import BMCConfig, PreferenceArguments
 from bmc.training.run import parse_training, prepare_run, trainer_arguments
 
@@ -48,7 +48,7 @@ def test_the_policy_without_its_adapter_is_the_reference(recipe: Path, tmp_path:
     trainer: Any = bmc.BMCTrainer(args=config, train_dataset=train, processing_class=tokenizer, **arguments)
     assert trainer.ref_model is None
     trained = trainer.model.num_parameters(only_trainable=True)
-    found = find(str(model_dir))
+    found = model_size(str(model_dir))
     assert found is not None
     assert trained == adapter_of(model_args).trained(found[0]) == 2 * 4 * ((32 + 32) + (64 + 32))
     trainer.train()

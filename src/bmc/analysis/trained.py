@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import fail
-from ..planning.chain import OUTPUTS
+from ..pipeline import OUTPUTS
 from ..runs import RECIPE_FILE, file_digest
 from ..training.fault_tolerance import find_damage
 from .cells import read_json

@@ -25,7 +25,7 @@ from ..llm.cost import CostEstimate
 from ..llm.endpoint import api_key
 from ..llm.estimate import Job, asker_for, confirm, quote
 from ..models import load_tokenizer
-from ..plan import show
+from ..planning.describe import print_plan
 from ..runs import (
     atomic_files,
     check_output_dir,
@@ -62,7 +62,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
         found = quote_for(config, pairs, making)
         if found.asked and config.editor == "openai":
             api_key(config.api_key_env)
-        show(f"ask {config.model} about {found.rows:,} pairs", found.facts())
+        print_plan(f"ask {config.model} about {found.rows:,} pairs", found.facts())
         if config.editor == "openai":
             confirm(config, found)
     with report_disk_errors(config.output_dir):

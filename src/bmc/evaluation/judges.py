@@ -22,7 +22,7 @@ from ..llm.client import Reply
 from ..llm.cost import CostEstimate, Meter
 from ..llm.endpoint import Endpoint, api_key
 from ..llm.estimate import Job, asker_for, confirm, quote
-from ..plan import show
+from ..planning.describe import print_plan
 from ..runs import (
     check_output_dir,
     claim_output_dir,
@@ -203,7 +203,7 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
     found = quote_for(config, benchmark)
     if found.asked:
         api_key(config.api_key_env)
-    show(f"ask {config.model} about {len(cases):,} responses", found.facts())
+    print_plan(f"ask {config.model} about {len(cases):,} responses", found.facts())
     confirm(config, found)
     with report_disk_errors(config.output_dir):
         folder = claim_output_dir(

@@ -1,4 +1,4 @@
-"""Cards and launchers: what a recipe is to run on."""
+"""GPUs and launch configurations: what a recipe is planned for."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from ..errors import fail
 
 OWN_CONFIGS = Path(__file__).parents[3] / "recipes/accelerate_configs"  # of the checkout that this is installed from
 Engine = Literal["none", "ddp", "fsdp", "deepspeed"]
+ENGINES: dict[str, Engine] = {
+    "NO": "none", "MULTI_GPU": "ddp", "MULTI_CPU": "ddp", "FSDP": "fsdp", "DEEPSPEED": "deepspeed"
+}  # fmt: skip
+OFFLOADED = ("cpu", "nvme")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A card by its data sheet.
+    """A GPU by its data sheet.
 
     Attributes:
         memory_gib: Memory in GiB, as nvidia-smi counts.
         teraflops: Dense bf16 peak, 10¹² FLOP/s.
-        bandwidth: Of its memory, 10⁹ bytes/s.
+        bandwidth: Memory bandwidth, 10⁹ bytes/s.
     """
 
     memory_gib: float
@@ -45,16 +47,16 @@ GPUS: dict[str, Gpu] = {
 
 
 @dataclass(frozen=True)
-class Launch:
-    """How many processes there are, and how they share a model.
+class LaunchConfig:
+    """How many processes there are, and how they shard a model.
 
     Attributes:
-        processes: On all machines together, one a card.
-        machines: How many.
-        engine: Who shares it out.
-        zero_stage: DeepSpeed's.
-        offload_optimizer: Whether optimizer states lie in the host's memory.
-        offload_params: Whether weights do.
+        processes: World size, one process a GPU.
+        machines: Number of machines.
+        engine: The library that distributes the training.
+        zero_stage: DeepSpeed's ZeRO stage.
+        offload_optimizer: Whether optimizer states are in host memory.
+        offload_params: Whether weights are in host memory.
     """
 
     processes: int = 1
@@ -66,98 +68,78 @@ class Launch:
 
     @property
     def shards(self) -> int:
-        """Processes that share weights, gradients and optimizer states."""
+        """Return how many processes share the weights, gradients and optimizer states."""
         return self.processes if self.engine == "fsdp" or self.zero_stage == 3 else 1
 
     def __str__(self) -> str:
-        names = {"none": "no engine", "ddp": "DDP", "fsdp": "FSDP2", "deepspeed": f"ZeRO-{self.zero_stage}"}
-        where = "1 process" if self.processes == 1 else f"{self.processes} processes"
-        offloaded = [
-            name for name, is_so in (("optimizer", self.offload_optimizer), ("weights", self.offload_params)) if is_so
-        ]
-        return ", ".join(
-            [
-                names[self.engine],
-                where + (f" on {self.machines} machines" if self.machines > 1 else ""),
-                *([f"{' and '.join(offloaded)} offloaded"] if offloaded else []),
-            ]
-        )
+        engine = {"none": "no engine", "ddp": "DDP", "fsdp": "FSDP2", "deepspeed": f"ZeRO-{self.zero_stage}"}
+        size = "1 process" if self.processes == 1 else f"{self.processes} processes"
+        where = f" on {self.machines} machines" if self.machines > 1 else ""
+        offloads = {"optimizer": self.offload_optimizer, "weights": self.offload_params}
+        offloaded = " and ".join(name for name, is_so in offloads.items() if is_so)
+        return ", ".join([engine[self.engine], size + where, *([f"{offloaded} offloaded"] if offloaded else [])])
 
 
 def is_launched() -> bool:
-    """Whether this process was started by `accelerate launch`."""
+    """Return whether `accelerate launch` started this process."""
     return "ACCELERATE_MIXED_PRECISION" in os.environ
 
 
-def read_launch(path: str | None, processes: int | None = None) -> Launch:
-    """The launcher that an accelerate config describes; without one, that of this process.
+def read_launch(path: str | None, processes: int | None = None) -> LaunchConfig:
+    """Read the launch configuration of an accelerate config; without one, that of this process.
 
     Args:
-        path: An accelerate config, as for `accelerate launch --config_file`.
-        processes: How many there are instead, as many on each machine.
+        path: An accelerate config, as for `accelerate launch --config_file`, or the name of one of ours (`zero3`).
+        processes: World size instead of the file's, with as many processes on each machine.
 
     Raises:
         Faults: The file can't be read, or is of a kind that no recipe is launched with.
     """
     if path is None or is_launched():
         return _of_environment(os.environ)
+    own = OWN_CONFIGS / f"{Path(path).stem}.yaml"
+    file = own if "/" not in path and own.is_file() and not Path(path).is_file() else Path(path)
     try:
-        config = yaml.safe_load(_found(path).read_text(encoding="utf-8"))
-        if processes is not None:
-            each = -(-int(config.get("num_processes", 1)) // int(config.get("num_machines", 1)))
-            config |= {"num_processes": processes, "num_machines": -(-processes // each)}
-        return _of_config(config)
+        file.open().close()
+        return _of_file(file, processes)
     except OSError as error:
-        names = ", ".join(sorted(file.stem for file in OWN_CONFIGS.glob("*.yaml")))
+        names = ", ".join(sorted(config.stem for config in OWN_CONFIGS.glob("*.yaml")))
         what = f"{path} cannot be read: {error.strerror}; give a file, or one of {names}"
         raise fail("accelerate_config", what) from None
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise fail(
-            "accelerate_config", f"{path} is no config of accelerate's ({reason}); see `accelerate config`"
-        ) from None
+    except Exception as error:  # YAML's, JSON's and accelerate's own
+        what = f"{path} is no config of accelerate's ({str(error).partition(chr(10))[0]}); see `accelerate config`"
+        raise fail("accelerate_config", what) from None
 
 
-def _found(path: str) -> Path:
-    """An accelerate config by its path, or by the name of one of this repository's: `zero3`."""
-    named = OWN_CONFIGS / f"{Path(path).stem}.yaml"
-    return named if "/" not in path and named.is_file() and not Path(path).is_file() else Path(path)
+def _of_file(file: Path, processes: int | None) -> LaunchConfig:
+    from accelerate.commands.config.config_args import load_config_from_file
 
-
-def _of_config(config: dict[str, Any]) -> Launch:
-    engines: dict[str, Engine] = {
-        "NO": "none", "MULTI_GPU": "ddp", "MULTI_CPU": "ddp", "FSDP": "fsdp", "DEEPSPEED": "deepspeed"
-    }  # fmt: skip
-    kind = config["distributed_type"]
-    if kind not in engines:
-        raise ValueError(f"distributed_type {kind} is none of {', '.join(engines)}")
-    processes, machines = int(config.get("num_processes", 1)), int(config.get("num_machines", 1))
+    config = load_config_from_file(str(file))
+    kind = config.distributed_type.value
+    if kind not in ENGINES:
+        raise ValueError(f"distributed_type {kind} is none of {', '.join(ENGINES)}")
+    size, machines = max(1, int(config.num_processes)), max(1, int(config.num_machines))
+    if processes is not None:
+        size, machines = processes, -(-processes // -(-size // machines))
     if kind != "DEEPSPEED":
-        return Launch(processes, machines, engines[kind] if processes > 1 else "none")
-    settings = config["deepspeed_config"]
-    if file := settings.get("deepspeed_config_file"):
-        given = json.loads(Path(file).read_text(encoding="utf-8"))["zero_optimization"]
-        devices = {key: given.get(key, {}).get("device") for key in ("offload_optimizer", "offload_param")}
-        settings = {"zero_stage": given["stage"]} | {f"{key}_device": value for key, value in devices.items()}
-    return Launch(
-        processes,
-        machines,
-        "deepspeed",
-        int(settings["zero_stage"]),
-        settings.get("offload_optimizer_device") in ("cpu", "nvme"),
-        settings.get("offload_param_device") in ("cpu", "nvme"),
-    )
+        return LaunchConfig(size, machines, ENGINES[kind] if size > 1 else "none")
+    settings: dict[str, Any] = config.deepspeed_config
+    if given := settings.get("deepspeed_config_file"):
+        zero = json.loads(Path(given).read_text(encoding="utf-8"))["zero_optimization"]
+        settings = {"zero_stage": zero["stage"]}
+        settings |= {f"{key}_device": zero.get(key, {}).get("device") for key in ("offload_optimizer", "offload_param")}
+    offloads = (settings.get(f"{key}_device") in OFFLOADED for key in ("offload_optimizer", "offload_param"))
+    return LaunchConfig(size, machines, "deepspeed", int(settings["zero_stage"]), *offloads)
 
 
-def _of_environment(environment: Mapping[str, str]) -> Launch:
-    """What `accelerate launch` tells its processes."""
-    processes = int(environment.get("WORLD_SIZE", "1"))
-    machines = max(1, processes // int(environment.get("LOCAL_WORLD_SIZE", processes)))
+def _of_environment(environment: Mapping[str, str]) -> LaunchConfig:
+    """Read what `accelerate launch` tells its processes."""
+    size = int(environment.get("WORLD_SIZE", "1"))
+    machines = max(1, size // int(environment.get("LOCAL_WORLD_SIZE", size)))
     if environment.get("ACCELERATE_USE_DEEPSPEED") == "true":
         stage = int(environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
-        offloads = ("OPTIMIZER", "PARAM")
-        devices = [environment.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{name}_DEVICE") for name in offloads]
-        return Launch(processes, machines, "deepspeed", stage, *(device in ("cpu", "nvme") for device in devices))
+        offloads = (environment.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{name}_DEVICE") for name in ("OPTIMIZER", "PARAM"))
+        return LaunchConfig(size, machines, "deepspeed", stage, *(device in OFFLOADED for device in offloads))
     if environment.get("ACCELERATE_USE_FSDP") == "true":
-        return Launch(processes, machines, "fsdp")
-    return Launch(processes, machines, "ddp" if processes > 1 else "none")
+        return LaunchConfig(size, machines, "fsdp")
+    return LaunchConfig(size, machines, "ddp" if size > 1 else "none")

@@ -30,6 +30,7 @@ from ..errors import Faults, fail
 from ..models import damage
 from ..precision import HALF, keep_differentiable, keep_outputs, mixed_precision, train_in_float32
 from ..runs import differing_keys, write_json
+from .trl_compat import items_in_batch
 
 logger = logging.getLogger(__name__)
 
@@ -457,7 +458,7 @@ class SFTTrainer(FaultTolerantTrainer, trl.SFTTrainer):
     ) -> Any:
         """In evaluation, too, the mean over the tokens of all processes, where TRL's is over those of each."""
         if num_items_in_batch is None and self.args.world_size > 1 and not self.aux_loss_enabled:
-            num_items_in_batch = Trainer._get_num_items_in_batch(self, [inputs], self.args.device)
+            num_items_in_batch = items_in_batch(self, [inputs])
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 

@@ -8,14 +8,13 @@ hidden states that matter. Off a GPU its tiles are as tall as the batch and are 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import torch
-import trl.trainer.utils
 from torch import Tensor
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from .prefix_sharing import causal_lm
+from .trl_compat import fused_head_kernel, trl_kernel
 
 TILE = 128  # tokens whose logits exist at once
 
@@ -115,9 +114,8 @@ def score_tokens(model: Any, predictors: Tensor, labels: Tensor, **arguments: An
         TypeError: The model's wrapper rounds log-probs to less than float32. Σ log π is hundreds of nats, of which
             bfloat16 keeps 8 bits.
     """
-    theirs, triton = trl.trainer.utils._ChunkedLogProbFunction, trl.trainer.utils._use_triton(labels.device)
-    kernel = RecordingKernel(theirs if triton else TiledLogProbs)
-    with patch.object(trl.trainer.utils, "_ChunkedLogProbFunction", kernel):
+    kernel = RecordingKernel(trl_kernel(labels.device) or TiledLogProbs)
+    with fused_head_kernel(kernel):
         outputs = model(
             **arguments, predictors=predictors, shift_labels=labels[None], use_cache=False, fused_lm_head=True
         )

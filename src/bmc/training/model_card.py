@@ -11,10 +11,22 @@ from typing import Any
 import yaml
 
 from .. import runs as provenance
-from ..planning.architecture import KNOWN, origin
+from ..planning import estimates
 from ..program import trains_on_pairs
 
 PAPER = "https://arxiv.org/abs/2408.07471"
+LICENSES = {  # of the models' cards, as the Hub's metadata name them
+    "meta-llama/Llama-2-7b-hf": "llama2",
+    "meta-llama/Meta-Llama-3-8B": "llama3",
+    "princeton-nlp/Llama-3-Base-8B-SFT": "llama3",
+    "mistralai/Mistral-7B-v0.1": "apache-2.0",
+    "alignment-handbook/zephyr-7b-sft-full": "apache-2.0",
+    "Qwen/Qwen2.5-14B": "apache-2.0",
+    "Qwen/Qwen2.5-14B-Instruct": "apache-2.0",
+    "HuggingFaceTB/SmolLM2-135M": "apache-2.0",
+    "HuggingFaceTB/SmolLM2-135M-Instruct": "apache-2.0",
+    "models/smollm2-135m": "apache-2.0",
+}
 _RATIO = r"\log\frac{\pi_\theta(y_%s^t)}{\pi_\mathrm{ref}(y_%s^t)}"
 _DELTA = {side: rf"\sum_t \lambda(y_{side}^t) {_RATIO % (side, side)}" for side in "wl"}
 EQUATIONS = {  # objectives of the paper's tables; the others say in words what they are
@@ -100,7 +112,7 @@ def _metadata(folder: Path, record: dict[str, Any], results: dict[str, Any]) -> 
 
 def base_model(recipe: dict[str, Any]) -> str | None:
     """The Hub id of the model that training began with; None where only a folder of this machine is known."""
-    name = origin(str(recipe["model_name_or_path"]))
+    name = estimates.base_model(str(recipe["model_name_or_path"]))
     if Path(name).is_dir() or name.count("/") != 1 or name.startswith(("/", ".", "~", "outputs/", "models/")):
         inner = _card_data(Path(name) / "README.md").get("base_model")
         return inner if isinstance(inner, str) else None
@@ -118,8 +130,7 @@ def license_of(recipe: dict[str, Any], base: str | None) -> str | None:
         cached = try_to_load_from_cache(base, "README.md")
         places += [Path(cached)] if isinstance(cached, str) else []
     found = next((said for path in places if isinstance(said := _card_data(path).get("license"), str)), None)
-    known = KNOWN.get(base or origin(str(recipe["model_name_or_path"])))
-    return found or (known.license if known else None)
+    return found or LICENSES.get(base or estimates.base_model(str(recipe["model_name_or_path"])))
 
 
 def _card_data(path: Path) -> dict[str, Any]:

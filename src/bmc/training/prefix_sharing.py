@@ -36,6 +36,8 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 from trl.data_utils import common_prefix_length
 
+from .trl_compat import attention_implementation, takes_attention_functions
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -248,7 +250,7 @@ def attention_arguments(config: Any, trees: tuple[Tree, ...], positions: Tensor)
         trees: One a row.
         positions: Position ids, int64 (R, S).
     """
-    if config._attn_implementation == TREE_ATTENTION:
+    if attention_implementation(config) == TREE_ATTENTION:
         # a mask of four axes is handed on as it is; without one the model would make its own, as large as row × row
         return {"trees": trees, "attention_mask": positions.new_ones(1, 1, 1, 1)}
     from torch.nn.attention.flex_attention import create_block_mask
@@ -270,11 +272,11 @@ def unsupported_reason(model: Any) -> str | None:
     (`bmc.training.tree_check`)."""
     lm = causal_lm(model)
     config = lm.config.get_text_config()
-    attention, kinds = config._attn_implementation, set(getattr(config, "layer_types", None) or ["full_attention"])
+    attention, kinds = attention_implementation(config), set(getattr(config, "layer_types", None) or ["full_attention"])
     if attention not in ("sdpa", TREE_ATTENTION, "flex_attention"):
         return f"{attention} can't hide one branch from another; sdpa and flex_attention can"
     takes_positions = "position_ids" in inspect.signature(type(lm).forward).parameters
-    if kinds - KINDS or not takes_positions or not lm._supports_attention_backend:
+    if kinds - KINDS or not takes_positions or not takes_attention_functions(lm):
         return "the model's layers don't go by mask and position ids alone"
     if lm is not model and model.active_peft_config.is_prompt_learning:
         return "prompt learning puts tokens in front"
@@ -285,7 +287,7 @@ def use_tree_attention(model: Any, wanted: bool = True) -> None:
     """Have a model that uses SDPA see trees where they are given, or no longer; everything else stays as it was."""
     lm = causal_lm(model)
     before, after = ("sdpa", TREE_ATTENTION) if wanted else (TREE_ATTENTION, "sdpa")
-    if lm.config.get_text_config()._attn_implementation == before:
+    if attention_implementation(lm.config.get_text_config()) == before:
         lm.set_attn_implementation(after)
 
 

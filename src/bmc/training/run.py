@@ -28,9 +28,8 @@ from ..distributed import world_size
 from ..errors import did_you_mean, fail, raise_all
 from ..generation.backends import stop_ids
 from ..models import check_model, load_tokenizer, refuse_typo
-from ..plan import describe_data, show
-from ..planning.chain import upstream
-from ..planning.facts import batch_warning, training_facts
+from ..pipeline import producer
+from ..planning.describe import batch_warning, describe_data, print_plan, training_facts
 from ..planning.hardware import is_launched, read_launch
 from ..precision import HALF, mixed_precision, training_dtype
 from ..preflight import launch_faults, machine_faults, recipe_faults
@@ -110,7 +109,7 @@ def _across(arguments: TrainingArguments, model_args: ModelArguments, config: An
 def describe_run(title: str, arguments: TrainingArguments, model_args: ModelArguments, config: Any, facts: Row) -> None:
     """Prints what a training recipe would do."""
     mixture, launch = arguments.dataset_mixture, read_launch(arguments.accelerate_config, arguments.num_processes)
-    show(
+    print_plan(
         title,
         {
             "model": model_args.model_name_or_path,
@@ -203,7 +202,7 @@ def check_run(
     name, revision = model_args.model_name_or_path, model_args.model_revision
     if Path(name).is_dir():
         check_model(name, revision, config.trust_remote_code, model_args.allow_pickle)
-    elif upstream(name) is None:  # no recipe makes it
+    elif producer(name) is None:  # no recipe makes it
         refuse_typo("model_name_or_path", name)
     missing = [*machine_faults(model_args, config)]
     raise_all([*([] if elsewhere else missing), *recipe_faults(model_args, config)])

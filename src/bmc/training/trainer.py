@@ -41,6 +41,7 @@ from .token_weights import (
     stop_word_ids,
 )
 from .tree_check import compare, longest, sequences
+from .trl_compat import attention_implementation, name_or_path
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
 
     def _load_reference(self) -> Any:
         """The model that training began with, ready to run, as DPOTrainer loads it."""
-        name, attention = get_config_model_id(self.model.config), self.model.config._attn_implementation
+        name, attention = get_config_model_id(self.model.config), attention_implementation(self.model.config)
         attention = "sdpa" if attention == TREE_ATTENTION else attention
         options = {"dtype": self.model.dtype, "attn_implementation": attention, **(self.args.model_init_kwargs or {})}
         try:
@@ -470,5 +471,5 @@ def _pad_token(processing_class: Any, args: BMCConfig) -> int:
 
 def _tokenizer_of(model: Any, args: BMCConfig) -> Any:
     revision = (args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None
-    path = model if isinstance(model, str) else model.config._name_or_path
+    path = model if isinstance(model, str) else name_or_path(model)
     return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=args.trust_remote_code)

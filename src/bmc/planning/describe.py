@@ -1,0 +1,459 @@
+"""The plan of a stage, as `--dry_run` prints it: one fact a line."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..config import (
+    OFFLINE,
+    AnalyzeConfig,
+    BridgeConfig,
+    DatasetConfig,
+    EvaluateConfig,
+    GenerationArguments,
+    SampleConfig,
+)
+from ..data.loading import SUFFIXES
+from ..data.registry import DATASETS, REPOSITORY
+from ..errors import did_you_mean, fail
+from ..pipeline import producer
+from ..precision import HALF, mixed_precision, training_dtype
+from ..runs import is_main_process
+from . import estimates
+from .dataset_stats import DatasetStats, dataset_stats
+from .estimates import GIB, Adapter, Memory, ModelSize, StepCount, base_model, model_size
+from .hardware import GPUS, Gpu, LaunchConfig, is_launched
+
+UNKNOWN = "unknown: neither the model's config nor a table has it"
+Facts = dict[str, Any]
+
+
+def print_plan(title: str, facts: Facts) -> None:
+    """Print a plan, on rank 0; facts that are None are left out."""
+    if not is_main_process():
+        return
+    facts = {name: value for name, value in facts.items() if value is not None}
+    width = max(map(len, facts))
+    print("\n".join([f"Plan: {title}", *(f"  {name:<{width}}  {value}" for name, value in facts.items())]))
+
+
+# data
+
+
+def describe_data(datasets: list[DatasetConfig]) -> str:
+    """Name the data sets, and say which of them aren't there yet.
+
+    Raises:
+        Faults: A file isn't there, but one of nearly its name.
+    """
+    for dataset in filter(_missing, datasets):
+        path = Path(dataset.id or "")
+        there = [file.stem for file in path.parent.glob(f"*{path.suffix}")]
+        if hint := did_you_mean(path.stem, there):
+            raise fail(str(path), f"no such file{hint}; paths are relative to {Path.cwd()}")
+    return ", ".join(map(_describe, datasets))
+
+
+def _describe(dataset: DatasetConfig) -> str:
+    name = dataset.id or dataset.source or ""
+    part = "" if dataset.edit_split is None else f", split {dataset.edit_split} by edit distance"
+    weight = "" if dataset.weight == 1 else f" × {dataset.weight:g}"
+    most = "" if dataset.num_rows is None else f", at most {dataset.num_rows:,} rows"
+    how = f"git clone {REPOSITORY} {dataset.id}" if _is_cloned(dataset) else "`make` builds it"
+    missing = f" (not there yet; {how})" if _missing(dataset) else ""
+    return f"{name}[{dataset.split}]{part}{weight}{most}{missing}"
+
+
+def _is_cloned(dataset: DatasetConfig) -> bool:
+    return bool(dataset.id and dataset.source and DATASETS[dataset.source].folder)
+
+
+def missing_data(datasets: list[DatasetConfig]) -> bool:
+    """Return whether a file that a stage reads isn't there yet."""
+    return any(map(_missing, datasets))
+
+
+def _missing(dataset: DatasetConfig) -> bool:
+    name = dataset.id or ""
+    return (_is_cloned(dataset) or name.endswith(SUFFIXES)) and not Path(name).exists()
+
+
+def data_facts(datasets: list[DatasetConfig], tests: list[DatasetConfig]) -> Facts:
+    """Describe the rows of a preparing stage."""
+    stats = rows_fact(dataset_stats(datasets))
+    return {"rows": stats, "test rows": rows_fact(dataset_stats(tests)) if tests else None}
+
+
+def rows_fact(data: DatasetStats | None, pairs: bool = False) -> str:
+    """Say how many rows there are, how long, and how that is known."""
+    if data is None:
+        return "unknown: the data aren't at hand and no recipe or table says how many"
+    lengths = f"{data.prompt:,.0f} + {'2 × ' if pairs else ''}{data.response:,.0f} tokens each"
+    how = "counted" if data.counted else "rows by the paper's counts, tokens assumed"
+    return f"{data.rows:,} {'pairs' if pairs else 'rows'} of about {lengths} ({how})"
+
+
+class _Counter:
+    """A tokenizer whose `encode` gives ids alone, from a `tokenizer.json`, without transformers."""
+
+    def __init__(self, file: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_file(str(file))
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def token_counter(name: str) -> Any:
+    """Load the tokenizer of a model that is at hand as a folder, or of the one that it is trained from; or None."""
+    files = (Path(place, "tokenizer.json") for place in (name, base_model(name)))
+    return next((_Counter(file) for file in files if file.is_file()), None)
+
+
+# models and memory
+
+
+def parameters_fact(found: tuple[ModelSize, str] | None, adapter: Adapter | None = None) -> str:
+    """Say how large the model is."""
+    if found is None:
+        return UNKNOWN
+    model, where = found
+    trained = f", of which {adapter.trained(model) / 1e6:,.1f} M are trained" if adapter else ""
+    return f"{model.parameters / 1e9:.2f} B{trained} ({where})"
+
+
+def gibibytes(count: float) -> str:
+    return f"{count / GIB:.1f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """Format seconds: `50 s`, `12 min`, `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+# generation, bridging, analysis
+
+
+def describe_generation(config: SampleConfig | EvaluateConfig) -> Facts:
+    """Describe model, decoding and output of a generating stage."""
+
+    def decoding(settings: GenerationArguments) -> str:
+        how = f"temperature {settings.temperature:g}, top-p {settings.top_p:g}" if settings.temperature else "greedy"
+        return f"{how}, at most {settings.max_new_tokens} new tokens"
+
+    processes = f"{config.data_parallel_size}, each with a model of its own" if config.data_parallel_size > 1 else "1"
+    if config.tensor_parallel_size > 1:
+        processes += f", on {config.tensor_parallel_size} GPUs"
+    return {
+        "model": config.model_name_or_path,
+        "decoding": decoding(config),
+        **{f"decoding of {name}": decoding(config.decoding(name)) for name in getattr(config, "benchmarks", ())},
+        "backend": f"{config.backend}, batches of {config.batch_size}",
+        "processes": None if processes == "1" else processes,
+        "output": config.output_dir,
+    }
+
+
+def generation_facts(config: SampleConfig | EvaluateConfig) -> Facts:
+    """Estimate parameters, rows, memory and time of a generating stage."""
+    found = model_size(config.model_name_or_path, config.model_revision)
+    data = dataset_stats(config.dataset_mixture.datasets, token_counter(config.model_name_or_path))
+    facts: Facts = {"parameters": parameters_fact(found), "rows": rows_fact(data)}
+    if found is None or data is None:
+        return facts
+    model, gpu = found[0], GPUS[config.gpu]
+    width = 4 if config.dtype == "float32" else 2
+    most = max(config.decoding(name).max_new_tokens for name in (None, *getattr(config, "benchmarks", ())))
+    shared, gpus = config.tensor_parallel_size, config.tensor_parallel_size * config.data_parallel_size
+    if config.backend == "transformers":
+        need = estimates.generation_memory(model, config.batch_size, int(data.prompt) + most, width)
+        facts |= {"memory a process": f"{gibibytes(need.total)}, {gibibytes(need.activations)} of it keys and values"}
+        facts |= {f"fits one {config.gpu}": "yes" if need.total <= gpu.memory_gib * GIB else "NO; lower batch_size"}
+    else:  # vLLM takes what is left of the GPU for keys and values
+        weights = model.parameters * width / shared
+        fits = "yes" if weights <= estimates.VLLM_SHARE * gpu.memory_gib * GIB else "NO; raise tensor_parallel_size"
+        facts |= {"memory a card": f"{gibibytes(weights)} of weights", f"fits {shared} × {config.gpu}": fits}
+    new = min(data.response or most, most)
+    seconds = estimates.generation_seconds(model, data.rows, data.prompt, new, config.batch_size, gpu) / gpus
+    where = f"{gpus} × {config.gpu}" if gpus > 1 else f"one {config.gpu}"
+    assumed = f"{estimates.EFFICIENCY:.0%} of its peak and bandwidth"
+    return facts | {"time": f"{duration(seconds)} on {where} at {assumed}, {new:.0f} new tokens a row"}
+
+
+def bridging_facts(config: BridgeConfig) -> Facts:
+    """Estimate rows, tokens and dollars of a bridging run, roughly."""
+    data = dataset_stats(config.dataset_mixture.datasets)
+    facts: Facts = {"rows": rows_fact(data, pairs=True)}
+    if data is None or config.editor != "openai":
+        return facts | ({"cost": "none: the rules run here"} if config.editor in OFFLINE else {})
+    price = config.prices.get(config.model)
+    if price is None:
+        return facts | {"cost": f"the recipe's `prices` has none for {config.model}"}
+    rows = round(min(data.rows, config.limit or data.rows) * config.proportion)
+    dollars = estimates.bridging_dollars(price, rows, data.prompt, data.response, config.template)
+    cost = f"about ${dollars * (0.5 if config.batch_api else 1):,.0f} for {rows:,} requests"
+    return facts | {"cost": cost, "paid once": _shared_cache(config)}
+
+
+def _shared_cache(config: BridgeConfig) -> str | None:
+    """Name a response cache that recipes in other folders find too, and count its responses; None for an own one."""
+    from ..llm.cache import CachedResponses, replies_path
+
+    path = replies_path(config.replies, config.output_dir)
+    if path == replies_path(None, config.output_dir):
+        return None
+    with contextlib.closing(CachedResponses(path)) as cache:
+        return f"equal requests of other recipes share {path}, which holds {len(cache):,} responses"
+
+
+def analysis_facts(config: AnalyzeConfig) -> Facts:
+    """Describe runs, reference, pairs and memory of an analysis."""
+    folders = {name: Path(config.setting, name) for name in config.runs}
+    recipes = [found.values for folder in folders.values() if (found := producer(str(folder)))]
+    reference = next((found["model_name_or_path"] for found in recipes if "model_name_or_path" in found), None)
+    given = config.dataset_mixture
+    data = dataset_stats(given.datasets, token_counter(reference or "")) if given else None
+    model = model_size(reference) if reference else None
+    width = {"bfloat16": 2, "float16": 2}.get(config.dtype, 4)
+    absent = [name for name, folder in folders.items() if not (folder / "metrics.json").is_file()]
+    return {
+        "runs": ", ".join(name for name in folders if name not in absent) or None,
+        "not there yet": f"{', '.join(absent)}; `make` builds them" if absent else None,
+        "reference": reference,
+        "pairs": rows_fact(data, pairs=True) if given else "those that the runs' own recipes hold out",
+        "parameters": parameters_fact(model),
+        "memory": f"{gibibytes(2 * width * model[0].parameters)}, the reference and one run's model" if model else None,
+        "figures 3 to 5": f"show {config.metric}",
+        "output": config.output_dir,
+    }
+
+
+# training
+
+
+def training_facts(arguments: Any, model_args: Any, config: Any, launch: LaunchConfig, on_cpu: bool) -> Facts:
+    """Estimate parameters, steps, tokens, batch, memory, time and disk of a training stage.
+
+    Args:
+        arguments: The recipe's `TrainingArguments`.
+        model_args: Its `ModelArguments`.
+        config: The trainer's config, TRL's or ours.
+        launch: The launch configuration.
+        on_cpu: Whether the recipe runs on a CPU.
+    """
+    name, pairs, adapter = model_args.model_name_or_path, hasattr(config, "token_weighting"), adapter_of(model_args)
+    found, data = model_size(name, model_args.model_revision), _training_data(arguments, name)
+    rows, accumulation = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    batch = rows * accumulation * launch.processes
+    steps = estimates.count_steps(data.rows, batch, config.num_train_epochs, config.max_steps) if data else None
+    launcher = os.path.normpath(arguments.accelerate_config) if arguments.accelerate_config else "this process"
+    facts: Facts = {
+        "parameters": parameters_fact(found, adapter),
+        "rows": rows_fact(data, pairs),
+        "launched with": f"{launch} ({'this accelerate launch' if is_launched() else launcher})",
+        "batch": f"{batch} = {rows} × {accumulation} accumulation × {launch.processes} process"
+        + ("" if launch.processes == 1 else "es"),
+        "WARNING": batch_warning(batch, arguments.paper_batch_size),
+        "steps": f"{steps.steps:,}" if steps else None,
+    }
+    if found is None:
+        return facts
+    model, gpu = found[0], None if on_cpu else GPUS[arguments.gpu]
+    shared, packed, reference = _layout(config, model_args, pairs)
+    loads_reference = reference and not adapter and not _precomputes(config, steps, data)
+    weight_width = 4 if training_dtype(model_args, config, launch.engine) == "float32" else 2
+    length, checkpointing = config.max_length or model.positions, bool(config.gradient_checkpointing)
+    shape: dict[str, Any] = {
+        "tokens": rows * (2 if pairs else 1) * length,
+        "width": 2 if mixed_precision(config) in HALF else weight_width,
+        "weight_width": weight_width,
+        "checkpointing": checkpointing,
+        "packed": packed,
+        "reference": loads_reference,
+        "on_gpu": not on_cpu,
+        "tiled": pairs,
+        "adapter": adapter,
+        "moments": estimates.moment_bytes(config.optim),
+    }
+    facts |= _fit_facts(model, launch, shape, arguments.gpu, rows, mixed_precision(config), pairs)
+    said = [f"{rows} {'pairs of two sequences' if pairs else 'sequences'} of {length:,} tokens"]
+    said.append(f"gradient checkpointing {'on' if checkpointing else 'off'}")
+    if reference:
+        said.append(f"the reference's log-probs {'in memory' if loads_reference else 'computed beforehand'}")
+    facts["memory assumes"] = ", ".join(said)
+    if steps and data:
+        each = data.tokens(pairs, shared, config.max_length)
+        seen = data.tokens(pairs, False, config.max_length) * data.rows if reference else 0.0
+        seen = seen * config.num_train_epochs if loads_reference else seen
+        facts["tokens"] = f"{steps.rows * each:,.0f}" + (f", and {seen:,.0f} by the reference" if reference else "")
+        flops = estimates.training_flops(model, steps.rows * each, checkpointing, seen, bool(adapter))
+        facts["time"] = _time(flops, gpu, arguments.gpu, launch.processes)
+    return facts | {"disk": _disk(model, adapter, config, steps, launch)}
+
+
+def adapter_of(model_args: Any) -> Adapter | None:
+    """Read LoRA from the recipe's keys."""
+    if not model_args.use_peft:
+        return None
+    bits = 4 if model_args.load_in_4bit else 8 if model_args.load_in_8bit else None
+    saved = model_args.lora_modules_to_save or ()
+    return Adapter(model_args.lora_r, model_args.lora_target_modules, saved, bits)
+
+
+def batch_warning(batch: int, wanted: int | None) -> str | None:
+    """Warn of a batch that isn't the paper's."""
+    if wanted is None or batch == wanted:
+        return None
+    how = "change gradient_accumulation_steps so that micro-batch × accumulation × processes is the paper's"
+    return f"the batch is {batch}, the paper's {wanted}; {how}"
+
+
+def _training_data(arguments: Any, name: str) -> DatasetStats | None:
+    data = dataset_stats(arguments.dataset_mixture.datasets, token_counter(arguments.tokenizer_name_or_path or name))
+    held_out = arguments.dataset_mixture.test_split_size
+    if data is None or held_out is None:
+        return data
+    return replace(data, rows=data.rows - round(held_out if held_out >= 1 else held_out * data.rows))
+
+
+def _layout(config: Any, model_args: Any, pairs: bool) -> tuple[bool, bool, bool]:
+    """Return whether prefixes are shared, whether attention goes by trees, and whether the loss reads a reference."""
+    if not pairs:
+        return False, False, False
+    takes_trees = model_args.attn_implementation in (None, "sdpa", "flex_attention")
+    shared = takes_trees and config.prefix_sharing is not False
+    return shared, takes_trees and (shared or config.packing is not False), config.reads_reference
+
+
+def _precomputes(config: Any, steps: StepCount | None, data: DatasetStats | None) -> bool:
+    """Return whether the reference goes through all pairs beforehand, as BMCTrainer decides it."""
+    if config.precompute_ref_log_probs is not None:
+        return bool(config.precompute_ref_log_probs)
+    return config.max_steps < 1 or not (steps and data) or steps.rows >= data.rows
+
+
+def _fit_facts(
+    model: ModelSize, launch: LaunchConfig, shape: dict[str, Any], gpu: str, rows: int, mixed: str, pairs: bool
+) -> Facts:
+    """Say what memory is needed, what it is made of, and whether it fits: a GPU, or for a CPU the host's memory.
+
+    Args:
+        model: The policy.
+        launch: The launch configuration.
+        shape: The keyword arguments of `estimates.training_memory`.
+        gpu: Name of the GPU.
+        rows: Rows of a micro-batch.
+        mixed: The run's mixed precision.
+        pairs: Whether a row is a pair.
+    """
+    need = estimates.training_memory(model, launch, **shape)
+    parts = {
+        "weights, gradients, optimizer": need.states,
+        "activations": need.activations,
+        "head": need.head,
+        "reference": need.reference,
+        "CUDA and fragmentation": need.overhead,
+    }
+    shown = {name: count for name, count in parts.items() if count or (pairs and name == "reference")}
+    if shape["on_gpu"]:
+        there, wanted = int(GPUS[gpu].memory_gib * GIB), need.total
+        where = f"{launch.processes} × {gpu}" if launch.processes > 1 else f"one {gpu}"
+    else:
+        there, wanted = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), launch.processes * need.total
+        where = f"this machine's {gibibytes(there)}"
+    spare, each = there - wanted, " a card" if shape["on_gpu"] and launch.processes > 1 else ""
+    answer = f"yes, {gibibytes(spare)}{each} to spare"
+    if spare < 0:
+        room = there if shape["on_gpu"] else there / launch.processes
+        remedies = _remedies(model, launch, shape, rows, mixed)
+        answer = f"NO, {gibibytes(-spare)}{each} too much; {_what_would_fit(remedies, room)}"
+    elif spare < there / 10:
+        answer += "; that is tight, and a smaller per_device_train_batch_size is the first remedy"
+    return {
+        "memory a process": f"{gibibytes(need.total)} = "
+        + " + ".join(f"{count / GIB:.1f} {name}" for name, count in shown.items()),
+        "host memory": f"{gibibytes(need.host)} a machine, DeepSpeed's estimate" if need.host else None,
+        f"fits {where}": answer,
+    }
+
+
+def _remedies(
+    model: ModelSize, launch: LaunchConfig, shape: dict[str, Any], rows: int, mixed: str
+) -> dict[str, Memory]:
+    """Map what could be written in the recipe of a run that doesn't fit to what a process would then need."""
+    found: dict[str, tuple[LaunchConfig, dict[str, Any]]] = {}
+    if rows > 1:
+        found["per_device_train_batch_size: 1"] = launch, {"tokens": shape["tokens"] // rows}
+    if shape["adapter"] is None:
+        lora = {"adapter": Adapter(16, "all-linear"), "weight_width": 2, "reference": False}
+        found["LoRA (use_peft: true, lora_target_modules: all-linear, dtype: bfloat16)"] = launch, lora
+    if shape["moments"] > 2:
+        found["8-bit Adam (optim: adamw_bnb_8bit)"] = launch, {"moments": 2}
+    if launch.engine == "deepspeed" and not launch.offload_optimizer:
+        found["offload_optimizer_device: cpu"] = replace(launch, offload_optimizer=True), {}
+    if shape["on_gpu"] and mixed in HALF:
+        gpus = max(4, launch.processes * (2 if launch.zero_stage == 3 else 1))
+        zero3 = replace(launch, processes=gpus, machines=-(-gpus // 8), engine="deepspeed", zero_stage=3)
+        found[f"ZeRO-3 on {gpus} cards (accelerate_configs/zero3.yaml)"] = zero3, {"weight_width": 2}
+    return {
+        name: estimates.training_memory(model, where, **(shape | changes)) for name, (where, changes) in found.items()
+    }
+
+
+def _what_would_fit(remedies: dict[str, Memory], room: float) -> str:
+    """Say which remedies suffice, each alone, and which don't."""
+    listed: dict[str, list[str]] = {"what would fit": [], "not enough alone": []}
+    for name, need in remedies.items():
+        fits = "what would fit" if need.total <= room else "not enough alone"
+        listed[fits].append(f"{name}: {gibibytes(need.total)}")
+    return "; ".join(f"{what}: {'; '.join(names)}" for what, names in listed.items() if names)
+
+
+def _time(flops: float, gpu: Gpu | None, name: str, processes: int) -> str:
+    peak = gpu.teraflops if gpu else _measured_teraflops()
+    efficiency = estimates.EFFICIENCY if gpu else estimates.CPU_EFFICIENCY
+    took = duration(flops / (efficiency * peak * 1e12 * (processes if gpu else 1)))
+    where = f"{processes} × {name}" if gpu else "this CPU"
+    how = f"{peak:g} TFLOP/s peak each" if gpu else f"{1000 * peak:,.0f} GFLOP/s in a matrix product"
+    return f"{took} on {where} at {efficiency:.0%} of {how} ({flops:.2g} FLOP)"
+
+
+@cache
+def _measured_teraflops() -> float:
+    """Measure what this CPU reaches in a matrix product, the best of five."""
+    import torch
+
+    size, best = 1024, float("inf")
+    a = torch.rand(size, size)
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e12
+
+
+def _disk(model: ModelSize, adapter: Adapter | None, config: Any, steps: StepCount | None, launch: LaunchConfig) -> str:
+    """Add up the model and the checkpoints that are kept."""
+    trained = adapter.trained(model) if adapter else model.parameters
+    width = 2 if launch.engine == "deepspeed" and mixed_precision(config) in HALF and not adapter else 4
+    saved = width * trained
+    if config.save_strategy == "no":
+        return f"{gibibytes(saved)}, the model"
+    every = config.save_steps if config.save_strategy == "steps" else None
+    made = math.ceil(steps.steps / every) if steps and every and every >= 1 else math.ceil(config.num_train_epochs)
+    kept = min(made, config.save_total_limit or made)
+    moments, copies = estimates.moment_bytes(config.optim), launch.engine == "deepspeed"
+    each = estimates.checkpoint_bytes(trained, saved, config.save_only_model, copies, moments)
+    # one more while the next is written and the oldest not yet removed
+    most = saved + each * (kept + (1 if made > kept else 0))
+    return f"{gibibytes(most)} at the most: the model and {kept} of {made} checkpoints of {gibibytes(each)}"

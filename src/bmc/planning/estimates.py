@@ -1,0 +1,493 @@
+"""Size of a model, and the memory, operations, time and disk that a stage needs: formulas without side effects.
+
+Bytes throughout. N is the number of tokens in a micro-batch, b the bytes of a number in the forward pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..config import Price
+from ..models import empty_model, read_config
+from ..pipeline import producer
+from .hardware import Gpu, LaunchConfig
+
+GIB = 2**30
+TILE = 128  # tokens whose logits exist at once in `bmc.training.lm_head`, off a GPU
+TRL_TILE = (4096, 32_768)  # tokens and words of the vocabulary in TRL's kernel; off a GPU all tokens, some six times
+GPU_OVERHEAD = 2 * GIB  # CUDA's context, NCCL's buffers, what the allocator can't use: assumed, not derived
+EFFICIENCY = 0.4  # share of a GPU's peak that training reaches (MFU); assumed
+CPU_EFFICIENCY = 0.6  # share of a large matrix product's speed that training reaches on a CPU; assumed
+VLLM_SHARE = 0.9  # of a GPU's memory, which vLLM takes by default
+INSTRUCTION = {"closed": 600, "instruction": 350}  # tokens of an editor's prompt besides the pair, about
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The size of a decoder-only language model.
+
+    Attributes:
+        parameters: All of them, a tied head counted once.
+        hidden: Width H of the residual stream.
+        intermediate: Width I of the MLP; of all experts that a token goes through.
+        layers: Decoder layers L.
+        attention_width: Width A of all query heads together.
+        key_width: Width K of all key heads together, and of all value heads.
+        vocabulary: Rows V of the embedding.
+        positions: The longest sequence.
+        tied: Whether the head is the embedding.
+        idle: Parameters of experts that a token doesn't go through.
+        config: The model's configuration as JSON.
+    """
+
+    parameters: int
+    hidden: int
+    intermediate: int
+    layers: int
+    attention_width: int
+    key_width: int
+    vocabulary: int
+    positions: int = 4096
+    tied: bool = False
+    idle: int = 0
+    config: str = field(default="", repr=False)
+
+    @property
+    def embedding(self) -> int:
+        """Return V · H, the largest single module."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def layer(self) -> int:
+        """Return the parameters of a decoder layer, on average."""
+        return (self.parameters - (1 if self.tied else 2) * self.embedding) // self.layers
+
+    @property
+    def matmul(self) -> int:
+        """Return N of the FLOP counts: the parameters that a token is multiplied with, all but the embedding."""
+        return self.parameters - (0 if self.tied else self.embedding) - self.idle
+
+    @property
+    def matrices(self) -> tuple[tuple[str, int, int], ...]:
+        """Return name, inputs and outputs of each linear module of the decoder layers."""
+        return _matrices(self.config)
+
+
+@cache
+def _matrices(config: str) -> tuple[tuple[str, int, int], ...]:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    model = empty_model(_config(config))
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not model.get_output_embeddings():
+            inputs, outputs = module.weight.shape if isinstance(module, Conv1D) else reversed(module.weight.shape)
+            found.append((name.rpartition(".")[2], inputs, outputs))
+    return tuple(found)
+
+
+def _config(text: str) -> Any:
+    from transformers import AutoConfig
+
+    values = json.loads(text)
+    return AutoConfig.for_model(values.pop("model_type"), **values)
+
+
+def count_parameters(config: Any) -> ModelSize:
+    """Measure a model by building it without weights.
+
+    Args:
+        config: Its `PretrainedConfig`; any architecture that `AutoModelForCausalLM` knows.
+    """
+    return _count(config.to_json_string(use_diff=False))
+
+
+@cache
+def _count(config: str) -> ModelSize:
+    model = empty_model(_config(config))
+    text = model.config.get_text_config()
+
+    def given(*names: str) -> Any:
+        return next((value for name in names if (value := getattr(text, name, None))), None)
+
+    heads = text.num_attention_heads
+    head = given("head_dim") or text.hidden_size // heads
+    active, experts = given("num_experts_per_tok"), given("num_experts", "num_local_experts")
+    of_experts = sum(weight.numel() for name, weight in model.named_parameters() if ".experts." in name)
+    width = (active and given("moe_intermediate_size")) or given("intermediate_size", "ffn_dim", "n_inner")
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    return ModelSize(
+        parameters=model.num_parameters(),
+        hidden=text.hidden_size,
+        intermediate=(width or 4 * text.hidden_size) * (active or 1),
+        layers=text.num_hidden_layers,
+        attention_width=heads * head,
+        key_width=(given("num_key_value_heads") or heads) * head,
+        vocabulary=text.vocab_size,
+        positions=given("max_position_embeddings") or 4096,
+        tied=outputs is None or outputs.weight is inputs.weight,
+        idle=of_experts - of_experts * active // experts if active and experts else 0,
+        config=config,
+    )
+
+
+def _known(
+    kind: str, parameters: int, h: int, i: int, layers: int, heads: int, kv: int, v: int, **more: Any
+) -> ModelSize:
+    """The size by a public config.json, without transformers, which takes seconds to import."""
+    config = {
+        "model_type": kind, "hidden_size": h, "intermediate_size": i, "num_hidden_layers": layers, "vocab_size": v,
+        "num_attention_heads": heads, "num_key_value_heads": kv, "tie_word_embeddings": more.get("tied", False),
+    }  # fmt: skip
+    return ModelSize(parameters, h, i, layers, h, kv * h // heads, v, config=json.dumps(config), **more)
+
+
+# config.json of each repository, and the parameters that its safetensors files have
+_LLAMA2 = _known("llama", 6_738_415_616, 4096, 11008, 32, 32, 32, 32_000)
+_LLAMA3 = _known("llama", 8_030_261_248, 4096, 14336, 32, 32, 8, 128_256, positions=8192)
+_MISTRAL = _known("mistral", 7_241_732_096, 4096, 14336, 32, 32, 8, 32_000, positions=32_768)
+_QWEN = _known("qwen2", 14_770_033_664, 5120, 13824, 48, 40, 8, 152_064, positions=131_072)
+_SMOLLM2 = _known("llama", 134_515_008, 576, 1536, 30, 9, 3, 49_152, tied=True, positions=8192)
+KNOWN = {
+    "meta-llama/Llama-2-7b-hf": _LLAMA2,
+    "meta-llama/Meta-Llama-3-8B": _LLAMA3,
+    "princeton-nlp/Llama-3-Base-8B-SFT": _LLAMA3,
+    "mistralai/Mistral-7B-v0.1": _MISTRAL,
+    "alignment-handbook/zephyr-7b-sft-full": _MISTRAL,
+    "Qwen/Qwen2.5-14B": _QWEN,
+    "Qwen/Qwen2.5-14B-Instruct": _QWEN,
+    "HuggingFaceTB/SmolLM2-135M": _SMOLLM2,
+    "HuggingFaceTB/SmolLM2-135M-Instruct": _SMOLLM2,
+    "models/smollm2-135m": _SMOLLM2,  # as scripts/fetch_smollm2.py unpacks it
+}
+
+
+def base_model(name: str) -> str:
+    """Follow a model of ours to the one that training began with: `outputs/llama2-7b/qa/sft` → `meta-llama/…`."""
+    seen: set[str] = set()
+    while name not in seen:
+        seen.add(name)
+        recipe, adapter = producer(name), Path(name, "adapter_config.json")
+        if adapter.is_file():
+            name = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
+        elif recipe:
+            name = str(recipe.values.get("model_name_or_path", name))
+    return name
+
+
+def model_size(name: str, revision: str = "main") -> tuple[ModelSize, str] | None:
+    """Find a model's size and say where from; None if its configuration is nowhere at hand. Downloads nothing.
+
+    Looks in a folder of that name, in the Hub's cache, and in `KNOWN`; then for the model that it is trained from.
+    """
+    base = base_model(name)
+    for place in dict.fromkeys((name, base)):
+        if (config := read_config(place, revision)) is not None:
+            with contextlib.suppress(ValueError, ImportError):  # not a causal language model of transformers
+                return count_parameters(config), f"{place}/config.json"
+    return (KNOWN[base], f"the table of {base}'s public config") if base in KNOWN else None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """LoRA, by the keys of `trl.ModelConfig`.
+
+    Attributes:
+        rank: `lora_r`.
+        targets: `lora_target_modules`; None for PEFT's default, or `all-linear`.
+        saved: `lora_modules_to_save`: modules trained whole.
+        bits: Of a frozen weight of a projection: 4 or 8 where it is quantised, else None.
+    """
+
+    rank: int
+    targets: Sequence[str] | str | None = None
+    saved: Sequence[str] = ()
+    bits: int | None = None
+
+    def trained(self, model: ModelSize) -> int:
+        """Count the trained parameters: r · (inputs + outputs) for each target, and whole modules."""
+        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
+
+        targets = self.targets or DEFAULTS.get(json.loads(model.config)["model_type"], "all-linear")
+        targets = [targets] if isinstance(targets, str) else targets
+        sizes = [a + b for name, a, b in model.matrices if "all-linear" in targets or name in targets]
+        whole = [name for name in self.saved if name in ("lm_head", "embed_tokens")]
+        return self.rank * sum(sizes) + model.embedding * len(whole)
+
+    def frozen_bytes(self, model: ModelSize, width: int) -> int:
+        """Add up the base model. NF4 in blocks of 64 adds 1/16 byte a weight for their scales; int8 a scale a row."""
+        if self.bits is None:
+            return model.parameters * width
+        quantised = sum(inputs * outputs for _, inputs, outputs in model.matrices)
+        return int(quantised * {4: 0.5 + 1 / 16, 8: 1.0}[self.bits]) + (model.parameters - quantised) * width
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The peak of one process.
+
+    Attributes:
+        states: Weights, gradients and optimizer states.
+        activations: Kept from the forward pass for the backward pass, and one layer's working set.
+        head: Logits of a tile and the gradient of the head.
+        reference: The reference model's weights.
+        overhead: What a GPU holds besides.
+        host: Memory of each machine, for what is offloaded and while the model is loaded.
+    """
+
+    states: int
+    activations: int
+    head: int
+    reference: int
+    overhead: int
+    host: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.states + self.activations + self.head + self.reference + self.overhead
+
+
+def activation_bytes(model: ModelSize, tokens: int, width: int, checkpointing: bool, packed: bool = True) -> int:
+    """Estimate what a forward pass keeps, and the working set of the layer that runs backwards.
+
+    Autograd keeps, for each token of a layer in numbers of b bytes (I: width of the MLP, A: of all query heads):
+
+    - of each of the two norms its input in float32 (in bfloat16 that is a copy, in float32 the residual stream itself),
+      the normalised state, and the output, which the projections read: H · (4 + 2b);
+    - of attention queries, keys and values as SDPA reads them (repeated for each query head), its output, and the
+      output in the order that o_proj reads: 5A · b. No scores: SDPA's kernels compute them again;
+    - of the MLP gate, silu(gate), up and their product: 4I · b.
+
+    The layer that runs backwards holds the gradients of the MLP's product, of silu(gate) and of up, and of its input
+    and output: (3I + 2H) · b. With gradient checkpointing each layer keeps its input alone, H · b, and one layer at a
+    time all of the above. The hidden states that the head reads are at most one more layer's input.
+
+    Sharing prefixes makes N smaller and changes nothing else; N is thus that of two sequences a pair of `max_length`
+    tokens for a bound, or what a batch really has.
+
+    Args:
+        model: The policy.
+        tokens: N.
+        width: b.
+        checkpointing: Whether layers are computed again in the backward pass.
+        packed: Whether attention goes by trees, which repeats keys and values; transformers' own SDPA may not.
+    """
+    a, h, i = model.attention_width, model.hidden, model.intermediate
+    attention = 5 * a if packed else 3 * a + 2 * model.key_width
+    layer = 2 * h * (4 + 2 * width) + width * (attention + 4 * i)
+    working = width * (3 * i + 2 * h)
+    kept = model.layers * h * width + layer if checkpointing else model.layers * layer
+    return tokens * (kept + working + h * width)
+
+
+def head_bytes(model: ModelSize, tokens: int, on_gpu: bool, tiled: bool) -> int:
+    """Estimate the logits of a tile in float32, twice (they and their gradient), and the head's gradient in float32.
+
+    Only positions that predict a response token are projected, a tile at a time, so no N × V exists.
+
+    Args:
+        model: The policy.
+        tokens: N.
+        on_gpu: Whether TRL's kernel runs on a GPU.
+        tiled: Whether `bmc.training.lm_head` replaces it off a GPU, as in preference training.
+    """
+    words = min(TRL_TILE[1], model.vocabulary)
+    if on_gpu:
+        tile = 2 * min(TRL_TILE[0], tokens) * words
+    else:
+        tile = 2 * min(TILE, tokens) * model.vocabulary if tiled else 6 * tokens * words
+    return 4 * (tile + model.embedding)
+
+
+def state_bytes(
+    model: ModelSize,
+    launch: LaunchConfig,
+    weight_width: int,
+    width: int,
+    adapter: Adapter | None = None,
+    moments: int = 8,
+) -> tuple[int, int]:
+    """Estimate weights, gradients and optimizer states: (bytes of a process, bytes of a machine's own memory).
+
+    What is trained is float32, or has float32 copies (`bmc.precision`). Under DeepSpeed its own estimator says what
+    that takes, with 8 bytes of optimizer states a parameter. Otherwise, with n processes, P trained parameters and m
+    bytes of optimizer states a parameter:
+
+    - FSDP2: (4 + 4 + m) · P/n, and two layers gathered at b bytes;
+    - DDP: (4 + 4 + m) · P, and 4P of buckets; a single process has no buckets.
+
+    Frozen weights are sharded by ZeRO-3 and FSDP2, unless they are quantised, and nothing else is kept of them.
+
+    Args:
+        model: The policy.
+        launch: The launch configuration.
+        weight_width: Bytes of a frozen weight.
+        width: b of the forward pass.
+        adapter: LoRA; None trains everything.
+        moments: m.
+    """
+    trained = adapter.trained(model) if adapter else model.parameters
+    frozen = adapter.frozen_bytes(model, weight_width) if adapter else 0
+    if adapter and not adapter.bits:
+        frozen //= launch.shards
+    if launch.engine == "deepspeed":
+        host, device = _deepspeed_bytes(trained, model.embedding, launch)
+        saved = 0 if launch.offload_optimizer else (8 - moments) * trained // launch.processes
+        return frozen + device - saved, host
+    if launch.engine == "fsdp":
+        return frozen + (8 + moments) * trained // launch.processes + 2 * model.layer * width, 0
+    return frozen + (8 + moments + (4 if launch.engine == "ddp" else 0)) * trained, 0
+
+
+def _deepspeed_bytes(parameters: int, largest: int, launch: LaunchConfig) -> tuple[int, int]:
+    """Ask DeepSpeed's estimator for model states: (bytes of a machine's own memory, bytes of a GPU)."""
+    logging.getLogger("DeepSpeed").disabled = True  # it would say that a laptop has no accelerator
+    with contextlib.redirect_stdout(io.StringIO()):
+        from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+        from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+    each, offload = -(-launch.processes // launch.machines), launch.offload_optimizer
+    if launch.zero_stage < 3:
+        return estimate_zero2_model_states_mem_needs(parameters, each, launch.machines, offload)
+    return estimate_zero3_model_states_mem_needs(
+        parameters, largest, each, launch.machines, offload, offload and launch.offload_params
+    )[:2]
+
+
+def training_memory(
+    model: ModelSize,
+    launch: LaunchConfig,
+    *,
+    tokens: int,
+    width: int,
+    weight_width: int,
+    checkpointing: bool,
+    packed: bool,
+    reference: bool,
+    on_gpu: bool,
+    tiled: bool = True,
+    adapter: Adapter | None = None,
+    moments: int = 8,
+) -> Memory:
+    """Estimate the peak of one process within a step: gradients of earlier micro-batches and all activations exist.
+
+    Args:
+        model: The policy.
+        launch: The launch configuration.
+        tokens: N, of a micro-batch.
+        width: b of the forward pass.
+        weight_width: Bytes of a weight as it is loaded.
+        checkpointing: Whether layers are computed again in the backward pass.
+        packed: Whether attention goes by trees.
+        reference: Whether a reference model is in memory besides.
+        on_gpu: Whether it is a GPU's memory.
+        tiled: As in `head_bytes`.
+        adapter: LoRA, if there is one.
+        moments: Bytes of optimizer states for each trained parameter.
+    """
+    own, host = state_bytes(model, launch, weight_width, width, adapter, moments)
+    casts = model.parameters * width if width < weight_width and launch.engine in ("none", "ddp") else 0
+    return Memory(
+        own + casts,
+        activation_bytes(model, tokens, width, checkpointing, packed),
+        head_bytes(model, tokens, on_gpu, tiled),
+        weight_width * model.parameters // launch.shards if reference else 0,
+        GPU_OVERHEAD if on_gpu else 0,
+        host,
+    )
+
+
+def generation_memory(model: ModelSize, sequences: int, tokens: int, width: int) -> Memory:
+    """Estimate weights and the cache of keys and values on a GPU: 2 · L · K · b a token.
+
+    Args:
+        model: The model.
+        sequences: Batch size.
+        tokens: The longest of them, prompt and response.
+        width: b.
+    """
+    cached = 2 * model.layers * model.key_width * width * sequences * tokens
+    return Memory(model.parameters * width, cached, 2 * 4 * sequences * model.vocabulary, 0, GPU_OVERHEAD)
+
+
+@dataclass(frozen=True)
+class StepCount:
+    """How far a run goes.
+
+    Attributes:
+        steps: Optimizer steps.
+        rows: Rows that it sees, repeats counted.
+    """
+
+    steps: int
+    rows: int
+
+
+def count_steps(rows: int, batch: int, epochs: float, max_steps: int) -> StepCount:
+    """Count as transformers' Trainer does: the last batch of an epoch may be smaller, and makes a step."""
+    if max_steps > 0:
+        return StepCount(max_steps, max_steps * batch)
+    return StepCount(math.ceil(epochs * math.ceil(rows / batch)), math.ceil(epochs * rows))
+
+
+def training_flops(
+    model: ModelSize, tokens: float, checkpointing: bool, reference: float = 0.0, frozen: bool = False
+) -> float:
+    """Count 6ND for the policy's forward (2ND) and backward pass (4ND), 2ND more where layers run again in it, and 2ND
+    for each token of the reference.
+
+    N are the parameters that tokens are multiplied with. Attention's own products are left out: 12 · L · H · S/2 a
+    token of a sequence of S, 2 % of 6N at 512 tokens of a 7B model and 9 % at 2,048.
+
+    Args:
+        model: The policy.
+        tokens: D.
+        checkpointing: Whether layers run again in the backward pass.
+        reference: Tokens that the reference sees.
+        frozen: Whether gradients of the weights are left out, as with an adapter: 2ND less.
+    """
+    each = 6 + (2 if checkpointing else 0) - (2 if frozen else 0)
+    return model.matmul * (each * tokens + 2 * reference)
+
+
+def generation_seconds(model: ModelSize, rows: int, prompt: float, new: float, batch: int, gpu: Gpu) -> float:
+    """Estimate the time of one GPU: 2N a token of the prompts, and of the responses a pass over the weights (2 bytes
+    each) for each token of a batch, which the memory's bandwidth bounds; both at `EFFICIENCY`."""
+    flops = gpu.teraflops * 1e12
+    each = max(2 * model.parameters / (gpu.bandwidth * 1e9), 2 * model.matmul * batch / flops)
+    return (2 * model.matmul * rows * prompt / flops + math.ceil(rows / batch) * new * each) / EFFICIENCY
+
+
+def bridging_dollars(price: Price, rows: int, prompt: float, response: float, template: str) -> float:
+    """Estimate the price of an editor: it reads template, prompt and both responses, and writes one response."""
+    read = INSTRUCTION[template] + prompt + 2 * response
+    return rows * (read * price.input + response * price.output) / 1e6
+
+
+def moment_bytes(optim: str) -> int:
+    """Look up the bytes of optimizer states that a name of transformers' `optim` keeps for each trained parameter.
+
+    Adam has two float32 numbers, in 8 bits one byte each; Lion one; Adafactor a row and a column of each matrix.
+    """
+    name = str(getattr(optim, "value", optim))
+    if "adafactor" in name or name == "sgd":
+        return 0
+    short = "8bit" in name
+    if "lion" in name or "rmsprop" in name:
+        return 1 if short else 4
+    return 2 if short else 8
+
+
+def checkpoint_bytes(trained: int, saved: int, only_model: bool, copies: bool, moments: int) -> int:
+    """Add up a checkpoint: the saved weights, the optimizer's states of what is trained, and float32 copies of it where
+    the engine keeps them apart from the weights."""
+    return saved + (0 if only_model else (moments + (4 if copies else 0)) * trained)

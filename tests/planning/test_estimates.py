@@ -1,0 +1,260 @@
+"""Sizes, memory, operations and time, worked out by hand; and against transformers, PEFT and a measured peak."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bmc.config import Price
+from bmc.planning import estimates
+from bmc.planning.describe import duration
+from bmc.planning.estimates import KNOWN, Adapter, StepCount, base_model, count_parameters, model_size
+from bmc.planning.hardware import Gpu, LaunchConfig
+
+ROOT = Path(__file__).parents[2]
+LLAMA2 = KNOWN["meta-llama/Llama-2-7b-hf"]
+# of a layer: q 8 × 8, k and v 8 × 4, o 8 × 8, gate, up and down 8 × 20; two norms of 8
+LINEAR, LAYER = 64 + 32 + 32 + 64 + 3 * 160, 688
+PARAMETERS = 3 * LAYER + 2 * 800 + 8
+N = PARAMETERS - 800  # all but the embedding
+ZERO2, ZERO3 = LaunchConfig(4, 1, "deepspeed", 2), LaunchConfig(4, 1, "deepspeed", 3)
+
+
+def configuration(kind: str = "LlamaConfig", **changes: Any) -> Any:
+    import transformers
+
+    values = {
+        "vocab_size": 100, "hidden_size": 8, "intermediate_size": 20, "num_hidden_layers": 3, "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }  # fmt: skip
+    return getattr(transformers, kind)(**(changes if "n_embd" in changes else values | changes))
+
+
+@pytest.fixture(scope="module")
+def small() -> estimates.ModelSize:
+    return count_parameters(configuration())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [  # as the repositories' safetensors say
+        ("meta-llama/Llama-2-7b-hf", 6_738_415_616),
+        ("princeton-nlp/Llama-3-Base-8B-SFT", 8_030_261_248),
+        ("alignment-handbook/zephyr-7b-sft-full", 7_241_732_096),
+        ("Qwen/Qwen2.5-14B", 14_770_033_664),
+        ("HuggingFaceTB/SmolLM2-135M", 134_515_008),
+    ],
+)
+def test_the_table_of_known_models_is_what_their_configs_build(name: str, parameters: int) -> None:
+    known = KNOWN[name]
+    assert known.parameters == parameters
+    counted = estimates._count(known.config)
+    assert replace(known, positions=0, config="") == replace(counted, positions=0, config="")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "mlp", "width"),
+    [
+        ("LlamaConfig", {}, 20, 8),
+        ("Qwen3Config", {"head_dim": 6, "tie_word_embeddings": True}, 20, 12),
+        ("GemmaConfig", {"head_dim": 6}, 20, 12),
+        ("GPT2Config", {"vocab_size": 100, "n_embd": 8, "n_layer": 3, "n_head": 2}, 32, 8),
+        ("OPTConfig", {"ffn_dim": 20, "word_embed_proj_dim": 8}, 20, 8),
+    ],
+)
+def test_any_architecture_is_counted(kind: str, changes: dict[str, Any], mlp: int, width: int) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(configuration(kind, **changes))
+    found = count_parameters(configuration(kind, **changes))
+    assert found.parameters == model.num_parameters()
+    assert (found.layers, found.hidden, found.intermediate, found.attention_width) == (3, 8, mlp, width)
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert found.matmul == model.num_parameters() - (0 if tied else 100 * 8)
+    blocks = [weight for name, weight in model.named_parameters() if weight.dim() == 2 and ".0." in name]
+    assert sum(a * b for _, a, b in found.matrices) == 3 * sum(weight.numel() for weight in blocks)
+
+
+def test_a_token_goes_through_some_of_the_experts() -> None:
+    """Of 4 experts of 3 × 8 × 20 weights a token takes 2."""
+    found = count_parameters(configuration("MixtralConfig", num_local_experts=4, num_experts_per_tok=2))
+    assert found.intermediate == 40
+    assert found.idle == 3 * 2 * 3 * 160
+    assert found.matmul == found.parameters - 800 - found.idle
+
+
+def test_a_model_of_ours_is_followed_to_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_dir: Path
+) -> None:
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    monkeypatch.chdir(tmp_path)
+    assert base_model("outputs/llama2-7b/qa/sft") == "meta-llama/Llama-2-7b-hf"
+    assert base_model("outputs/nobody/knows") == "outputs/nobody/knows"
+    assert model_size("outputs/llama2-7b/qa/sft") == (LLAMA2, "the table of meta-llama/Llama-2-7b-hf's public config")
+    assert model_size("outputs/nobody/knows") is model_size("nobody/knows") is None
+    found, where = model_size(str(model_dir))
+    assert (found.hidden, found.layers, where) == (32, 2, f"{model_dir}/config.json")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(model_dir)}))
+    assert model_size("adapter")[0] == found
+
+
+def test_states_by_deepspeeds_estimator() -> None:
+    """ZeRO-3: 18 bytes a parameter over the shards, and the largest layer in 4 bytes; ZeRO-2: 2 on each GPU."""
+    largest, each = 32_000 * 4096, 6_738_415_616
+
+    def bytes_(launch: LaunchConfig) -> tuple[int, int]:
+        return estimates._deepspeed_bytes(LLAMA2.parameters, LLAMA2.embedding, launch)
+
+    assert bytes_(ZERO3)[1] == 4 * largest + 18 * each // 4
+    assert bytes_(LaunchConfig(16, 2, "deepspeed", 3))[1] == 4 * largest + 18 * each // 16
+    assert bytes_(ZERO2)[1] == 2 * each + 18 * each // 4
+    assert bytes_(replace(ZERO3, offload_optimizer=True)) == (int(each * 16 * 1.5), 4 * largest + 2 * each // 4)
+
+
+def test_states_of_the_other_engines(small: estimates.ModelSize) -> None:
+    assert (small.parameters, small.layer) == (PARAMETERS, LAYER + 8 // 3)
+    assert estimates.state_bytes(small, LaunchConfig(), 4, 4) == (16 * PARAMETERS, 0)
+    assert estimates.state_bytes(small, LaunchConfig(2, 1, "ddp"), 4, 2) == (20 * PARAMETERS, 0)
+    fsdp = 16 * PARAMETERS // 4 + 2 * small.layer * 2
+    assert estimates.state_bytes(small, LaunchConfig(4, 1, "fsdp"), 2, 2) == (fsdp, 0)
+    # 8-bit Adam keeps 2 bytes a parameter where Adam keeps 8
+    assert estimates.state_bytes(small, LaunchConfig(), 4, 2, moments=2) == (10 * PARAMETERS, 0)
+    whole, eight_bits = (estimates.state_bytes(LLAMA2, ZERO3, 2, 2, moments=moments)[0] for moments in (8, 2))
+    assert whole - eight_bits == 6 * LLAMA2.parameters // 4
+
+
+def test_activations_by_hand(small: estimates.ModelSize) -> None:
+    """A token of a layer in float32: two norms of three numbers, attention's five, the MLP's four widths."""
+    layer = 4 * (2 * 3 * 8 + 5 * 8 + 4 * 20)
+    working, predictors = 4 * (3 * 20 + 2 * 8), 4 * 8
+    count = estimates.activation_bytes
+    assert count(small, 10, 4, checkpointing=False) == 10 * (3 * layer + working + predictors)
+    assert count(small, 10, 4, checkpointing=True) == 10 * (3 * 4 * 8 + layer + working + predictors)
+    # in bfloat16 norms keep their input in float32, and the rest is half
+    half = 2 * 8 * (4 + 2 + 2) + 2 * (5 * 8 + 4 * 20)
+    assert count(small, 1, 2, checkpointing=False) == 3 * half + (working + predictors) // 2
+    # without trees keys and values, 4 wide here, aren't repeated
+    assert count(small, 1, 4, False, packed=False) == 3 * (layer - 4 * 2 * 4) + working + predictors
+
+
+def test_head_by_hand(small: estimates.ModelSize) -> None:
+    gradient = 4 * 800
+    assert estimates.head_bytes(small, 1000, on_gpu=False, tiled=True) == 2 * 4 * 128 * 100 + gradient
+    assert estimates.head_bytes(small, 50, on_gpu=False, tiled=True) == 2 * 4 * 50 * 100 + gradient
+    assert estimates.head_bytes(small, 1000, on_gpu=False, tiled=False) == 6 * 4 * 1000 * 100 + gradient
+    assert estimates.head_bytes(LLAMA2, 8192, on_gpu=True, tiled=True) == 2 * 4 * 4096 * 32_000 + 4 * 32_000 * 4096
+
+
+def test_a_process_as_a_whole(small: estimates.ModelSize) -> None:
+    """The reference is whole, sharded or absent; autocast keeps a copy of float32 weights; a CPU has no CUDA."""
+
+    def plan(launch: LaunchConfig = LaunchConfig(), **changes: object) -> estimates.Memory:  # noqa: B008 - frozen
+        settings: dict[str, object] = {
+            "tokens": 10, "width": 2, "weight_width": 2, "checkpointing": True, "packed": True, "reference": False,
+            "on_gpu": True,
+        }  # fmt: skip
+        return estimates.training_memory(small, launch, **(settings | changes))  # type: ignore[arg-type]
+
+    assert plan().reference == 0
+    assert plan(reference=True).reference == plan(ZERO2, reference=True).reference == 2 * PARAMETERS
+    assert plan(ZERO3, reference=True).total - plan(ZERO3).total == 2 * PARAMETERS // 4
+    assert plan(weight_width=4).states == (16 + 2) * PARAMETERS
+    assert plan(width=4, weight_width=4).states == 16 * PARAMETERS
+    assert (plan().overhead, plan(on_gpu=False).overhead) == (2 * 2**30, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "saved"),
+    [
+        ("LlamaConfig", None, ()),
+        ("LlamaConfig", ["q_proj", "down_proj"], ()),
+        ("LlamaConfig", "all-linear", ("lm_head",)),
+        ("GPT2Config", None, ()),
+    ],
+)
+def test_lora_trains_what_peft_trains(kind: str, targets: Any, saved: tuple[str, ...]) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    config = configuration(kind)
+    lora = LoraConfig(r=3, target_modules=targets, modules_to_save=[*saved] or None)
+    model = get_peft_model(AutoModelForCausalLM.from_config(config), lora)
+    assert Adapter(3, targets, saved).trained(count_parameters(config)) == model.num_parameters(only_trainable=True)
+
+
+def test_lora_and_qlora_by_hand(small: estimates.ModelSize) -> None:
+    trained = 3 * 2 * ((8 + 8) + (8 + 4))
+    adapter, four_bits = Adapter(2), Adapter(2, bits=4)
+    assert adapter.trained(small) == trained
+    assert estimates.state_bytes(small, LaunchConfig(), 2, 2, adapter) == (2 * PARAMETERS + 16 * trained, 0)
+    # ZeRO-3 shards the frozen part; the estimator's 18 bytes are for what is trained
+    sharded = 2 * PARAMETERS // 4 + 4 * 800 + 18 * trained // 4
+    assert estimates.state_bytes(small, ZERO3, 2, 2, adapter)[0] == sharded
+    frozen = int(3 * LINEAR * (0.5 + 1 / 16)) + 2 * (PARAMETERS - 3 * LINEAR)
+    assert estimates.state_bytes(small, LaunchConfig(), 2, 2, four_bits) == (frozen + 16 * trained, 0)
+    assert Adapter(2, bits=8).frozen_bytes(small, 2) == 3 * LINEAR + 2 * (PARAMETERS - 3 * LINEAR)
+
+
+def test_steps_and_operations(small: estimates.ModelSize) -> None:
+    """10,638 pairs at 128: 83 whole batches and one of 14."""
+    assert estimates.count_steps(10_638, 128, 1.0, -1) == StepCount(84, 10_638)
+    assert estimates.count_steps(10_638, 128, 2.0, -1) == StepCount(168, 21_276)
+    assert estimates.count_steps(10_638, 128, 1.0, 5) == StepCount(5, 640)
+    assert estimates.training_flops(small, 10, checkpointing=False) == 6 * N * 10
+    assert estimates.training_flops(small, 10, checkpointing=True) == 8 * N * 10
+    assert estimates.training_flops(small, 10, checkpointing=True, reference=7) == (80 + 14) * N
+    assert estimates.training_flops(small, 10, checkpointing=False, frozen=True) == 4 * N * 10
+
+
+def test_generation(small: estimates.ModelSize) -> None:
+    need = estimates.generation_memory(small, sequences=5, tokens=30, width=2)
+    assert (need.states, need.activations) == (2 * PARAMETERS, 2 * 3 * 4 * 2 * 5 * 30)
+    slow_memory = Gpu(memory_gib=1, teraflops=1e6, bandwidth=1e-6)  # 1,000 bytes a second
+    passes = 3 * 5  # of 10 rows in batches of 4, 5 tokens each
+    expected = passes * 2 * PARAMETERS / 1000 / estimates.EFFICIENCY
+    assert estimates.generation_seconds(small, 10, 0, 5, 4, slow_memory) == pytest.approx(expected)
+    slow_products = Gpu(memory_gib=1, teraflops=1e-9, bandwidth=1e6)  # 1,000 FLOP/s
+    expected = (2 * N * 10 * 7 + passes * 2 * N * 4) / 1000 / estimates.EFFICIENCY
+    assert estimates.generation_seconds(small, 10, 7, 5, 4, slow_products) == pytest.approx(expected)
+
+
+def test_dollars_disk_and_durations() -> None:
+    """100 requests of 600 + 100 + 2 × 50 tokens at $0.01 a thousand, and responses of 50 at $0.03."""
+    price = Price(input=10, output=30)
+    assert estimates.bridging_dollars(price, 100, 100, 50, "closed") == pytest.approx(0.8 + 0.15)
+    assert estimates.checkpoint_bytes(100, 200, only_model=False, copies=True, moments=8) == 200 + 1200
+    assert estimates.checkpoint_bytes(100, 400, only_model=False, copies=False, moments=8) == 400 + 800
+    assert estimates.checkpoint_bytes(100, 200, only_model=True, copies=True, moments=8) == 200
+    assert [duration(seconds) for seconds in (50, 720, 12_240)] == ["50 s", "12 min", "3.4 h"]
+
+
+@pytest.mark.parametrize(
+    ("optim", "bytes_"),
+    [("adamw_torch_fused", 8), ("adamw_bnb_8bit", 2), ("paged_adamw_8bit", 2), ("lion_32bit", 4), ("lion_8bit", 1),
+     ("adafactor", 0), ("sgd", 0)],
+)  # fmt: skip
+def test_optimizer_states(optim: str, bytes_: int) -> None:
+    from transformers.training_args import OptimizerNames
+
+    assert estimates.moment_bytes(optim) == estimates.moment_bytes(OptimizerNames(optim)) == bytes_
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads peaks from Linux's /proc")
+@pytest.mark.parametrize(("size", "mode"), [("30m", "off"), ("135m", "on")])
+def test_the_plan_is_within_a_fifth_of_the_measured_peak(size: str, mode: str) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/memory_plan.py"), "--only", size, "--checkpointing", mode]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    ((planned, measured),) = json.loads(done.stdout)
+    assert planned == pytest.approx(measured, rel=0.2)
