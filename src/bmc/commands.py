@@ -168,9 +168,9 @@ def _plan_bridging(config: Any) -> None:
         "output": config.output_dir,
     }
     if asks and not missing_data(config.dataset_mixture.datasets):
-        from .bridging.pipeline import load, quote_for
+        from .bridging.pipeline import estimate_for, load
 
-        facts |= quote_for(config, *load(config)).facts()
+        facts |= estimate_for(config, *load(config)).facts()
     elif asks:
         facts |= {"quote": "none before the pairs are there; roughly:"} | bridging_facts(config)
     print_plan("bridge pairs", facts)
@@ -303,9 +303,9 @@ def _plan_judging(config: Any) -> None:
         "output": config.output_dir,
     }
     if Path(config.responses).is_dir():
-        from .evaluation.judges import load, quote_for
+        from .evaluation.judges import estimate_for, load
 
-        facts |= quote_for(config, load(config)[0]).facts()
+        facts |= estimate_for(config, load(config)[0]).facts()
     else:
         facts |= {"quote": "none before the responses are there"}
     print_plan("judge responses", facts)

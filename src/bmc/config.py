@@ -337,7 +337,7 @@ class Price:
 
 
 @dataclass(kw_only=True)
-class AskingArguments:
+class LLMArguments:
     """How a model is asked, and what that may cost (`bmc.llm`).
 
     Attributes:
@@ -403,7 +403,7 @@ class AskingArguments:
     @property
     def endpoint(self) -> str | None:
         """Where requests go, without secrets; None where they stay on this machine."""
-        return address.place(self.base_url)
+        return address.endpoint_name(self.base_url)
 
     def lacks(self, reply: dict[str, Any]) -> str | None:
         """Say what a reply to such a request lacks; None of a whole one."""
@@ -468,7 +468,7 @@ class ValidatorSettings:
 
 
 @dataclass(kw_only=True)
-class BridgeConfig(AskingArguments, StageArguments, DataArguments):
+class BridgeConfig(LLMArguments, StageArguments, DataArguments):
     """Recipe of `scripts/bridge.py`: (x, y_w, y_l) → (x, ỹ_w, y_l) (§3.1, Eq. 1), or what it is compared with.
 
     Pairs that were bridged before are taken as they were then: (x, y_w, y_l).
@@ -501,7 +501,7 @@ class BridgeConfig(AskingArguments, StageArguments, DataArguments):
 
     STAGE: ClassVar = "bridge"
 
-    NON_IDENTITY_KEYS: ClassVar = AskingArguments.NON_IDENTITY_KEYS | {"similarity_model"}
+    NON_IDENTITY_KEYS: ClassVar = LLMArguments.NON_IDENTITY_KEYS | {"similarity_model"}
 
     editor: Literal["openai", "vllm", "transformers", "rules", "ideal", "sloppy"] = "openai"
     editor_error_rate: Fraction = 0.0
@@ -542,7 +542,7 @@ class BridgeConfig(AskingArguments, StageArguments, DataArguments):
 
 
 @dataclass(kw_only=True)
-class JudgeConfig(AskingArguments, StageArguments):
+class JudgeConfig(LLMArguments, StageArguments):
     """Recipe of `scripts/judge.py`: an evaluation's responses against a reference's, by the judge of the benchmark.
 
     Attributes:

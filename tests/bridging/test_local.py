@@ -12,13 +12,13 @@ import pytest
 from vllm_double import Calls, vllm_double
 
 from bmc.bridging.editors import make_model
-from bmc.bridging.pipeline import bridge, load, quote_for
+from bmc.bridging.pipeline import bridge, estimate_for, load
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.errors import Faults
 from bmc.llm.cache import ResponseCache
-from bmc.llm.client import CachedClient, Reply
-from bmc.llm.cost import Meter
-from bmc.llm.errors import NoReply
+from bmc.llm.client import CachedClient, Completion
+from bmc.llm.cost import UsageTracker
+from bmc.llm.errors import RequestFailed
 
 MESSAGES = [[{"role": "user", "content": f"{'more ' * n}of {n}?"}] for n in range(7)]
 
@@ -28,13 +28,13 @@ def recipe(folder: Path, model: Path, **settings: Any) -> BridgeConfig:
     return BridgeConfig(**{**given, "max_concurrency": 4, **settings})
 
 
-def ask(config: BridgeConfig, conversations: Any, meter: Meter | None = None) -> list[Any]:
+def ask(config: BridgeConfig, conversations: Any, usage: UsageTracker | None = None) -> list[Any]:
     async def run() -> list[Any]:
-        counts = meter or Meter(None)
+        counts = usage or UsageTracker(None)
         store = ResponseCache(Path(config.output_dir).parent / "replies.sqlite")
         editor = CachedClient(make_model(config, counts, store), config, 1, store, counts)
         try:
-            return await asyncio.gather(*map(editor.ask, conversations), return_exceptions=True)
+            return await asyncio.gather(*map(editor.complete, conversations), return_exceptions=True)
         finally:
             await editor.aclose()
             editor.close()
@@ -57,11 +57,11 @@ def alone(model_dir: Path, messages: list[dict[str, str]]) -> tuple[str, str, in
 
 
 def test_transformers_answers_as_it_does_alone_and_keeps_it(tmp_path: Path, model_dir: Path) -> None:
-    meter = Meter(None)
-    replies = ask(recipe(tmp_path, model_dir), MESSAGES, meter)
-    assert replies == [Reply(*alone(model_dir, messages)) for messages in MESSAGES]
-    assert meter.spent["replies"] == 7
-    again = Meter(None)
+    usage = UsageTracker(None)
+    replies = ask(recipe(tmp_path, model_dir), MESSAGES, usage)
+    assert replies == [Completion(*alone(model_dir, messages)) for messages in MESSAGES]
+    assert usage.spent["replies"] == 7
+    again = UsageTracker(None)
     assert ask(recipe(tmp_path, model_dir), MESSAGES, again) == replies
     assert again.spent["replies"] == 0
 
@@ -74,7 +74,7 @@ def test_sampling_is_seeded(tmp_path: Path, model_dir: Path) -> None:
 
 def test_what_is_too_long_for_the_model_drops_the_row(tmp_path: Path, model_dir: Path) -> None:
     (error,) = ask(recipe(tmp_path, model_dir), [[{"role": "user", "content": "x" * 600}]])  # it takes 512
-    assert isinstance(error, NoReply)
+    assert isinstance(error, RequestFailed)
     assert str(error) == "too long for the model"
 
 
@@ -86,7 +86,7 @@ def test_a_run_with_a_model_in_process(tmp_path: Path, model_dir: Path, monkeypa
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = recipe(tmp_path, model_dir, on_failure="keep_original")
     config.dataset_mixture = DatasetMixture(datasets=[DatasetConfig(id=str(data))])
-    found = quote_for(config, *load(config))
+    found = estimate_for(config, *load(config))
     assert (found.asked, found.how) == (3, f"the tokenizer of {model_dir}")
     stats = bridge(config)
     assert (stats["kept"], stats["bridged"], stats["kept_original"]) == (3, 0, {"too long for the model": 3})
@@ -96,14 +96,16 @@ def test_a_run_with_a_model_in_process(tmp_path: Path, model_dir: Path, monkeypa
 def test_no_such_model(tmp_path: Path, editor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", vllm_double(Calls(), list))
     with pytest.raises(Faults, match="there is no such folder"):
-        make_model(recipe(tmp_path, tmp_path / "none", editor=editor), Meter(None), ResponseCache(tmp_path / "r"))
+        make_model(
+            recipe(tmp_path, tmp_path / "none", editor=editor), UsageTracker(None), ResponseCache(tmp_path / "r")
+        )
 
 
 def test_vllm_must_be_installed(tmp_path: Path, model_dir: Path) -> None:
     if "vllm" in sys.modules:
         pytest.skip("vLLM is installed")
     with pytest.raises(Faults, match="vLLM is not installed; pip install"):
-        make_model(recipe(tmp_path, model_dir, editor="vllm"), Meter(None), ResponseCache(tmp_path / "r"))
+        make_model(recipe(tmp_path, model_dir, editor="vllm"), UsageTracker(None), ResponseCache(tmp_path / "r"))
 
 
 def test_vllm_by_its_double(tmp_path: Path, model_dir: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

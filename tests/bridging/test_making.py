@@ -19,11 +19,11 @@ from bmc.bridging.prompts import PROMPTS
 from bmc.bridging.rules import RulesEditor
 from bmc.config import BridgeConfig, ValidatorSettings
 from bmc.errors import fail
-from bmc.llm.client import Reply
-from bmc.llm.errors import NoReply
+from bmc.llm.client import Completion
+from bmc.llm.errors import RequestFailed
 
 Messages = list[dict[str, str]]
-Script = Callable[[Messages, int], "Reply | str"]
+Script = Callable[[Messages, int], "Completion | str"]
 MODES = ["targeted", "without_reference", "degrade", "fresh", "polish"]
 W, L = "Air scatters blue light more than it does the red.", "The sky is blue as it mirrors the wide ocean."
 ROW = {"id": "r", "prompt": "Why is the sky blue?", "chosen": W, "rejected": L}
@@ -36,10 +36,10 @@ class Double:
     def __init__(self, script: Script) -> None:
         self.script, self.asked = script, list[Messages]()
 
-    async def ask(self, messages: Messages) -> Reply:
+    async def complete(self, messages: Messages) -> Completion:
         self.asked.append(messages)
         said = self.script(messages, len(self.asked))
-        return said if isinstance(said, Reply) else Reply(said, "stop", 1, 1)
+        return said if isinstance(said, Completion) else Completion(said, "stop", 1, 1)
 
     def close(self) -> None:
         pass
@@ -70,9 +70,9 @@ def made(script: Script, row: dict[str, Any] = ROW, **more: Any) -> tuple[Any, D
 
 
 CUT, FILTERED = "cut off: the reply reached max_tokens", "cut off: by the endpoint's content filter"
-BAD: dict[str, Callable[[Messages], Reply | str]] = {  # reason → a reply that is turned down for it
-    CUT: lambda asked: Reply(tagged(asked, EDIT), "length", 1, 1),
-    FILTERED: lambda asked: Reply(tagged(asked, EDIT), "content_filter", 1, 1),
+BAD: dict[str, Callable[[Messages], Completion | str]] = {  # reason → a reply that is turned down for it
+    CUT: lambda asked: Completion(tagged(asked, EDIT), "length", 1, 1),
+    FILTERED: lambda asked: Completion(tagged(asked, EDIT), "content_filter", 1, 1),
     "empty reply": lambda asked: " ",
     "unreadable reply: no revised draft between the tags": lambda asked: EDIT,
     "empty edit": lambda asked: tagged(asked, ""),
@@ -90,7 +90,7 @@ BAD: dict[str, Callable[[Messages], Reply | str]] = {  # reason → a reply that
 
 @pytest.mark.parametrize("reason", BAD)
 def test_a_reply_that_is_turned_down_is_asked_for_once_more(reason: str) -> None:
-    def script(messages: Messages, number: int) -> Reply | str:
+    def script(messages: Messages, number: int) -> Completion | str:
         return BAD[reason](messages) if number == 1 else tagged(messages, EDIT)
 
     pair, model = made(script, validators=ValidatorSettings(max_edit_ratio=0.6 if "rewrite" in reason else 0.9))
@@ -100,7 +100,7 @@ def test_a_reply_that_is_turned_down_is_asked_for_once_more(reason: str) -> None
     assert second[:2] == first
     assert [turn["role"] for turn in second] == ["system", "user", "assistant", "user"]
     reply = BAD[reason](first)
-    said = reply.text if isinstance(reply, Reply) else reply
+    said = reply.text if isinstance(reply, Completion) else reply
     assert second[2]["content"] == (said if said.strip() else "(nothing)")
     told = second[3]["content"]
     assert told.startswith("This can't be used: ")
@@ -151,7 +151,7 @@ def test_a_verdict_may_follow_on_the_second_try() -> None:
 
 def test_what_the_endpoint_fails_at_is_not_asked_again() -> None:
     def fails(messages: Messages, number: int) -> str:
-        raise NoReply("endpoint failed: InternalServerError")
+        raise RequestFailed("endpoint failed: InternalServerError")
 
     error, model = made(fails)
     assert (str(error), error.turned_down, len(model.asked)) == ("endpoint failed: InternalServerError", None, 1)
@@ -206,11 +206,11 @@ def scored(script: Script, tokenizer: Any) -> tuple[Any, Double]:
     ],
 )
 def test_scores_are_asked_for_once_more(listed: str | None, finish_reason: str, reason: str, tokenizer: Any) -> None:
-    def bad(messages: Messages) -> Reply:
+    def bad(messages: Messages) -> Completion:
         text = "no" if listed is None else tagged(messages, listed, "token_scores")
-        return Reply(text, finish_reason, 1, 1)
+        return Completion(text, finish_reason, 1, 1)
 
-    def script(messages: Messages, number: int) -> Reply | str:
+    def script(messages: Messages, number: int) -> Completion | str:
         return tagged(messages, "2:3", "token_scores") if len(messages) == 4 else bad(messages)
 
     pair, model = scored(script, tokenizer)

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from server import ChatServer, Reply, part, revises, says
 
-from bmc.bridging.pipeline import bridge, load, quote_for
+from bmc.bridging.pipeline import bridge, estimate_for, load
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
 from bmc.errors import Faults
-from bmc.llm.cost import CostEstimate
-from bmc.llm.tokens import estimated_tokens
+from bmc.llm.cost import CostEstimate, estimated_tokens
 from bmc.recipe import parse
 
 ROOT = Path(__file__).parents[2]
@@ -44,14 +43,14 @@ def mends(request: dict[str, Any], number: int) -> Reply:
     return revises(request, part(request, "draft").replace("hill", "lake"))
 
 
-def quote(config: BridgeConfig) -> CostEstimate:
-    return quote_for(config, *load(config))
+def estimate_cost(config: BridgeConfig) -> CostEstimate:
+    return estimate_for(config, *load(config))
 
 
 def test_a_quote_is_what_is_then_asked_and_paid(tmp_path: Path) -> None:
     with ChatServer(mends) as server:
         config = recipe(tmp_path, server.url)
-        before = quote(config)
+        before = estimate_cost(config)
         assert (before.rows, before.asked, before.kept, before.kept_dollars) == (4, 4, 0, 0.0)
         stats = bridge(config)
         assert len(server.requests) == 4
@@ -61,7 +60,7 @@ def test_a_quote_is_what_is_then_asked_and_paid(tmp_path: Path) -> None:
         # an edit of the draft between tags, and no verdict, which this template doesn't ask for
         losers = sum(estimated_tokens(reply.partition("\n")[2]) for reply in replies)
         assert before.completion_tokens == pytest.approx(losers, rel=0.15)  # marks vary
-        after = quote(config)
+        after = estimate_cost(config)
         assert (after.rows, after.asked, after.kept) == (4, 0, 4)
         assert after.kept_dollars == pytest.approx(4 * 0.017)  # 7 · $1,000 and 5 · $2,000 a million tokens
     used = {"replies": 4, "prompt_tokens": 28, "completion_tokens": 20, "dollars": 0.068}
@@ -83,17 +82,17 @@ def test_a_quote_knows_of_second_tries_that_wait(tmp_path: Path) -> None:
         config = recipe(tmp_path, server.url, rows=2, max_concurrency=1)
         with pytest.raises(Faults, match="refuses the key"):
             bridge(config)
-    found = quote(config)
+    found = estimate_cost(config)
     assert (found.kept, found.asked) == (1, 2)
 
 
 def test_scores_are_quoted_for_both_responses(tmp_path: Path, model_dir: Path) -> None:
     config = recipe(tmp_path, mode="token_scores", tokenizer_name_or_path=str(model_dir))
-    assert quote(config).asked == 8
+    assert estimate_cost(config).asked == 8
 
 
 def test_a_quote_without_a_price(tmp_path: Path) -> None:
-    facts = quote(recipe(tmp_path, prices={}, requests_per_minute=2)).facts()
+    facts = estimate_cost(recipe(tmp_path, prices={}, requests_per_minute=2)).facts()
     assert facts["dollars"] == "unknown: the recipe's `prices` has none for m"
     assert facts["minutes"] == "at least 2.0 (2 requests a minute)"
 

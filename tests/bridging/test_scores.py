@@ -14,7 +14,7 @@ from reference_tokens import merging_tokenizer, trl_tokens
 from server import ChatServer, Reply, part, says
 
 from bmc.bridging.edit import EditError
-from bmc.bridging.pipeline import bridge, load, quote_for
+from bmc.bridging.pipeline import bridge, estimate_for, load
 from bmc.bridging.prompts import SCORING
 from bmc.bridging.scores import number_words, read_scores, token_weights
 from bmc.bridging.words import words
@@ -179,7 +179,7 @@ def test_models_with_other_tokenizers_pay_once(folder: Path) -> None:
         bridge(recipe(folder, server.url, [STRINGS], "bytes", **cache))
         bytewise, asked = lines(folder, "train"), len(server.requests)
         other = recipe(folder, server.url, [STRINGS], "merging", **cache | {"output_dir": str(folder / "b" / "out")})
-        found = quote_for(other, *load(other))
+        found = estimate_for(other, *load(other))
         assert (asked, found.asked, found.dollars, found.kept_dollars) == (2, 0, 0.0, 2 * 12.0)
         bridge(replace(other, max_cost_usd=1.0))  # a cap on what is paid, and nothing is
         assert len(server.requests) == asked

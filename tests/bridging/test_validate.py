@@ -12,7 +12,7 @@ from bmc.bridging.phrases import meta_phrases, refusal
 from bmc.bridging.validate import Candidate, final_answer, lost_share, objection, unfinished, wrongly_good
 from bmc.config import BridgeConfig, ValidatorSettings
 from bmc.errors import Faults
-from bmc.llm.client import Reply
+from bmc.llm.client import Completion
 from bmc.recipe import parse
 
 MODES = ["targeted", "without_reference", "degrade", "fresh", "polish"]
@@ -338,9 +338,9 @@ def test_words_of_scripts_without_spaces_count(rejected: str, short: bool) -> No
     ],
 )
 def test_replies_that_are_not_whole(text: str, finish_reason: str | None, found: str | None) -> None:
-    objected = unfinished(Reply(text, finish_reason, 1, 1), ValidatorSettings())
+    objected = unfinished(Completion(text, finish_reason, 1, 1), ValidatorSettings())
     assert (objected.reason if objected else None) == found
-    assert unfinished(Reply("x", "length", 1, 1), ValidatorSettings(cut_off=False)) is None
+    assert unfinished(Completion("x", "length", 1, 1), ValidatorSettings(cut_off=False)) is None
 
 
 def test_thresholds_stand_in_the_recipe() -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from bmc.evaluation.arena_hard import messages, outcome, play, prompts, read_verdict
-from bmc.evaluation.comparisons import Case
-from bmc.llm.client import Reply
-from bmc.llm.errors import NoReply
+from bmc.evaluation.comparisons import Comparison
+from bmc.llm.client import Completion
+from bmc.llm.errors import RequestFailed
 
-CASE = Case("r1", "q1", "Use {braces}?", "ours {x}", "theirs")
+CASE = Comparison("r1", "q1", "Use {braces}?", "ours {x}", "theirs")
 
 
 class Judge:
@@ -24,9 +24,9 @@ class Judge:
         self.script = script
         self.asked: list[Any] = []
 
-    async def ask(self, messages: Any) -> Reply:
+    async def complete(self, messages: Any) -> Completion:
         self.asked.append(messages)
-        return Reply(self.script(messages, len(self.asked)), "stop", 1, 1)
+        return Completion(self.script(messages, len(self.asked)), "stop", 1, 1)
 
     def close(self) -> None:
         pass
@@ -108,7 +108,7 @@ def test_nonsense_is_no_verdict() -> None:
 
 def test_what_the_endpoint_refuses_is_no_verdict() -> None:
     def refuses(messages: Any, number: int) -> str:
-        raise NoReply("endpoint refuses the request: too long, or filtered")
+        raise RequestFailed("endpoint refuses the request: too long, or filtered")
 
     game = asyncio.run(play(CASE, False, Judge(refuses)))
     assert (game.verdict, game.reason) == (None, "endpoint refuses the request: too long, or filtered")

@@ -103,13 +103,13 @@ def test_greedy_responses_are_those_of_transformers_after_a_kill_too(model: Path
 
 EDITOR = """
 import asyncio, json, sys
-from bmc.llm.local import Local
-from bmc.config import AskingArguments
+from bmc.llm.local import LocalClient
+from bmc.config import LLMArguments
 
 async def ask(backend):
-    local = Local(AskingArguments(model=sys.argv[1], max_tokens=24, max_concurrency=4), backend)
+    local = LocalClient(LLMArguments(model=sys.argv[1], max_tokens=24, max_concurrency=4), backend)
     prompts = [[{"role": "user", "content": f"Number {n}?"}] for n in range(6)]
-    answers = await asyncio.gather(*(local.answer(prompt, f"{n:064x}") for n, prompt in enumerate(prompts)))
+    answers = await asyncio.gather(*(local.complete(prompt, f"{n:064x}") for n, prompt in enumerate(prompts)))
     await local.aclose()
     return answers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bmc.llm.address import address, address_fault, place, where
+from bmc.llm.address import address, address_fault, endpoint_name, where
 
 
 @pytest.fixture(autouse=True)
@@ -13,9 +13,9 @@ def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_address_without_secrets() -> None:
-    assert place(None) == "api.openai.com"
-    assert place("http://localhost:8000/v1") == "http://localhost:8000/v1"
-    assert place("https://me:secret@host:8/v1?api-key=secret#x") == "https://host:8/v1"
+    assert endpoint_name(None) == "api.openai.com"
+    assert endpoint_name("http://localhost:8000/v1") == "http://localhost:8000/v1"
+    assert endpoint_name("https://me:secret@host:8/v1?api-key=secret#x") == "https://host:8/v1"
 
 
 def test_a_query_goes_with_every_request() -> None:

@@ -87,7 +87,7 @@ def test_a_full_cache_needs_no_key_no_lock_and_no_right_to_write(
     monkeypatch.delenv("EDITOR_KEY")
     path = tmp_path / "replies.sqlite"
     path.with_name("replies.sqlite.lock").unlink()
-    monkeypatch.setattr("bmc.llm.estimate.ResponseCache", lambda path: pytest.fail("it is opened to be written"))
+    monkeypatch.setattr("bmc.llm.client.ResponseCache", lambda path: pytest.fail("it is opened to be written"))
     assert bridge(recipe(tmp_path, server.url, out="again"))["kept"] == 12
     assert not path.with_name("replies.sqlite.lock").exists()
 

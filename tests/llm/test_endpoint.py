@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from server import HANGS_UP, NO_JSON, ChatServer, Reply, Script, half_sent, refuses, says
 
-from bmc.config import AskingArguments, Price
+from bmc.config import LLMArguments, Price
 from bmc.errors import Faults
 from bmc.llm import errors
 from bmc.llm.cache import ResponseCache
 from bmc.llm.client import CachedClient
-from bmc.llm.cost import Meter
-from bmc.llm.endpoint import Endpoint, Line
-from bmc.llm.errors import NoReply
+from bmc.llm.cost import UsageTracker
+from bmc.llm.errors import RequestFailed
+from bmc.llm.openai_client import HttpTransport, OpenAIClient
 
 KEY = "sk-test-57c1"
 ASKED = [{"role": "system", "content": "Mend."}, {"role": "user", "content": "é 2 + 2 = 5"}]
@@ -33,27 +33,27 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errors, "FIRST_WAIT", 0.001)
 
 
-def recipe(url: str | None, **settings: Any) -> AskingArguments:
+def recipe(url: str | None, **settings: Any) -> LLMArguments:
     given = {"api_key_env": "MODEL_KEY", "max_retries": 0, "model": "m", "timeout": 5.0}
-    return AskingArguments(**{**given, "base_url": url, **settings})
+    return LLMArguments(**{**given, "base_url": url, **settings})
 
 
 def ask(
-    folder: Path, config: AskingArguments, *conversations: Any, meter: Meter | None = None, version: int = 1
+    folder: Path, config: LLMArguments, *conversations: Any, usage: UsageTracker | None = None, version: int = 1
 ) -> Any:
     """The reply to one conversation, or those to many that are asked at once; errors are among them."""
 
     async def run() -> Any:
-        counts = meter or Meter(config.prices.get(config.model))
+        counts = usage or UsageTracker(config.prices.get(config.model))
         store = ResponseCache(folder / "replies.sqlite")
-        asker = CachedClient(Endpoint(config, counts, store), config, version, store, counts)
+        client = CachedClient(OpenAIClient(config, counts, store), config, version, store, counts)
         try:
             if not conversations:
-                return await asker.ask(ASKED)
-            return await asyncio.gather(*map(asker.ask, conversations), return_exceptions=True)
+                return await client.complete(ASKED)
+            return await asyncio.gather(*map(client.complete, conversations), return_exceptions=True)
         finally:
-            await asker.aclose()
-            asker.close()
+            await client.aclose()
+            client.close()
 
     return asyncio.run(run())
 
@@ -103,12 +103,12 @@ def test_replies_of_any_kind(tmp_path: Path, said: Reply, heard: tuple[str, str]
 def test_an_endpoint_that_tells_no_usage(tmp_path: Path) -> None:
     said = says("12345")
     del said["body"]["usage"]
-    meter = Meter(Price(input=1.0, output=1.0))
+    usage = UsageTracker(Price(input=1.0, output=1.0))
     with ChatServer(always(said)) as server:
-        reply = ask(tmp_path, recipe(server.url), meter=meter)
+        reply = ask(tmp_path, recipe(server.url), usage=usage)
     # "Mend." is 1.8; "é" 0.92, three digits behind spaces 6, two signs 1.6; two messages 4 each, the reply's start 3.
     # "12345" is two tokens.
-    assert (reply.prompt_tokens, reply.completion_tokens, meter.guessed) == (21, 2, 1)
+    assert (reply.prompt_tokens, reply.completion_tokens, usage.guessed) == (21, 2, 1)
 
 
 NO_TEXT = "a reply that is no text"
@@ -129,16 +129,16 @@ TRANSIENT = {
 
 @pytest.mark.parametrize("kind", TRANSIENT)
 def test_transient_failures_are_tried_again_and_counted(tmp_path: Path, kind: str) -> None:
-    meter = Meter(None)
+    usage = UsageTracker(None)
     with ChatServer(lambda request, number: TRANSIENT[kind] if number < 2 else says("4")) as server:
-        assert ask(tmp_path, recipe(server.url, max_retries=2), meter=meter).text == "4"
+        assert ask(tmp_path, recipe(server.url, max_retries=2), usage=usage).text == "4"
     assert len(server.requests) == 3
-    assert (meter.requests, meter.retries) == (3, {kind: 2})
+    assert (usage.requests, usage.retries) == (3, {kind: 2})
 
 
 @pytest.mark.parametrize("kind", TRANSIENT)
 def test_tries_run_out(tmp_path: Path, kind: str) -> None:
-    with ChatServer(always(TRANSIENT[kind])) as server, pytest.raises(NoReply, match=f"^endpoint failed: {kind}"):
+    with ChatServer(always(TRANSIENT[kind])) as server, pytest.raises(RequestFailed, match=f"^endpoint failed: {kind}"):
         ask(tmp_path, recipe(server.url, max_retries=3))
     # the first, and three more; of those that are paid for three in all
     assert len(server.requests) == (3 if kind in ("invalid JSON", "a reply without choices", NO_TEXT) else 4)
@@ -154,7 +154,7 @@ def test_a_slow_endpoint(tmp_path: Path) -> None:
     slow = {**says("late"), "delay": 0.5}
     with ChatServer(lambda request, number: slow if number == 0 else says("4")) as server:
         assert ask(tmp_path, recipe(server.url, timeout=0.2, max_retries=1)).text == "4"
-    with ChatServer(always(slow)) as server, pytest.raises(NoReply, match=r"no answer in 0\.1 s"):
+    with ChatServer(always(slow)) as server, pytest.raises(RequestFailed, match=r"no answer in 0\.1 s"):
         ask(tmp_path / "b", recipe(server.url, timeout=0.1))
 
 
@@ -236,7 +236,7 @@ def test_a_server_that_fails_and_fails_stops_the_run(tmp_path: Path) -> None:
         config = recipe(server.url, max_concurrency=1)
         results = ask(tmp_path, config, *numbered(99))
     assert len(server.requests) == 9 + 50
-    assert sum(isinstance(result, NoReply) for result in results) == 49
+    assert sum(isinstance(result, RequestFailed) for result in results) == 49
     assert "has failed 50 requests one after another, each for good (now: HTTP 500)" in str(results[-1])
 
 
@@ -263,12 +263,12 @@ def test_the_budget_stops_before_it_is_exceeded_and_keeps_all(tmp_path: Path) ->
     """An answer costs 7 · 1,000 + 5 · 1,000 dollars a million tokens. One might cost 3.8: "row 1", 5 bytes, 28
     of a chat template at the most, and 5 written, so six are sent for 10 cents."""
     prices = {"m": Price(input=1000.0, output=1000.0)}
-    meter = Meter(prices["m"])
+    usage = UsageTracker(prices["m"])
     with ChatServer(always(says("4")), delay=0.01) as server:
         config = recipe(server.url, prices=prices, max_cost_usd=0.1, max_concurrency=4, max_tokens=5)
-        results = ask(tmp_path, config, *numbered(20), meter=meter)
+        results = ask(tmp_path, config, *numbered(20), usage=usage)
         assert len(server.requests) == 6
-    assert meter.spent["dollars"] == pytest.approx(6 * 0.012)
+    assert usage.spent["dollars"] == pytest.approx(6 * 0.012)
     assert sum(isinstance(result, Faults) for result in results) == 14
     told = "max_cost_usd: is reached: $0.0720 of $0.10 spent, and the next answer may cost up to $0.0380; raise it"
     assert str(results[-1]).startswith(told)
@@ -304,7 +304,7 @@ def test_what_is_asked_twice_at_once_is_sent_once(tmp_path: Path) -> None:
 
 def test_a_useless_reply_is_kept_and_trouble_is_not(tmp_path: Path) -> None:
     with ChatServer(lambda request, number: refuses(500) if number == 0 else says("")) as server:
-        with pytest.raises(NoReply):
+        with pytest.raises(RequestFailed):
             ask(tmp_path, recipe(server.url))
         for _ in range(2):
             assert ask(tmp_path, recipe(server.url)).text == ""
@@ -313,7 +313,7 @@ def test_a_useless_reply_is_kept_and_trouble_is_not(tmp_path: Path) -> None:
 
 def test_half_a_surrogate_pair_can_not_be_sent(tmp_path: Path) -> None:
     (failure,) = ask(tmp_path, recipe("http://127.0.0.1:9/v1"), [{"role": "user", "content": "\ud83d"}])
-    assert isinstance(failure, NoReply)
+    assert isinstance(failure, RequestFailed)
     assert "surrogate" in str(failure)
 
 
@@ -340,7 +340,7 @@ def test_no_key_is_a_fault(monkeypatch: pytest.MonkeyPatch, value: str | None) -
     if value is not None:
         monkeypatch.setenv("MODEL_KEY", value)
     with pytest.raises(Faults, match=r"^environment variable MODEL_KEY: (is not set; export|holds characters)"):
-        Line(recipe("http://127.0.0.1:9/v1"))
+        HttpTransport(recipe("http://127.0.0.1:9/v1"))
 
 
 def test_a_key_may_end_in_a_newline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,17 +355,17 @@ def test_ctrl_c_says_how_many_requests_it_waits_for(tmp_path: Path, capsys: pyte
     with ChatServer(always(says("4")), delay=0.3) as server:
 
         async def run() -> None:
-            config, counts = recipe(server.url, max_concurrency=2), Meter(None)
+            config, counts = recipe(server.url, max_concurrency=2), UsageTracker(None)
             store = ResponseCache(tmp_path / "replies.sqlite")
-            asker = CachedClient(Endpoint(config, counts, store), config, 1, store, counts)
-            rows = [asyncio.ensure_future(asker.ask(row)) for row in numbered(10)]
+            client = CachedClient(OpenAIClient(config, counts, store), config, 1, store, counts)
+            rows = [asyncio.ensure_future(client.complete(row)) for row in numbered(10)]
             while len(server.requests) < 2:
                 await asyncio.sleep(0.01)
             try:
                 raise KeyboardInterrupt
             except KeyboardInterrupt:
-                await asker.aclose()
-            asker.close()
+                await client.aclose()
+            client.close()
             await asyncio.gather(*rows, return_exceptions=True)
 
         asyncio.run(run())
@@ -390,7 +390,7 @@ def test_log_probabilities_of_the_first_token_are_kept(tmp_path: Path) -> None:
     """They are asked for by whatever settings want them, and are then part of the request's name."""
 
     @dataclass(kw_only=True)
-    class Weighed(AskingArguments):
+    class Weighed(LLMArguments):
         def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
             return super().request(messages) | {"logprobs": True, "top_logprobs": 2}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bmc.llm.tokens import TokenCounter, estimated_prompt, estimated_tokens, longest_prompt, plausible_usage
+from bmc.llm.cost import TokenCounter, estimated_prompt, estimated_tokens, longest_prompt, plausible_usage
 
 # With the tokens that tiktoken 0.14 counts in each, by cl100k_base (gpt-4) and by o200k_base (gpt-4o).
 COUNTED = {

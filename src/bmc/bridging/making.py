@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from ..config import BridgeConfig, BridgeMode, ValidatorSettings
 from ..data.schema import SIDES, WEIGHTS, Row, content, hash_fraction, transcript, with_content
 from ..data.tokenization import AlignmentError, align_response, response_start
-from ..llm.client import Asker, Reply, off_loop
-from ..llm.errors import NoReply
+from ..llm.client import CachedClient, Completion, off_loop
+from ..llm.errors import RequestFailed
 from .edit import Case, Edit, EditError, Editor, GoodEnough, Scores, TurnedDown
 from .prompts import PROMPTS, SCORING, Messages, Prompt, read_reply, request, score_request
 from .scores import read_scores, token_weights
@@ -31,7 +31,7 @@ class Made(Row):
     failure: str | None = None
 
 
-async def edited_pair(row: Row, editor: Editor | Asker, settings: BridgeConfig) -> Row:
+async def edited_pair(row: Row, editor: Editor | CachedClient, settings: BridgeConfig) -> Row:
     """The pair with the editor's ỹ_w (for `degrade` ỹ_l), or as it is if it lies outside the proportion.
 
     Args:
@@ -87,10 +87,10 @@ def case_of(row: Row) -> Case:
     )
 
 
-async def _asked_for_edit(asker: Asker, case: Case, settings: BridgeConfig) -> tuple[Edit, str | None]:
+async def _asked_for_edit(client: CachedClient, case: Case, settings: BridgeConfig) -> tuple[Edit, str | None]:
     messages, mark = await off_loop(_size(case), request, settings.mode, settings.template, case)
 
-    def read(reply: Reply) -> Edit:
+    def read(reply: Completion) -> Edit:
         try:
             edit = read_reply(settings.mode, settings.template, _whole(reply, settings.validators), mark)
         except TurnedDown as error:
@@ -98,7 +98,7 @@ async def _asked_for_edit(asker: Asker, case: Case, settings: BridgeConfig) -> t
             raise TurnedDown(found) if found else error from None
         return _validated(edit, case, settings, mark)
 
-    return await asked_twice(asker, PROMPTS[settings.mode, settings.template], messages, mark, read)
+    return await asked_twice(client, PROMPTS[settings.mode, settings.template], messages, mark, read)
 
 
 def _size(case: Case) -> int:
@@ -116,7 +116,7 @@ def _validated(edit: Edit, case: Case, settings: BridgeConfig, mark: str | None)
     return edit
 
 
-def _whole(reply: Reply, limits: ValidatorSettings) -> str:
+def _whole(reply: Completion, limits: ValidatorSettings) -> str:
     """The words of a reply that is whole."""
     found = unfinished(reply, limits)
     if found:
@@ -125,12 +125,12 @@ def _whole(reply: Reply, limits: ValidatorSettings) -> str:
 
 
 async def asked_twice(
-    asker: Asker, prompt: Prompt, messages: Messages, mark: str, read: Callable[[Reply], Result]
+    client: CachedClient, prompt: Prompt, messages: Messages, mark: str, read: Callable[[Completion], Result]
 ) -> tuple[Result, str | None]:
     """What a model's reply says; where it is turned down the model is told why and asked once more.
 
     Args:
-        asker: The model.
+        client: The model.
         prompt: What the messages were made of.
         messages: What is asked.
         mark: That of their tags.
@@ -143,24 +143,24 @@ async def asked_twice(
         EditError: The last reply is of no use either, or there is none.
         Faults: The run can't go on.
     """
-    reply = await _asked(asker, messages)
+    reply = await _asked(client, messages)
     try:
         return await off_loop(len(reply.text), read, reply), None
     except TurnedDown as error:
         first = error
     try:
         more = await off_loop(len(reply.text), prompt.again, reply.text, first.advice, mark)
-        second = await _asked(asker, [*messages, *more])
+        second = await _asked(client, [*messages, *more])
         return await off_loop(len(second.text), read, second), str(first)
     except EditError as error:
         error.turned_down = str(first)
         raise
 
 
-async def _asked(asker: Asker, messages: Messages) -> Reply:
+async def _asked(client: CachedClient, messages: Messages) -> Completion:
     try:
-        return await asker.ask(messages)
-    except NoReply as error:
+        return await client.complete(messages)
+    except RequestFailed as error:
         raise EditError(str(error)) from None
 
 
@@ -192,7 +192,7 @@ def edited_side(mode: BridgeMode) -> str:
     return "rejected" if mode == "degrade" else "chosen"
 
 
-async def scored_pair(row: Row, editor: Editor | Asker, tokenizer: Any, settings: BridgeConfig) -> Row:
+async def scored_pair(row: Row, editor: Editor | CachedClient, tokenizer: Any, settings: BridgeConfig) -> Row:
     """The pair with `chosen_weights` and `rejected_weights`: λ of each response token as `trl.DPOTrainer` has them.
 
     Raises:
@@ -224,17 +224,17 @@ def _tokens(tokenizer: Any, row: Row) -> tuple[dict[str, Any], int]:
 
 
 async def _asked_for_scores(
-    asker: Asker, case: Case, limits: ValidatorSettings
+    client: CachedClient, case: Case, limits: ValidatorSettings
 ) -> tuple[tuple[Scores, Scores], str | None]:
     """The scores of y_w and of y_l, and why the first reply to one of them was turned down, if it was."""
 
     async def of(response: str) -> tuple[Scores, str | None]:
         messages, mark = await off_loop(_size(case), score_request, case.prompt, response)
 
-        def read(reply: Reply) -> Scores:
+        def read(reply: Completion) -> Scores:
             return read_scores(SCORING.between_tags(_whole(reply, limits), mark), len(words(response)))
 
-        return await asked_twice(asker, SCORING, messages, mark, read)
+        return await asked_twice(client, SCORING, messages, mark, read)
 
     chosen, turned_down = await of(case.chosen)
     try:

@@ -18,12 +18,11 @@ from ..data.loading import RowStream, load_mixture
 from ..data.schema import PAIR, Row, check_rows, content, split_prompt, unbridged
 from ..data.tokenization import check_offsets, check_template
 from ..errors import fail
-from ..llm.batch import Batches
-from ..llm.cache import CachedResponses, replies_path
-from ..llm.client import Asker, off_loop
+from ..llm.batch import BatchClient
+from ..llm.cache import CachedResponses, cache_path
+from ..llm.client import CachedClient, PendingRequest, confirm, estimate_cost, off_loop, open_client
 from ..llm.cost import CostEstimate
-from ..llm.endpoint import api_key
-from ..llm.estimate import Job, asker_for, confirm, quote
+from ..llm.openai_client import api_key
 from ..models import load_tokenizer
 from ..planning.describe import print_plan
 from ..runs import (
@@ -59,7 +58,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     check_output_dir(config.output_dir, run_fingerprint(config))
     found = None
     if config.editor not in OFFLINE:
-        found = quote_for(config, pairs, making)
+        found = estimate_for(config, pairs, making)
         if found.asked and config.editor == "openai":
             api_key(config.api_key_env)
         print_plan(f"ask {config.model} about {found.rows:,} pairs", found.facts())
@@ -92,7 +91,7 @@ def load(config: BridgeConfig) -> tuple[RowStream, Any]:
     check_rows(pairs, PAIR, where)
     tokenizer = _tokenizer(config, pairs, where) if config.mode == "token_scores" else None
 
-    def making(editor: Editor | Asker) -> Make:
+    def making(editor: Editor | CachedClient) -> Make:
         if tokenizer is None:
             return partial(edited_pair, editor=editor, settings=config)
         return partial(scored_pair, editor=editor, tokenizer=tokenizer, settings=config)
@@ -100,10 +99,10 @@ def load(config: BridgeConfig) -> tuple[RowStream, Any]:
     return pairs, making
 
 
-def quote_for(config: BridgeConfig, pairs: RowStream, making: Any) -> CostEstimate:
+def estimate_for(config: BridgeConfig, pairs: RowStream, making: Any) -> CostEstimate:
     """What the run would ask beyond what is kept."""
-    with contextlib.closing(CachedResponses(replies_path(config.replies, config.output_dir))) as store:
-        return asyncio.run(quote(jobs(pairs, config, making), config, VERSION, store, earlier_versions))
+    with contextlib.closing(CachedResponses(cache_path(config.replies, config.output_dir))) as store:
+        return asyncio.run(estimate_cost(jobs(pairs, config, making), config, VERSION, store, earlier_versions))
 
 
 def _pair(row: Row) -> Row:
@@ -133,15 +132,15 @@ async def _run(
         await _write(pairs, making(offline_editor(config)), config, folder, statistics)
         return statistics.summary(), statistics
 
-    def todo() -> Iterable[Job]:
+    def todo() -> Iterable[PendingRequest]:
         return jobs(pairs, config, making)
 
-    async with asker_for(config, VERSION, todo, found, partial(make_model, config), earlier_versions) as asker:
-        if isinstance(asker.model, Batches):
-            await asker.model.fill(todo, asker)
-        await _write(pairs, making(asker), config, folder, statistics)
-    meter = asker.meter
-    stats = {"answers": meter.all_runs(), "this_run": meter.this_run(len(pairs), elapsed())}
+    async with open_client(config, VERSION, todo, found, partial(make_model, config), earlier_versions) as client:
+        if isinstance(client.model, BatchClient):
+            await client.model.run_batches(todo, client)
+        await _write(pairs, making(client), config, folder, statistics)
+    usage = client.usage
+    stats = {"answers": usage.all_runs(), "this_run": usage.this_run(len(pairs), elapsed())}
     return statistics.summary() | stats, statistics
 
 

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from ..config import BridgeConfig
 from ..data.schema import SIDES, Row, content, transcript
-from ..llm.client import CachedClient
-from ..llm.estimate import Job, Unanswered
+from ..llm.client import CachedClient, CacheMiss, PendingRequest
 from .edit import EditError
 from .prompts import PROMPTS, score_request
 
@@ -16,29 +15,29 @@ MARK = "3f0a91"  # of no request: six hexadecimal digits, as marks are
 Make = Callable[[Row], Awaitable[Row]]  # raises EditError where a pair is to be dropped
 
 
-def jobs(rows: Iterable[Row], config: BridgeConfig, making: Callable[[CachedClient], Make]) -> Iterator[Job]:
+def jobs(rows: Iterable[Row], config: BridgeConfig, making: Callable[[CachedClient], Make]) -> Iterator[PendingRequest]:
     """What each row asks.
 
     Args:
         rows: (x, y_w, y_l).
         config: The recipe.
-        making: An asker → what makes a pair with it.
+        making: An client → what makes a pair with it.
     """
     for row in rows:
         yield _job(row, config, making)
 
 
-def _job(row: Row, config: BridgeConfig, making: Callable[[CachedClient], Make]) -> Job:
-    async def ask(asker: CachedClient) -> None:
+def _job(row: Row, config: BridgeConfig, making: Callable[[CachedClient], Make]) -> PendingRequest:
+    async def ask(client: CachedClient) -> None:
         if config.mode == "token_scores":  # the second response's scores don't wait for the first's
             for side in SIDES:
                 messages, _ = score_request(transcript(row["prompt"]), content(row[side]))
-                with contextlib.suppress(Unanswered):
-                    await asker.look(messages)
+                with contextlib.suppress(CacheMiss):
+                    await client.prefetch(messages)
         with contextlib.suppress(EditError):
-            await making(asker)(row)
+            await making(client)(row)
 
-    return Job(ask, _like(row, config))
+    return PendingRequest(ask, _like(row, config))
 
 
 def _like(row: Row, config: BridgeConfig) -> str:

@@ -15,7 +15,7 @@ from rapidfuzz.distance import LCSseq, Levenshtein, Postfix, Prefix
 
 from ..config import BridgeMode, ValidatorSettings
 from ..evaluation.scoring import GRADERS, is_correct
-from ..llm.client import Reply
+from ..llm.client import Completion
 from .delimiters import delimiters
 from .edit import Case, Objection
 from .phrases import asks_for_edit, meta_phrases, own_words, plain, refusal
@@ -85,7 +85,7 @@ def lost_share(before: str, after: str) -> float:
     return 1 - LCSseq.similarity(old, word_texts(after)) / max(len(old), 1)
 
 
-def unfinished(reply: Reply, limits: ValidatorSettings) -> Objection | None:
+def unfinished(reply: Completion, limits: ValidatorSettings) -> Objection | None:
     """A reply that isn't whole, whatever it holds."""
     if reply.finish_reason == "length" and limits.cut_off:
         return Objection("cut off: the reply reached max_tokens", "it was cut off before its end; be brief")
@@ -96,7 +96,7 @@ def unfinished(reply: Reply, limits: ValidatorSettings) -> Objection | None:
     return None
 
 
-def refused_reply(reply: Reply, case: Case, limits: ValidatorSettings) -> Objection | None:
+def refused_reply(reply: Completion, case: Case, limits: ValidatorSettings) -> Objection | None:
     """A refusal in place of the tags."""
     return _refusal(reply.text, case, limits)
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from ..data.schema import Row
 from ..errors import fail
-from ..llm.client import Asker, Reply
-from ..llm.errors import NoReply
-from ..llm.tokens import Messages
-from .comparisons import Case
+from ..llm.client import CachedClient, Completion
+from ..llm.cost import Messages
+from ..llm.errors import RequestFailed
+from .comparisons import Comparison
 
 ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
 ROWS = 805
@@ -43,11 +43,11 @@ def require() -> None:
         raise fail("benchmark: alpaca_eval", NOT_INSTALLED)
 
 
-def prompts_of(cases: Sequence[Case], names: tuple[str, str]) -> list[str]:
-    """The judge's prompts, one for each case whose answers differ.
+def prompts_of(comparisons: Sequence[Comparison], names: tuple[str, str]) -> list[str]:
+    """The judge's prompts, one for each comparison whose answers differ.
 
     Args:
-        cases: The cases.
+        comparisons: The comparisons.
         names: Of the reference and of the model.
     """
     found: list[str] = []
@@ -57,23 +57,23 @@ def prompts_of(cases: Sequence[Case], names: tuple[str, str]) -> list[str]:
         raise _Captured
 
     with contextlib.suppress(_Captured):
-        _annotated(cases, names, capture)
+        _annotated(comparisons, names, capture)
     return found
 
 
-async def ask(prompt: str, asker: Asker) -> Reply | str:
+async def ask(prompt: str, client: CachedClient) -> Completion | str:
     """Return the judge's reply to a prompt, or why there is none.
 
     Raises:
         Faults: The run can't go on.
     """
     try:
-        return await asker.ask(messages(prompt))
-    except NoReply as error:
+        return await client.complete(messages(prompt))
+    except RequestFailed as error:
         return str(error)
 
 
-def reason(reply: Reply | str) -> str:
+def reason(reply: Completion | str) -> str:
     """Say why a reply can't be read as a verdict."""
     if isinstance(reply, str):
         return reply
@@ -89,7 +89,7 @@ def messages(prompt: str) -> Messages:
     """A prompt in ChatML, as messages.
 
     Raises:
-        NoReply: A text in it looks like ChatML, too.
+        RequestFailed: A text in it looks like ChatML, too.
     """
     from alpaca_eval.utils import prompt_to_chatml
 
@@ -98,16 +98,18 @@ def messages(prompt: str) -> Messages:
     except (AssertionError, IndexError, ValueError):
         made = []
     if [message["role"] for message in made] != ["system", "user"]:
-        raise NoReply(HOLDS_TEMPLATE)
+        raise RequestFailed(HOLDS_TEMPLATE)
     return made
 
 
-def annotate(cases: Sequence[Case], names: tuple[str, str], replies: Mapping[str, Reply | str]) -> list[Row]:
-    """alpaca_eval's annotations, one a case, in their order; `preference` is 1 (the reference) to 2 (the model), or
-    None where the judge's answer can't be read.
+def annotate(
+    comparisons: Sequence[Comparison], names: tuple[str, str], replies: Mapping[str, Completion | str]
+) -> list[Row]:
+    """alpaca_eval's annotations, one a comparison, in their order; `preference` is 1 (the reference) to 2 (the model),
+    or None where the judge's answer can't be read.
 
     Args:
-        cases: The cases.
+        comparisons: The comparisons.
         names: Of the reference and of the model.
         replies: Prompt → the judge's reply, or why there is none.
     """
@@ -124,8 +126,8 @@ def annotate(cases: Sequence[Case], names: tuple[str, str], replies: Mapping[str
             "time_per_example": unknown,
         }
 
-    found = {row["instruction"]: row for row in _annotated(cases, names, answers)}
-    rows = (found[case.name].items() for case in cases)
+    found = {row["instruction"]: row for row in _annotated(comparisons, names, answers)}
+    rows = (found[comparison.name].items() for comparison in comparisons)
     return [{key: None if value != value else value for key, value in row if key not in PASSING} for row in rows]
 
 
@@ -156,7 +158,7 @@ def order_of(instructions: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(instructions).encode()).hexdigest()[:16]
 
 
-def _annotated(cases: Sequence[Case], names: tuple[str, str], completions: Callable[..., Any]) -> list[Row]:
+def _annotated(comparisons: Sequence[Comparison], names: tuple[str, str], completions: Callable[..., Any]) -> list[Row]:
     from alpaca_eval.annotators import PairwiseAnnotator
 
     with _quiet():
@@ -164,13 +166,13 @@ def _annotated(cases: Sequence[Case], names: tuple[str, str], completions: Calla
         annotator.annotators[ANNOTATOR].fn_completions = completions
         reference, model = names
         return annotator.annotate_head2head(
-            [{"instruction": case.name, "output": case.reference, "generator": reference} for case in cases],
-            [{"instruction": case.name, "output": case.response, "generator": model} for case in cases],
+            [{"instruction": one.name, "output": one.reference, "generator": reference} for one in comparisons],
+            [{"instruction": one.name, "output": one.response, "generator": model} for one in comparisons],
             chunksize=None,
         )
 
 
-def _completion(reply: Reply | str) -> dict[str, Any]:
+def _completion(reply: Completion | str) -> dict[str, Any]:
     """Return a reply as alpaca_eval's parser wants it."""
     text, likely = ("", []) if isinstance(reply, str) else (reply.text, reply.first_token or [])
     return {"text": text, "logprobs": {"content": [{"top_logprobs": likely}]}}

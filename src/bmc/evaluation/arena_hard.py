@@ -10,10 +10,10 @@ from pathlib import Path
 
 import yaml
 
-from ..llm.client import Asker
-from ..llm.errors import NoReply
-from ..llm.tokens import Messages
-from .comparisons import Case
+from ..llm.client import CachedClient
+from ..llm.cost import Messages
+from ..llm.errors import RequestFailed
+from .comparisons import Comparison
 
 STRONG = 3.0  # what a ">>" weighs, as published
 VERDICTS = {  # → weighted wins of A and of B
@@ -51,24 +51,26 @@ def prompts() -> dict[str, str]:
     return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
-def messages(case: Case, swapped: bool) -> Messages:
+def messages(comparison: Comparison, swapped: bool) -> Messages:
     """What the judge is asked; the reference is A in the first game and B in the second, swapped one."""
-    first, second = (case.response, case.reference) if swapped else (case.reference, case.response)
-    words = prompts()["user"].format(question_1=case.prompt, answer_1=first, answer_2=second)
+    first, second = (
+        (comparison.response, comparison.reference) if swapped else (comparison.reference, comparison.response)
+    )
+    words = prompts()["user"].format(question_1=comparison.prompt, answer_1=first, answer_2=second)
     return [{"role": "system", "content": prompts()["system"]}, {"role": "user", "content": words}]
 
 
-async def play(case: Case, swapped: bool, asker: Asker) -> Game:
+async def play(comparison: Comparison, swapped: bool, client: CachedClient) -> Game:
     """One game. A judgement without a label is to be continued, once, as published.
 
     Raises:
         Faults: The run can't go on.
     """
-    asked, said, cut = messages(case, swapped), "", ""
+    asked, said, cut = messages(comparison, swapped), "", ""
     for _ in range(TRIES):
         try:
-            reply = await asker.ask(asked)
-        except NoReply as error:
+            reply = await client.complete(asked)
+        except RequestFailed as error:
             return Game(None, said, str(error))
         said += "\n" + reply.text
         verdict, reason = read_verdict(said)

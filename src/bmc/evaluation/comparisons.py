@@ -17,7 +17,7 @@ PREDICTIONS, HUB = "predictions.jsonl", "hf://datasets/"
 
 
 @dataclass(frozen=True)
-class Case:
+class Comparison:
     """One prompt with two answers.
 
     Attributes:
@@ -37,8 +37,8 @@ class Case:
     tokens: int = 0
 
 
-def load_cases(config: JudgeConfig) -> tuple[list[Case], str]:
-    """The recipe's cases, in the reference's order, and the reference's name.
+def load_comparisons(config: JudgeConfig) -> tuple[list[Comparison], str]:
+    """The recipe's comparisons, in the reference's order, and the reference's name.
 
     Raises:
         Faults: There are no responses of the benchmark, no reference, or prompts that only one of them answers.
@@ -59,12 +59,12 @@ def load_cases(config: JudgeConfig) -> tuple[list[Case], str]:
     if config.limit is None and (other := next((name for name in given if name not in known), None)):
         raise fail(config.reference, f"has no answer to {other[:80]!r} ({path}: row of {given[other].get('id')})")
     strip = config.benchmark == "alpaca_eval"  # as alpaca_eval does with what it generates itself
-    cases = []
+    comparisons = []
     for name, answer, _ in answers:
         row = given[name]
         response = row["prediction"].strip() if strip else row["prediction"]
-        cases.append(Case(str(row.get("id")), name, row["prompt"], response, answer, row.get("tokens", 0)))
-    return cases, answers[0][2]
+        comparisons.append(Comparison(str(row.get("id")), name, row["prompt"], response, answer, row.get("tokens", 0)))
+    return comparisons, answers[0][2]
 
 
 def _name(row: Row, benchmark: str, where: str) -> str:

@@ -16,12 +16,11 @@ from typing import Any, Protocol
 from ..config import JudgeConfig
 from ..data.schema import Row
 from ..errors import fail
-from ..llm.batch import Batches
-from ..llm.cache import CachedResponses, replies_path
-from ..llm.client import Reply
-from ..llm.cost import CostEstimate, Meter
-from ..llm.endpoint import Endpoint, api_key
-from ..llm.estimate import Job, asker_for, confirm, quote
+from ..llm.batch import BatchClient
+from ..llm.cache import CachedResponses, cache_path
+from ..llm.client import Completion, PendingRequest, confirm, estimate_cost, open_client
+from ..llm.cost import CostEstimate, UsageTracker
+from ..llm.openai_client import OpenAIClient, api_key
 from ..planning.describe import print_plan
 from ..runs import (
     check_output_dir,
@@ -34,7 +33,7 @@ from ..runs import (
 )
 from . import alpaca_eval as alpaca
 from . import arena_hard
-from .comparisons import Case, load_cases
+from .comparisons import Comparison, load_comparisons
 from .exports import model_name
 from .stats import win_rate
 
@@ -42,12 +41,12 @@ from .stats import win_rate
 class Benchmark(Protocol):
     """One benchmark's scheme."""
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[PendingRequest]:
         """What is asked, a request or a conversation each."""
         ...
 
     def judgements(self, answers: Sequence[Any]) -> list[Row]:
-        """A line of `judgements.jsonl` for each case, with `id`, and `reason` where a verdict can't be read.
+        """A line of `judgements.jsonl` for each comparison, with `id`, and `reason` where a verdict can't be read.
 
         Args:
             answers: What each job gave.
@@ -55,8 +54,8 @@ class Benchmark(Protocol):
         ...
 
     def summary(self, judgements: Sequence[Row]) -> Row:
-        """Return n (cases that are scored), verdicts, how many of these can't be read (`unreadable`), win rate in %
-        with its 95 % interval, and mean length; of no case that is scored, no win rate."""
+        """Return n (comparisons that are scored), verdicts, how many of these can't be read (`unreadable`), win rate in
+        % with its 95 % interval, and mean length; of no comparison that is scored, no win rate."""
         ...
 
     def write(self, folder: Path) -> None:
@@ -65,35 +64,35 @@ class Benchmark(Protocol):
 
 
 class AlpacaEval:
-    """AlpacaEval 2: one question a case, whose answer is weighed by the log-probabilities of its token.
+    """AlpacaEval 2: one question a comparison, whose answer is weighed by the log-probabilities of its token.
 
     Args:
-        cases: The cases.
+        comparisons: The comparisons.
         names: Of the reference and of the model.
     """
 
-    def __init__(self, cases: Sequence[Case], names: tuple[str, str]) -> None:
-        self.cases, self.names = cases, names
-        self.prompts = alpaca.prompts_of(cases, names)
+    def __init__(self, comparisons: Sequence[Comparison], names: tuple[str, str]) -> None:
+        self.comparisons, self.names = comparisons, names
+        self.prompts = alpaca.prompts_of(comparisons, names)
         self.annotations: list[Row] = []
-        self.replies: dict[str, Reply | str] = {}
+        self.replies: dict[str, Completion | str] = {}
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[PendingRequest]:
         for prompt in self.prompts:
-            yield Job(partial(alpaca.ask, prompt), "m")
+            yield PendingRequest(partial(alpaca.ask, prompt), "m")
 
     def judgements(self, answers: Sequence[Any]) -> list[Row]:
         self.replies = dict(zip(self.prompts, answers, strict=True))
-        self.annotations = alpaca.annotate(self.cases, self.names, self.replies)
+        self.annotations = alpaca.annotate(self.comparisons, self.names, self.replies)
         rows: list[Row] = []
-        for case, annotation in zip(self.cases, self.annotations, strict=True):
-            row = {"id": case.id, "instruction": case.name, "preference": annotation["preference"]}
-            rows.append(row | ({"reason": self._reason(case)} if annotation["preference"] is None else {}))
+        for comparison, annotation in zip(self.comparisons, self.annotations, strict=True):
+            row = {"id": comparison.id, "instruction": comparison.name, "preference": annotation["preference"]}
+            rows.append(row | ({"reason": self._reason(comparison)} if annotation["preference"] is None else {}))
         return rows
 
-    def _reason(self, case: Case) -> str:
-        """Why a case has no verdict; alpaca_eval doesn't say which prompt was whose."""
-        texts = (case.prompt, case.response, case.reference)
+    def _reason(self, comparison: Comparison) -> str:
+        """Why a comparison has no verdict; alpaca_eval doesn't say which prompt was whose."""
+        texts = (comparison.prompt, comparison.response, comparison.reference)
         asked = (prompt for prompt in self.replies if all(text in prompt for text in texts))
         return next((alpaca.reason(self.replies[prompt]) for prompt in asked), "no verdict")
 
@@ -111,7 +110,7 @@ class AlpacaEval:
             **_win_rate(won, [1.0] * len(won)),
             "length_controlled_win_rate": rate,
             "lc_standard_error": error,  # alpaca_eval's own, of predictions: no interval can be made of it
-            "length": fmean(len(case.response) for case in self.cases),
+            "length": fmean(len(comparison.response) for comparison in self.comparisons),
         }
 
     def write(self, folder: Path) -> None:
@@ -119,30 +118,34 @@ class AlpacaEval:
 
 
 class ArenaHard:
-    """Arena-Hard v0.1: two games a case, whose verdicts a Bradley-Terry model turns into a win rate.
+    """Arena-Hard v0.1: two games a comparison, whose verdicts a Bradley-Terry model turns into a win rate.
 
     Args:
-        cases: The cases.
+        comparisons: The comparisons.
         names: Of the reference and of the model.
         judge: The judge's name, for the official files.
     """
 
-    def __init__(self, cases: Sequence[Case], names: tuple[str, str], judge: str) -> None:
-        self.cases, self.names, self.judge = cases, names, judge
+    def __init__(self, comparisons: Sequence[Comparison], names: tuple[str, str], judge: str) -> None:
+        self.comparisons, self.names, self.judge = comparisons, names, judge
 
-    def jobs(self) -> Iterator[Job]:
-        for case in self.cases:
+    def jobs(self) -> Iterator[PendingRequest]:
+        for comparison in self.comparisons:
+            longer = max(comparison.response, comparison.reference, key=len)
             for swapped in (False, True):
-                yield Job(partial(arena_hard.play, case, swapped), max(case.response, case.reference, key=len))
+                yield PendingRequest(
+                    partial(arena_hard.play, comparison, swapped),
+                    longer,
+                )
 
     def judgements(self, answers: Sequence[Any]) -> list[Row]:
         rows = []
-        for number, case in enumerate(self.cases):
+        for number, comparison in enumerate(self.comparisons):
             games: Sequence[arena_hard.Game] = answers[2 * number : 2 * number + 2]
             reasons = "; ".join(game.reason for game in games if game.reason)
             row = {
-                "id": case.id,
-                "question_id": case.name,
+                "id": comparison.id,
+                "question_id": comparison.name,
                 "model": self.names[1],
                 "judge": self.judge,
                 "games": [{"judgment": game.judgement, "score": game.verdict} for game in games],
@@ -161,7 +164,7 @@ class ArenaHard:
             **counts,
             **_win_rate([won for won, _ in outcomes], [won + lost for won, lost in outcomes]),
             "length_controlled_win_rate": None,
-            "length": fmean(case.tokens for case in self.cases),
+            "length": fmean(comparison.tokens for comparison in self.comparisons),
         }
 
     def write(self, folder: Path) -> None:
@@ -198,18 +201,18 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
         Faults: The responses, the reference, the folder or the endpoint can't be used, the quote is declined, or no
             judgement can be read. Answers that the judge has given are kept in any case.
     """
-    benchmark, cases, reference = load(config)
+    benchmark, comparisons, reference = load(config)
     check_output_dir(config.output_dir, run_fingerprint(config))
-    found = quote_for(config, benchmark)
+    found = estimate_for(config, benchmark)
     if found.asked:
         api_key(config.api_key_env)
-    print_plan(f"ask {config.model} about {len(cases):,} responses", found.facts())
+    print_plan(f"ask {config.model} about {len(comparisons):,} responses", found.facts())
     confirm(config, found)
     with report_disk_errors(config.output_dir):
         folder = claim_output_dir(
-            config.output_dir, run_fingerprint(config), config, rows=[vars(case) for case in cases]
+            config.output_dir, run_fingerprint(config), config, rows=[vars(comparison) for comparison in comparisons]
         )
-        answers, meter = asyncio.run(_answers(config, benchmark, found))
+        answers, usage = asyncio.run(_answers(config, benchmark, found))
         judgements = benchmark.judgements(answers)
         write_jsonl(folder / "judgements.jsonl", judgements)
         unreadable = {row["id"]: row["reason"] for row in judgements if "reason" in row}
@@ -224,53 +227,53 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
             "judge": config.model,
             "reference": reference,
             "responses": config.responses,
-            "rows": len(cases),
+            "rows": len(comparisons),
             **summary,
             "unreadable_ids": list(unreadable),
-            "answers": meter.all_runs(),
-            "this_run": meter.this_run(len(cases), elapsed()),
+            "answers": usage.all_runs(),
+            "this_run": usage.this_run(len(comparisons), elapsed()),
             "seconds": elapsed(),
         }
         write_json(folder / "judged.json", judged)  # the last one: it says that the run is done
     return judged
 
 
-def load(config: JudgeConfig) -> tuple[Benchmark, list[Case], str]:
-    """The benchmark with its cases, the cases, and the reference's name.
+def load(config: JudgeConfig) -> tuple[Benchmark, list[Comparison], str]:
+    """The benchmark with its comparisons, the comparisons, and the reference's name.
 
     Raises:
         Faults: The responses or the reference can't be used, or the evaluator isn't installed.
     """
     if config.benchmark == "alpaca_eval":
         alpaca.require()
-    cases, reference = load_cases(config)
+    comparisons, reference = load_comparisons(config)
     folder = Path(config.responses)
     names = reference, model_name(str(folder.parent if folder.name == "eval" else folder))
     if config.benchmark == "alpaca_eval":
-        return AlpacaEval(cases, names), cases, reference
-    return ArenaHard(cases, names, config.model), cases, reference
+        return AlpacaEval(comparisons, names), comparisons, reference
+    return ArenaHard(comparisons, names, config.model), comparisons, reference
 
 
-def quote_for(config: JudgeConfig, benchmark: Benchmark) -> CostEstimate:
+def estimate_for(config: JudgeConfig, benchmark: Benchmark) -> CostEstimate:
     """What the run would ask beyond what is kept."""
-    with contextlib.closing(CachedResponses(replies_path(config.replies, config.output_dir))) as store:
-        return asyncio.run(quote(benchmark.jobs(), config, VERSION, store))
+    with contextlib.closing(CachedResponses(cache_path(config.replies, config.output_dir))) as store:
+        return asyncio.run(estimate_cost(benchmark.jobs(), config, VERSION, store))
 
 
-async def _answers(config: JudgeConfig, benchmark: Benchmark, found: CostEstimate) -> tuple[list[Any], Meter]:
+async def _answers(config: JudgeConfig, benchmark: Benchmark, found: CostEstimate) -> tuple[list[Any], UsageTracker]:
     """What each of the benchmark's jobs gave, and what it cost."""
     from tqdm import tqdm
 
-    model = partial(Batches if config.batch_api else Endpoint, config)
-    async with asker_for(config, VERSION, benchmark.jobs, found, model) as asker:
-        if isinstance(asker.model, Batches):
-            await asker.model.fill(benchmark.jobs, asker)
-        tasks = [asyncio.ensure_future(job.ask(asker)) for job in benchmark.jobs()]
+    model = partial(BatchClient if config.batch_api else OpenAIClient, config)
+    async with open_client(config, VERSION, benchmark.jobs, found, model) as client:
+        if isinstance(client.model, BatchClient):
+            await client.model.run_batches(benchmark.jobs, client)
+        tasks = [asyncio.ensure_future(job.send(client)) for job in benchmark.jobs()]
         try:
             with tqdm(total=len(tasks), unit="request", desc="Judging") as progress:
                 for task in tasks:
                     task.add_done_callback(lambda _: progress.update())
-                return await asyncio.gather(*tasks), asker.meter
+                return await asyncio.gather(*tasks), client.usage
         finally:  # the exceptions of all are fetched, or asyncio would print tracebacks
             for task in tasks:
                 task.cancel()

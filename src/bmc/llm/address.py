@@ -37,7 +37,7 @@ def address(base_url: str | None) -> Address:
     return Address(url, dict(parse_qsl(parts.query, keep_blank_values=True)), origin)
 
 
-def place(base_url: str | None) -> str:
+def endpoint_name(base_url: str | None) -> str:
     """Return where requests go, as messages and records say it: without a user, password, query or fragment."""
     found = address(base_url)
     return without_secrets(found.url) if found.origin else "api.openai.com"
@@ -51,7 +51,7 @@ def without_secrets(url: str) -> str:
 
 def where(base_url: str | None) -> str:
     """Return where requests go, and what says so if that isn't the recipe, for a plan."""
-    told = place(base_url)
+    told = endpoint_name(base_url)
     return f"{told} (by the environment variable {VARIABLE})" if address(base_url).origin == VARIABLE else told
 
 

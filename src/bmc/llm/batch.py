@@ -17,16 +17,25 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from ..config import AskingArguments
+from ..config import LLMArguments
 from ..errors import Faults, fail
-from .address import place
+from .address import endpoint_name
 from .cache import NEVER, ResponseCache
-from .client import CachedClient
-from .cost import Meter
-from .endpoint import Line, Result, metered, most_tokens, over_budget, tried, unusable_response
-from .errors import KEPT, SAID, NoReply, Refused, Transient, Unusable, completion, parsed, refusal, told
-from .estimate import DryRunModel, Job, note_requests
-from .tokens import Messages, estimated_prompt
+from .client import CachedClient, DryRunClient, PendingRequest, collect_requests
+from .cost import Messages, UsageTracker, estimated_prompt
+from .errors import (
+    KEPT,
+    SAID,
+    RequestFailed,
+    RequestRefused,
+    RetryableError,
+    UnusableResponse,
+    completion,
+    parsed,
+    refusal,
+    told,
+)
+from .openai_client import HttpTransport, Result, most_tokens, over_budget, token_usage, unusable_response, with_retries
 
 logger = logging.getLogger(__name__)
 URL: Final = "/v1/chat/completions"
@@ -42,12 +51,12 @@ Requests = dict[str, Tokens]  # by their keys
 UNKNOWN: Tokens = {"read": 0, "prompt_tokens": 0, "completion_tokens": 0}
 
 
-class Batches:
-    """A `Model` whose answers are all fetched beforehand (`fill`).
+class BatchClient:
+    """A `ChatModel` whose answers are all fetched beforehand (`run_batches`).
 
     Args:
         settings: The recipe's.
-        meter: Counts tokens and dollars.
+        usage: Counts tokens and dollars.
         store: Keeps the answers, what is under way, and what was paid for in vain.
         paid: Dollars for replies of earlier runs, which count towards `max_cost_usd`.
 
@@ -55,16 +64,16 @@ class Batches:
         Faults: There is no key.
     """
 
-    def __init__(self, settings: AskingArguments, meter: Meter, store: ResponseCache, paid: float = 0.0) -> None:
-        self.settings, self.meter, self.store, self.paid = settings, meter, store, paid
-        self.line = Line(settings)
+    def __init__(self, settings: LLMArguments, usage: UsageTracker, store: ResponseCache, paid: float = 0.0) -> None:
+        self.settings, self.usage, self.store, self.paid = settings, usage, store, paid
+        self.line = HttpTransport(settings)
         self.failed: dict[str, str] = {}  # request → why it has no answer
         self.failures = Counter[str]()
         self.answered = False  # whether any request ever was
 
-    async def answer(self, messages: Messages, key: str) -> dict[str, Any]:
+    async def complete(self, messages: Messages, key: str) -> dict[str, Any]:
         """There is none beyond those in the store."""
-        raise NoReply(self.failed.get(key, "the Batch API gave no answer"))
+        raise RequestFailed(self.failed.get(key, "the Batch API gave no answer"))
 
     def stop(self) -> None:
         pass
@@ -72,22 +81,22 @@ class Batches:
     async def aclose(self) -> None:
         await self.line.client.close()
 
-    async def fill(self, jobs: Callable[[], Iterable[Job]], asker: CachedClient) -> None:
+    async def run_batches(self, jobs: Callable[[], Iterable[PendingRequest]], client: CachedClient) -> None:
         """Has everything answered that the rows ask, second tries included.
 
         Args:
             jobs: What each row asks; called several times.
-            asker: Whose store gets the answers.
+            client: Whose store gets the answers.
 
         Raises:
             Faults: The run can't go on; what was submitted stays noted.
         """
-        self.answered = asker.refusals.answered_before
+        self.answered = client.refusals.answered_before
         await self._collect()
-        while await self._submit(jobs(), asker):
+        while await self._submit(jobs(), client):
             await self._collect()
 
-    async def _submit(self, jobs: Iterable[Job], asker: CachedClient) -> bool:
+    async def _submit(self, jobs: Iterable[PendingRequest], client: CachedClient) -> bool:
         """Submits what the rows ask and the store doesn't have; whether there was anything.
 
         A file is submitted as soon as it is full.
@@ -101,7 +110,7 @@ class Batches:
             if key in self.failed or name in asked:
                 return
             most = most_tokens(messages, self.settings)
-            bound = self.meter.cost(most | BATCH)
+            bound = self.usage.cost(most | BATCH)
             if bound > left:
                 too_much = bound
                 return
@@ -112,11 +121,11 @@ class Batches:
             batch.add(key, {"read": read, **most}, {"custom_id": key, "method": "POST", "url": URL, "body": body})
 
         noting = CachedClient(
-            DryRunModel(note), self.settings, asker.version, self.store, Meter(None), earlier=asker.earlier
+            DryRunClient(note), self.settings, client.version, self.store, UsageTracker(None), earlier=client.earlier
         )
         try:
             for job in jobs:
-                await note_requests(job, noting)
+                await collect_requests(job, noting)
                 if batch.full:
                     await self._send(batch)
             if batch.requests:
@@ -128,7 +137,7 @@ class Batches:
         return bool(asked)
 
     def _spent(self) -> float:
-        return self.paid + self.meter.spent["dollars"] + self.meter.lost_now
+        return self.paid + self.usage.spent["dollars"] + self.usage.lost_now
 
     def _left(self) -> float:
         return float("inf") if self.settings.max_cost_usd is None else self.settings.max_cost_usd - self._spent()
@@ -138,7 +147,7 @@ class Batches:
         path = batch.close()
         uploaded = await self._tried(lambda: self._upload(path))
         name = str(uploaded.id)
-        state = {"at": place(self.settings.base_url), "batch": None, "requests": batch.requests}
+        state = {"at": endpoint_name(self.settings.base_url), "batch": None, "requests": batch.requests}
         self.store.keep_batch(name, state)
         await self.store.reserve({key: _most(tokens) for key, tokens in batch.requests.items()})
         try:
@@ -182,7 +191,7 @@ class Batches:
     async def _collect(self) -> None:
         """Waits for the batches under way, and keeps their answers."""
         for name, state in self.store.batches().items():
-            if state["at"] != place(self.settings.base_url):
+            if state["at"] != endpoint_name(self.settings.base_url):
                 what = f"a batch is under way at {state['at']}; run with that base_url first, or give other `replies`"
                 raise fail(str(self.store.path), what)
             wanted = _requests(state["requests"])
@@ -218,7 +227,7 @@ class Batches:
         except Lost as error:
             logger.warning("%s: a batch is lost (%s); its requests are sent anew", self.line.where, error.reason)
             return None
-        refused: dict[str, Refused] = {}
+        refused: dict[str, RequestRefused] = {}
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id:
                 try:
@@ -251,7 +260,7 @@ class Batches:
         await self._charge(key, {"kind": reason, "never": True, "lost": True, **_most(tokens)})
 
     async def _charge(self, key: str, charge: dict[str, Any]) -> None:
-        self.meter.pay_unusable(charge)
+        self.usage.pay_unusable(charge)
         await self.store.charge(key, charge)
 
     async def _over(self, state: dict[str, Any], requests: int) -> Any:
@@ -285,11 +294,11 @@ class Batches:
     async def _looked_at(self, batch_id: str) -> Any:
         batch = await self.line.send(self.line.client.batches.retrieve(batch_id))
         if not isinstance(getattr(batch, "status", None), str):
-            raise Transient("no batch in its reply")
+            raise RetryableError("no batch in its reply")
         return batch
 
     async def _fetch(
-        self, file_id: str, wanted: Requests | None, refused: dict[str, Refused], ended: list[Exception]
+        self, file_id: str, wanted: Requests | None, refused: dict[str, RequestRefused], ended: list[Exception]
     ) -> None:
         """Keeps the answers of a file of results, and notes the failures.
 
@@ -307,7 +316,7 @@ class Batches:
                 outcome = self._outcome(line, (wanted or {}).get(key) or UNKNOWN)
                 if isinstance(outcome, Exception):
                     await self.store.release([key])
-                    if isinstance(outcome, Refused):
+                    if isinstance(outcome, RequestRefused):
                         refused[key] = outcome
                     else:
                         self._failed(key, outcome, ended)
@@ -319,7 +328,7 @@ class Batches:
                         await self._charge(key, charge)
                     elif self.store.get(key) is None:
                         answers[key] = outcome
-                        self.meter.pay(outcome)
+                        self.usage.pay(outcome)
                 if len(answers) >= CHUNK:
                     await self.store.put_all(answers)
                     answers = {}
@@ -353,11 +362,11 @@ class Batches:
                     file.write(piece)
 
     def _outcome(self, line: dict[str, Any], tokens: Tokens) -> dict[str, Any] | Exception:
-        """What became of a request: as `Endpoint._sent` has it, or what is wrong."""
+        """What became of a request: as `OpenAIClient._sent` has it, or what is wrong."""
         response, error = line.get("response"), line.get("error")
         if not isinstance(response, dict):
             code = error.get("code") if isinstance(error, dict) else error
-            return Transient(told(code or "batch failed", self.line.key))
+            return RetryableError(told(code or "batch failed", self.line.key))
         status, body = response.get("status_code"), response.get("body")
         if isinstance(status, str) and status.isdecimal():
             status = int(status)
@@ -365,11 +374,11 @@ class Batches:
             status = status if type(status) is int and 300 <= status < 600 else 500
             return refusal(status, body, {}, self.line.where, self.line.key, self.settings.api_key_env)
         outcome = completion(body, self.line.key)
-        if isinstance(outcome, Unusable):
+        if isinstance(outcome, UnusableResponse):
             return unusable_response(outcome, tokens["read"], _most(tokens), self.settings) | BATCH
         if isinstance(outcome, Exception):
             return outcome
-        return outcome | metered(outcome.pop("usage"), tokens["read"], outcome["content"], self.settings) | BATCH
+        return outcome | token_usage(outcome.pop("usage"), tokens["read"], outcome["content"], self.settings) | BATCH
 
     async def _tried(self, once: Callable[[], Awaitable[Result]]) -> Result:
         """What `once` gives, at the first or a later try.
@@ -378,10 +387,10 @@ class Batches:
             Lost: The endpoint has no such thing.
         """
         try:
-            return await tried(once, self.settings, self.meter)
-        except Transient as error:
+            return await with_retries(once, self.settings, self.usage)
+        except RetryableError as error:
             raise fail(self.line.where, f"failed again and again ({error}); {KEPT}") from None
-        except Refused as error:
+        except RequestRefused as error:
             raise Lost(error.row, error.fault) from None
 
 

@@ -45,7 +45,7 @@ def request_key(**request: Any) -> str:
     return hashlib.sha256(said.encode(errors="surrogatepass")).hexdigest()
 
 
-def replies_path(replies: str | None, output_dir: str) -> Path:
+def cache_path(replies: str | None, output_dir: str) -> Path:
     """Where a recipe's answers are kept: beside its folder, unless it says otherwise."""
     return Path(replies or Path(output_dir).parent / "replies.sqlite")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import Faults, fail, printable
 from .address import without_secrets
-from .tokens import Messages
+from .cost import Messages
 
 KEPT = "every answer so far is kept; run the same command again to go on"
 TRANSIENT = {408, 409, 425, 429}  # and 5xx
@@ -32,11 +32,11 @@ _HINTS = (
 )
 
 
-class NoReply(Exception):
+class RequestFailed(Exception):
     """There is no reply to this request, and another try won't change that; the message says why."""
 
 
-class Transient(Exception):
+class RetryableError(Exception):
     """A failure that may be over soon.
 
     Attributes:
@@ -49,7 +49,7 @@ class Transient(Exception):
         self.after, self.sent = after, sent
 
 
-class Unusable(Exception):
+class UnusableResponse(Exception):
     """A paid reply that holds no answer.
 
     Attributes:
@@ -61,8 +61,8 @@ class Unusable(Exception):
         self.usage = usage
 
 
-class Refused(Exception):
-    """A 4xx that may be about this one row, or about everything that the recipe would ask (`Refusals`).
+class RequestRefused(Exception):
+    """A 4xx that may be about this one row, or about everything that the recipe would ask (`RefusalPolicy`).
 
     Attributes:
         row: The row's reason, in the first case.
@@ -122,7 +122,7 @@ def refusal(status: int, body: Any, headers: Mapping[str, str], where: str, key:
         key_env: The variable that holds it.
 
     Returns:
-        `Transient`, `Refused` or `Faults`.
+        `RetryableError`, `RequestRefused` or `Faults`.
     """
     message, code = _said(body)
     said = told(message, key)
@@ -131,14 +131,14 @@ def refusal(status: int, body: Any, headers: Mapping[str, str], where: str, key:
     if status == 402 or (status in (400, 403, 429) and _NO_CREDIT.search(code)):
         return fail(where, f"the account has no credit left ({status}: {said}); add some: {KEPT}")
     if status in TRANSIENT or status >= 500:
-        return Transient(f"HTTP {status}", retry_after(headers), sent=status in MAYBE_BILLED)
+        return RetryableError(f"HTTP {status}", retry_after(headers), sent=status in MAYBE_BILLED)
     if status == 401:
         return fail(where, f"refuses the key in {key_env}; set a valid one")
     hint = next((text for pattern, text in _HINTS if pattern.search(said)), "mend the recipe")
     # numbers and request ids differ from row to row, and the reasons of dropped rows are counted
     reason = re.sub(r"[\w-]*\d[\w-]*", "…", said)
     row = f"endpoint refuses the request ({status}: {reason})"
-    return Refused(row, fail(where, f"refuses the request ({status}: {said}); {hint}"))
+    return RequestRefused(row, fail(where, f"refuses the request ({status}: {said}); {hint}"))
 
 
 def _redirected(status: int, headers: Mapping[str, str], where: str, key: str) -> Faults:
@@ -182,16 +182,18 @@ def read_completion(text: str, where: str, key: str, reached: bool) -> dict[str,
         body = parsed(text)
     except ValueError:
         if not text.lstrip().startswith("<"):
-            return Unusable("invalid JSON")
-        return Transient("a page of HTML") if reached else Refused("a page of HTML", not_the_protocol(where))
+            return UnusableResponse("invalid JSON")
+        return (
+            RetryableError("a page of HTML") if reached else RequestRefused("a page of HTML", not_the_protocol(where))
+        )
     return completion(body, key)
 
 
 def completion(body: Any, key: str) -> dict[str, Any] | Exception:
-    """The same of a body that is read: `Transient` of an error without usage, `Unusable` without text."""
+    """The same of a body that is read: `RetryableError` of an error without usage, `UnusableResponse` without text."""
     usage = body.get("usage") if isinstance(body, dict) else None
     if isinstance(body, dict) and body.get("error") and not usage:
-        return Transient("an error in place of a reply", sent=True)
+        return RetryableError("an error in place of a reply", sent=True)
     try:
         choice = body["choices"][0]
         message = choice["message"]
@@ -199,12 +201,12 @@ def completion(body: Any, key: str) -> dict[str, Any] | Exception:
         if not content and isinstance(message.get("refusal"), str):  # where OpenAI's models put one
             content = message["refusal"]
     except (KeyError, IndexError, TypeError):
-        return Unusable("a reply without choices", usage)
+        return UnusableResponse("a reply without choices", usage)
     if content is None:
-        return Unusable("a reply that is no text", usage)
+        return UnusableResponse("a reply that is no text", usage)
     reason, first = choice.get("finish_reason"), _first_token(choice)
     if reason == "error":
-        return Unusable("a reply that ends in an error", usage)
+        return UnusableResponse("a reply that ends in an error", usage)
     return {
         "content": without(key, _whole_characters(content)),
         "finish_reason": reason if isinstance(reason, str) else None,
@@ -253,7 +255,7 @@ FIRST_REFUSALS = 8  # requests that may be refused before any is answered; then 
 PATIENCE = 50  # refusals one after another, before a request that was answered is sent again to see
 
 
-class Refusals:
+class RefusalPolicy:
     """Decides on refused requests.
 
     One that is refused while others are answered, now or in an earlier run, is its row's affair. If none was answered
@@ -273,11 +275,11 @@ class Refusals:
         self.changed = asyncio.Condition()
 
     async def begun(self) -> None:
-        """DryRunModel that a request is to be sent."""
+        """Note that a request is to be sent."""
         await self._note(busy=1)
 
     async def ended(self) -> None:
-        """DryRunModel that nothing more comes of a request."""
+        """Note that nothing more comes of a request."""
         await self._note(busy=-1)
 
     @contextlib.asynccontextmanager
@@ -298,8 +300,8 @@ class Refusals:
             self.sent += sent
             self.changed.notify_all()
 
-    async def outcome(self, refused: Refused, again: Callable[[Messages], Awaitable[bool]]) -> Exception:
-        """`NoReply` if the refusal is about the row, else the fault.
+    async def outcome(self, refused: RequestRefused, again: Callable[[Messages], Awaitable[bool]]) -> Exception:
+        """`RequestFailed` if the refusal is about the row, else the fault.
 
         Args:
             refused: What a request got that has `begun`.
@@ -317,7 +319,7 @@ class Refusals:
             await self.changed.wait_for(self._decided)
             self.waiting -= 1
         if self._about_rows():
-            return NoReply(refused.row)
+            return RequestFailed(refused.row)
         self.hopeless = True
         return refused.fault
 

@@ -7,15 +7,15 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..config import AskingArguments, GenerationArguments, ModelArguments
+from ..config import GenerationArguments, LLMArguments, ModelArguments
 from ..data.tokenization import encode_prompt
 from ..errors import fail
 from ..generation.backends import check_vllm, load_backend
 from ..generation.generate import Complete, Response
 from ..models import check_model, load_tokenizer
-from .client import Stopped
-from .errors import NoReply
-from .tokens import Messages
+from .client import RunAborted
+from .cost import Messages
+from .errors import RequestFailed
 
 _GATHERING = 0.02  # seconds in which requests join the next batch; a batch takes seconds
 
@@ -27,7 +27,7 @@ class _Request:
     answered: asyncio.Future[Response]
 
 
-class Local:
+class LocalClient:
     """Generates answers in batches of the requests that wait, `max_concurrency` at the most.
 
     Weights are loaded with the first request. An answer depends on its batch only as far as padding changes the last
@@ -41,7 +41,7 @@ class Local:
         Faults: There is no such model, or vLLM isn't installed.
     """
 
-    def __init__(self, settings: AskingArguments, name: Literal["transformers", "vllm"]) -> None:
+    def __init__(self, settings: LLMArguments, name: Literal["transformers", "vllm"]) -> None:
         if name == "vllm":
             check_vllm("editor")
         check_model(settings.model, "main", False)
@@ -55,18 +55,18 @@ class Local:
             temperature=settings.temperature or 0.0,
             batch_size=settings.max_concurrency,
         )
-        self.complete: Complete | None = None
+        self.generate: Complete | None = None
         self.queue: list[_Request] = []
         self.worker: asyncio.Task[None] | None = None
         self.stopped = False
 
-    async def answer(self, messages: Messages, key: str) -> dict[str, Any]:
-        """As `client.Model.answer`."""
+    async def complete(self, messages: Messages, key: str) -> dict[str, Any]:
+        """As `client.Model.complete`."""
         if self.stopped:
-            raise Stopped
+            raise RunAborted
         ids = self._encoded(messages)
         if len(ids) >= self.longest:
-            raise NoReply("too long for the model")
+            raise RequestFailed("too long for the model")
         request = _Request(key, ids, asyncio.get_running_loop().create_future())
         self.queue.append(request)
         if self.worker is None or self.worker.done():
@@ -109,18 +109,18 @@ class Local:
                 request.answered.set_result(response)
 
     def _completed(self, batch: list[_Request]) -> list[Response]:
-        if self.complete is None:
-            self.complete = load_backend(self.arguments, self.model, self.tokenizer)
+        if self.generate is None:
+            self.generate = load_backend(self.arguments, self.model, self.tokenizer)
         # a seed of the request's own: one that is made again samples the same
         seeds = [int(request.key[:15], 16) for request in batch]
-        found = dict(self.complete([request.ids for request in batch], seeds, [self.arguments] * len(batch)))
+        found = dict(self.generate([request.ids for request in batch], seeds, [self.arguments] * len(batch)))
         return [found[place] for place in range(len(batch))]
 
     def stop(self) -> None:
         self.stopped = True
 
     async def aclose(self) -> None:
-        self.complete = None
+        self.generate = None
 
 
 def _longest(name: str, tokenizer: Any) -> int:

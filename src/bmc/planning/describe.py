@@ -207,10 +207,10 @@ def bridging_facts(config: BridgeConfig) -> Facts:
 
 def _shared_cache(config: BridgeConfig) -> str | None:
     """Name a response cache that recipes in other folders find too, and count its responses; None for an own one."""
-    from ..llm.cache import CachedResponses, replies_path
+    from ..llm.cache import CachedResponses, cache_path
 
-    path = replies_path(config.replies, config.output_dir)
-    if path == replies_path(None, config.output_dir):
+    path = cache_path(config.replies, config.output_dir)
+    if path == cache_path(None, config.output_dir):
         return None
     with contextlib.closing(CachedResponses(path)) as cache:
         return f"equal requests of other recipes share {path}, which holds {len(cache):,} responses"

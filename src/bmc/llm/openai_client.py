@@ -12,14 +12,31 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any, TypeVar
 
-from ..config import AskingArguments
+from ..config import LLMArguments
 from ..errors import Faults, fail
-from .address import address, place
+from .address import address, endpoint_name
 from .cache import ResponseCache
-from .client import Stopped, off_loop
-from .cost import Meter
-from .errors import KEPT, NoReply, Transient, Unusable, not_the_protocol, read_completion, refusal, told, wait_before
-from .tokens import Messages, characters, estimated_prompt, estimated_tokens, longest_prompt, plausible_usage
+from .client import RunAborted, off_loop
+from .cost import (
+    Messages,
+    UsageTracker,
+    characters,
+    estimated_prompt,
+    estimated_tokens,
+    longest_prompt,
+    plausible_usage,
+)
+from .errors import (
+    KEPT,
+    RequestFailed,
+    RetryableError,
+    UnusableResponse,
+    not_the_protocol,
+    read_completion,
+    refusal,
+    told,
+    wait_before,
+)
 
 
 class TokenBucket:
@@ -57,7 +74,7 @@ class TokenBucket:
         self.level += difference
 
 
-class OverBudget(Exception):
+class BudgetExceeded(Exception):
     """The next request could cost more than is left.
 
     Attributes:
@@ -93,7 +110,7 @@ class Budget:
             What was set aside for it, for `settle`.
 
         Raises:
-            OverBudget: It doesn't fit, and nothing is under way that might make room.
+            BudgetExceeded: It doesn't fit, and nothing is under way that might make room.
         """
         async with self.changed:
             while True:
@@ -103,7 +120,7 @@ class Budget:
                     self.under_way += 1
                     return likely
                 if not self.under_way:
-                    raise OverBudget(likely)
+                    raise BudgetExceeded(likely)
                 await self.changed.wait()
 
     async def settle(self, reserved: float, bound: float, cost: float) -> None:
@@ -125,12 +142,12 @@ LATE = 0.1  # seconds by which a timer may be late on a machine that isn't overl
 WORTH_SAYING = 10.0  # seconds that an endpoint asks to wait
 
 
-class Endpoint:
+class OpenAIClient:
     """Asks by chat completions, within the limits of a recipe, and tries again what may go better then.
 
     Args:
         settings: The recipe's.
-        meter: Counts requests and retries.
+        usage: Counts requests and retries.
         store: Keeps what was paid for replies without an answer.
         paid: Dollars for replies of earlier runs, which count towards `max_cost_usd`.
 
@@ -138,9 +155,9 @@ class Endpoint:
         Faults: There is no key.
     """
 
-    def __init__(self, settings: AskingArguments, meter: Meter, store: ResponseCache, paid: float = 0.0) -> None:
-        self.settings, self.meter, self.store = settings, meter, store
-        self.line = Line(settings)
+    def __init__(self, settings: LLMArguments, usage: UsageTracker, store: ResponseCache, paid: float = 0.0) -> None:
+        self.settings, self.usage, self.store = settings, usage, store
+        self.line = HttpTransport(settings)
         self.failures = 0  # requests that failed for good since the last answer
         self.stopping = asyncio.Event()
         self.waiting_told = False
@@ -152,11 +169,11 @@ class Endpoint:
         self.budget = None if settings.max_cost_usd is None else Budget(settings.max_cost_usd, paid)
         self.answers = self.written = 0  # and tokens that they had, to guess what the next one will have
 
-    async def answer(self, messages: Messages, key: str) -> dict[str, Any]:
-        """As `client.Model.answer`."""
+    async def complete(self, messages: Messages, key: str) -> dict[str, Any]:
+        """As `client.Model.complete`."""
         try:
-            answer = await tried(lambda: self._once(messages, key), self.settings, self.meter, self._wait)
-        except Transient as error:
+            answer = await with_retries(lambda: self._once(messages, key), self.settings, self.usage, self._wait)
+        except RetryableError as error:
             raise self._given_up(str(error)) from None
         self.failures = 0
         self.answers += 1
@@ -168,23 +185,23 @@ class Endpoint:
         if self.failures >= max(LEAST_PATIENCE, 3 * self.settings.max_concurrency):
             what = f"has failed {self.failures} requests one after another, each for good (now: {kind})"
             return fail(self.line.where, f"{what}; see to the server: {KEPT}")
-        return NoReply(f"endpoint failed: {kind}")
+        return RequestFailed(f"endpoint failed: {kind}")
 
     async def _once(self, messages: Messages, key: str) -> dict[str, Any]:
         """One request, if the budget has room for it.
 
         Raises:
-            Transient, NoReply, Refused, Faults: It failed.
-            Stopped: It wasn't sent.
+            RetryableError, RequestFailed, RequestRefused, Faults: It failed.
+            RunAborted: It wasn't sent.
         """
         read, most = await off_loop(characters(messages), self._tokens, messages)
-        bound = self.meter.cost(most)
+        bound = self.usage.cost(most)
         reserved = await self._reserve(bound)
         cost = 0.0
         try:
             outcome = await self._recorded(messages, key, read, most)
-            cost = self.meter.cost(outcome)
-        except Transient as error:
+            cost = self.usage.cost(outcome)
+        except RetryableError as error:
             cost = bound if error.sent else 0.0
             raise
         finally:
@@ -193,8 +210,8 @@ class Endpoint:
         if "content" in outcome:
             return outcome
         if reason := self.store.given_up(key, self.settings.max_unusable_replies):
-            raise NoReply(reason)
-        raise Transient(outcome["kind"])
+            raise RequestFailed(reason)
+        raise RetryableError(outcome["kind"])
 
     def _tokens(self, messages: Messages) -> tuple[int, dict[str, int]]:
         """Estimate the prompt's tokens, and bound all that a request can cost."""
@@ -207,7 +224,7 @@ class Endpoint:
         await self.store.reserve({key: most})
         try:
             outcome = await self._sent(messages, read, most)
-        except Transient as error:
+        except RetryableError as error:
             if error.sent:
                 await self._charge(key, {"kind": str(error), "lost": True, **most})
             else:
@@ -223,29 +240,29 @@ class Endpoint:
         return outcome
 
     async def _charge(self, key: str, charge: dict[str, Any]) -> None:
-        self.meter.pay_unusable(charge)
+        self.usage.pay_unusable(charge)
         await self.store.charge(key, charge)
 
     async def _sent(self, messages: Messages, read: int, most: dict[str, int]) -> dict[str, Any]:
         """The response to one request, with its tokens: an answer, or `kind` instead of `content` for one without."""
-        self.meter.requests += 1
+        self.usage.requests += 1
         line = self.line
         body = self.settings.request(messages)
         response = await line.send(line.client.chat.completions.with_raw_response.create(**body))
         outcome = read_completion(response.text, line.where, line.key, line.understood)
-        if isinstance(outcome, Unusable):
+        if isinstance(outcome, UnusableResponse):
             return unusable_response(outcome, read, most, self.settings)
         if isinstance(outcome, Exception):
             raise outcome
         line.understood = True
-        return outcome | metered(outcome.pop("usage"), read, outcome["content"], self.settings)
+        return outcome | token_usage(outcome.pop("usage"), read, outcome["content"], self.settings)
 
     async def _reserve(self, bound: float) -> float:
         if self.budget is None:
             return 0.0
         try:
             return await self.budget.reserve(bound)
-        except OverBudget as error:
+        except BudgetExceeded as error:
             raise over_budget(self.budget.most, self.budget.spent, error.bound) from None
 
     async def _pace(self, tokens: float) -> None:
@@ -266,7 +283,7 @@ class Endpoint:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), seconds)
         if self.stopping.is_set():
-            raise Stopped
+            raise RunAborted
 
     def stop(self) -> None:
         self.stopping.set()
@@ -275,7 +292,7 @@ class Endpoint:
         await self.line.client.close()
 
 
-class Line:
+class HttpTransport:
     """The official client, and what its failures mean. It retries nothing itself: what is sent must be counted.
 
     It follows no redirect, which would send prompts to another host than the plan and the records name.
@@ -289,9 +306,9 @@ class Line:
         Faults: There is no key.
     """
 
-    def __init__(self, settings: AskingArguments) -> None:
+    def __init__(self, settings: LLMArguments) -> None:
         self.settings, self.key = settings, api_key(settings.api_key_env)
-        self.where = f"{settings.model} at {place(settings.base_url)}"
+        self.where = f"{settings.model} at {endpoint_name(settings.base_url)}"
         self.reached = self.understood = False
         import openai
 
@@ -313,14 +330,14 @@ class Line:
             timed: Whether `timeout` is for all of it, and not just for each of the waits in it (files).
 
         Raises:
-            Transient, NoReply, Refused, Faults: It failed.
+            RetryableError, RequestFailed, RequestRefused, Faults: It failed.
         """
         import openai
 
         try:
             reply = await (in_time(request, self.settings.timeout) if timed else request)
         except (TimeoutError, openai.APITimeoutError):
-            raise Transient(f"no answer in {self.settings.timeout:g} s", sent=True) from None
+            raise RetryableError(f"no answer in {self.settings.timeout:g} s", sent=True) from None
         except openai.APIStatusError as error:
             self.reached = True
             status, headers = error.status_code, error.response.headers
@@ -329,11 +346,11 @@ class Line:
             cause = type(error.__cause__).__name__
             if cause == "ConnectError" and not self.reached:
                 raise fail(self.where, "can't be reached; check base_url and that the server is up") from None
-            raise Transient("lost connection", sent=cause not in NOT_SENT) from None
+            raise RetryableError("lost connection", sent=cause not in NOT_SENT) from None
         except UnicodeEncodeError:
-            raise NoReply("half a surrogate pair in its text, which no request can carry") from None
+            raise RequestFailed("half a surrogate pair in its text, which no request can carry") from None
         except (ValueError, RecursionError) as error:  # a body that the client itself can't read
-            raise Transient(f"unreadable: {told(error, self.key)}", sent=True) from None
+            raise RetryableError(f"unreadable: {told(error, self.key)}", sent=True) from None
         except openai.APIError:
             raise not_the_protocol(self.where) from None
         self.reached = True
@@ -364,36 +381,38 @@ async def in_time(request: Awaitable[Result], seconds: float) -> Result:
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def tried(
+async def with_retries(
     once: Callable[[], Awaitable[Result]],
-    settings: AskingArguments,
-    meter: Meter,
+    settings: LLMArguments,
+    usage: UsageTracker,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Result:
     """What `once` gives, at the first or a later try.
 
     Raises:
-        Transient: It failed `max_retries` times more.
+        RetryableError: It failed `max_retries` times more.
         Faults: The endpoint asks to wait longer than `max_retry_wait`.
     """
     for retry in count():
         try:
             return await once()
-        except Transient as error:
+        except RetryableError as error:
             if error.after is not None and error.after > settings.max_retry_wait:
                 raise too_long_a_wait(error, settings) from None
             if retry == settings.max_retries:
                 raise
-            meter.retry(str(error))
+            usage.retry(str(error))
             await pause(wait_before(retry, error.after))
     raise AssertionError
 
 
-def too_long_a_wait(error: Transient, settings: AskingArguments) -> Faults:
+def too_long_a_wait(error: RetryableError, settings: LLMArguments) -> Faults:
     """The endpoint asks for a pause that is longer than the recipe allows."""
     what = f"asks to wait {error.after:,.0f} s ({error})" if (error.after or 0) < 1e9 else f"asks to wait ({error})"
     bound = f"longer than max_retry_wait, {settings.max_retry_wait:g} s"
-    return fail(f"{settings.model} at {place(settings.base_url)}", f"{what}, {bound}; {KEPT} then, or raise the bound")
+    return fail(
+        f"{settings.model} at {endpoint_name(settings.base_url)}", f"{what}, {bound}; {KEPT} then, or raise the bound"
+    )
 
 
 def over_budget(most: float, spent: float, bound: float) -> Faults:
@@ -402,7 +421,7 @@ def over_budget(most: float, spent: float, bound: float) -> Faults:
     return fail("max_cost_usd", f"{what}; raise it and run the same command again: every answer so far is kept")
 
 
-def metered(usage: Any, read: float, text: str, settings: AskingArguments) -> dict[str, Any]:
+def token_usage(usage: Any, read: float, text: str, settings: LLMArguments) -> dict[str, Any]:
     """Return the tokens of an answer: the endpoint's count, or an estimate where it tells none that can be.
 
     Args:
@@ -417,14 +436,16 @@ def metered(usage: Any, read: float, text: str, settings: AskingArguments) -> di
     return {"prompt_tokens": round(read), "completion_tokens": written, "guessed": True}
 
 
-def unusable_response(found: Unusable, read: float, most: dict[str, int], settings: AskingArguments) -> dict[str, Any]:
+def unusable_response(
+    found: UnusableResponse, read: float, most: dict[str, int], settings: LLMArguments
+) -> dict[str, Any]:
     """Return the charge for a response without an answer; where it tells no usage, the most that it can have cost."""
     if counts := plausible_usage(found.usage, read, settings.max_tokens):
         return {"kind": str(found), "prompt_tokens": counts[0], "completion_tokens": counts[1]}
     return {"kind": str(found), **most, "guessed": True}
 
 
-def most_tokens(messages: Messages, settings: AskingArguments) -> dict[str, int]:
+def most_tokens(messages: Messages, settings: LLMArguments) -> dict[str, int]:
     """Bound the tokens of a request and its response."""
     longest = math.ceil(longest_prompt(messages))
     return {"prompt_tokens": longest, "completion_tokens": settings.max_tokens}
