@@ -6,7 +6,6 @@
 #   make llama3-8b/ultrafeedback/dpo/judge  also has a judge compare its responses
 #   make table1 [MODEL=smollm2-135m]        builds all that a table of the paper needs, and prints it
 #   make … LAUNCHER="accelerate launch --config_file recipes/accelerate_configs/zero3.yaml"
-#
 # What isn't below is forwarded to `bmc run` (bmc run --help).
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
@@ -17,10 +16,11 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 DRY   := $(or $(DRY_RUN),$(findstring n,$(filter-out --%,$(firstword $(MAKEFLAGS)))))
 BMC   := python -m bmc
 NAME  := $(patsubst recipes/%,%,$(RECIPE:.yaml=))
-FLAGS := --outputs $(OUT) $(if $(DRY),--dry_run) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $(if $(MODEL),--model $(MODEL))
+FLAGS := --outputs $(OUT) $(if $(DRY),--dry_run) $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $(if $(MODEL),--model $(MODEL))
 # A dry run installs nothing where the package can be imported.
 READY := $(if $(DRY),python -c 'import bmc.commands' 2>/dev/null ||) $(MAKE) --no-print-directory install >&2
 
+.NOTPARALLEL:
 .DEFAULT:
 	+@$(READY) && $(BMC) run $@ $(FLAGS)
 

@@ -331,6 +331,24 @@ def test_faults_of_a_pipeline(name: str, text: str, fault: str | None, own: Path
     assert str(raised.value).startswith(fault.replace("HERE", "recipes/lab/notes"))
 
 
+def test_recipes_that_read_each_other(own: Path) -> None:
+    (own / "first.yaml").write_text(
+        "{stage: sft, model_name_or_path: outputs/lab/four, output_dir: outputs/lab/one,"
+        " dataset_mixture: {datasets: [{id: outputs/lab/zero/train.jsonl}]}}"
+    )
+    with pytest.raises(Faults, match=r"reads what it makes in turn: .*outputs/lab/four → .*; break the circle"):
+        planned("lab/notes/bridge_of_sighs")
+
+
+def test_a_checkpoint_is_of_its_run_and_what_is_there_needs_no_recipe(own: Path) -> None:
+    (own / "late.yaml").write_text(
+        "{stage: sft, model_name_or_path: outputs/lab/one/checkpoint-5, output_dir: outputs/lab/late,"
+        " dataset_mixture: {datasets: [{id: outputs/elsewhere/rows.jsonl}]}}"
+    )
+    leave(own.parents[2], "outputs/elsewhere/rows.jsonl")
+    assert [line.split("/")[-1] for line in planned("lab/notes/late")[:3]] == ["raw.yaml", "first.yaml", "late.yaml"]
+
+
 def test_an_unknown_target(own: Path) -> None:
     with pytest.raises(Faults, match=r"^lab/notes/pair: there is no such target \(did you mean 'lab/notes/pairs'\?\)"):
         planned("lab/notes/pair")

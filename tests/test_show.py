@@ -45,6 +45,24 @@ def test_each_value_with_its_origin() -> None:
     )
 
 
+def test_words_of_the_command_line_are_read_by_their_types() -> None:
+    argv = [
+        "--loss_type",
+        "sigmoid",
+        "bco_pair",
+        "--no_bf16",
+        "recipes/smollm2-135m/math/dpo.yaml",
+        "--eval_recipe",
+        "e.yaml",
+    ]
+    found = origins(*argv)
+    assert [found[key] for key in ("loss_type", "bf16", "eval_recipe")] == [
+        ("[sigmoid, bco_pair]", "command line"), ("false", "command line"), ("e.yaml", "command line"),
+    ]  # fmt: skip
+    with pytest.raises(Faults, match="names no recipe"):
+        command(["--flat"])
+
+
 def test_a_mapping_of_several_files_is_shown_by_its_keys() -> None:
     found = origins("recipes/smollm2-135m/qa/dpo_cw.yaml")
     assert found["  datasets"][1] == "recipes/smollm2-135m/qa/dpo_cw.yaml"

@@ -152,6 +152,7 @@ class Pipeline:
     seeds: str | None = None
     steps: list[Step] = field(default_factory=list)
     _planned: set[str] = field(default_factory=set)
+    _building: list[str] = field(default_factory=list)
 
     def add(self, target: str) -> None:
         """Plan what a target needs and isn't there yet.
@@ -210,14 +211,23 @@ class Pipeline:
         return list(ablations(table.resolve())) if table.is_file() else []
 
     def _build(self, folder: str, recipe: Recipe | None = None) -> None:
-        """Plan the recipe that writes a folder, unless it is there."""
+        """Plan the recipe that writes a folder, unless it is there.
+
+        Raises:
+            Faults: No recipe does, or it reads in turn what it makes.
+        """
         recipe = recipe or producer(folder)
         if recipe is None:
             hint = did_you_mean(folder, list(_by_output(RECIPES.resolve())))
             raise fail(folder, f"isn't there, and no recipe in {RECIPES}/ writes it{hint}")
+        if folder in self._building:
+            circle = " → ".join([*self._building[self._building.index(folder) :], folder])
+            raise fail(str(recipe.path), f"reads what it makes in turn: {circle}; break the circle")
         file = f"{self._out(folder)}/{LAST[recipe.stage]}"
         if not self._is_there(file):
+            self._building.append(folder)
             self._read(recipe)
+            self._building.pop()
             self._step(recipe, recipe.overrides())
 
     def _read(self, recipe: Recipe, models: bool = True) -> None:
@@ -227,9 +237,10 @@ class Pipeline:
             if place == FETCHED:
                 self._fetch()
             elif place.startswith(f"{OUTPUTS}/") and (models or is_data):
-                if not producer(folder := str(Path(place).parent) if is_data else place) and Path(place).exists():
-                    continue
-                self._build(folder)
+                folders = [str(folder) for folder in (Path(place), *Path(place).parents[:-2])]  # a checkpoint, too
+                maker = next((folder for folder in folders if producer(folder)), None)
+                if maker or not Path(place).exists():
+                    self._build(maker or (str(Path(place).parent) if is_data else place))
 
     def _fetch(self) -> None:
         file = f"{FETCHED}/config.json"

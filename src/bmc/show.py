@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .errors import Faults, fail
-from .recipe import STAGES, Draft, parse, resolve, stage_fault, translate
+from .recipe import STAGES, Draft, parse, stage_fault, translate
+from .recipe_files import COMMAND_LINE, load
 from .wording import default_of
 
 DEFAULT = "default"
@@ -49,10 +52,8 @@ def read(argv: list[str], check: bool = True) -> tuple[str, tuple[type, ...], Dr
     Raises:
         Faults: The stage or anything else in the recipe is wrong; all of it at once.
     """
-    path, values, origin, _ = resolve(argv)
-    stage = values.get("stage")
+    stage, where = _stage(argv)
     if stage not in STAGES:
-        where = origin.get("stage", str(path or "command line"))
         raise fail(where, f"stage: {stage_fault(stage)}{'' if stage else ', or give it as --stage'}")
     classes = classes_of(stage)
     if check:
@@ -62,6 +63,25 @@ def read(argv: list[str], check: bool = True) -> tuple[str, tuple[type, ...], Dr
         return stage, classes, translate(argv, *classes)
     finally:
         logging.root.manager.disable = disabled
+
+
+def _stage(argv: list[str]) -> tuple[Any, str]:
+    """Return the stage of a recipe on a command line, before its keys are known, and what says it."""
+    words = [word.removeprefix("--config=") for word in argv]
+    given = [word.removeprefix("--stage=") for word in argv if word.startswith("--stage=")]
+    given += [word for before, word in itertools.pairwise(argv) if before == "--stage"]
+    if given:
+        return given[-1], COMMAND_LINE
+    named = [
+        (before, word) for before, word in zip(["", *words], words, strict=False) if word.endswith((".yaml", ".yml"))
+    ]
+    named = [(before, word) for before, word in named if not word.startswith("--")]
+    alone = [word for before, word in named if not before.startswith("--") or before == "--config"]
+    if named:  # one that follows a key may be its value
+        path = [*alone, named[0][1]][0]
+        values, origin = load(Path(path))
+        return values.get("stage"), origin.get("stage", path)
+    raise fail(COMMAND_LINE, "names no recipe; give its path")
 
 
 def _check(stage: str, classes: tuple[type, ...], argv: list[str]) -> Any:
@@ -165,10 +185,10 @@ def prompt(argv: list[str], row: str | None) -> Iterator[str]:
     (config,) = parse(argv, *classes)
     if config.editor in OFFLINE:
         raise fail(draft.where, f"editor: {config.editor} is sent nothing; give --editor openai to see its prompt")
-    from .bridging.pipeline import load
+    from .bridging.pipeline import load as load_pairs
 
     try:
-        pairs = load(config)[0]
+        pairs = load_pairs(config)[0]
     except Faults as error:
         if row is not None:
             raise
@@ -184,7 +204,7 @@ def _row(pairs: Any, wanted: str | None) -> dict[str, Any]:
         if wanted is None or wanted in (str(number), str(pair["id"])):
             return dict(pair)
         count = number + 1
-    raise fail("command line", f"--row {wanted}: there is no such row; give 0 to {count - 1}, or an id")
+    raise fail(COMMAND_LINE, f"--row {wanted}: there is no such row; give 0 to {count - 1}, or an id")
 
 
 def _request(config: Any, pair: dict[str, Any]) -> Iterator[str]:
@@ -225,19 +245,17 @@ def options(argv: list[str]) -> tuple[list[str], bool, bool, str | None]:
         if word == "--row" or word.startswith("--row="):
             given = [word[6:]] if "=" in word else rest[place + 1 : place + 2]
             if not given:
-                raise fail("command line", "--row: give a row's number, from 0, or its id")
+                raise fail(COMMAND_LINE, "--row: give a row's number, from 0, or its id")
             row, rest = given[0], rest[:place] + rest[place + (1 if "=" in word else 2) :]
             break
     if row is not None and "--prompt" not in argv:
-        raise fail("command line", "--row: goes with --prompt")
+        raise fail(COMMAND_LINE, "--row: goes with --prompt")
     return rest, "--flat" in argv, "--prompt" in argv, row
 
 
 def main(argv: list[str]) -> None:
     """Print a recipe, flat or with the origin of each value, or a row's prompt."""
     rest, is_flat, is_prompt, row = options(argv)
-    if not [word for word in rest if not word.startswith("--")]:
-        raise fail("command line", "names no recipe; give its path")
     lines = [flat(rest)] if is_flat else prompt(rest, row) if is_prompt else show(rest)
     try:
         for line in lines:
