@@ -10,15 +10,15 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from bmc.data.loading import read_json_file
+from bmc.data.files import file_rows
 from bmc.errors import Faults
 
 READ = """
 import resource, sys
 from pathlib import Path
-from bmc.data.loading import _parquet_rows
+from bmc.data.files import file_rows
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-rows = [(row["prompt"], len(row["text"]), len(row["turns"][0]["content"])) for row in _parquet_rows(Path(sys.argv[1]))]
+rows = [(row["prompt"], len(row["text"]), len(row["turns"][0]["content"])) for row in file_rows(Path(sys.argv[1]))]
 assert rows == [(str(i), 2_000_000, 2_000_000) for i in range(300)], rows[:3]
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
@@ -42,4 +42,4 @@ def test_a_small_parquet_file_of_large_texts_takes_little_memory(tmp_path: Path)
 def test_json_that_no_reader_takes_is_a_fault(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(f"{text}\n")
     with pytest.raises(Faults, match=rf"{name}: (line|row) 1: is not JSON \((nested too deeply|a number of thousands)"):
-        read_json_file(tmp_path / name)
+        list(file_rows(tmp_path / name))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bmc.config import DatasetConfig, DatasetMixture
 from bmc.data import loading as mixture
 from bmc.data.loading import load_mixture, load_split, open_dataset
+from bmc.data.schema import split_prompt
 from bmc.errors import Faults
 
 
@@ -47,7 +48,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]]) -> list[tup
 
 def fault(**arguments: Any) -> str:
     with pytest.raises(Faults) as caught:
-        list(open_dataset(DatasetConfig(**arguments))())
+        list(open_dataset(DatasetConfig(**arguments)))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -86,14 +87,14 @@ def test_local_forms(form: str, tmp_path: Path) -> None:
     else:
         path.write_text("\ufeff" + "\r\n".join(map(json.dumps, rows)) + "\n\n")
     config = DatasetConfig(source="mawps", id=str(tmp_path if form == "folder" else path), split="test")
-    assert column(open_dataset(config)(), "answer") == ["0.5", "1.5", "2.5"]
+    assert column(open_dataset(config), "answer") == ["0.5", "1.5", "2.5"]
 
 
 def test_rows_without_a_source_are_taken_as_they_are(tmp_path: Path) -> None:
     rows = [{"prompt": "a\u2028b", "answer": "2020-01-01"}, {"prompt": "c", "extra": 1}]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    assert list(open_dataset(DatasetConfig(id=str(path)))()) == rows
+    assert list(open_dataset(DatasetConfig(id=str(path)))) == rows
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_hub_lookup(arguments: dict[str, Any], call: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     name = arguments.get("source", "gsm8k")
     calls = hub(monkeypatch, [HUB[name][0]] * 2)
-    rows = list(open_dataset(DatasetConfig(**arguments))())
+    rows = list(map(split_prompt, open_dataset(DatasetConfig(**arguments))))
     assert calls == [call]
     assert rows == [HUB[name][1] if "source" in arguments else HUB[name][0]] * 2
 

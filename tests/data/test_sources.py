@@ -14,6 +14,7 @@ from bmc.config import DatasetConfig
 from bmc.data.datasets import CLOSE, LEAD, boxed, generate, running_sums, sft_target
 from bmc.data.loading import open_dataset
 from bmc.data.registry import DATASETS, GENERATORS
+from bmc.data.schema import split_prompt
 from bmc.evaluation.scoring import is_correct
 
 CLOSED = [
@@ -43,7 +44,7 @@ def test_every_source_has_an_example() -> None:
 def test_hub_row(name: str) -> None:
     raw, row = HUB[name]
     before = json.dumps(raw)
-    assert DATASETS[name].to_row(raw) == row
+    assert split_prompt(DATASETS[name].to_row(raw)) == row
     assert json.dumps(raw) == before
 
 
@@ -88,7 +89,8 @@ def test_rows_without_what_may_be_missing() -> None:
 
 def test_ultrafeedback_keeps_the_turns_that_both_responses_share() -> None:
     turns = [USER, YES, {"role": "user", "content": "Sure?"}]
-    row = DATASETS["ultrafeedback"].to_row({"prompt": "Hi?", "chosen": [*turns, YES], "rejected": [*turns, NO]})
+    raw = {"prompt": "Hi?", "chosen": [*turns, YES], "rejected": [*turns, NO]}
+    row = split_prompt(DATASETS["ultrafeedback"].to_row(raw))
     assert (row["prompt"], row["chosen"], row["rejected"]) == (turns, [YES], [NO])
 
 
@@ -223,9 +225,9 @@ def test_running_sums_end_in_the_sum(terms: list[int], data: st.DataObject) -> N
 def test_generated_rows() -> None:
     config = {"task": "chain_sum", "seed": 7, "min_terms": 3, "max_terms": 3}
     data = DatasetConfig(source="reasoning_gym", config=config, num_rows=20)
-    rows = list(open_dataset(data)())
+    rows = list(open_dataset(data))
     assert len(rows) == 20
-    assert rows == list(open_dataset(data)())
+    assert rows == list(open_dataset(data))
     for row in rows:
         lines = row["completion"][0]["content"].split("\n")
         assert len(lines) == 4
@@ -236,7 +238,7 @@ def test_generated_rows() -> None:
 
 def test_generated_solution_of_gsm_symbolic() -> None:
     config = {"task": "gsm_symbolic", "seed": 7}
-    for row in open_dataset(DatasetConfig(source="reasoning_gym", config=config, num_rows=5))():
+    for row in open_dataset(DatasetConfig(source="reasoning_gym", config=config, num_rows=5)):
         said = row["completion"][0]["content"]
         assert said.count("\n") > 1
         assert "####" not in said

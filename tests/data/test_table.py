@@ -38,7 +38,8 @@ ROWS = [
 
 
 def rows_of(given: list[dict[str, Any]], order: list[int] | None = None) -> RowStream:
-    return RowStream(given.__iter__, list(dict.fromkeys(key for row in given for key in row)), len(given), order)
+    rows = RowStream(given)
+    return rows if order is None else rows.select(order)
 
 
 @pytest.fixture(autouse=True)

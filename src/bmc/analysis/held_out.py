@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from ..config import AnalyzeConfig, DatasetMixture, names
-from ..data.schema import PAIR, Row, check_rows, content, digest, split_prompt, transcript, unbridged
+from ..data.schema import PAIR, Row, check_rows, content, digest, transcript, unbridged
 from ..errors import Faults, fail
 from .trained import Run
 
@@ -58,7 +58,7 @@ def held_out(config: AnalyzeConfig, runs: list[Run]) -> HeldOut:
             raise fail("dataset_mixture", NONE)
         found, origin = load_split(holding[0])[1] or (), names(holding[0].test_datasets)
         origin = origin or f"{holding[0].test_split_size:g} of {names(holding[0].datasets)}, held out of training"
-    rows = [split_prompt(row) for row in found]
+    rows = [*found]
     check_rows(rows, (*PAIR, "original_chosen"), origin)
     trained = _trained(mixtures)
     kept = [row for row in rows if _key(row) not in trained]
@@ -101,7 +101,7 @@ def _trained(mixtures: list[DatasetMixture]) -> set[str]:
         except Faults as error:
             logger.warning("held-out pairs: can't tell whether they were trained on: %s", error)
             continue
-        prompts |= {_key(split_prompt(row)) for row in train}
+        prompts |= {_key(row) for row in train}
     return prompts
 
 

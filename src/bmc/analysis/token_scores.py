@@ -232,7 +232,7 @@ def _pairs(rows: list[Row], originals: list[Row]) -> Dataset:
     """Both forms of each pair, one after the other, with a mark before the id."""
     forms = [form for both in zip(rows, originals, strict=True) for form in zip(KINDS, both, strict=True)]
     named = [{key: row.get(key) for key in COLUMNS} | {"id": f"{kind}{row['id']}"} for kind, row in forms]
-    return to_dataset(RowStream(named.__iter__, COLUMNS, len(named)), PAIR)
+    return to_dataset(RowStream(named), PAIR)
 
 
 def _length(example: Row) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..config import OFFLINE, BridgeConfig, names
 from ..data.loading import RowStream, load_mixture
-from ..data.schema import PAIR, Row, check_rows, content, split_prompt, unbridged
+from ..data.schema import PAIR, Row, check_rows, content, unbridged
 from ..data.tokenization import check_offsets, check_template
 from ..errors import fail
 from ..llm.batch import BatchClient
@@ -87,7 +87,7 @@ def load(config: BridgeConfig) -> tuple[RowStream, Any]:
     """
     mixture = config.dataset_mixture
     rows, where = load_mixture(mixture.datasets, mixture.seed).first(config.limit), names(mixture.datasets)
-    pairs = RowStream(lambda: map(_pair, rows), rows.columns, len(rows))
+    pairs = rows.map(unbridged)  # (x, y_w, y_l), whatever an earlier bridging made of it
     check_rows(pairs, PAIR, where)
     tokenizer = _tokenizer(config, pairs, where) if config.mode == "token_scores" else None
 
@@ -103,11 +103,6 @@ def estimate_for(config: BridgeConfig, pairs: RowStream, making: Any) -> CostEst
     """What the run would ask beyond what is kept."""
     with contextlib.closing(CachedResponses(cache_path(config.replies, config.output_dir))) as store:
         return asyncio.run(estimate_cost(jobs(pairs, config, making), config, VERSION, store, earlier_versions))
-
-
-def _pair(row: Row) -> Row:
-    """(x, y_w, y_l), whatever an earlier bridging made of it."""
-    return split_prompt(unbridged(row))
 
 
 def _tokenizer(config: BridgeConfig, rows: Iterable[Row], where: str) -> Any:

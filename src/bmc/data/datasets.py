@@ -1,14 +1,6 @@
-"""Conversations, pairs, and prompts of instructions.
+"""Loaders: one raw row of a public data set → one of our rows.
 
-What loaders of closed tasks (QA, math) share: the SFT target, options, and the prepared shape.
-
-reasoning-gym's tasks, which are generated.
-
-Mathematics in words, with a worked solution or without.
-
-Questions whose answer is one of some options.
-
-Pairs and SFT rows as authors published them: the BMC paper's own, and CLAIR's.
+Each loader's docstring shows a raw row. `bmc.data.registry` says where each data set lies.
 """
 
 from __future__ import annotations
@@ -19,11 +11,24 @@ from dataclasses import fields
 from typing import Any
 
 from ..errors import did_you_mean, fail
-from .schema import Row, assistant, hash_fraction, split_prompt, user
+from .schema import Row, assistant, hash_fraction, user
+
+GENERATOR = "reasoning_gym"
+ORDER = "solution_order"
+LEAD = "Let's think step by step."
+CLOSE = "The answer is"
+Parts = tuple[str, str, Any]  # question, reasoning, answer
+
+_LEAD = re.compile(r"Let['’]s think step by step[.:]")
+_CLOSE = re.compile(r"(?:(?:^|\n)####|(?<![A-Za-z])The answer is\b)[^\n]*\Z")
+_SUM = re.compile(r"-?\d+(?: [+-] -?\d+)+")
+_ANNOTATION = re.compile(r"<<.*?>>")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*")
+_UNITS = re.compile(r"\s*\([^)]*\)")
 
 
 def plain_messages(raw: Row, column: str) -> list[dict[str, str]]:
-    """A column's messages with nothing but role and content.
+    """Return a column's messages with role and content only.
 
     Raises:
         KeyError: The column, or a message's role or content, is missing.
@@ -46,7 +51,7 @@ def ultrafeedback(raw: Row) -> Row:
         "chosen": plain_messages(raw, "chosen"),
         "rejected": plain_messages(raw, "rejected"),
     }
-    return {"source": "ultrafeedback", "task": "chat", **split_prompt(pair)}
+    return {"source": "ultrafeedback", "task": "chat", **pair}
 
 
 def alpaca_eval(raw: Row) -> Row:
@@ -64,20 +69,11 @@ def arena_hard(raw: Row) -> Row:
     return row | ({} if raw.get("question_id") is None else {"question_id": str(raw["question_id"])})
 
 
-LEAD = "Let's think step by step."
-CLOSE = "The answer is"
-
-_LEAD = re.compile(r"Let['’]s think step by step[.:]")
-_CLOSE = re.compile(r"(?:(?:^|\n)####|(?<![A-Za-z])The answer is\b)[^\n]*\Z")
-
-Parts = tuple[str, str, Any]
-
-
 def sft_target(reasoning: str, answer: str) -> str:
-    """What an SFT model learns to say: the lead, the reasoning if there is any, and the answer, each once.
+    """Write the SFT target: the lead, the reasoning if there is any, and the answer, each once.
 
     Args:
-        reasoning: A worked solution; a lead or a final answer that it has already is not repeated.
+        reasoning: A worked solution; its own lead and final answer are not repeated.
         answer: The final answer.
     """
     answer = " ".join(answer.split())
@@ -85,8 +81,8 @@ def sft_target(reasoning: str, answer: str) -> str:
 
 
 def _bare(reasoning: str, answer: str) -> str:
-    """Reasoning without lead and final answer. They may stand one after another, so it strips until nothing changes."""
-    # An answer of several lines (a matrix) is known only by what it says; any other, by standing on the last line.
+    """Strip lead and final answer from a solution, until nothing changes: they may occur several times."""
+    # A final answer of several lines (a matrix) is found by its words, any other by its place on the last line.
     words = r"\s+".join(map(re.escape, answer.split()))
     stated = re.compile(rf"{CLOSE}:?\s+{words}\Z")
     while True:
@@ -100,10 +96,10 @@ def _bare(reasoning: str, answer: str) -> str:
 
 
 def _answer(value: Any) -> str:
-    """An answer as text of one line: 43.0 → `43`, true → `yes`.
+    """Write an answer as one line of text: 43.0 → `43`, true → `yes`.
 
     Raises:
-        ValueError: It is empty or no plain value.
+        ValueError: The answer is empty, or neither text, number nor bool.
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -115,14 +111,14 @@ def _answer(value: Any) -> str:
 
 
 def with_options(question: str, options: list[str]) -> str:
-    """A question with its options below it, one a line."""
+    """Append options to a question, one a line."""
     return "\n".join([question, "Options:", *options])
 
 
 def answerable_task(source: str, task: str) -> Callable[[Callable[[Row], Parts]], Callable[[Row], Row]]:
-    """Makes a loader of a function that takes a raw row apart into question, reasoning and answer.
+    """Turn a function `raw row → (question, reasoning, answer)` into the loader of a task with one right answer.
 
-    The loader takes the prepared shape too, which the project's own JSONL files have:
+    The loader also accepts the prepared shape, which the project's own JSONL files have:
     `{"problem": "…\\nOptions:\\n…", "solution": "…\\nThe answer is beads", "answer": "beads"}`.
     """
 
@@ -150,15 +146,10 @@ def answerable_task(source: str, task: str) -> Callable[[Callable[[Row], Parts]]
     return decorate
 
 
-GENERATOR = "reasoning_gym"
-ORDER = "solution_order"
-_SUM = re.compile(r"-?\d+(?: [+-] -?\d+)+")
-
-
 def running_sums(expression: str) -> str:
-    """The worked solution of a sum of integers, one step a line: `60 + 93 - 16` → `60 + 93 = 153⏎153 - 16 = 137`.
+    """Work out a sum of integers, one step a line: `60 + 93 - 16` → `60 + 93 = 153⏎153 - 16 = 137`.
 
-    Empty for anything that isn't integers joined by + and -.
+    Returns an empty text for anything but integers joined by + and -.
     """
     if not _SUM.fullmatch(expression):
         return ""
@@ -187,11 +178,11 @@ def reasoning_gym(raw: Row) -> Parts:
 
 
 def generate(parameters: Any, num_rows: int | None) -> list[Row]:
-    """Raw rows of a reasoning-gym task.
+    """Generate raw rows of a reasoning-gym task.
 
     Args:
-        parameters: `{"task": "chain_sum", "seed": 7, …}`: the task, and parameters of its own. Without `seed` it is 0,
-            so that a recipe always means the same rows. `solution_order` (`left`, `either`) is ours.
+        parameters: `{"task": "chain_sum", "seed": 7, …}`: the task, and parameters of its own. The default `seed`
+            is 0, so that a recipe always means the same rows. `solution_order` (`left`, `either`) is ours.
         num_rows: Rows to generate; the task's `size` (500) where none.
 
     Returns:
@@ -227,13 +218,8 @@ def generate(parameters: Any, num_rows: int | None) -> list[Row]:
         raise fail(where, f"{task} refuses these parameters ({error})") from error
 
 
-_ANNOTATION = re.compile(r"<<.*?>>")
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*")
-_UNITS = re.compile(r"\s*\([^)]*\)")
-
-
 def boxed(solution: str) -> str:
-    r"""Content of the last `\boxed{…}`, braces balanced; `\boxed 5`, which MATH has too, gives `5`.
+    r"""Extract the content of the last `\boxed{…}`, with balanced braces; `\boxed 5`, which MATH has too, gives `5`.
 
     Raises:
         ValueError: There is none, or its braces don't close.
@@ -333,7 +319,7 @@ def ecqa(raw: Row) -> Parts:
 
 
 def _choice(raw: Row, question: str, reasoning: str) -> Parts:
-    """Parts of a row with `choices: {"text": [...], "label": ["A", …]}` and `answerKey`, as AllenAI's sets have it."""
+    """Take apart a row with `choices: {"text": [...], "label": ["A", …]}` and `answerKey` (AllenAI's sets)."""
     texts, labels = raw["choices"]["text"], raw["choices"]["label"]
     if raw["answerKey"] not in labels:
         raise ValueError(f"answerKey: is {raw['answerKey']!r}, none of {', '.join(labels)}; is this split unlabelled?")
@@ -380,30 +366,27 @@ def arc_challenge(raw: Row) -> Parts:
     return _choice(raw, "question", "")
 
 
-REPOSITORY = "https://github.com/YJiangcm/BMC"
-
-
 def released_pairs(source: str, task: str) -> Callable[[Row], Row]:
-    """Return a loader of pairs whose `chosen` is a bridged response.
+    """Make a loader of pairs whose `chosen` is a bridged response; y_w itself isn't published.
 
     A raw row is `{"chosen": [{"role": "user", …}, {"role": "assistant", …}], "rejected": [...], …}`; the prompt may
-    also stand in `prompt`, as text or messages. y_w, before it was bridged, isn't there.
+    also stand in `prompt`, as text or messages.
     """
 
     def to_row(raw: Row) -> Row:
         pair: Row = {"chosen": plain_messages(raw, "chosen"), "rejected": plain_messages(raw, "rejected")}
+        begins_alike = min(map(len, pair.values())) > 1 and pair["chosen"][0] == pair["rejected"][0]
         if raw.get("prompt") is not None:
             pair["prompt"] = raw["prompt"] if isinstance(raw["prompt"], str) else plain_messages(raw, "prompt")
-        row = {"source": source, "task": task, **split_prompt(pair)}
-        if not row.get("prompt"):
+        if not pair.get("prompt") and not begins_alike:
             raise ValueError("chosen, rejected: begin with different messages, and there is no prompt")
-        return row
+        return {"source": source, "task": task, **pair}
 
     return to_row
 
 
 def released_sft(source: str, task: str) -> Callable[[Row], Row]:
-    """Return a loader of `{"prompt_id": "qa_0", "messages": [{"role": "user", …}, {"role": "assistant", …}]}`."""
+    """Make a loader of `{"prompt_id": "qa_0", "messages": [{"role": "user", …}, {"role": "assistant", …}]}`."""
 
     def to_row(raw: Row) -> Row:
         *prompt, response = plain_messages(raw, "messages")

@@ -10,7 +10,7 @@ from ..config import PrepareConfig
 from ..errors import fail
 from ..runs import claim_output_dir, elapsed, run_fingerprint, write_json, write_jsonl
 from .loading import load_mixture, load_split
-from .schema import Row, content, hash_fraction, split_prompt
+from .schema import Row, content, hash_fraction
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def _prompts(rows: Iterable[Row]) -> set[str]:
 
 def _key(row: Row) -> str:
     """What makes a prompt the same: its words, whatever their case and spacing."""
-    text: Any = split_prompt(row).get("prompt") or (row.get("messages") or [])[:1]
+    text: Any = row.get("prompt") or (row.get("messages") or [])[:1]
     if not text:
         raise fail(f"row {row['id']}", f"has neither prompt nor messages; there are {', '.join(row)}")
     return " ".join(content(text).casefold().split())

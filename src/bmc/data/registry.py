@@ -1,7 +1,7 @@
-"""The known data sets: where each lies on the Hub, and how one of its raw rows becomes one of ours.
+"""Known data sets: where each lies, and which loader converts its rows.
 
-Closed tasks (QA, math) get `prompt`, `completion` (the SFT target) and `answer`; chat gets `messages`, a pair, or a
-`prompt` with perhaps a `reference`. `bmc.data.loading` does the reading. Nothing heavy is imported here.
+QA and math rows get `prompt`, `completion` (the SFT target) and `answer`; chat rows get `messages`, a pair, or a
+`prompt` and perhaps a `reference`. `bmc.data.loading` reads them. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from . import datasets as released
 from .datasets import (
     GENERATOR,
-    REPOSITORY,
     alpaca_eval,
     arc_challenge,
     arc_easy,
@@ -28,6 +26,8 @@ from .datasets import (
     openbookqa,
     qasc,
     reasoning_gym,
+    released_pairs,
+    released_sft,
     strategyqa,
     svamp,
     tabmwp,
@@ -37,22 +37,23 @@ from .datasets import (
 from .lab import LAB, generate_lab, lab
 from .schema import Row
 
-__all__ = ["DATASETS", "GENERATORS", "REPOSITORY", "DatasetSpec"]
-
 GENERATORS = {GENERATOR: generate, LAB: generate_lab}  # (parameters, rows) → raw rows
 
+REPOSITORY = "https://github.com/YJiangcm/BMC"
 ARC = "allenai/ai2_arc"
+_PAIR = "chosen and rejected, lists of messages"
+_OWN = ", or problem, solution and answer"
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A known data set.
+    """Describe a known data set.
 
     Attributes:
         task: `qa`, `math` or `chat`; decides how answers are scored.
-        to_row: One raw row → one of ours; raises KeyError or ValueError where the row is of no known shape.
+        to_row: Converts a raw row to ours; raises KeyError or ValueError for a row of unknown shape.
         wants: The raw columns that `to_row` knows, for fault messages.
-        hub_id: The data set's home on the Hub; none where a recipe must give `id`.
+        hub_id: Its id on the Hub; None if a recipe must give `id`.
         hub_config: The Hub's configuration to load unless the recipe names one.
         hub_file: Name of a JSON file in that repository with `{config}` in it; for a repository whose loading script
             `datasets` no longer runs.
@@ -71,17 +72,13 @@ class DatasetSpec:
     folder: str | None = None
 
 
-_PAIR = "chosen and rejected, lists of messages"
-
-
 def _released(name: str, folder: str, loader: Callable[[str, str], Callable[[Row], Row]]) -> DatasetSpec:
-    """Return a source of the authors' own training data."""
+    """Describe a part of the authors' own training data."""
     task = {"ultrafeedback": "chat"}.get(name, name.removesuffix("_sft"))
     wants = "messages, a prompt and a response" if name.endswith("_sft") else _PAIR
     return DatasetSpec(task, loader(f"bmc_released_{name}", task), wants, folder=f"training_data/{folder}")
 
 
-_OWN = ", or problem, solution and answer"
 DATASETS: dict[str, DatasetSpec] = {
     "ecqa": DatasetSpec("qa", ecqa, "q_text, q_op1 … q_op5, q_ans and taskA_pos" + _OWN, "tasksource/ecqa"),
     # The Hub's test split of QASC has no labels; the 926 rows that papers call its test set are `validation`.
@@ -131,14 +128,12 @@ DATASETS: dict[str, DatasetSpec] = {
     "arena_hard": DatasetSpec(
         "chat", arena_hard, "turns and question_id", "lmarena-ai/arena-hard-auto-v0.1", splits={"test": "train"}
     ),
-    "clair": DatasetSpec(
-        "chat", released.released_pairs("clair", "chat"), _PAIR, "ContextualAI/ultrafeedback_clair_32k"
-    ),
-    "bmc_released_qa": _released("qa", "qa_dpo_bmc", released.released_pairs),
-    "bmc_released_math": _released("math", "math_dpo_bmc", released.released_pairs),
-    "bmc_released_ultrafeedback": _released("ultrafeedback", "ultrafeedback_dpo_bmc", released.released_pairs),
-    "bmc_released_qa_sft": _released("qa_sft", "qa_sft", released.released_sft),
-    "bmc_released_math_sft": _released("math_sft", "math_sft", released.released_sft),
+    "clair": DatasetSpec("chat", released_pairs("clair", "chat"), _PAIR, "ContextualAI/ultrafeedback_clair_32k"),
+    "bmc_released_qa": _released("qa", "qa_dpo_bmc", released_pairs),
+    "bmc_released_math": _released("math", "math_dpo_bmc", released_pairs),
+    "bmc_released_ultrafeedback": _released("ultrafeedback", "ultrafeedback_dpo_bmc", released_pairs),
+    "bmc_released_qa_sft": _released("qa_sft", "qa_sft", released_sft),
+    "bmc_released_math_sft": _released("math_sft", "math_sft", released_sft),
     GENERATOR: DatasetSpec("math", reasoning_gym, "question, answer and metadata"),
     LAB: DatasetSpec("math", lab, "question, reasoning, answer and solutions"),
 }

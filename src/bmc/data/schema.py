@@ -1,16 +1,13 @@
-"""The rows that the stages hand to one another, and what must hold of them.
+"""Rows that the stages exchange: their columns, their checks, and the parts of a pair.
 
-A text is a string, or a list of messages (`[{"role": "user", "content": "…"}]`), as in TRL. Rows of
+A text is a string, or a list of messages (`[{"role": "user", "content": "…"}]`), as in TRL. Rows are
 
-- prompts: `prompt`, and where it is known `answer`;
-- SFT: `prompt`, `completion`; or `messages`, a whole conversation;
-- pairs: `prompt`, `chosen`, `rejected`; the prompt may also stand inside both responses, as in UltraFeedback.
+- prompts: `prompt`, and `answer` where it is known;
+- SFT examples: `prompt`, `completion`; or `messages`, a whole conversation;
+- pairs: `prompt`, `chosen`, `rejected`; a bridged pair also has the columns in `BRIDGING`.
 
 Besides these, rows carry `id`, `source` and `task` (`qa`, `math`, `chat`), and what the chat template reads: `tools`
 (a list of JSON schemas, or its JSON text) and `chat_template_kwargs`.
-
-
-Pairs as they were before they were bridged, and how far apart their responses are.
 """
 
 from __future__ import annotations
@@ -29,6 +26,10 @@ Text = str | list[dict[str, str]]
 Row = dict[str, Any]
 
 PAIR = ("prompt", "chosen", "rejected")
+SIDES = ("chosen", "rejected")
+WEIGHTS = ("chosen_weights", "rejected_weights")  # λ of each response token, as an LLM scored them
+ORIGINALS = ("original_chosen", "original_rejected")
+BRIDGING = (*ORIGINALS, "bridged", "edit_ratio", *WEIGHTS)  # columns that bridging adds
 GUESSES = {  # names of columns in public data sets → ours
     "prompt": ("question", "instruction", "query", "input", "problem", "history", "context", "conversations"),
     "chosen": ("chosen_response", "response_chosen", "preferred", "winner", "human_ref_A", "response_a", "answer_a"),
@@ -39,59 +40,57 @@ GUESSES = {  # names of columns in public data sets → ours
 _ASSISTANT = "\n\nAssistant:"  # of Anthropic's HH
 # what a rendered prompt ends with: a label, or a special token and perhaps the role
 _HANDED_OVER = re.compile(r"(:|\[/INST\]|<\|[^<>|\s]+\|>(assistant)?|<start_of_turn>model)\s*$")
-TASKS = ("qa", "math", "chat")
 
 
 def user(content: str) -> list[dict[str, str]]:
-    """A prompt of one user message."""
+    """Build a prompt of one user message."""
     return [{"role": "user", "content": content}]
 
 
 def assistant(content: str) -> list[dict[str, str]]:
-    """A response of one assistant message."""
+    """Build a response of one assistant message."""
     return [{"role": "assistant", "content": content}]
 
 
 def content(text: Text) -> str:
-    """Return the words of a prompt or response, its messages joined by blank lines; a bare tool call has none."""
+    """Return the words of a prompt or response, with blank lines between messages; a bare tool call has none."""
     return text if isinstance(text, str) else "\n\n".join(message.get("content") or "" for message in text)
 
 
 def transcript(prompt: Text) -> str:
-    """Return a prompt as plain text: a single message by its words, several each after its role."""
+    """Write a prompt as plain text: a single message without its role, several messages each after its role."""
     if isinstance(prompt, str) or len(prompt) == 1:
         return content(prompt)
     return "\n\n".join(f"{message['role']}: {_spoken(message)}" for message in prompt)
 
 
 def _spoken(message: dict[str, Any]) -> str:
-    """Return a message's words and its tool calls, these as JSON."""
     calls = message.get("tool_calls")
     return "\n".join(filter(None, [message.get("content"), json.dumps(calls, ensure_ascii=False) if calls else None]))
 
 
 def with_content(text: Text, words: str) -> Text:
-    """A response of the same form as `text` that says `words`."""
+    """Return a text of the same form (string or messages) with other words."""
     return words if isinstance(text, str) else [*text[:-1], {**text[-1], "content": words}]
 
 
 def digest(text: str) -> str:
-    """A name for a text that doesn't change with its place, file or process."""
+    """Hash a text to 16 hex digits, the same in every process."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def hash_fraction(text: str) -> float:
-    """A number in [0, 1) that belongs to a text: choosing those below p takes p of all texts, nested in p."""
+    """Hash a text to [0, 1), for deterministic nested subsets: those below p are a share p of all texts."""
     return int(hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:13], 16) / 16**13
 
 
 def split_prompt(row: Row) -> Row:
     r"""Move what both responses of a pair begin with into its prompt.
 
-    Of message lists these are the equal turns (the last message always stays). An explicit prompt is kept, and only
-    what it says already is left out of them: UltraFeedback gives `prompt` as a string and repeats it as the first
-    message of both responses. Of strings it is a prompt that ends in a label ("…\n\nAssistant:"), or in Anthropic's HH,
-    which has none, the dialogue.
+    For lists of messages these are the equal first turns; the last message always stays. An explicit prompt is kept,
+    and turns that repeat it are dropped: UltraFeedback gives `prompt` as a string and repeats it as the first message
+    of both responses. For strings it is a prompt that ends in a label ("…\n\nAssistant:") or, where there is no prompt
+    (Anthropic's HH), the dialogue. The original responses of a bridged pair lose the same beginning.
     """
     prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
     if isinstance(chosen, str) and isinstance(rejected, str):
@@ -102,7 +101,7 @@ def split_prompt(row: Row) -> Row:
         handed_over = isinstance(start, str) and _HANDED_OVER.search(start)
         if not handed_over or not (chosen.startswith(start) and rejected.startswith(start)):
             return row
-        return {**row, "prompt": start, "chosen": chosen[len(start) :], "rejected": rejected[len(start) :]}
+        return {**row, "prompt": start, **_without(row, start)}
     if not (isinstance(chosen, list) and isinstance(rejected, list) and _is_text(chosen) and _is_text(rejected)):
         return row
     shared = 0
@@ -117,11 +116,25 @@ def split_prompt(row: Row) -> Row:
         prompt = turns
     if not shared and prompt == row.get("prompt"):
         return row
-    return {**row, "prompt": prompt, "chosen": chosen[shared:], "rejected": rejected[shared:]}
+    return {**row, "prompt": prompt, **_without(row, turns)}
+
+
+def _without(row: Row, start: Any) -> Row:
+    """Cut a beginning off both responses, and off the original ones that have it."""
+    cut = {side: row[side][len(start) :] for side in SIDES}
+    for column in ORIGINALS:
+        text: Any = row.get(column)
+        if type(text) is type(start) and len(text) > len(start) and _is_text(text) and _begins(text, start):
+            cut[column] = text[len(start) :]
+    return cut
+
+
+def _begins(text: Any, start: Any) -> bool:
+    return text.startswith(start) if isinstance(text, str) else all(map(_same, start, text))
 
 
 def _dialogue(chosen: str, rejected: str) -> str:
-    """Return the common beginning of two dialogues, up to the assistant's last turn."""
+    """Return what two dialogues have in common, up to the assistant's last turn."""
     common = next((place for place, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
     end = chosen.rfind(_ASSISTANT, 0, min(len(chosen), len(rejected)) if common is None else common)
     return chosen[: end + len(_ASSISTANT)] if end >= 0 else ""
@@ -151,28 +164,28 @@ def _after_messages(prompt: list[dict[str, Any]], turns: list[dict[str, Any]]) -
 
 
 def _repeats(turns: list[dict[str, Any]]) -> bool:
-    """Return whether turns may repeat a prompt: responses that begin with the assistant go on from it."""
+    """Whether turns may repeat a prompt; those that begin with the assistant continue it."""
     return bool(turns) and turns[0]["role"] not in ("assistant", "tool")
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Return whether two messages are equal but for keys without a value."""
+    """Whether two messages are equal, apart from keys without a value."""
     filled = ({key: value for key, value in message.items() if value is not None} for message in (one, other))
     return next(filled) == next(filled)
 
 
 def check_rows(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) -> None:
-    """Looks at every row before anything is spent on them.
+    """Check every row before any work is done or paid for.
 
     Args:
         rows: The rows, in the order of their file.
-        columns: The texts that each must have and that must not be empty.
-        where: What to call the data in a fault.
-        most: Faults to name at the most.
+        columns: The texts that each row must have.
+        where: Name of the data in a fault.
+        most: Faults to report at most.
 
     Raises:
-        Faults: A column is missing, a text is empty or no text, a row or the rows mix strings and messages, the
-            responses of a pair are equal, or what the chat template reads is of no use to it.
+        Faults: A column is missing, a text is empty or no text, strings and messages are mixed, the responses of a
+            pair are equal, or the chat template can't use `tools` or `chat_template_kwargs`.
     """
     faults: list[Fault] = []
     forms: dict[type, int] = {}  # of the texts → the first row that has it
@@ -198,7 +211,7 @@ def check_rows(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) 
 
 
 def _unnamed(columns: tuple[str, ...], absent: list[str], there: list[str]) -> str:
-    """Say what to do where the data lack a column: bridge them, or write what their columns are called."""
+    """Say how to fix data that lack a column: bridge them, or map their column names to ours."""
     has = f"has no column {' and no '.join(absent)}; there are {', '.join(there)}"
     if absent == ["original_chosen"]:
         return f"{has}; these pairs were not bridged: run scripts/bridge.py on them, and name its train.jsonl"
@@ -254,7 +267,7 @@ def _kwargs_fault(row: Row) -> str | None:
 
 
 def _size_fault(row: Row, columns: tuple[str, ...]) -> str | None:
-    """Tell of a number that the table of a training can't hold; columns that nothing reads may have any."""
+    """Find a number that the Arrow table of a training can't hold; columns that nothing reads may have any."""
     for column in (*columns, "tools", "chat_template_kwargs"):
         value = tools_of(row) if column == "tools" and _tools_fault(row) is None else row.get(column)
         if (number := _oversize(value)) is not None:
@@ -263,7 +276,7 @@ def _size_fault(row: Row, columns: tuple[str, ...]) -> str | None:
 
 
 def _oversize(value: Any) -> int | None:
-    """Return a whole number below -2⁶³ or from 2⁶⁴ on that stands in a value; None where there is none."""
+    """Return a whole number below -2⁶³ or from 2⁶⁴ on within a value; None if there is none."""
     if isinstance(value, dict | list):
         inner = value.values() if isinstance(value, dict) else value
         return next((number for number in map(_oversize, inner) if number is not None), None)
@@ -277,10 +290,10 @@ def _answer_fault(row: Row) -> str | None:
 
 
 def tools_of(row: Row) -> Any:
-    """Return a row's tools as a list, None where it has none.
+    """Return a row's tools as a list; None if it has none.
 
     Raises:
-        ValueError: They are a text that is no JSON.
+        ValueError: They are a text that isn't JSON.
     """
     tools = row.get("tools")
     return (json.loads(tools) if isinstance(tools, str) and tools.strip() else tools) or None
@@ -302,55 +315,49 @@ def _is_text(text: Any) -> bool:
 
 
 def _is_message(message: Any) -> bool:
-    """Return whether it has a role and words, or tool calls in place of words."""
+    # tool calls may stand in place of words
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         return False
     words = message.get("content")
     return isinstance(words, str) or (words is None and bool(message.get("tool_calls")))
 
 
-SIDES = ("chosen", "rejected")
-WEIGHTS = ("chosen_weights", "rejected_weights")  # λ of each response token, as an LLM scored them
-ORIGINALS = ("original_chosen", "original_rejected")
-BRIDGING = (*ORIGINALS, "bridged", "edit_ratio", *WEIGHTS)  # the columns that bridging adds
-
-
 def unbridged(row: Row) -> Row:
-    """A row with y_w and y_l as its responses, without what bridging added to it; any other row as it is."""
+    """Undo bridging: return the pair with y_w and y_l as its responses; any other row as it is."""
     given = zip(SIDES, ORIGINALS, strict=True)
     responses = {side: row[original] for side, original in given if row.get(original) is not None}
     return {key: value for key, value in row.items() if key not in BRIDGING} | responses
 
 
 def chosen_response(row: Row) -> Text | None:
-    """y_w: the `completion`, or the winner of a pair as it was before it was bridged; None if there is neither."""
+    """Return y_w: the `completion`, or the chosen response before bridging; None if there is neither."""
     return row.get("completion") or unbridged(row).get("chosen")
 
 
 def edit_split(rows: Iterable[Row], part: str, where: str) -> list[int]:
-    """The rows of one of n equal splits of a data set by rising edit distance (Figure 5).
+    """Select one of n equal splits of the pairs by rising edit distance (Figure 5).
 
-    The distance is Levenshtein's over characters, between y_w (`original_chosen`, or `chosen` where there is none)
-    and `rejected`; pairs of one distance stand in the order of their ids. Every row is in one split, and the splits'
-    sizes differ by one at the most.
+    The distance is Levenshtein's over characters, between y_w (`original_chosen`, or `chosen` if there is none) and
+    `rejected`; ties are in the order of their ids. Every row is in one split, and the sizes of the splits differ by one
+    at most.
 
     Args:
-        rows: Pairs with `id`s that are unique; they are gone through three times.
+        rows: Pairs with unique `id`s; they are read three times.
         part: "k/n", 1 ≤ k ≤ n.
-        where: What to call the data in a fault.
+        where: Name of the data in a fault.
 
     Returns:
         Indices of the k-th split's rows, ascending.
 
     Raises:
-        Faults: The rows are no pairs.
+        Faults: The rows aren't pairs.
     """
     number, count = map(int, part.split("/"))
     return sorted(index for _, index in _split(_by_distance(rows, where), number, count))
 
 
 def split_distances(rows: Iterable[Row], count: int, where: str) -> list[list[int]]:
-    """Return the edit distances of the pairs in each of `edit_split`'s splits, ascending."""
+    """List the edit distances in each of `edit_split`'s splits, ascending."""
     ranked = _by_distance(rows, where)
     return [[distance for distance, _ in _split(ranked, number, count)] for number in range(1, count + 1)]
 
@@ -361,7 +368,7 @@ def _split(ranked: list[tuple[int, int]], number: int, count: int) -> list[tuple
 
 
 def _by_distance(rows: Iterable[Row], where: str) -> list[tuple[int, int]]:
-    """Edit distance and index of each pair, by rising distance and then by id."""
+    """List edit distance and index of each pair, by rising distance and then by id."""
     ids: list[str] = []
     there: dict[str, None] = {}
     for row in rows:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import JudgeConfig
-from ..data.loading import local_files, read_json_file
+from ..data.files import file_rows, local_files
 from ..data.schema import Row
 from ..errors import fail
 
@@ -46,7 +46,7 @@ def load_comparisons(config: JudgeConfig) -> tuple[list[Comparison], str]:
     path = Path(config.responses) / PREDICTIONS
     if not path.is_file():
         raise fail(str(path), "there is none; evaluate first, or give the evaluation's folder as `responses`")
-    rows = [row for row in read_json_file(path) if row.get("source") == config.benchmark]
+    rows = [row for row in file_rows(path) if row.get("source") == config.benchmark]
     if not rows:
         raise fail(str(path), f"holds no responses to {config.benchmark}'s prompts; evaluate them first")
     given = {_name(row, config.benchmark, f"{path}: row of {row.get('id')}"): row for row in rows}
@@ -76,7 +76,7 @@ def _name(row: Row, benchmark: str, where: str) -> str:
 
 def _reference(config: JudgeConfig) -> Iterator[tuple[str, str, str]]:
     """Name of a prompt, answer and model of each row of the reference."""
-    rows = read_json_file(_local(config.reference))
+    rows = [*file_rows(_local(config.reference))]
     if not rows:
         raise fail(config.reference, "is empty")
     read = _alpaca_answer if config.benchmark == "alpaca_eval" else _arena_answer

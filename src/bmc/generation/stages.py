@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from ..config import EvaluateConfig, SampleConfig, names
 from ..data.loading import load_mixture
-from ..data.schema import BRIDGING, SIDES, Row, assistant, check_rows, chosen_response, content, split_prompt
+from ..data.schema import BRIDGING, SIDES, Row, assistant, check_rows, chosen_response, content
 from ..data.tokenization import (
     AlignmentError,
     ContinuationDecoder,
@@ -65,7 +65,7 @@ def load_prompts(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], Any]
         Faults: The rows, the template or the model can't be used.
     """
     mixture = config.dataset_mixture
-    given = map(split_prompt, load_mixture(mixture.datasets, mixture.seed))
+    given = load_mixture(mixture.datasets, mixture.seed)
     rows = [{key: value for key, value in row.items() if value is not None} for row in given]
     where = names(mixture.datasets)
     pairs = [row | ({"chosen": chosen} if (chosen := chosen_response(row)) else {}) for row in rows]

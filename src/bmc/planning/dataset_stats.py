@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -13,9 +12,9 @@ from typing import Any
 from rapidfuzz.distance import Prefix
 
 from ..config import DatasetConfig
-from ..data.loading import files_of, open_dataset
+from ..data.loading import files_of, load_mixture
 from ..data.registry import DATASETS, GENERATORS
-from ..data.schema import Row, content, split_prompt
+from ..data.schema import Row, content
 from ..pipeline import producer
 
 # Rows of each split: Table 6 of arXiv 2408.07471, and the Hub's pages where it has none
@@ -98,20 +97,14 @@ def dataset_stats(datasets: Iterable[DatasetConfig], tokenizer: Any = None) -> D
 
 def _part(dataset: DatasetConfig, tokenizer: Any) -> DatasetStats | None:
     if dataset.id and files_of(dataset.id, dataset.split, dataset.source):
-        whole = _measured(map(partial(_renamed, dataset.columns), open_dataset(dataset)()), tokenizer)
-    else:
-        whole = _expected(dataset, tokenizer)
+        return _measured(iter(load_mixture([dataset], seed=0)), tokenizer)
+    whole = _expected(dataset, tokenizer)
     if whole is None:
         return None
     rows = whole.rows
     if dataset.edit_split is not None:
         rows //= int(dataset.edit_split.partition("/")[2])
     return replace(whole, rows=min(round(dataset.weight * rows), dataset.num_rows or rows))
-
-
-def _renamed(columns: Any, row: Row) -> Row:
-    """Rename a row's columns as the recipe's `columns` says."""
-    return {ours: row.get(theirs) for ours, theirs in columns.items()} if isinstance(columns, dict) else row
 
 
 def _measured(rows: Iterator[Row], tokenizer: Any, count: int | None = None) -> DatasetStats | None:
@@ -130,7 +123,6 @@ def _lengths(row: Row, tokenizer: Any) -> tuple[float, float, float] | None:
     def length(text: str) -> float:
         return len(text) / CHARACTERS if tokenizer is None else len(tokenizer.encode(text))
 
-    row = split_prompt(row)
     if (messages := row.get("messages")) and not row.get("rejected"):
         assistant = [content([message]) for message in messages if message["role"] == "assistant"]
         others = [content([message]) for message in messages if message["role"] != "assistant"]

@@ -20,7 +20,7 @@ from ..config import (
     GenerationArguments,
     SampleConfig,
 )
-from ..data.loading import SUFFIXES
+from ..data.files import SUFFIXES
 from ..data.registry import DATASETS, REPOSITORY
 from ..errors import did_you_mean, fail
 from ..pipeline import producer

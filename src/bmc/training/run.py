@@ -7,7 +7,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from ..adapters import adopt_adapter_settings, load_adapter, read_adapter
 from ..config import names
 from ..data.loading import load_split, to_dataset
 from ..data.masks import MaskError, has_markers, mark_assistant
-from ..data.schema import Row, check_rows, split_prompt
+from ..data.schema import Row, check_rows
 from ..data.tokenization import check_offsets, check_template, check_turn_end, turn_end
 from ..distributed import world_size
 from ..errors import did_you_mean, fail, raise_all
@@ -309,16 +308,12 @@ def load_rows(
         wanted = ("messages",) if whole else columns
         if chosen_column not in (*rows.columns, "chosen"):
             raise fail("chosen_column", f"'{chosen_column}' is no column of {name}; only bridged data has it")
-        ready = partial(_ready, chosen_column=chosen_column)
-        check_rows(map(ready, rows), wanted, name)
-        check_template(tokenizer, map(ready, rows), wanted[1:], name)
-        parts.append(to_dataset(rows, wanted, ready))
+        if chosen_column != "chosen":
+            rows = rows.map(lambda row: {**row, "chosen": row.get(chosen_column)})
+        check_rows(rows, wanted, name)
+        check_template(tokenizer, rows, wanted[1:], name)
+        parts.append(to_dataset(rows, wanted))
     return parts[0], parts[1]
-
-
-def _ready(row: Row, chosen_column: str) -> Row:
-    """A row as it is trained on."""
-    return split_prompt(row if chosen_column == "chosen" else {**row, "chosen": row.get(chosen_column)})
 
 
 def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]:

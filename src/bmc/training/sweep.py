@@ -426,7 +426,7 @@ def scoring(argv: list[str], arguments: PreferenceArguments) -> Scoring:
                 str(file), "holds no rows; set validation_datasets or validation_fraction where the data are prepared"
             )
         files.append(str(file))
-    if any(row.get("answer") is not None for file in files for row in open_dataset(DatasetConfig(id=file))()):
+    if any(row.get("answer") is not None for file in files for row in open_dataset(DatasetConfig(id=file))):
         return Scoring(evaluate, ", ".join(files))
     mixture = arguments.dataset_mixture
     if not mixture.test_datasets and not mixture.test_split_size:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean as mean
 from typing import Any
 
-from ...data.loading import read_json_file
+from ...data.files import file_rows
 from ...data.schema import split_distances
 from ..cells import read_json
 from ..measured import number
@@ -98,7 +98,7 @@ def _distances(setting: Path) -> Points:
     path = setting / "bridge/train.jsonl"
     if not path.is_file():
         return {}
-    splits = split_distances(read_json_file(path), len(SPLITS), str(path))
+    splits = split_distances([*file_rows(path)], len(SPLITS), str(path))
     return {
         float(k): Estimate(mean(found), None, None, len(found))
         for k, found in zip(SPLITS, splits, strict=True)
