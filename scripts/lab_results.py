@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bmc.lab_figures import draw
 from bmc.lab_verdicts import accuracies, claims_table, read_results
-from bmc.runs import stage
+from bmc.runs import run_main
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage(main)
+    run_main(main)

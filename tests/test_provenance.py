@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bmc import runs as provenance
+from bmc import provenance
 from bmc.config import DatasetConfig, DatasetMixture, PrepareConfig
 from bmc.runs import claim_output_dir, run_fingerprint
 

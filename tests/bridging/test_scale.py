@@ -223,10 +223,10 @@ sys.path[:0] = {tests!r}
 from pathlib import Path
 import test_scale
 from bmc.bridging.pipeline import bridge
-from bmc.runs import stage
+from bmc.runs import run_main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
-stage(lambda: bridge(test_scale.recipe(Path({data!r}), {url!r}, Path({out!r}))))
+run_main(lambda: bridge(test_scale.recipe(Path({data!r}), {url!r}, Path({out!r}))))
 """
 
 

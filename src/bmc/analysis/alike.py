@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from .. import runs as provenance
+from .. import provenance
 from ..config import EvaluateConfig
 from ..data.schema import digest
 from ..program import trains_on_pairs

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..errors import fail
 from ..pipeline import OUTPUTS
-from ..runs import RECIPE_FILE, file_digest
+from ..provenance import file_digest
+from ..runs import RECIPE_FILE
 from ..training.fault_tolerance import find_damage
 from .cells import read_json
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from .. import runs as provenance
+from .. import provenance
 from ..planning import estimates
 from ..program import trains_on_pairs
 

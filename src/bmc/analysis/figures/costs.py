@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...runs import read_provenance as read_provenance
+from ...provenance import read_provenance
 from ..cells import read_json
 from ..trained import METHODS, Run, make, run_stage
 from .drawing import BLUE, ORANGE, Drawing, Missing, Row, look
