@@ -198,7 +198,7 @@ def test_without_trees_the_model_is_as_it_was(tokenizer: Any) -> None:
 def test_what_keeps_a_model_from_trees():
     model = family("llama")
     assert unsupported_reason(model) is None
-    for attention in ("eager", "flash_attention_2"):
+    for attention in ("eager", "kernels-community/flash-attn2"):
         model.config._attn_implementation = attention
         assert attention in unsupported_reason(model)
 

@@ -330,7 +330,8 @@ def _layout(config: Any, model_args: Any, pairs: bool) -> tuple[bool, bool, bool
     """Return whether prefixes are shared, whether attention goes by trees, and whether the loss reads a reference."""
     if not pairs:
         return False, False, False
-    takes_trees = model_args.attn_implementation in (None, "sdpa", "flex_attention")
+    attention = model_args.attn_implementation
+    takes_trees = attention in (None, "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
     shared = takes_trees and config.prefix_sharing is not False
     return shared, takes_trees and (shared or config.packing is not False), config.reads_reference
 

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..errors import fail
-from .prefix_sharing import Row, pack_sequences
+from .prefix_sharing import Row, index_trees, pack_sequences
 from .token_weights import DIFF_COLUMNS, RESPONSES, WEIGHT_COLUMNS
 
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -110,8 +110,9 @@ class DataCollatorForBMC(DataCollatorForPreference):
         Returns:
             `input_ids` (R, S); `predictors` (2, U) and `labels` (U,) as in `bmc.training.lm_head.score`, one for each
             token to be scored; `places` (N, T), which of the U each response token is, and `response_mask` (N, T). A
-            token that several sequences share is scored once. With trees `position_ids` (R, S) and `trees`, a tuple
-            of R `Tree`s; else `attention_mask` (R, S). All int64, but for the bool mask.
+            token that several sequences share is scored once. With trees `position_ids` (R, S), `trees`, a tuple of R
+            `Tree`s, and `tree_index`, a `VarlenIndex` of them; else `attention_mask` (R, S). All int64, but for the
+            bool mask.
         """
         sequences = [(prompt + response)[: self.max_length] for prompt, response in pairs]
         rows = self._rows(pairs, sequences)
@@ -138,7 +139,8 @@ class DataCollatorForBMC(DataCollatorForPreference):
         if not self.prefix_sharing and not self.packing:
             return layout | {"attention_mask": self._pad([[1] * len(row.ids) for row in rows], 0, width)}
         trees = tuple(row.tree.padded(width - len(row.ids)) for row in rows)
-        return layout | {"position_ids": self._pad([row.positions for row in rows], 0, width), "trees": trees}
+        positions = self._pad([row.positions for row in rows], 0, width)
+        return layout | {"position_ids": positions, "trees": trees, "tree_index": index_trees(trees)}
 
     def _rows(self, pairs: Sequence[tuple[list[int], list[int]]], sequences: list[list[int]]) -> list[Row]:
         """The rows, which go through the sequences in their order."""

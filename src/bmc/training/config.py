@@ -250,8 +250,8 @@ class BMCConfig(trl.DPOConfig):
             code.
         ignore_stop_words: English stop words never count as differing, as in the released code.
         prefix_sharing: What the sequences of a batch begin with, prompts and responses alike, goes through the model
-            once: the same numbers for less work. By default wherever attention (sdpa, flex_attention) and model
-            allow it; false never.
+            once: the same numbers for less work. By default wherever attention (sdpa, flash_attention_2,
+            flex_attention) and model allow it; false never.
         packing: The sequences of a batch stand end to end in one row, without padding. By default as prefix_sharing.
         precompute_ref_log_probs: Run the reference once, before training, and keep no reference model in memory. By
             default wherever the run goes through all pairs.

@@ -14,12 +14,14 @@ sequence of its own, so its hidden state is the same up to rounding. No (prefix,
 
 Attention over trees of sequences: with SDPA kernels and no mask, or with flex_attention.
 
-With SDPA, each run of tokens that lies together attends causally to the path that leads to it. There is no mask of
-row × row, and nothing is computed between branches that don't see each other.
+Each segment (tokens that lie together) attends causally to the path that leads to it: on a GPU all of them in one
+launch (`bmc.training.varlen`), elsewhere by a call of SDPA each. There is no mask of row × row, and nothing is computed
+between branches that don't see each other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,11 +33,14 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils import is_peft_model
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from trl.data_utils import common_prefix_length
 
+from . import varlen
 from .trl_compat import attention_implementation, takes_attention_functions
 
 
@@ -118,6 +123,8 @@ def pack_sequences(sequences: Sequence[list[int]], share: bool) -> Row:
 
 TREE_ATTENTION = "bmc_tree"
 KINDS = {"full_attention", "sliding_attention"}
+# what a model may have been loaded with: tree attention takes its place, and computes the same without trees
+REPLACED = ("sdpa", "flash_attention_2", "flash_attention_3")
 # what models hand to their attention beside masks, and what changes no result here
 HARMLESS = {
     "position_ids", "cache_position", "use_cache", "output_hidden_states", "output_router_logits", "return_dict",
@@ -133,7 +140,7 @@ class Segment(NamedTuple):
 
 @lru_cache(maxsize=64)
 def segments(tree: Tree) -> tuple[Segment, ...]:
-    """The runs of a row, in its order: a run ends where the next node doesn't follow on the last."""
+    """List the segments of a row, in its order: one ends where the next node doesn't follow on the last."""
     nodes, paths = len(tree.sizes), tree.paths()
     starts = [node for node, parent in enumerate(tree.parents) if parent < 0 or parent != node - 1]
     return tuple(Segment(sum(tree.sizes[start:end]), paths[end - 1]) for start, end in pairwise([*starts, nodes]))
@@ -148,6 +155,8 @@ def tree_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     trees: tuple[Tree, ...] | None = None,
+    tree_index: varlen.VarlenIndex | None = None,
+    tree_kernel: str = "loop",
     sliding_window: int | None = None,
     is_causal: bool | None = None,
     **kwargs: Any,
@@ -163,6 +172,8 @@ def tree_attention(
         dropout: Share of the attention weights that are dropped.
         scaling: Of the scores.
         trees: One a row.
+        tree_index: Of all segments of the rows; needed by a kernel of `varlen.KERNELS` alone.
+        tree_kernel: One of them, or of `varlen.LOOPS`, which also serve where a kernel can't take the states.
         sliding_window: Tokens that a token sees of its path, itself included; None for all.
         is_causal: Whether tokens don't see those after them; None for yes.
         kwargs: What else a model hands to its attention.
@@ -185,23 +196,49 @@ def tree_attention(
         unknown.append("is_causal=False")
     if unknown:
         raise NotImplementedError(f"{type(module).__name__} asks its attention for {', '.join(unknown)}")
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):  # as SDPA does by itself
+        query, key, value = (states.to(torch.get_autocast_dtype(kind)) for states in (query, key, value))
+    if tree_index is not None and tree_kernel in varlen.KERNELS and varlen.takes(tree_kernel, query, value, dropout):
+        kernel = varlen.KERNELS[tree_kernel]
+        return varlen.attend_segments(kernel, query, key, value, tree_index, sliding_window, scaling), None
     key, value = (repeat_kv(states, query.size(1) // states.size(1)) for states in (key, value))
     rows = zip(query.split(1), key.split(1), value.split(1), trees, strict=True)
-    output = torch.cat([_attend(*row, sliding_window, dropout, scaling) for row in rows])
+    by_name = tree_kernel != "loop"
+    # cuDNN, which PyTorch may prefer, builds a plan for each new shape, and nearly all shapes are new
+    with sdpa_kernel(BACKENDS) if query.is_cuda else contextlib.nullcontext():
+        output = torch.cat([_attend(*row, sliding_window, dropout, scaling, by_name) for row in rows])
     return output.transpose(1, 2).contiguous(), None
 
 
+BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int | None, dropout: float, scaling: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    tree: Tree,
+    window: int | None,
+    dropout: float,
+    scaling: float | None,
+    by_name: bool,
 ) -> Tensor:
-    """One row; (1, heads, S, head size)."""
-    queries = query.split([run.size for run in segments(tree)], dim=2)
+    """Attend over one row, a segment at a time; (1, heads, S, head size).
+
+    Args:
+        by_name: Whether SDPA is told of a causal mask by name, so that it may run FlashAttention, where one will do.
+    """
+    queries = query.split([segment.size for segment in segments(tree)], dim=2)
     keys, values = key.split(tree.sizes, dim=2), value.split(tree.sizes, dim=2)
     outputs = []
-    for own, run in zip(queries, segments(tree), strict=True):
-        seen, said = (torch.cat([nodes[node] for node in run.path], dim=2) for nodes in (keys, values))
-        plain = own.size(2) == seen.size(2) and (window is None or seen.size(2) <= window)
-        mask = None if plain else _band(own.size(2), seen.size(2), window, own.device)
+    for own, segment in zip(queries, segments(tree), strict=True):
+        seen, said = (torch.cat([nodes[node] for node in segment.path], dim=2) for nodes in (keys, values))
+        sizes, mask = (own.size(2), seen.size(2)), None
+        whole = window is None or sizes[1] <= window
+        plain = whole and sizes[0] == sizes[1]
+        if not plain:
+            mask = causal_lower_right(*sizes) if whole and by_name else _band(*sizes, window, own.device)
         outputs.append(F.scaled_dot_product_attention(own, seen, said, mask, dropout, is_causal=plain, scale=scaling))
     return torch.cat(outputs, dim=2)
 
@@ -242,17 +279,31 @@ def tree_mask_mod(trees: tuple[Tree, ...], positions: Tensor, window: int | None
     return mask_mod
 
 
-def attention_arguments(config: Any, trees: tuple[Tree, ...], positions: Tensor) -> dict[str, Any]:
+def index_trees(trees: Sequence[Tree]) -> varlen.VarlenIndex:
+    """Index the keys of each segment of a batch's rows, all of the same number of tokens."""
+    return varlen.index_segments([(tree.sizes, segments(tree)) for tree in trees])
+
+
+def attention_arguments(
+    config: Any,
+    trees: tuple[Tree, ...],
+    positions: Tensor,
+    index: varlen.VarlenIndex | None = None,
+    kernel: str = "loop",
+) -> dict[str, Any]:
     """What a model's forward needs beside ids and positions to see the trees.
 
     Args:
         config: The text model's; its attention is `TREE_ATTENTION` or flex_attention.
         trees: One a row.
         positions: Position ids, int64 (R, S).
+        index: Of the trees (`index_trees`), for a kernel of `varlen.KERNELS`.
+        kernel: How to attend, as `tree_attention`'s tree_kernel.
     """
     if attention_implementation(config) == TREE_ATTENTION:
         # a mask of four axes is handed on as it is; without one the model would make its own, as large as row × row
-        return {"trees": trees, "attention_mask": positions.new_ones(1, 1, 1, 1)}
+        mask = positions.new_ones(1, 1, 1, 1)
+        return {"trees": trees, "tree_index": index, "tree_kernel": kernel, "attention_mask": mask}
     from torch.nn.attention.flex_attention import create_block_mask
 
     rows, length = positions.shape
@@ -273,8 +324,8 @@ def unsupported_reason(model: Any) -> str | None:
     lm = causal_lm(model)
     config = lm.config.get_text_config()
     attention, kinds = attention_implementation(config), set(getattr(config, "layer_types", None) or ["full_attention"])
-    if attention not in ("sdpa", TREE_ATTENTION, "flex_attention"):
-        return f"{attention} can't hide one branch from another; sdpa and flex_attention can"
+    if attention not in (*REPLACED, TREE_ATTENTION, "flex_attention"):
+        return f"{attention} can't hide one branch from another; sdpa, flash_attention_2 and flex_attention can"
     takes_positions = "position_ids" in inspect.signature(type(lm).forward).parameters
     if kinds - KINDS or not takes_positions or not takes_attention_functions(lm):
         return "the model's layers don't go by mask and position ids alone"
@@ -284,11 +335,21 @@ def unsupported_reason(model: Any) -> str | None:
 
 
 def use_tree_attention(model: Any, wanted: bool = True) -> None:
-    """Have a model that uses SDPA see trees where they are given, or no longer; everything else stays as it was."""
+    """Have a model see trees where they are given, or no longer; without trees it computes what it did before."""
     lm = causal_lm(model)
-    before, after = ("sdpa", TREE_ATTENTION) if wanted else (TREE_ATTENTION, "sdpa")
-    if attention_implementation(lm.config.get_text_config()) == before:
-        lm.set_attn_implementation(after)
+    now = attention_implementation(lm.config.get_text_config())
+    if wanted and now in REPLACED:
+        lm._attention_before_trees = now
+        lm.set_attn_implementation(TREE_ATTENTION)
+    elif not wanted and now == TREE_ATTENTION:
+        lm.set_attn_implementation(attention_without_trees(lm))
+
+
+def attention_without_trees(model: Any) -> str:
+    """Name the attention that a model has, or had before it was told to see trees."""
+    lm = causal_lm(model)
+    now = attention_implementation(lm.config.get_text_config())
+    return getattr(lm, "_attention_before_trees", "sdpa") if now == TREE_ATTENTION else now
 
 
 def causal_lm(model: Any) -> Any:

@@ -29,7 +29,14 @@ from .fault_tolerance import FaultTolerantTrainer
 from .lm_head import TokenLogprobs, exact_kl, gather_response_tokens, score_tokens, slice_hidden_states
 from .losses import LOSSES, REFERENCE_FREE, PairLogps, hyperparameters, sum_weighted_logps
 from .metrics import RewardCollapseWarning, k3, reward_metrics, token_metrics, weight_shares
-from .prefix_sharing import TREE_ATTENTION, attention_arguments, causal_lm, unsupported_reason, use_tree_attention
+from .prefix_sharing import (
+    TREE_ATTENTION,
+    attention_arguments,
+    attention_without_trees,
+    causal_lm,
+    unsupported_reason,
+    use_tree_attention,
+)
 from .reference_cache import ReferenceCache, add_reference_logps, default_cache, model_digest
 from .token_weights import (
     DIFF_COLUMNS,
@@ -40,8 +47,9 @@ from .token_weights import (
     mark_differences,
     stop_word_ids,
 )
-from .tree_check import compare, longest, sequences
+from .tree_check import KERNEL_ERROR, compare, kernel_error, longest, sequences
 from .trl_compat import attention_implementation, name_or_path
+from .varlen import HALF, KERNELS, candidates
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +77,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
     _signature_columns: list[str]
     _layout_chosen = False
     _checked: tuple[Any, ...] = ()
+    _tree_kernels: tuple[str, ...] = ("loop",)  # those that no check has ruled out yet; the first is used
     _precompute_engine: Any
 
     def __init__(
@@ -192,8 +201,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
 
     def _load_reference(self) -> Any:
         """The model that training began with, ready to run, as DPOTrainer loads it."""
-        name, attention = get_config_model_id(self.model.config), attention_implementation(self.model.config)
-        attention = "sdpa" if attention == TREE_ATTENTION else attention
+        name, attention = get_config_model_id(self.model.config), attention_without_trees(self.model)
         options = {"dtype": self.model.dtype, "attn_implementation": attention, **(self.args.model_init_kwargs or {})}
         try:
             model = create_model_from_path(name, trust_remote_code=self.args.trust_remote_code, **options)
@@ -213,7 +221,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
         """Share prefixes and pack where the recipe and the models' classes allow it; once."""
         if self._layout_chosen:
             return
-        self._layout_chosen = True
+        self._layout_chosen, self._tree_kernels = True, candidates(self.accelerator.device.type)
         models = self._models()
         reason = next(filter(None, map(unsupported_reason, models)), None)
         if self.aux_loss_enabled:
@@ -263,16 +271,33 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
             use_tree_attention(lm)
             return logps(layout)
 
-        use_tree_attention(lm, False)
-        model.eval()
         positions = getattr(config, "max_position_embeddings", None) or self._longest()
         pairs = sequences(max(8, min(positions, self._longest())), config.vocab_size)
-        outcome = compare(pairs, self.data_collator, logps, with_trees)
+        model.eval()
+        first = self._tree_kernels[0]
+        while True:
+            use_tree_attention(lm, False)
+            outcome = compare(pairs, self.data_collator, logps, with_trees)
+            passed = outcome.passed and self._kernel_passes(lm)
+            failed = self.accelerator.reduce(torch.tensor(float(not passed), device=self.accelerator.device)) > 0
+            rest = self._tree_kernels[1:] if attention_implementation(config) == TREE_ATTENTION else ()
+            if not failed or not rest:
+                break
+            self._tree_kernels = rest
         model.train(training)
-        failed = self.accelerator.reduce(torch.tensor(float(not outcome.passed), device=self.accelerator.device))
-        if failed > 0:
+        if failed:
             found = f"other log-probs ({outcome.error:.2g} nats a token apart)"
             self._pad_pairs(f"{type(lm).__name__} has {outcome.reason or found} when sequences share a row")
+        elif self._tree_kernels[0] != first:
+            logger.warning("prefix_sharing: %s gives other numbers here; using %s", first, self._tree_kernels[0])
+
+    def _kernel_passes(self, lm: Any) -> bool:
+        """Check the kernel that is to be used on its own, the backward pass included."""
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision, lm.dtype)
+        kernel, config = self._tree_kernels[0], lm.config.get_text_config()
+        if kernel not in KERNELS or dtype not in HALF or attention_implementation(config) != TREE_ATTENTION:
+            return True
+        return kernel_error(kernel, config, dtype, self.accelerator.device) <= KERNEL_ERROR
 
     def _longest(self) -> int:
         """Tokens of the longest sequence that the model will see."""
@@ -367,7 +392,8 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
             return {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
         config = causal_lm(self.accelerator.unwrap_model(model)).config.get_text_config()
         positions = inputs["position_ids"]
-        attention = attention_arguments(config, inputs["trees"], positions)
+        kernel = self._tree_kernels[0]
+        attention = attention_arguments(config, inputs["trees"], positions, inputs["tree_index"], kernel)
         return {"input_ids": inputs["input_ids"], "position_ids": positions, **attention}
 
     def _reference_logps(self, model: Any, inputs: dict[str, Any]) -> Tensor:

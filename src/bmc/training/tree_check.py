@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from .collator import Batch, DataCollatorForBMC
+from .prefix_sharing import index_trees, pack_sequences, tree_attention
 from .token_weights import RESPONSES
 
 ROUNDING = 1e-3  # nats a token; float32 leaves about 1e-5
 NOISE = 3  # in lower precision, how many times the difference between two plain layouts may be exceeded
 WRONG = 0.3  # nats a token that no precision excuses
+KERNEL_ERROR = 0.02  # of a kernel's outputs and gradients, relative; bfloat16 leaves about 0.004
 
 
 class Outcome(NamedTuple):
@@ -91,6 +93,57 @@ def compare(
     except Exception as reason:  # a model's code raises whatever it does when it meets what it doesn't know
         return Outcome(float("inf"), noise, f"{type(reason).__name__}: {str(reason).strip().partition(chr(10))[0]}")
     return Outcome(error if error == error else float("inf"), noise)
+
+
+def kernel_error(kernel: str, config: Any, dtype: torch.dtype, device: torch.device) -> float:
+    """Compare a kernel's outputs and gradients on a small tree with plain PyTorch's in float32.
+
+    The log-probs of `compare` say nothing of the backward pass.
+
+    Args:
+        kernel: One of `varlen.KERNELS`.
+        config: The text model's, for its heads and window.
+        dtype: Of the states, 16 bits.
+        device: Where the model runs.
+
+    Returns:
+        The largest of the relative errors (norm of the difference over the norm) of the output and the three gradients;
+        infinite where it isn't a number or the kernel can't run.
+    """
+    heads = config.num_attention_heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    sequence = sequences(400, 1000)  # several of a kernel's blocks
+    row = pack_sequences([prompt + response for prompt, response in sequence], share=True)
+    window = min(getattr(config, "sliding_window", None) or len(row.ids), 100)
+    generator = torch.Generator().manual_seed(0)
+    states = [
+        torch.randn(1, len(row.ids), count, size, generator=generator).to(device, dtype)
+        for count in (heads, key_heads, key_heads, heads)
+    ]
+    index: Any = {
+        key: value.to(device) if isinstance(value, Tensor) else value for key, value in index_trees([row.tree]).items()
+    }
+
+    def run(name: str, dtype: torch.dtype, window: int | None) -> list[Tensor]:
+        *inputs, slope = (state.to(dtype).detach().requires_grad_() for state in states)
+        query, key, value = (state.transpose(1, 2) for state in inputs)
+        output, _ = tree_attention(
+            None, query, key, value, None, trees=(row.tree,), tree_index=index, tree_kernel=name, sliding_window=window
+        )
+        return [output.detach(), *torch.autograd.grad(output, inputs, slope)]
+
+    worst = 0.0
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        for seen in (None, window):
+            try:
+                found = run(kernel, dtype, seen)
+            except Exception:  # whatever a kernel raises on a card or a shape that it doesn't know
+                return float("inf")
+            for own, plain in zip(found, run("plain", torch.float32, seen), strict=True):
+                error = ((own.float() - plain).norm() / plain.norm()).item()
+                worst = max(worst, error if error == error else float("inf"))
+    return worst
 
 
 def longest(dataset: Any) -> int:
