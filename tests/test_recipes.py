@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from bmc.config import AnalyzeConfig, BridgeConfig, EvaluateConfig, PrepareConfig, SampleConfig
-from bmc.recipe import load, parse
+from bmc.config import BridgeConfig, EvaluateConfig, JudgeConfig, PrepareConfig, SampleConfig
+from bmc.errors import Faults
+from bmc.program import script_of
+from bmc.recipe import parse
+from bmc.recipe_files import Loader, load
+from bmc.show import _check, classes_of
 
 ROOT = Path(__file__).parents[1]
-FOUND = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("recipes/*/*/**/*.yaml"))
-RECIPES = [path for path in FOUND if Path(path).stem != "base"]
-STAGES = {"prepare": PrepareConfig, "sample": SampleConfig, "bridge": BridgeConfig, "eval": EvaluateConfig,
-          "analyze": AnalyzeConfig}  # fmt: skip
-SCRIPTS = {"prepare": "prepare", "sft": "sft", "sample": "sample", "bridge": "bridge", "eval": "evaluate",
-           "analyze": "analyze"}  # fmt: skip
+FILES = sorted(
+    path.relative_to(ROOT) for path in ROOT.glob("recipes/**/*.yaml") if path.parent.name != "accelerate_configs"
+)
+PARTS = {"base.yaml", "ablations.yaml", "reported.yaml"}  # files that are no run
 PAPER = {  # β, δ and learning rate of DPO-BMC (Table 8)
     "llama2-7b/qa": (0.05, 3.0, 5e-7),
     "llama2-7b/math": (0.05, 2.5, 5e-7),
@@ -71,10 +75,11 @@ VALUES = [*SEARCHED, "beta", "prefix_fraction", "weight_source", "diff_algorithm
 SOURCE = re.compile(r"Table \d|A\.\d|§\d|Eq|paper|released|135M parameters")
 
 
-def stage_of(recipe: str) -> str:
-    """What kind of recipe it is: `bridge` for bridge_ew.yaml too; `preference` for any method."""
-    name = Path(recipe).stem.partition("_")[0]
-    return name if name in SCRIPTS else "preference"
+def recipes() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each run, and its values."""
+    for path in FILES:
+        if path.name not in PARTS and path.parent.name != "methods":
+            yield path, load(path)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -83,27 +88,80 @@ def in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def training(recipe: str) -> tuple[Any, Any, Any]:
-    from bmc.training.config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
     from bmc.training.run import parse_training
 
-    sft = stage_of(recipe) == "sft"
-    kinds = (TrainingArguments, SFTConfig) if sft else (PreferenceArguments, BMCConfig)
-    return parse_training([recipe, "--dry_run"], *kinds, "")
+    classes = classes_of(load(Path(recipe))[0]["stage"])
+    return parse_training([recipe, "--dry_run"], classes[0], classes[2], "")
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_passes_a_dry_run(recipe: str) -> None:
-    stage = stage_of(recipe)
-    parts = parse([recipe, "--dry_run"], STAGES[stage]) if stage in STAGES else training(recipe)
-    assert all(part is not None for part in parts)
+def test_every_recipe() -> None:
+    """It is read without a fault; its first line is its command; it extends files that extend none; it writes where its
+    name says; what it reads below outputs/ is of the same model/task and an earlier stage; and each value that the
+    paper searched says where it is from."""
+    logging.disable(logging.CRITICAL)
+    wrong = [f"{path}: {what}" for path, values in recipes() for what in _faults(path, values)]
+    logging.disable(logging.NOTSET)
+    assert wrong == []
+    assert len(list(recipes())) > 180
+
+
+def _faults(path: Path, values: dict[str, Any]) -> Iterator[str]:
+    text, stage = path.read_text(), values["stage"]
+    try:
+        _check(stage, classes_of(stage), [str(path)])
+    except Faults as error:
+        yield str(error)
+    if f"scripts/{script_of(stage)}.py {path}" not in text.splitlines()[0]:
+        yield "doesn't begin with its command"
+    own = yaml.load(text, Loader=Loader)
+    if own.get("stage") != stage:
+        yield "doesn't say its stage itself"
+    parents = own.get("extends", [])
+    for parent in [parents] if isinstance(parents, str) else parents:
+        if "extends" in yaml.load((path.parent / parent).read_text(), Loader=Loader):
+            yield f"extends {parent}, which extends another file"
+    if "lab" not in path.parts:
+        yield from _unsourced(text)
+    if len(path.parts) == 4:
+        yield from _misplaced(path, values)
+
+
+def _unsourced(text: str) -> Iterator[str]:
+    for key, value, comment in re.findall(rf"^({'|'.join(VALUES)}): *([^#\n]*)(.*)$", text, re.MULTILINE):
+        told_above = (key, value.strip()) in {("mode", "token_scores"), ("mode", "continue_prefix")}
+        if not told_above and not SOURCE.search(comment):
+            yield f"{key}: {value} has no source"
+
+
+def _misplaced(path: Path, values: dict[str, Any]) -> Iterator[str]:
+    task, name = "/".join(path.parts[1:3]), path.stem
+    wanted = f"outputs/{task}/{'sft/eval' if name == 'eval' else name}"
+    if values["output_dir"] != wanted:
+        yield f"writes {values['output_dir']}"
+    for dataset in values.get("dataset_mixture", {}).get("datasets", []):
+        place = str(dataset.get("id")).split("/")
+        earlier = READS.get(name, READS["sft"] if name.startswith("sft") else "bridge").split()
+        if place[0] == "outputs" and ("/".join(place[1:3]) != task or place[3] not in earlier):
+            yield f"reads {dataset['id']}"
+
+
+@pytest.mark.parametrize("file", ["base.yaml", "methods"])
+def test_parts_stand_alone(file: str) -> None:
+    """A base.yaml is whole and flat; a method says what it is, and neither names a folder to write."""
+    parts = [path for path in FILES if file in (path.name, path.parent.name) and "lab" not in path.parts]
+    found = [yaml.load(path.read_text(), Loader=Loader) for path in parts]
+    assert len(found) == {"base.yaml": 8, "methods": 15}[file]
+    assert not any({"extends", "stage", "output_dir", "learning_rate"} & part.keys() for part in found)
+    known = {
+        "base.yaml": {"model_name_or_path", "dataset_mixture", "max_length"},
+        "methods": {"loss_type", "chosen_column"},
+    }
+    assert all(known[file] <= part.keys() for part in found)
 
 
 @pytest.mark.parametrize("benchmark", ["alpaca_eval", "arena_hard"])
 def test_judges_are_asked_as_published(benchmark: str) -> None:
-    from bmc.config import JudgeConfig
-
     recipe = f"recipes/judge_{benchmark}.yaml"
-    assert f"scripts/judge.py {recipe}" in Path(recipe).read_text().splitlines()[0]
     (config,) = parse([recipe, "--responses", "r", "--output_dir", "o", "--max_cost_usd", "20"], JudgeConfig)
     assert (config.benchmark, config.model) == (benchmark, "gpt-4-1106-preview")
     published = {"alpaca_eval": (1.0, 1, {"logprobs", "top_logprobs"}), "arena_hard": (0.0, 4096, set())}
@@ -111,54 +169,26 @@ def test_judges_are_asked_as_published(benchmark: str) -> None:
     assert (config.temperature, config.max_tokens, more) == published[benchmark]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_begins_with_its_command(recipe: str) -> None:
-    first = Path(recipe).read_text().splitlines()[0]
-    script = SCRIPTS.get(stage_of(recipe), "preference")
-    assert first.startswith("# ")
-    assert f"scripts/{script}.py {recipe}" in first
-
-
-@pytest.mark.parametrize("recipe", FOUND)
-def test_every_value_says_where_it_comes_from(recipe: str) -> None:
-    values = rf"^({'|'.join(VALUES)}): *([^#\n]*)(.*)$"
-    for key, value, comment in re.findall(values, Path(recipe).read_text(), re.MULTILINE):
-        if (key, value.strip()) not in {("mode", "token_scores"), ("mode", "continue_prefix")}:  # told at the top
-            assert SOURCE.search(comment), f"{key}: {value}"
-
-
-def test_every_setting_has_every_method() -> None:
-    for setting in [*PAPER, *SMALL]:
-        assert all(Path(f"recipes/{setting}/{name}.yaml").exists() for name in [*METHODS, "sample_cw", "bridge_ew"])
-
-
-CASES = [(setting, method) for setting in [*PAPER, *SMALL] for method in METHODS]
-
-
-@pytest.mark.parametrize(("setting", "method"), CASES)
-def test_methods_differ_in_what_they_are(setting: str, method: str) -> None:
-    arguments, model_args, config = training(f"recipes/{setting}/{method}.yaml")
-    loss, column, weighting, folder = METHODS[method]
-    assert (config.loss_type, arguments.chosen_column, config.token_weighting) == ([loss], column, weighting)
-    assert arguments.dataset_mixture.datasets[0].id == f"outputs/{setting}/{folder}/train.jsonl"
-    assert config.output_dir == f"outputs/{setting}/{method}"
-    assert (config.num_train_epochs, config.seed, config.warmup_steps) == (1, 42, 0.1)
-    beta, delta, learning_rate = (PAPER | SMALL)[setting]
-    if loss == "sigmoid":
-        assert (config.beta, config.learning_rate) == (beta, learning_rate)
-    assert config.bmc_delta == (delta if weighting == "bmc" else 3.0)
-    if setting in PAPER:
-        assert 4 * config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
-        assert (config.max_length, config.bf16, model_args.dtype) == (2048, True, "float32")
-
-
-@pytest.mark.parametrize(("setting", "method"), CASES)
-def test_hyperparameters_lie_in_the_searched_ranges(setting: str, method: str) -> None:
-    values, _ = load(Path(f"recipes/{setting}/{method}.yaml"))
-    for key, searched in SEARCHED.items():
-        if key in values and not (key == "learning_rate" and setting in SMALL):
-            assert values[key] in searched, key
-    assert values.get("beta") in BETAS.get(METHODS[method][0], {None})
+@pytest.mark.parametrize("task", [*PAPER, *SMALL])
+def test_methods_differ_in_what_they_are(task: str) -> None:
+    """And their hyperparameters lie in the ranges that the paper searched."""
+    beta, delta, learning_rate = (PAPER | SMALL)[task]
+    for method, (loss, column, weighting, folder) in METHODS.items():
+        arguments, model_args, config = training(f"recipes/{task}/{method}.yaml")
+        assert (config.loss_type, arguments.chosen_column, config.token_weighting) == ([loss], column, weighting)
+        assert arguments.dataset_mixture.datasets[0].id == f"outputs/{task}/{folder}/train.jsonl"
+        assert (config.num_train_epochs, config.seed, config.warmup_steps) == (1, 42, 0.1)
+        if loss == "sigmoid":
+            assert (config.beta, config.learning_rate) == (beta, learning_rate)
+        assert config.bmc_delta == (delta if weighting == "bmc" else 3.0)
+        if task in PAPER:
+            assert 4 * config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
+            assert (config.max_length, config.bf16, model_args.dtype) == (2048, True, "float32")
+        values, _ = load(Path(f"recipes/{task}/{method}.yaml"))
+        for key, searched in SEARCHED.items():
+            if key in values and not (key == "learning_rate" and task in SMALL):
+                assert values[key] in searched, key
+        assert values.get("beta") in BETAS.get(loss, {None})
 
 
 @pytest.mark.parametrize(("setting", "gamma", "rate"), [("llama3-8b", 1.0, 6e-7), ("mistral-7b", 1.6, 3e-7)])
@@ -227,9 +257,6 @@ def test_the_released_codes_weights() -> None:
     _, _, config = training("recipes/llama2-7b/qa/dpo_bmc_released.yaml")
     assert (config.token_weighting, config.weight_source) == ("bmc", "each_model")
     assert (config.diff_algorithm, config.ignore_stop_words) == ("difflib", True)
-    readme = Path("recipes/README.md").read_text()
-    (told,) = re.findall(r"`llama2-7b/qa/dpo_bmc_released.yaml` weighs (.*?)\n\n", readme, re.DOTALL)
-    assert len(re.findall(r"\.(?=\s|$)", told)) == 4
 
 
 @pytest.mark.parametrize("model", ["llama3-8b", "mistral-7b", "qwen2.5-14b"])
@@ -259,22 +286,6 @@ def test_sft_is_the_papers(setting: str, epochs: int) -> None:
     assert 4 * config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_stages_read_what_an_earlier_one_wrote(recipe: str) -> None:
-    """Inputs below outputs/ belong to the same setting and to a stage that comes before."""
-    setting, name = "/".join(recipe.split("/")[1:3]), Path(recipe).stem
-    values, _ = load(Path(recipe))
-    assert values["output_dir"] == recipe.replace("recipes/", "outputs/").replace(
-        "/eval.yaml", "/sft/eval"
-    ).removesuffix(".yaml")
-    ablation = "bridge sample prepare" if name.startswith("bridge") else "bridge"
-    for dataset in values.get("dataset_mixture", {}).get("datasets", []):
-        if str(dataset.get("id")).startswith("outputs/"):
-            place = dataset["id"].split("/")
-            assert "/".join(place[1:3]) == setting
-            assert place[3] in READS.get(name, ablation).split()
-
-
 @pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/accelerate_configs/*.yaml")), ids=lambda path: path.stem)
 def test_accelerate_reads_its_config(path: Path) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
@@ -283,10 +294,10 @@ def test_accelerate_reads_its_config(path: Path) -> None:
     assert config.num_processes == yaml.safe_load(path.read_text())["num_processes"]
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/**/*.yaml")), ids=lambda path: path.name)
-def test_no_template_stands_in_a_recipe(path: Path) -> None:
-    template = (yaml.safe_load(path.read_text()) or {}).get("chat_template")
-    assert template is None or (path.parent / template).is_file()
+def test_no_template_stands_in_a_recipe() -> None:
+    for path in FILES:
+        template = yaml.load(path.read_text(), Loader=Loader).get("chat_template")
+        assert template is None or (path.parent / template).is_file(), path
 
 
 def test_the_base_model_of_table_11_is_fine_tuned_first() -> None:
