@@ -24,8 +24,8 @@ from transformers import AutoTokenizer
 from bmc.config import DatasetConfig, EvaluateConfig
 from bmc.data.loading import load_mixture
 from bmc.data.tokenization import encode_prompt
-from bmc.generation.backends import load_backend, response_of
-from bmc.generation.generate import Response, generate
+from bmc.generation.backends import Response, load_backend, response_of
+from bmc.generation.generate import generate
 
 PLAIN = 16  # rows of the peer's batches
 

@@ -273,7 +273,7 @@ def test_what_a_run_would_stumble_over_is_told_before_it_and_by_a_dry_run(
 )
 def test_attention_of_a_generating_stage(attention: str, fault: str, model_dir: Path) -> None:
     from bmc.config import EvaluateConfig
-    from bmc.generation.stages import generate_responses
+    from bmc.generation.generate import generate_responses
     from bmc.recipe import parse
 
     rows("pairs.jsonl", PAIR)

@@ -108,8 +108,7 @@ def sample(argv: list[str]) -> None:
         facts = {"prompts": data} | losers | describe_generation(config) | generation_facts(config)
         print_plan("sample losing responses", facts)
         return
-    from .generation.generate import PARTIAL
-    from .generation.stages import generate_responses, make_pairs
+    from .generation.generate import PARTIAL, generate_responses, make_pairs
 
     rows, responses, folder = generate_responses(config)
     pairs, dropped = make_pairs(rows, responses)
@@ -241,8 +240,7 @@ def evaluate(argv: list[str]) -> None:
         return
     from .evaluation.exports import write_outputs
     from .evaluation.scoring import describe, predict, summarise
-    from .generation.generate import PARTIAL
-    from .generation.stages import generate_responses
+    from .generation.generate import PARTIAL, generate_responses
     from .training import model_card as card
 
     rows, responses, folder = generate_responses(config)

@@ -18,9 +18,8 @@ from reference_tokens import merging_tokenizer, trl_tokens
 from bmc.config import DatasetConfig, DatasetMixture, EvaluateConfig, SampleConfig
 from bmc.data.schema import assistant, user
 from bmc.errors import Faults
-from bmc.generation import stages
-from bmc.generation.generate import PARTIAL
-from bmc.generation.stages import generate_responses, make_pairs
+from bmc.generation import generate as generation
+from bmc.generation.generate import PARTIAL, generate_responses, make_pairs
 
 ROOT = Path(__file__).parents[2]
 Rows = list[dict[str, Any]]
@@ -87,13 +86,13 @@ def test_the_model_goes_on_where_it_was_trained_to(
 ) -> None:
     """It is given the trainer's own tokens up to the cut, of two equally near ones the earlier."""
     seen: list[list[int]] = []
-    real = stages.generate
+    real = generation.generate
 
     def generate(prompts: list[list[int]], *rest: Any) -> Any:
         seen.extend(prompts)
         return real(prompts, *rest)
 
-    monkeypatch.setattr(stages, "generate", generate)
+    monkeypatch.setattr(generation, "generate", generate)
     read, responses, _ = generate_responses(
         recipe(tmp_path, model_dir, rows, prefix_fraction=fraction, temperature=0.0)
     )
@@ -120,7 +119,7 @@ def test_words_stay_apart_where_the_model_goes_on(
         text = tokenizer.decode(ids, skip_special_tokens=True)
         return lambda prompts, seeds, settings: ((place, said(text)) for place in range(len(prompts)))
 
-    monkeypatch.setattr(stages, "load_backend", backend)
+    monkeypatch.setattr(generation, "load_backend", backend)
     merging_tokenizer().save_pretrained(tmp_path / "merging")
     rows = [{"id": "1", "prompt": "Q:", "completion": " the cat sat"}]
     config = recipe(tmp_path, model_dir, rows, tokenizer_name_or_path=str(tmp_path / "merging"))
@@ -223,7 +222,7 @@ def test_prompts_are_rendered_as_in_training(
         seen.extend(prompts)
         return [said("x")] * len(prompts)
 
-    monkeypatch.setattr(stages, "generate", generate)
+    monkeypatch.setattr(generation, "generate", generate)
     read, _, _ = generate_responses(kind(**shared))
     assert [row.get("tools") for row in read] == [row.get("tools") for row in OPTIONS]
     templated = copy.deepcopy(tokenizer)

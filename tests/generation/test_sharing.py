@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bmc.generation import stages
+from bmc.generation import generate as generation
 from bmc.generation.generate import PARTIAL
 
 ROOT = Path(__file__).parents[2]
@@ -80,9 +80,9 @@ def test_two_processes_write_one_evaluation(recipe: dict[str, Any], tmp_path: Pa
 MORTAL = """
 import os, runpy, signal, time
 from pathlib import Path
-from bmc.generation import stages
+from bmc.generation import generate as generation
 
-def backend(*given, real=stages.load_backend):
+def backend(*given, real=generation.load_backend):
     complete = real(*given)
 
     def mortal(prompts, *rest):
@@ -96,7 +96,7 @@ def backend(*given, real=stages.load_backend):
 
     return mortal
 
-stages.load_backend = backend
+generation.load_backend = backend
 runpy.run_path({script!r}, run_name="__main__")
 """
 
@@ -118,13 +118,13 @@ def test_a_process_that_is_killed_loses_no_finished_row(
     assert len((folder / f"1.{PARTIAL}").read_text().splitlines()) == 2
 
     asked: list[int] = []
-    real = stages.load_backend
+    real = generation.load_backend
 
     def backend(*given: Any) -> Any:
         complete = real(*given)
         return lambda prompts, *rest: (asked.append(len(prompts)), complete(prompts, *rest))[1]
 
-    monkeypatch.setattr(stages, "load_backend", backend)
+    monkeypatch.setattr(generation, "load_backend", backend)
     alone("killed", script, recipe | {"batch_size": 2})
     assert sum(asked) == 7 - len(kept)
     for name in ("train.jsonl", "dropped.jsonl"):

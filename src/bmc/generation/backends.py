@@ -1,4 +1,4 @@
-"""What responses are generated with: transformers or vLLM, from the same token ids to the same ends."""
+"""Backends that generate: transformers or vLLM, from the same token ids, with the same end tokens."""
 
 from __future__ import annotations
 
@@ -6,27 +6,32 @@ import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..config import GenerationArguments
 from ..data.tokenization import turn_end
 from ..errors import fail
 from .engine_guard import MARK, engine_guard
-from .generate import Complete, Prompts, Response, Settings
 
-# What a launcher tells its processes; vLLM's engines, which start processes of their own, must not take it for theirs.
+Response = dict[str, Any]  # {"text": str, "tokens": int, "finished": bool}
+Prompts = list[list[int]]  # token ids
+Settings = list[GenerationArguments]  # how to decode the response to each prompt
+# (prompts, a seed each, settings) → (place of a prompt, its response), … as they complete
+Complete = Callable[[Prompts, list[int], Settings], Iterator[tuple[int, Response]]]
+
+# A launcher's variables; vLLM's engines, which start processes of their own, must not take them for theirs.
 _LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
 
 
 def load_backend(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: int | None = None) -> Complete:
-    """The recipe's backend, its model loaded.
+    """Load the model of a recipe into its backend.
 
     Args:
-        args: Which, and how large its batches are.
+        args: The backend's name and batch size.
         model_args: The recipe's `ModelArguments`.
-        tokenizer: Decodes.
-        longest: Tokens of the longest prompt with its response, where that is known; vLLM makes room for no more.
+        tokenizer: Decodes the responses.
+        longest: Tokens of the longest prompt with its response; vLLM's `max_model_len`.
 
     Raises:
         Faults: There is no such model, or vLLM can't run it.
@@ -44,7 +49,7 @@ def _transformers(args: GenerationArguments, model_args: Any, tokenizer: Any) ->
 
     model = load_model(model_args)
     eos = stop_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id, turn_end(tokenizer))
-    model.generation_config = GenerationConfig()  # the recipe alone says how tokens are chosen, as with vLLM
+    model.generation_config = GenerationConfig()  # only the recipe decides how to decode, as with vLLM
 
     def complete(prompts: Prompts, seeds: list[int], settings: Settings) -> Iterator[tuple[int, Response]]:
         for own, batch in batches(settings, args.batch_size):
@@ -56,7 +61,7 @@ def _transformers(args: GenerationArguments, model_args: Any, tokenizer: Any) ->
 
 
 def batches(settings: Settings, size: int) -> Iterator[tuple[GenerationArguments, list[int]]]:
-    """Deal prompts out in batches of one setting each, in their order: `(setting, places of the prompts)`."""
+    """Group prompts into batches with equal settings, in order: `(settings, places of the prompts)`."""
     groups: list[tuple[GenerationArguments, list[int]]] = []
     for place, own in enumerate(settings):
         group = next((places for known, places in groups if known == own), None)
@@ -115,7 +120,11 @@ def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: i
 
 
 def check_vllm(key: str) -> None:
-    """Raises Faults, of the recipe's `key`, if vLLM isn't installed."""
+    """Check that vLLM is installed; `key` is the recipe's key that asks for it.
+
+    Raises:
+        Faults: It isn't.
+    """
     if "vllm" not in sys.modules and importlib.util.find_spec("vllm") is None:
         what = "vLLM is not installed; pip install '.[vllm]', or choose"
         raise fail(f"{key}: vllm", f"{what} {key}: transformers")
@@ -123,8 +132,8 @@ def check_vllm(key: str) -> None:
 
 @contextlib.contextmanager
 def _engine_environment(gpus: range, guard: str) -> Iterator[None]:
-    """Have this process's engine see its own GPUs alone, nothing of the launcher that started this process, and the
-    mark of its guard; and have it print errors only, unless VLLM_LOGGING_LEVEL says otherwise."""
+    """Set the environment in which an engine starts: its own GPUs, no launcher's variables, the guard's mark, and
+    only error messages unless VLLM_LOGGING_LEVEL says otherwise."""
     given = dict(os.environ)
     os.environ[MARK] = guard
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -142,7 +151,7 @@ def _engine_environment(gpus: range, guard: str) -> Iterator[None]:
 
 
 def _model_eos(model_args: Any) -> int | list[int] | None:
-    """What ends a response by the model's own word, as transformers finds it."""
+    """Return the end tokens that the model's own configuration names."""
     from transformers import AutoConfig, GenerationConfig
 
     where = {"revision": model_args.model_revision}
@@ -156,13 +165,13 @@ def _model_eos(model_args: Any) -> int | list[int] | None:
 
 
 def stop_ids(*ids: int | list[int] | None) -> list[int]:
-    """Every id that ends a response, once."""
+    """List every id that ends a response, once."""
     flat = (i for entry in ids if entry is not None for i in (entry if isinstance(entry, list) else [entry]))
     return list(dict.fromkeys(flat))
 
 
 def response_of(ids: list[int], eos: list[int], tokenizer: Any) -> Response:
-    """What stands before the first end-of-sequence token, and whether there was one."""
+    """Decode a response up to its first end token."""
     end = next((place for place, token in enumerate(ids) if token in eos), None)
     text = tokenizer.decode(ids[:end], skip_special_tokens=True)
     return {"text": text, "tokens": len(ids) if end is None else end + 1, "finished": end is not None}

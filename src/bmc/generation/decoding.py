@@ -1,4 +1,4 @@
-"""Decoding a batch with transformers: rows that have ended leave it, and each row is sampled by a seed of its own."""
+"""Decode a batch with transformers: finished rows leave the batch, and each row is sampled with its own seed."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from transformers.cache_utils import DynamicLayer
 
 from ..config import GenerationArguments
 
-ROOM = 64  # tokens
-LEAVING = 1 / 8  # share of a batch that has ended when it is made smaller
-_SMALLEST = 2.0**-25  # half of what a uniform float32's steps are, and where an exponential variate may come out as 0
+ROOM = 64  # tokens by which a cache grows
+LEAVING = 1 / 8  # share of finished rows at which a batch is made smaller
+_SMALLEST = 2.0**-25  # half a step of a uniform float32; an exponential variate below it may come out as 0
 
 
 @torch.inference_mode()
 def decode(
     model: Any, prompts: list[list[int]], seeds: list[int], args: GenerationArguments, eos: list[int], pad: int
 ) -> Iterator[tuple[int, list[int]]]:
-    """Completes prompts together; yields `(place, token ids of the response)` as they end, EOS included.
+    """Complete a batch of prompts; yield `(place, token ids of the response)` as rows end, EOS included.
 
-    What all prompts begin with, a template's head, goes through the model once. Whenever `LEAVING` of the rows have
-    ended, `generate` is left, and gone on with from the cache of the others.
+    The common beginning of all prompts (a template's head) goes through the model once. Whenever a share `LEAVING` of
+    the rows has ended, `generate` stops and continues with the cache of the others.
 
     Args:
         model: A causal language model.
         prompts: Token ids.
-        seeds: Of each prompt's sampling; a response depends on nothing else of its batch, but for rounding.
+        seeds: One for each prompt; a response doesn't depend on the rest of its batch, apart from rounding.
         args: `temperature` (0 is greedy), `top_p` and `max_new_tokens` are read.
         eos: Tokens that end a response.
-        pad: Stands before what is a prompt's own where that is shorter than the longest.
+        pad: Fills shorter prompts, between the common beginning and the rest.
     """
     cache = DynamicCache(config=model.config)
     cache.layers = [GrowingCacheLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    head = 0 if any(cache.is_sliding) else _head(prompts)  # a window counts padding within a prompt as its tokens
+    head = 0 if any(cache.is_sliding) else _head(prompts)  # a sliding window would count the padding
     ids, mask = _padded(prompts, head, pad, model.device)
     if head:
         model(input_ids=ids[:1, :head], cache=cache, logits_to_keep=1)
@@ -75,7 +75,7 @@ def decode(
 
 
 def _head(prompts: list[list[int]]) -> int:
-    """How many tokens all prompts begin with, one of each being left."""
+    """Count the tokens that all prompts begin with, leaving at least one of each."""
     least, most = min(prompts), max(prompts)
     head = 0
     while head < min(map(len, prompts)) - 1 and least[head] == most[head]:
@@ -84,7 +84,7 @@ def _head(prompts: list[list[int]]) -> int:
 
 
 def _padded(prompts: list[list[int]], head: int, pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask, (B, longest) of int64 each, padded between the first `head` tokens and the others."""
+    """Return ids and attention mask, (B, longest) of int64 each, padded after the first `head` tokens."""
     longest = max(map(len, prompts))
     gaps = [longest - len(prompt) for prompt in prompts]
     rows = [[*prompt[:head], *[pad] * gap, *prompt[head:]] for prompt, gap in zip(prompts, gaps, strict=True)]
@@ -93,10 +93,10 @@ def _padded(prompts: list[list[int]], head: int, pad: int, device: Any) -> tuple
 
 
 class GrowingCacheLayer(DynamicLayer):
-    """A layer's keys and values with room for more; transformers' copies all of them for each new token."""
+    """Keep a layer's keys and values with spare room; transformers copies all of them for each new token."""
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
-        """As `DynamicLayer.update`."""
+        """Append keys and values, as `DynamicLayer.update` does."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.keys: torch.Tensor = appended(self.keys, key_states)
@@ -105,8 +105,11 @@ class GrowingCacheLayer(DynamicLayer):
 
 
 def appended(kept: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """`kept` (B, H, T, D), or nothing, and `new` (B, H, t, D) behind it: a view of kept's own memory where that has
-    room after each head's T tokens, else of a new piece that has room for `ROOM` more."""
+    """Append `new` (B, H, t, D) to `kept` (B, H, T, D; may be empty).
+
+    Returns a view of `kept`'s memory if it has room after each head's T tokens, else of a copy with room for `ROOM`
+    more tokens.
+    """
     batch, heads, count, width = new.shape
     before = kept.shape[-2] if kept.numel() else 0
     if not before or before + count > kept.stride(1) // width:
@@ -120,7 +123,7 @@ def appended(kept: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
 
 
 def _sampler(args: GenerationArguments, noise: list[torch.Generator]) -> LogitsProcessorList:
-    """What is done to the logits before the largest is taken: nothing where decoding is greedy."""
+    """List what changes the logits before the largest is taken; nothing for greedy decoding."""
     if not noise:
         return LogitsProcessorList()
     nucleus = [TopPLogitsWarper(args.top_p)] if args.top_p < 1 else []
@@ -128,20 +131,20 @@ def _sampler(args: GenerationArguments, noise: list[torch.Generator]) -> LogitsP
 
 
 class GumbelNoise(LogitsProcessor):
-    """Adds −log E, E ~ Exp(1), to each logit, which makes the largest a draw from their softmax (the Gumbel-max trick).
+    """Add −log E, E ~ Exp(1), to each logit: the largest is then a draw from their softmax (the Gumbel-max trick).
 
-    Unlike one uniform variate for the whole distribution, this has rounding change a draw only where it changes the
-    distribution as much.
+    Rounding changes a draw only as far as it changes the distribution; with one uniform variate for the whole
+    distribution it would move all of its boundaries.
 
     Args:
-        generators: Of each row, on the logits' device.
+        generators: One for each row, on the logits' device.
     """
 
     def __init__(self, generators: list[torch.Generator]) -> None:
         self.generators = generators
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (B, vocabulary), in float32, with the noise."""
+        """Return the scores (B, vocabulary; float32) with noise added."""
         noise = torch.empty_like(scores)
         for row, generator in zip(noise, self.generators, strict=True):
             row.exponential_(generator=generator)
@@ -149,7 +152,7 @@ class GumbelNoise(LogitsProcessor):
 
 
 class _Leaving(StoppingCriteria):
-    """Ends `generate` when `LEAVING` of its rows have ended."""
+    """Stop `generate` when a share `LEAVING` of its rows has ended."""
 
     def __init__(self, ends: torch.Tensor, rows: int) -> None:
         self.ends, self.enough = ends, max(1, int(LEAVING * rows))

@@ -10,8 +10,7 @@ from typing import Any, Literal
 from ..config import GenerationArguments, LLMArguments, ModelArguments
 from ..data.tokenization import encode_prompt
 from ..errors import fail
-from ..generation.backends import check_vllm, load_backend
-from ..generation.generate import Complete, Response
+from ..generation.backends import Complete, Response, check_vllm, load_backend
 from ..models import check_model, load_tokenizer
 from .client import RunAborted
 from .cost import Messages
