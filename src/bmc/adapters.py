@@ -1,4 +1,4 @@
-"""Adapters (LoRA) as models: their base model, training one on, merging one into its base."""
+"""Use adapters (LoRA) as models: find the base model, continue training, merge into the base."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LORA = {
 
 
 def read_adapter(name: str, revision: str = "main") -> dict[str, Any] | None:
-    """Read the configuration of an adapter; None for a whole model, or where the Hub can't be asked.
+    """Read the configuration of an adapter; None for a full model, or if the Hub can't be reached.
 
     Args:
         name: Folder or Hub id.
@@ -40,18 +40,15 @@ def read_adapter(name: str, revision: str = "main") -> dict[str, Any] | None:
 
 
 def merge_command(name: str) -> str:
-    """The command that makes a whole model of an adapter."""
+    """Return the command that merges an adapter into its base model."""
     return f"python scripts/merge.py --model_name_or_path {name} --output_dir {name.rstrip('/')}-merged"
 
 
 def check_base(name: str, adapter: dict[str, Any], trust_remote_code: bool, allow_pickle: bool) -> str:
-    """Look for an adapter's base model, without loading it.
-
-    Returns:
-        Its name.
+    """Check an adapter's base model without loading it, and return its name.
 
     Raises:
-        Faults: It isn't there, or can't be loaded.
+        Faults: The base model doesn't exist, or can't be loaded.
     """
     base = str(adapter.get("base_model_name_or_path") or "")
     where = Path(name, CONFIG)
@@ -67,7 +64,7 @@ def check_base(name: str, adapter: dict[str, Any], trust_remote_code: bool, allo
 
 
 def adapter_faults(model_args: Any, trust_remote_code: bool) -> Iterator[Fault]:
-    """Find what keeps training from going on with an adapter, where the recipe names one as its model."""
+    """Find what prevents training from continuing with the adapter that a recipe names as its model."""
     name = model_args.model_name_or_path
     adapter = read_adapter(name, model_args.model_revision)
     if adapter is None:
@@ -81,7 +78,7 @@ def adapter_faults(model_args: Any, trust_remote_code: bool) -> Iterator[Fault]:
 
 
 def adopt_adapter_settings(model_args: Any) -> None:
-    """Take LoRA's keys from the adapter that a recipe trains on, and name those that the recipe has otherwise."""
+    """Set LoRA's keys from the adapter that training continues with, and warn of those that differ."""
     name = model_args.model_name_or_path
     adapter = read_adapter(name, model_args.model_revision) if model_args.use_peft else None
     if adapter is None:
@@ -103,12 +100,12 @@ def adopt_adapter_settings(model_args: Any) -> None:
 
 
 def load_adapter(model_args: Any, config: Any, quantization: Any) -> Any:
-    """Load base model and adapter, to be trained on. DPOTrainer's reference is then a frozen copy of the adapter.
+    """Load base model and adapter to continue training; DPOTrainer's reference is then a frozen copy of the adapter.
 
     Args:
         model_args: The recipe's `ModelArguments`, which name an adapter.
-        config: The trainer's, with `model_init_kwargs` for the base model.
-        quantization: Of the base model, or None.
+        config: The trainer's configuration, with `model_init_kwargs` for the base model.
+        quantization: Quantisation of the base model, or None.
     """
     from peft import PeftModel
     from trl.trainer.utils import create_model_from_path
@@ -130,13 +127,13 @@ def load_adapter(model_args: Any, config: Any, quantization: Any) -> Any:
 
 
 def merge_adapter(config: MergeConfig) -> Path:
-    """Make a whole model of an adapter and its base, with the adapter's tokenizer.
+    """Merge an adapter into its base model, and save that with the adapter's tokenizer.
 
     Returns:
         The output folder.
 
     Raises:
-        Faults: It is no adapter, its base isn't there, or the folder is another recipe's.
+        Faults: The model is no adapter, its base doesn't exist, or the folder is another recipe's.
     """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

@@ -1,4 +1,4 @@
-"""Faults that the user can mend: collected, printed one a line, exit status 2."""
+"""Errors that the user can fix: collected, printed one a line, exit status 2."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rapidfuzz import fuzz, process
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong.
+    """Describe one thing that is wrong.
 
     Attributes:
         where: The file, and the key, row or line in it.
-        what: What is wrong there, and how to mend it.
+        what: What is wrong there, and how to fix it.
     """
 
     where: str
@@ -25,7 +25,7 @@ class Fault:
 
 
 class Faults(Exception):
-    """Everything that is wrong with a recipe or its data; the scripts print it and exit with 2."""
+    """Report everything that is wrong with a recipe or its data; scripts print it and exit with 2."""
 
     def __init__(self, *faults: Fault) -> None:
         self.faults = faults
@@ -33,12 +33,12 @@ class Faults(Exception):
 
 
 def fail(where: str, what: str) -> Faults:
-    """A single fault, ready to be raised."""
+    """Create an exception with a single fault."""
     return Faults(Fault(where, what))
 
 
 def raise_all(faults: list[Fault]) -> None:
-    """Raise the faults that there are, each once."""
+    """Raise the given faults, each once; nothing if there are none."""
     if faults:
         raise Faults(*dict.fromkeys(faults))
 
@@ -54,6 +54,6 @@ def printable(text: str) -> str:
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """`" (did you mean 'beta'?)"`, or nothing where no known word is close."""
+    """Suggest a known word: `" (did you mean 'beta'?)"`, or an empty text if none is close."""
     match = process.extractOne(word, known, scorer=fuzz.ratio, score_cutoff=65)
     return f" (did you mean '{match[0]}'?)" if match else ""

@@ -14,15 +14,15 @@ from typing import Any
 from . import program
 from .wording import default_of, kinds_of, words_of
 
-MANY = 24  # words of a key that are listed at the most
+MANY = 24  # words of a key to list at most
 
 
 def manual(usage: str, description: str, classes: tuple[type, ...]) -> str:
     """Return the text of `--help`.
 
     Args:
-        usage: What follows the script's name.
-        description: What it says first.
+        usage: What follows the program's name.
+        description: The first paragraph.
         classes: The dataclasses whose fields are the keys.
     """
     ours: list[str] = []
@@ -40,7 +40,7 @@ def manual(usage: str, description: str, classes: tuple[type, ...]) -> str:
 
 
 def _is_ours(cls: type, name: str) -> bool:
-    """Whether this project declares a field, or declares it anew."""
+    """Whether this project declares or redeclares a field."""
     package = __name__.partition(".")[0]
     return any(
         name in vars(one).get("__annotations__", {}) for one in cls.__mro__ if one.__module__.startswith(package)
@@ -75,7 +75,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _documentation(cls: type) -> dict[str, str]:
-    """What the `Attributes:` sections of a class and its parents say of each field."""
+    """Read what the `Attributes:` sections of a class and its parents say about each field."""
     found: dict[str, str] = {}
     for parent in reversed(cls.__mro__):
         section = (parent.__doc__ or "").partition("Attributes:\n")[2]

@@ -1,4 +1,4 @@
-"""How this process was started: as `bmc STAGE`, or by the stage's own script."""
+"""Find out how this process was started: as `bmc STAGE`, or by the stage's own script."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def script_of(stage: str) -> str:
 
 
 def shown(argv: list[str]) -> list[str]:
-    """Return the words of a command line as a person types them: `bmc`, whatever file that stands for."""
+    """Return a command line as a person types it: `bmc` instead of the file that it stands for."""
     return ["bmc", *argv[1:]] if _is_bmc(argv) else argv
 
 
 def name() -> str:
-    """Return what `--help` calls this program: `bmc train`, `preference.py`."""
+    """Return the program's name for `--help`: `bmc train`, `preference.py`."""
     return " ".join(shown(sys.argv)[:2]) if _is_bmc(sys.argv) else Path(sys.argv[0]).name
 
 
 def start(stage: str) -> list[str]:
-    """Return the words that start another stage as this process was started; a launcher takes them too."""
+    """Return the words that start another stage in the way this process was started, also under a launcher."""
     program = Path(sys.argv[0])
     if _is_bmc(sys.argv):
         return [str(program), stage]
@@ -32,7 +32,7 @@ def start(stage: str) -> list[str]:
 
 
 def trains_on_pairs(command: str) -> bool:
-    """Whether a command line that was written down is of preference training."""
+    """Whether a recorded command line is a preference training."""
     return "preference.py" in command or command.startswith("bmc train ")
 
 

@@ -1,4 +1,4 @@
-"""Which tokens of a conversation the assistant wrote, whether or not its chat template marks them."""
+"""Mask the tokens of a conversation that the assistant wrote, with or without {% generation %} markers."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ Span = tuple[int, int]
 
 
 class MaskError(Exception):
-    """The assistant's turns can't be found in a rendered conversation; the message says which one."""
+    """Report that an assistant's turn can't be found in a rendered conversation; the message says which one."""
 
 
 def has_markers(template: str | None) -> bool:
-    """Return whether a chat template has {% generation %} markers."""
+    """Whether a chat template has {% generation %} markers."""
     return template is not None and "endgeneration" in template
 
 
 def mark_assistant(row: Row, tokenizer: Any) -> Row:
-    """Tokenise a row as `trl.SFTTrainer` does, with the masks that its loss is confined to.
+    """Tokenise a row as `trl.SFTTrainer` does, with the masks of the tokens that count in its loss.
 
     Args:
-        row: With `messages`, or `prompt` and `completion`, and what the chat template reads.
+        row: A row with `messages`, or `prompt` and `completion`.
         tokenizer: With its chat template.
 
     Returns:
-        `input_ids`; `assistant_masks`, 1 for a token of the assistant's turns; and for a `completion`,
-        `completion_mask`, 1 behind the prompt.
+        `input_ids`; `assistant_masks`, 1 for tokens of the assistant's turns; and for a `completion`,
+        `completion_mask`, 1 after the prompt.
 
     Raises:
-        Unmarkable: The assistant's turns can't be found, or there are none.
+        MaskError: The assistant's turns can't be found, or there are none.
     """
     options = template_options(row)
     prompt = row.get("prompt") or []
@@ -66,22 +66,22 @@ def mark_assistant(row: Row, tokenizer: Any) -> Row:
 
 
 def assistant_spans(tokenizer: Any, messages: list[dict[str, Any]], options: dict[str, Any]) -> tuple[str, list[Span]]:
-    """Render a conversation and find the assistant's turns in it, as characters.
+    """Render a conversation and find the assistant's turns in it.
 
-    A turn starts where the rendered messages before it, with a generation prompt, end: where the model would begin to
-    write. It ends behind the last token that ends a turn before the next message's words, with the white space that
-    follows; or where the rendered messages up to it stop to agree with the whole.
+    A turn starts where the messages before it, rendered with a generation prompt, end: where the model would begin to
+    write. It ends after the last end-of-turn token before the next message's words, with the white space that follows;
+    or else where the messages up to it, rendered alone, end.
 
     Args:
         tokenizer: With its chat template.
         messages: The conversation.
-        options: What else the chat template reads.
+        options: Other arguments of the chat template.
 
     Returns:
-        The text, and [start, end) of each turn.
+        The text, and the characters [start, end) of each turn.
 
     Raises:
-        Unmarkable: A turn isn't found.
+        MaskError: A turn isn't found.
     """
     render = partial(tokenizer.apply_chat_template, tokenize=False, **options)
     conversation = _Conversation(render, messages, render(messages))
@@ -101,17 +101,18 @@ def assistant_spans(tokenizer: Any, messages: list[dict[str, Any]], options: dic
 
 @dataclass(frozen=True)
 class _Conversation:
-    """Messages, what renders them, and the text that it makes of them."""
+    """Hold messages, the function that renders them, and the rendered text."""
 
     render: Any
     messages: list[dict[str, Any]]
     whole: str
 
     def turn_start(self, place: int) -> int | None:
-        """Return where a turn starts; None where it can't be told.
+        """Return where a turn starts; None if that can't be found.
 
-        The messages before it may end differently alone (a generation prompt that opens a thought), but must not begin
-        differently: where a template moves tools or a system message to the last user's turn, the words tell instead.
+        Rendered alone, the messages before it may end differently (a generation prompt that opens a thought) but must
+        not begin differently. If a template moves tools or a system message to the last user's turn, the place of the
+        message's words decides.
         """
         alone = self._rendered(place, add_generation_prompt=True) if place else None
         if alone is not None:
@@ -125,9 +126,9 @@ class _Conversation:
         """Return where a turn that starts at `start` ends.
 
         Args:
-            place: The message's.
-            start: As `turn_start` has it.
-            ends: The token that ends the last turn, and a pattern of those that may end another one; None for none.
+            place: Number of the message.
+            start: Result of `turn_start`.
+            ends: The token that ends a turn, and a pattern of all that may; None if there is none.
         """
         whole = self.whole
         later = (self._words(number) for number in range(place + 1, len(self.messages)))
@@ -145,14 +146,14 @@ class _Conversation:
         return _blank_after(whole, closing.end(), bound) if closing else words[1]
 
     def _rendered(self, count: int, **options: Any) -> str | None:
-        """Render the first messages alone; None where the template refuses them, as Qwen3.5 does without a user."""
+        """Render the first messages alone; None if the template refuses them, as Qwen3.5 does without a user turn."""
         try:
             return self.render(self.messages[:count], **options)
         except TemplateError:
             return None
 
     def _words(self, place: int) -> Span | None:
-        """Return where a message's words are: where the conversation changes with them; None where it doesn't."""
+        """Find a message's words: where the rendered text changes with them; None if it doesn't."""
         other = {**self.messages[place], "content": digest(self.whole)}
         changed = self.render([*self.messages[:place], other, *self.messages[place + 1 :]])
         if changed == self.whole:
@@ -163,5 +164,5 @@ class _Conversation:
 
 
 def _blank_after(text: str, start: int, end: int) -> int:
-    """Return where the white space that begins at `start` ends."""
+    """Return the end of the white space at `start`."""
     return start + len(text[start:end]) - len(text[start:end].lstrip())

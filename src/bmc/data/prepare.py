@@ -1,4 +1,4 @@
-"""Raw data → `train.jsonl`, `validation.jsonl`, `test.jsonl`, without leaks between them."""
+"""Prepare data: write `train.jsonl`, `validation.jsonl` and `test.jsonl` without leaks between them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ logger = logging.getLogger(__name__)
 def prepare(config: PrepareConfig) -> dict[str, Any]:
     """Write the three files and `stats.json` to the recipe's `output_dir`.
 
-    Whether a training row is held out for validation depends on its prompt alone: neither the order of the rows nor
-    new rows move it, and two rows of one prompt stay together. Training rows whose prompt is a benchmark's are left
-    out, and rows of `validation_datasets` whose prompt is a benchmark's or a training row's.
+    Whether a training row goes to validation depends on its prompt alone: neither the order of the rows nor new rows
+    change it, and rows with the same prompt stay together. Training rows whose prompt is in a benchmark are left out,
+    and so are rows of `validation_datasets` whose prompt is in a benchmark or in the training data.
 
     Returns:
-        Rows in each file; `leaked` and `held_out`, the training rows left out for a benchmark and for validation.
+        The number of rows in each file; `leaked`, the training rows left out because of a benchmark; and `held_out`,
+        those moved to validation.
     """
     mixture = config.dataset_mixture
     train, evaluation = load_split(mixture)
@@ -32,7 +33,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     benchmark = _prompts(test)
     kept = [row for row in train if _key(row) not in benchmark]
     if not kept:
-        raise fail("dataset_mixture", "every training row is a benchmark's; nothing is left to train on")
+        raise fail("dataset_mixture", "every training row is in a benchmark; nothing is left to train on")
     parts: dict[str, list[Row]] = {"train": [], "validation": [], "test": test}
     for row in kept:
         parts["validation" if hash_fraction(_key(row)) < config.validation_fraction else "train"].append(row)
@@ -48,9 +49,9 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     stats["seconds"] = elapsed()
     write_json(folder / "stats.json", stats)
     if stats["leaked"]:
-        logger.warning("left out %d training rows whose prompts are a benchmark's", stats["leaked"])
+        logger.warning("left out %d training rows whose prompts are in a benchmark", stats["leaked"])
     if shared := len(given) - len(parts["validation"]) if given else 0:
-        logger.warning("left out %d validation rows whose prompts are a benchmark's or a training row's", shared)
+        logger.warning("left out %d validation rows whose prompts are in a benchmark or in the training data", shared)
     return stats
 
 
@@ -59,7 +60,7 @@ def _prompts(rows: Iterable[Row]) -> set[str]:
 
 
 def _key(row: Row) -> str:
-    """What makes a prompt the same: its words, whatever their case and spacing."""
+    """Normalise a prompt for comparison: its words, in lower case and evenly spaced."""
     text: Any = row.get("prompt") or (row.get("messages") or [])[:1]
     if not text:
         raise fail(f"row {row['id']}", f"has neither prompt nor messages; there are {', '.join(row)}")

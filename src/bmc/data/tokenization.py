@@ -1,6 +1,6 @@
-"""Chat templates: one rendering of a prompt for training, sampling and evaluation.
+"""Render and tokenise prompts and responses as TRL's trainers do, and map tokens to characters.
 
-The tokens of a response as TRL's trainers have them, and the characters that each of them stands for.
+One rendering of a prompt serves training, sampling and evaluation.
 """
 
 from __future__ import annotations
@@ -13,12 +13,19 @@ from typing import Any
 from ..errors import Fault, Faults, fail
 from .schema import Row, Text, assistant, content, digest, tools_of, user
 
+Span = tuple[int, int]
+# puts an empty system turn before messages that have none; part of the template, so that it is saved with the tokenizer
+_EMPTY_SYSTEM = (
+    "{% if messages and messages[0]['role'] != 'system' %}"
+    "{% set messages = [{'role': 'system', 'content': ''}] + messages %}{% endif %}"
+)
+
 
 def read_template(chat_template: str | None) -> str | None:
-    """The Jinja text that a recipe's `chat_template` means; None for the tokenizer's own.
+    """Read the Jinja text that a recipe's `chat_template` names; None for the tokenizer's own.
 
     Raises:
-        Faults: It is a path of no file.
+        Faults: It is a path, and there is no such file.
     """
     if chat_template is None or not chat_template.endswith(".jinja"):
         return chat_template
@@ -29,32 +36,24 @@ def read_template(chat_template: str | None) -> str | None:
 
 
 def with_empty_system(template: str) -> str:
-    """Return a chat template that begins with an empty system turn where the messages begin with another one.
+    """Add an empty system turn to a chat template for messages that don't begin with a system turn.
 
-    This is `auto_insert_empty_system_msg` of the alignment-handbook: a template that doesn't speak of the system (or is
-    ChatML) stays as it is. As a part of the template it holds for training, sampling and evaluation alike, and for
-    whoever uses the tokenizer that is saved with the model.
+    This is `auto_insert_empty_system_msg` of the alignment-handbook: only templates that know system turns are changed.
+    As a part of the template it holds for training, sampling, evaluation and users of the saved tokenizer.
     """
-    speaks = "system" in template or "<|im_start|>" in template
-    return template if not speaks or template.startswith(_EMPTY_SYSTEM) else _EMPTY_SYSTEM + template
-
-
-_EMPTY_SYSTEM = (
-    "{% if messages and messages[0]['role'] != 'system' %}"
-    "{% set messages = [{'role': 'system', 'content': ''}] + messages %}{% endif %}"
-)
+    knows_system = "system" in template or "<|im_start|>" in template
+    return template if not knows_system or template.startswith(_EMPTY_SYSTEM) else _EMPTY_SYSTEM + template
 
 
 def template_options(row: Row) -> dict[str, Any]:
-    """Return what a row hands to its chat template besides the messages, as TRL's trainers do."""
+    """Return the arguments that a row passes to its chat template besides the messages, as TRL's trainers do."""
     return {"tools": tools_of(row), **(row.get("chat_template_kwargs") or {})}
 
 
 def encode_prompt(tokenizer: Any, row: Row) -> list[int]:
-    """Return the token ids of a row's prompt as a model is given it: messages by the chat template with its generation
-    prompt, a string as it stands with the tokenizer's special tokens.
+    """Tokenise a row's prompt as TRL's trainers put it before a response.
 
-    These are the ids that TRL's trainers put before a response.
+    Messages go through the chat template, with its generation prompt; a string gets the tokenizer's special tokens.
     """
     prompt = row["prompt"]
     if isinstance(prompt, str):
@@ -65,8 +64,9 @@ def encode_prompt(tokenizer: Any, row: Row) -> list[int]:
 
 
 def turn_end(tokenizer: Any) -> int | None:
-    """Return the token that the chat template writes after an assistant's words, and so ends a response: the first
-    that is eos or an added token (ChatML's <|im_end|>, Llama 3's <|eot_id|>). None where there is no such token.
+    """Find the token with which the chat template ends an assistant's turn; None if there is none.
+
+    It is the first EOS or added token after the assistant's words (ChatML's <|im_end|>, Llama 3's <|eot_id|>).
     """
     ids = tokenizer.encode(_closing(tokenizer), add_special_tokens=False)
     ends = {tokenizer.eos_token_id, *tokenizer.get_added_vocab().values()}
@@ -74,7 +74,7 @@ def turn_end(tokenizer: Any) -> int | None:
 
 
 def _closing(tokenizer: Any) -> str:
-    """Return what the chat template writes after the assistant's last words; nothing where there is no template."""
+    """Return what the chat template writes after the assistant's last words."""
     from jinja2 import TemplateError
 
     mark = "0b5e3c9a"
@@ -84,15 +84,15 @@ def _closing(tokenizer: Any) -> str:
     try:
         _, found, closing = tokenizer.apply_chat_template(conversation, tokenize=False).rpartition(mark)
         return closing if found else ""
-    except (TemplateError, ValueError, TypeError, KeyError):  # as `check_template` will tell
+    except (TemplateError, ValueError, TypeError, KeyError):  # `check_template` reports it
         return ""
 
 
 def check_turn_end(tokenizer: Any) -> None:
-    """Refuse a chat template that teaches no token to stop at.
+    """Check that a chat template teaches a token to stop at.
 
     Raises:
-        Faults: What follows the assistant's words holds no such token.
+        Faults: No special token follows the assistant's words.
     """
     if turn_end(tokenizer) is not None:
         return
@@ -109,17 +109,17 @@ def check_turn_end(tokenizer: Any) -> None:
 
 
 def check_template(tokenizer: Any, rows: Any, responses: tuple[str, ...], where: str, most: int = 5) -> None:
-    """Renders every conversation once, so that a template that refuses one says so before any work is done.
+    """Render every conversation once, so that a template that refuses one is found before any work is done.
 
     Args:
         tokenizer: With its chat template set.
         rows: Rows with `prompt` and the columns in `responses`, or with `messages`.
         responses: Columns that follow the prompt.
-        where: What to call the data in a fault.
-        most: Faults to name at the most.
+        where: Name of the data in a fault.
+        most: Faults to report at most.
 
     Raises:
-        Faults: A row is refused, or there are messages but no template.
+        Faults: The template refuses a row, or there are messages but no template.
     """
     from jinja2 import TemplateError, TemplateSyntaxError
 
@@ -128,7 +128,7 @@ def check_template(tokenizer: Any, rows: Any, responses: tuple[str, ...], where:
         for conversation in _conversations(row, responses):
             if tokenizer.chat_template is None:
                 raise fail("chat_template", "the tokenizer has none; name one in the recipe")
-            prompted = conversation is row.get("prompt")  # as it stands before a response
+            prompted = conversation is row.get("prompt")  # alone, as before a response
             try:
                 tokenizer.apply_chat_template(
                     conversation, add_generation_prompt=prompted, tokenize=False, **template_options(row)
@@ -156,21 +156,18 @@ def _conversations(row: Row, responses: tuple[str, ...]) -> list[list[dict[str, 
     return [*whole, row["prompt"]]
 
 
-Span = tuple[int, int]
-
-
 class AlignmentError(Exception):
-    """A response's characters can't be found among its tokens; the message is the `reason` in `dropped.jsonl`."""
+    """Report that a response can't be found in its tokens; the message is a `reason` in `dropped.jsonl`."""
 
 
 @dataclass(frozen=True)
 class AlignedTokens:
-    """Prompt and response as a model is trained on them.
+    """Hold prompt and response as a model is trained on them.
 
     Attributes:
         ids: Token ids of both.
-        spans: For each token, [start, end) in the characters of `content(response)` that it stands for; empty for one
-            that stands for none of them: the prompt's, the template's, EOS.
+        spans: For each token, the characters [start, end) of `content(response)` that it stands for; (0, 0) for tokens
+            of the prompt and the template, and EOS.
     """
 
     ids: list[int]
@@ -178,25 +175,31 @@ class AlignedTokens:
 
 
 def check_offsets(tokenizer: Any) -> None:
-    """Raises Faults if a tokenizer can't say which characters its tokens stand for."""
+    """Check that a tokenizer can map tokens to characters.
+
+    Raises:
+        Faults: It can't.
+    """
     if not tokenizer.is_fast:
         what = f"{type(tokenizer).__name__} can't tell which characters its tokens stand for"
         raise fail("tokenizer_name_or_path", f"{what}; name a model with a tokenizer.json")
 
 
 def align_response(tokenizer: Any, row: Row, response: Text) -> AlignedTokens:
-    """Prompt and response in one, as `trl.DPOTrainer._prepare_dataset` tokenises them: messages by the chat template,
-    with the row's `tools` and `chat_template_kwargs`; strings with EOS at their end.
+    """Tokenise prompt and response together, and map each token to characters of the response.
+
+    As in `trl.DPOTrainer._prepare_dataset`, messages go through the chat template, with the row's `tools` and
+    `chat_template_kwargs`; strings end with EOS.
 
     Raises:
-        Untraceable: The chat template changes the response's words, beyond the whitespace around them.
+        AlignmentError: The chat template changes the response's words, beyond the whitespace around them.
     """
     if isinstance(response, str):
         words = response.removesuffix(tokenizer.eos_token or "")
         rendered, places = row["prompt"] + words + (tokenizer.eos_token or ""), [(len(row["prompt"]), 0, len(words))]
     else:
         rendered, places = _render(tokenizer, row, response)
-    origin: list[int | None] = [None] * len(rendered)  # of each rendered character, its place in the response
+    origin: list[int | None] = [None] * len(rendered)  # place in the response of each rendered character
     for place, start, length in places:
         origin[place : place + length] = range(start, start + length)
     special = isinstance(response, str)  # a template writes the special tokens itself
@@ -209,10 +212,10 @@ def align_response(tokenizer: Any, row: Row, response: Text) -> AlignedTokens:
 
 
 def _render(tokenizer: Any, row: Row, response: Any) -> tuple[str, list[tuple[int, int, int]]]:
-    """The conversation as text, and for each message of the response (place there, place in its content, length)."""
+    """Render a conversation; for each message of the response return (place there, place in its content, length)."""
     render = partial(tokenizer.apply_chat_template, tokenize=False, **template_options(row))
     rendered = render([*row["prompt"], *response])
-    mark = digest(rendered)  # occurs nowhere else: where a template puts it, it puts a message's words
+    mark = digest(rendered)  # occurs nowhere else, so it shows where a template puts a message's words
     pieces = render([*row["prompt"], *({**message, "content": mark} for message in response)]).split(mark)
     given = [message.get("content") or "" for message in response]
     for texts in (given, [text.strip() for text in given]):  # many templates trim
@@ -229,12 +232,14 @@ def _render(tokenizer: Any, row: Row, response: Any) -> tuple[str, list[tuple[in
 
 
 def response_start(tokenizer: Any, row: Row, *sequences: list[int]) -> int:
-    """Where the responses to one prompt begin, by the trainer's reckoning: as far as the prompt's own tokens agree with
-    all the sequences, tokens that merge across the boundary being the response's.
+    """Return the token at which the responses to a prompt begin, as the trainer counts.
+
+    It is the length of the common prefix of the prompt's own tokens and all the sequences: tokens that merge prompt and
+    response belong to the response.
 
     Args:
         tokenizer: With its chat template.
-        row: With the prompt.
+        row: A row with the prompt.
         sequences: Token ids of prompt and response.
     """
     prompt = row["prompt"]
@@ -252,20 +257,19 @@ def response_start(tokenizer: Any, row: Row, *sequences: list[int]) -> int:
 
 
 def response_prefix(tokenizer: Any, row: Row, response: Text, fraction: float) -> tuple[list[int], str]:
-    """The beginning of a response, for a model to continue.
+    """Cut the beginning off a response, for a model to continue.
 
     Args:
         tokenizer: With its chat template.
-        row: With the prompt.
+        row: A row with the prompt.
         response: A string, or one message.
-        fraction: Share of the response's tokens to take; at least one is taken and one is left, and no character is
-            cut in two.
+        fraction: Share of the response's tokens to take: at least one, and not all; no character is cut in two.
 
     Returns:
-        `(ids, text)`: the tokens of the prompt and the beginning, as the model was trained on them; the beginning.
+        `(ids, text)`: the token ids of prompt and beginning; the text of the beginning.
 
     Raises:
-        Untraceable: There is no such beginning.
+        AlignmentError: There is no such beginning.
     """
     if not isinstance(response, str) and len(response) > 1:
         raise AlignmentError("y_w is several messages")
@@ -282,8 +286,10 @@ def response_prefix(tokenizer: Any, row: Row, response: Text, fraction: float) -
 
 
 class ContinuationDecoder:
-    """A tokenizer that decodes tokens as the continuation of a text: one like Llama 2's drops the space that a text
-    begins with, which here parts two words."""
+    """Decode tokens as the continuation of a text.
+
+    A tokenizer like Llama 2's drops the space at the beginning of a text, which here separates two words.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -293,6 +299,6 @@ class ContinuationDecoder:
         return getattr(self._tokenizer, name)
 
     def decode(self, ids: list[int], **options: Any) -> str:
-        """The text of the ids, after other text."""
+        """Decode ids that follow other text."""
         before = self._tokenizer.decode(self._before, **options)
         return self._tokenizer.decode([*self._before, *ids], **options)[len(before) :]
