@@ -18,6 +18,23 @@ logger = logging.getLogger(__name__)
 HALF = {"bf16": "bfloat16", "fp16": "float16"}  # what each kind of mixed precision computes in
 
 
+def require_float32(**values: Any) -> None:
+    """See that what a loss is made of has kept its digits.
+
+    Σ log π is hundreds of nats, of which bfloat16 keeps 8 bits: rewards would move in steps of a nat.
+
+    Args:
+        values: Tensors by name.
+
+    Raises:
+        TypeError: One is of fewer than 32 bits, or whole numbers.
+    """
+    for name, value in values.items():
+        if not value.is_floating_point() or value.dtype.itemsize < 4:
+            dtype = str(value.dtype).removeprefix("torch.")
+            raise TypeError(f"{name} must be float32 or more in the loss, got {dtype}")
+
+
 def keeps_masters(engine: Engine, mixed_precision: str) -> bool:
     """Tell whether an engine trains float32 copies of 16-bit weights: DeepSpeed and FSDP do in mixed precision."""
     return engine in ("deepspeed", "fsdp") and mixed_precision in HALF

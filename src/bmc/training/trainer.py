@@ -22,7 +22,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_config_model_id, use_adapter
 
 from ..errors import fail
-from ..precision import train_whole_in_float32
+from ..precision import require_float32, train_whole_in_float32
 from .collator import NO_SIGNAL, REF_COLUMNS, DataCollatorForBMC, chosen_first, no_signal
 from .config import BMCConfig
 from .fault_tolerance import FaultTolerantTrainer
@@ -333,10 +333,10 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
         ref_logps = self._ref_logps(inputs)
         weights = self._weights(logps, inputs)
         ref_weights = weights if self.args.weight_source == "policy" else self._weights(ref_logps, inputs)
-        loss = self._objective(
-            sum_weighted_logps(logps, ref_logps, weights, ref_weights, inputs["response_mask"], inputs["diff_mask"]),
-            inputs.get("pair_weights"),
-        )
+        responses, differs = inputs["response_mask"], inputs["diff_mask"]
+        pairs = sum_weighted_logps(logps, ref_logps, weights, ref_weights, responses, differs)
+        loss = self._objective(pairs, inputs.get("pair_weights"))
+        require_float32(logps=logps, ref_logps=ref_logps, weights=weights, **pairs._asdict(), loss=loss)
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * scores.aux_loss
         self._record(scores, logps, ref_logps, weights, inputs)
