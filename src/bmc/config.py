@@ -562,7 +562,7 @@ class JudgeConfig(LLMArguments, StageArguments):
     def lacks(self, reply: dict[str, Any]) -> str | None:
         """AlpacaEval reads log-probabilities, which some servers leave out without a word."""
         if self.benchmark == "alpaca_eval" and not reply.get("first_token"):
-            return "the reply has no `logprobs`, by which AlpacaEval weighs a verdict"
+            return "the response has no `logprobs`, by which AlpacaEval weighs a verdict"
         return None
 
     def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:

@@ -303,7 +303,7 @@ def test_a_failed_batchs_words_hold_no_key_and_no_terminal_codes(tmp_path: Path)
         config = recipe(tmp_path, server.url)
         with pytest.raises(Faults) as raised:
             bridge(config)
-    assert "batch batch-0 was failed (key …-4711-secret is bad); every answer" in str(raised.value)
+    assert "batch batch-0 was failed (key …-4711-secret is bad); every response" in str(raised.value)
 
 
 def test_batches_and_their_bill_agree_to_the_cent(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def ask(config: BridgeConfig, conversations: Any, usage: UsageTracker | None = N
             return await asyncio.gather(*map(editor.complete, conversations), return_exceptions=True)
         finally:
             await editor.aclose()
-            editor.close()
+            store.close()
 
     return asyncio.run(run())
 
@@ -87,7 +87,7 @@ def test_a_run_with_a_model_in_process(tmp_path: Path, model_dir: Path, monkeypa
     config = recipe(tmp_path, model_dir, on_failure="keep_original")
     config.dataset_mixture = DatasetMixture(datasets=[DatasetConfig(id=str(data))])
     found = estimate_for(config, *load(config))
-    assert (found.asked, found.how) == (3, f"the tokenizer of {model_dir}")
+    assert (found.to_send, found.how) == (3, f"the tokenizer of {model_dir}")
     stats = bridge(config)
     assert (stats["kept"], stats["bridged"], stats["kept_original"]) == (3, 0, {"too long for the model": 3})
 

@@ -51,7 +51,7 @@ def test_a_quote_is_what_is_then_asked_and_paid(tmp_path: Path) -> None:
     with ChatServer(mends) as server:
         config = recipe(tmp_path, server.url)
         before = estimate_cost(config)
-        assert (before.rows, before.asked, before.kept, before.kept_dollars) == (4, 4, 0, 0.0)
+        assert (before.rows, before.to_send, before.cached, before.cached_dollars) == (4, 4, 0, 0.0)
         stats = bridge(config)
         assert len(server.requests) == 4
         said = [message["content"] for request in server.requests for message in request["messages"]]
@@ -61,8 +61,8 @@ def test_a_quote_is_what_is_then_asked_and_paid(tmp_path: Path) -> None:
         losers = sum(estimated_tokens(reply.partition("\n")[2]) for reply in replies)
         assert before.completion_tokens == pytest.approx(losers, rel=0.15)  # marks vary
         after = estimate_cost(config)
-        assert (after.rows, after.asked, after.kept) == (4, 0, 4)
-        assert after.kept_dollars == pytest.approx(4 * 0.017)  # 7 · $1,000 and 5 · $2,000 a million tokens
+        assert (after.rows, after.to_send, after.cached) == (4, 0, 4)
+        assert after.cached_dollars == pytest.approx(4 * 0.017)  # 7 · $1,000 and 5 · $2,000 a million tokens
     used = {"replies": 4, "prompt_tokens": 28, "completion_tokens": 20, "dollars": 0.068}
     assert stats["answers"] == used
     assert {name: stats["this_run"][name] for name in used} == used
@@ -83,12 +83,12 @@ def test_a_quote_knows_of_second_tries_that_wait(tmp_path: Path) -> None:
         with pytest.raises(Faults, match="refuses the key"):
             bridge(config)
     found = estimate_cost(config)
-    assert (found.kept, found.asked) == (1, 2)
+    assert (found.cached, found.to_send) == (1, 2)
 
 
 def test_scores_are_quoted_for_both_responses(tmp_path: Path, model_dir: Path) -> None:
     config = recipe(tmp_path, mode="token_scores", tokenizer_name_or_path=str(model_dir))
-    assert estimate_cost(config).asked == 8
+    assert estimate_cost(config).to_send == 8
 
 
 def test_a_quote_without_a_price(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_terminal_is_asked_first(
         if asked:
             bridge(config)
         else:
-            with pytest.raises(Faults, match="was declined, and nothing was asked; --yes"):
+            with pytest.raises(Faults, match="was declined, and nothing was sent; --yes"):
                 bridge(config)
             assert not (tmp_path / "out").exists()
             assert not (tmp_path / "replies.sqlite").exists()
@@ -156,7 +156,7 @@ def test_a_dry_run_quotes_without_a_key_and_leaves_nothing(tmp_path: Path) -> No
     before = set(tmp_path.iterdir())
     done = script(str(tmp_path / "bridge.yaml"), "--dry_run")
     assert done.returncode == 0, done.stderr
-    assert "4; 4 requests to send, 0 answered already" in done.stdout
+    assert "4; 4 requests to send, 0 cached" in done.stdout
     assert "($1000 and $2000 per million tokens)" in done.stdout
     assert set(tmp_path.iterdir()) == before
     done = script(str(tmp_path / "bridge.yaml"), "--dry_run", "--dataset_mixture.datasets.0.id", "none.jsonl")

@@ -180,7 +180,7 @@ def test_models_with_other_tokenizers_pay_once(folder: Path) -> None:
         bytewise, asked = lines(folder, "train"), len(server.requests)
         other = recipe(folder, server.url, [STRINGS], "merging", **cache | {"output_dir": str(folder / "b" / "out")})
         found = estimate_for(other, *load(other))
-        assert (asked, found.asked, found.dollars, found.kept_dollars) == (2, 0, 0.0, 2 * 12.0)
+        assert (asked, found.to_send, found.dollars, found.cached_dollars) == (2, 0, 0.0, 2 * 12.0)
         bridge(replace(other, max_cost_usd=1.0))  # a cap on what is paid, and nothing is
         assert len(server.requests) == asked
     (pair,) = bytewise

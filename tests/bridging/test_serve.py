@@ -84,5 +84,5 @@ def test_a_model_that_the_server_does_not_have(tmp_path: Path, url: str, monkeyp
     config = BridgeConfig(
         dataset_mixture=mixture, base_url=f"{url}/wrong", model="m", api_key_env="EDITOR_KEY", output_dir=str(tmp_path)
     )
-    with pytest.raises(Faults, match=r"refuses the request \(404: .*\); mend the recipe"):
+    with pytest.raises(Faults, match=r"refuses the request \(404: .*\); fix the recipe"):
         bridge(config)

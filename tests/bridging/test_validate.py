@@ -30,7 +30,7 @@ def reason(text: str, mode: Any = "targeted", case: Case = CHAT, **limits: Any) 
 
 
 SAME_L, SAME_W = "edit equals y_l", "edit equals y_w"
-LOST, KEPT = "edit doesn't state the gold answer", "edit still states the gold answer"
+LOST, CACHED = "edit doesn't state the gold answer", "edit still states the gold answer"
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ LOST, KEPT = "edit doesn't state the gold answer", "edit still states the gold a
         (f" {W}", [None, None, SAME_W, None, SAME_W]),
         ("It's 1 + 2 = 5.\nThe answer is 5", [LOST, LOST, None, LOST, LOST]),
         ("It's 1 + 2 = 5.\nThe reply is 5", [LOST, LOST, None, LOST, LOST]),
-        ("It's 1 + 2 = 6/2.\nThe answer is 6/2", [None, None, KEPT, None, None]),
+        ("It's 1 + 2 = 6/2.\nThe answer is 6/2", [None, None, CACHED, None, None]),
     ],
 )
 def test_equal_edits_and_final_answers_by_mode(text: str, reasons: list[str | None]) -> None:

@@ -156,8 +156,8 @@ def test_a_server_without_log_probabilities_is_left_at_the_first_reply(tmp_path:
         with pytest.raises(Faults) as raised:
             judge(recipe(tmp_path, server.url, max_concurrency=1))
         assert str(raised.value) == (
-            f"j at {server.url}: the reply has no `logprobs`, by which AlpacaEval weighs a verdict; nothing was kept "
-            "of it: use a server and a model that give it"
+            f"j at {server.url}: the response has no `logprobs`, by which AlpacaEval weighs a verdict; the "
+            "response was not cached: use a server and a model that provide it"
         )
         assert len(server.requests) == 1
     with ChatServer(lambda request, number: weighs(0.5)) as other:  # nothing stands in its way
@@ -179,7 +179,7 @@ def test_a_single_reply_without_log_probabilities_is_its_rows(tmp_path: Path) ->
         judge(recipe(tmp_path, server.url))
         assert order[5:] == order[2:3]
     rows = [json.loads(line) for line in (tmp_path / "eval/alpaca_eval/judgements.jsonl").read_text().splitlines()]
-    assert rows[order[2]]["reason"] == "the reply has no `logprobs`, by which AlpacaEval weighs a verdict"
+    assert rows[order[2]]["reason"] == "the response has no `logprobs`, by which AlpacaEval weighs a verdict"
 
 
 def test_a_judge_that_thinks_until_it_is_cut_off_is_named(tmp_path: Path) -> None:

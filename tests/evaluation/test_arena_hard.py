@@ -89,7 +89,7 @@ def test_what_two_games_are_worth(verdicts: tuple[str | None, str], won: float, 
 def test_a_judgement_without_verdict_is_continued_once() -> None:
     judge = Judge(lambda messages, number: "Hm." if number == 1 else "So [[B>A]].")
     game = asyncio.run(play(CASE, False, judge))
-    assert (game.verdict, game.judgement, game.reason) == ("B>A", "\nHm.\nSo [[B>A]].", None)
+    assert (game.verdict, game.judgment, game.reason) == ("B>A", "\nHm.\nSo [[B>A]].", None)
     assert judge.asked[1] == [
         *messages(CASE, False),
         {"role": "assistant", "content": "Hm."},

@@ -110,7 +110,7 @@ def test_verdicts_become_a_win_rate(tmp_path: Path, capsys: pytest.CaptureFixtur
         ],
     }
     assert rows[3]["reason"] == "no verdict"
-    assert "9 answers" in capsys.readouterr().out
+    assert "9 completions" in capsys.readouterr().out
 
 
 def test_a_judge_that_says_nothing_sensible(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_dry_run_quotes_without_a_key_and_leaves_nothing(tmp_path: Path) -> No
     command = [sys.executable, "scripts/judge.py", str(tmp_path / "judge.yaml"), "--dry_run"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert "8; 8 requests to send, 0 answered already" in done.stdout
+    assert "8; 8 requests to send, 0 cached" in done.stdout
     assert "about $0.0" in done.stdout
     assert sorted(tmp_path.rglob("*")) == before
 

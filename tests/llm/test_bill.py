@@ -291,8 +291,8 @@ def test_one_row_that_is_refused_is_dropped_with_the_endpoints_words(tmp_path: P
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (refuses(400, "Unknown header: context_id"), "refuses the request (400: Unknown header: context_id); mend"),
-        (refuses(403, "Your region is not supported"), "refuses the request (403: Your region is not supported); mend"),
+        (refuses(400, "Unknown header: context_id"), "refuses the request (400: Unknown header: context_id); fix"),
+        (refuses(403, "Your region is not supported"), "refuses the request (403: Your region is not supported); fix"),
         (
             refuses(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."),
             "set max_tokens_parameter: max_completion_tokens",
@@ -347,7 +347,7 @@ def test_a_wait_beyond_the_bound_ends_the_run_with_everything_kept(tmp_path: Pat
     with BillingServer(script) as server:
         config = recipe(tmp_path, server.url, max_concurrency=1)
         with pytest.raises(
-            Faults, match=r"asks to wait .*longer than max_retry_wait, 600 s; every answer so far is kept"
+            Faults, match=r"asks to wait .*longer than max_retry_wait, 600 s; every response so far is cached"
         ):
             bridge(config)
         assert bridge(config)["kept"] == 12
@@ -400,7 +400,7 @@ def test_an_endpoint_can_not_steer_the_terminal(tmp_path: Path) -> None:
         pytest.raises(Faults) as raised,
     ):
         bridge(recipe(tmp_path, server.url, 1))
-    assert str(raised.value) == f"m at {server.url}: refuses the request (400: no such thing !); mend the recipe"
+    assert str(raised.value) == f"m at {server.url}: refuses the request (400: no such thing !); fix the recipe"
 
 
 def test_a_short_key_garbles_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

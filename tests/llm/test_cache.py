@@ -118,7 +118,7 @@ def test_a_full_disk_is_a_fault_and_loses_nothing(tmp_path: Path) -> None:
     *kept, last = out.splitlines()
     assert last.startswith(f"Faults {tmp_path / 'r'}: can't be used ("), err
     assert last.endswith("make room there or give another file as `replies`, then run the same command again: "
-                         "answers that are in it stay")  # fmt: skip
+                         "the responses in it stay")  # fmt: skip
     store = ResponseCache(tmp_path / "r")
     assert store.get("before") == {"n": 1}
     assert len(kept) > 0
@@ -131,7 +131,7 @@ def test_a_full_disk_is_a_fault_and_loses_nothing(tmp_path: Path) -> None:
 def test_what_is_no_store_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "r").write_text("no database " * 100)
     for kind in (ResponseCache, CachedResponses):
-        with pytest.raises(Faults, match=f"{tmp_path / 'r'}: is no store of replies"):
+        with pytest.raises(Faults, match=f"{tmp_path / 'r'}: is no response cache"):
             kind(tmp_path / "r")
     with pytest.raises(Faults, match="can't be used"):
         ResponseCache(Path("/proc/none/r"))

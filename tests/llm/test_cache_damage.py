@@ -179,12 +179,12 @@ def test_ctrl_c_says_at_once_that_answers_are_kept(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.stderr
         told = b""
-        while b"every answer so far is kept" not in told:
+        while b"every response so far is cached" not in told:
             told += os.read(process.stderr.fileno(), 4096)
         assert time.monotonic() - begun < 1.5  # and not only when the answers are there
         told += process.stderr.read()
         assert process.wait(30) == 130
-    assert "stopping: waiting for 4 answers that are under way" in told.decode()
+    assert "stopping: waiting for 4 requests that are in flight" in told.decode()
     assert "Traceback" not in told.decode()
     assert told.decode().rstrip().endswith("stopped by Ctrl-C; the same command goes on with what is kept")
     assert len(CachedResponses(tmp_path / "replies.sqlite")) == 4

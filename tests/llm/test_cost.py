@@ -28,5 +28,5 @@ def test_the_papers_own_sum() -> None:
 )
 def test_minutes_at_the_limits(requests: float | None, tokens: float | None, minutes: float | None) -> None:
     found = CostEstimate(LLMArguments(requests_per_minute=requests, tokens_per_minute=tokens))
-    found.asked, found.prompt_tokens, found.completion_tokens = 100, 9000, 3000
+    found.to_send, found.prompt_tokens, found.completion_tokens = 100, 9000, 3000
     assert found.minutes == minutes

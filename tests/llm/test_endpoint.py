@@ -53,7 +53,7 @@ def ask(
             return await asyncio.gather(*map(client.complete, conversations), return_exceptions=True)
         finally:
             await client.aclose()
-            client.close()
+            store.close()
 
     return asyncio.run(run())
 
@@ -111,7 +111,7 @@ def test_an_endpoint_that_tells_no_usage(tmp_path: Path) -> None:
     assert (reply.prompt_tokens, reply.completion_tokens, usage.guessed) == (21, 2, 1)
 
 
-NO_TEXT = "a reply that is no text"
+NO_TEXT = "a response that is no text"
 TRANSIENT = {
     "HTTP 408": refuses(408),
     "HTTP 409": refuses(409),
@@ -121,8 +121,8 @@ TRANSIENT = {
     "HTTP 529": {"status": 529, "body": "<html>overloaded"},
     "lost connection": HANGS_UP,
     "invalid JSON": NO_JSON,
-    "an error in place of a reply": {"body": {"error": {"message": "overloaded"}}},
-    "a reply without choices": {"body": {"choices": []}},
+    "an error in place of a response": {"body": {"error": {"message": "overloaded"}}},
+    "a response without choices": {"body": {"choices": []}},
     NO_TEXT: {"body": {"choices": [{"message": {"content": [1]}}]}},
 }
 
@@ -141,7 +141,7 @@ def test_tries_run_out(tmp_path: Path, kind: str) -> None:
     with ChatServer(always(TRANSIENT[kind])) as server, pytest.raises(RequestFailed, match=f"^endpoint failed: {kind}"):
         ask(tmp_path, recipe(server.url, max_retries=3))
     # the first, and three more; of those that are paid for three in all
-    assert len(server.requests) == (3 if kind in ("invalid JSON", "a reply without choices", NO_TEXT) else 4)
+    assert len(server.requests) == (3 if kind in ("invalid JSON", "a response without choices", NO_TEXT) else 4)
 
 
 def test_a_half_sent_body_is_tried_again(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_slow_endpoint(tmp_path: Path) -> None:
     slow = {**says("late"), "delay": 0.5}
     with ChatServer(lambda request, number: slow if number == 0 else says("4")) as server:
         assert ask(tmp_path, recipe(server.url, timeout=0.2, max_retries=1)).text == "4"
-    with ChatServer(always(slow)) as server, pytest.raises(RequestFailed, match=r"no answer in 0\.1 s"):
+    with ChatServer(always(slow)) as server, pytest.raises(RequestFailed, match=r"no response in 0\.1 s"):
         ask(tmp_path / "b", recipe(server.url, timeout=0.1))
 
 
@@ -183,18 +183,18 @@ def test_a_refusal_of_one_row(tmp_path: Path, reply: Reply) -> None:
 
 STOPS = [
     (refuses(401, f"bad key {KEY}"), "refuses the key in MODEL_KEY; set a valid one"),
-    (refuses(403, f"{KEY} may not"), "refuses the request (403: … may not); mend the recipe"),
-    (refuses(404, "no model m"), "refuses the request (404: no model m); mend the recipe"),
-    (refuses(400, "no such\nsetting"), "refuses the request (400: no such setting); mend the recipe"),
-    ({"status": 405, "body": ""}, "refuses the request (405: no reason given); mend the recipe"),
+    (refuses(403, f"{KEY} may not"), "refuses the request (403: … may not); fix the recipe"),
+    (refuses(404, "no model m"), "refuses the request (404: no model m); fix the recipe"),
+    (refuses(400, "no such\nsetting"), "refuses the request (400: no such setting); fix the recipe"),
+    ({"status": 405, "body": ""}, "refuses the request (405: no reason given); fix the recipe"),
     (
         refuses(429, "You exceeded your current quota", "insufficient_quota"),
-        "the account has no credit left (429: You exceeded your current quota); add some: every answer so far is kept; "
-        "run the same command again to go on",
+        "the account has no credit left (429: You exceeded your current quota); add credit: every response so "
+        "far is cached; run the same command again to continue",
     ),
     (
         {"body": "<html>", "headers": {"Content-Type": "text/html"}},
-        "answers with something else than a chat completion; does base_url lack its /v1?",
+        "sends something other than a chat completion; does base_url lack its /v1?",
     ),
 ]
 
@@ -237,7 +237,7 @@ def test_a_server_that_fails_and_fails_stops_the_run(tmp_path: Path) -> None:
         results = ask(tmp_path, config, *numbered(99))
     assert len(server.requests) == 9 + 50
     assert sum(isinstance(result, RequestFailed) for result in results) == 49
-    assert "has failed 50 requests one after another, each for good (now: HTTP 500)" in str(results[-1])
+    assert "has failed 50 requests in a row, each for good (now: HTTP 500)" in str(results[-1])
 
 
 def test_no_more_requests_than_allowed_are_under_way(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_the_budget_stops_before_it_is_exceeded_and_keeps_all(tmp_path: Path) ->
         assert len(server.requests) == 6
     assert usage.spent["dollars"] == pytest.approx(6 * 0.012)
     assert sum(isinstance(result, Faults) for result in results) == 14
-    told = "max_cost_usd: is reached: $0.0720 of $0.10 spent, and the next answer may cost up to $0.0380; raise it"
+    told = "max_cost_usd: is reached: $0.0720 of $0.10 spent, and the next response may cost up to $0.0380; raise it"
     assert str(results[-1]).startswith(told)
 
 
@@ -365,12 +365,12 @@ def test_ctrl_c_says_how_many_requests_it_waits_for(tmp_path: Path, capsys: pyte
                 raise KeyboardInterrupt
             except KeyboardInterrupt:
                 await client.aclose()
-            client.close()
+            store.close()
             await asyncio.gather(*rows, return_exceptions=True)
 
         asyncio.run(run())
     assert len(server.requests) == 2
-    assert "waiting for 2 answers" in capsys.readouterr().err
+    assert "waiting for 2 requests" in capsys.readouterr().err
 
 
 def test_a_stop_does_not_wait_for_a_long_back_off(tmp_path: Path) -> None:

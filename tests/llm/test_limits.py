@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmc.llm.openai_client import Budget, BudgetExceeded, TokenBucket
+from bmc.errors import Faults
+from bmc.llm.openai_client import Budget, TokenBucket
 
 
 class Clock:
@@ -41,9 +42,9 @@ def test_what_is_larger_than_the_bucket_goes_when_it_is_full_and_is_paid_after()
 def test_what_was_reserved_and_not_used_is_given_back() -> None:
     bucket = TokenBucket(600, 10, Clock())
     bucket.reserve(50)
-    bucket.settle(40)
+    bucket.refund(40)
     assert bucket.reserve(5) == 0.5  # 0 left of 10
-    bucket.settle(-10)
+    bucket.refund(-10)
     assert bucket.reserve(5) == 2.0  # 15 short, 5 to gather
 
 
@@ -78,7 +79,7 @@ def test_a_budget_holds_room_for_the_most_that_requests_may_cost() -> None:
         await budget.settle(first, 0.3, 0.1)
         assert await second == 0.4
         await budget.settle(0.4, 0.4, 0.0)  # it failed and has cost nothing
-        with pytest.raises(BudgetExceeded):
+        with pytest.raises(Faults):
             await budget.reserve(0.6)
         await budget.settle(await budget.reserve(0.1), 0.1, 0.2)  # twice what was thought to be the most
         assert await budget.reserve(0.1) == pytest.approx(0.2)
@@ -87,7 +88,7 @@ def test_a_budget_holds_room_for_the_most_that_requests_may_cost() -> None:
         await asyncio.sleep(0)
         assert not third.done()
         await budget.settle(0.2, 0.1, 0.2)
-        with pytest.raises(BudgetExceeded):
+        with pytest.raises(Faults):
             await third
 
     asyncio.run(run())
@@ -95,5 +96,5 @@ def test_a_budget_holds_room_for_the_most_that_requests_may_cost() -> None:
 
 @pytest.mark.parametrize(("most", "spent"), [(0.0, 0.0), (1.0, 1.0), (1.0, 2.0)])
 def test_nothing_is_asked_of_a_budget_that_is_spent(most: float, spent: float) -> None:
-    with pytest.raises(BudgetExceeded):
+    with pytest.raises(Faults):
         asyncio.run(Budget(most, spent).reserve(0.0001))

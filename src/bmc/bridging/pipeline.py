@@ -59,7 +59,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     found = None
     if config.editor not in OFFLINE:
         found = estimate_for(config, pairs, making)
-        if found.asked and config.editor == "openai":
+        if found.to_send and config.editor == "openai":
             api_key(config.api_key_env)
         print_plan(f"ask {config.model} about {found.rows:,} pairs", found.facts())
         if config.editor == "openai":

@@ -1,21 +1,23 @@
-"""Arena-Hard v0.1: two games a prompt, the answers' places swapped, and a verdict in words."""
+"""Arena-Hard v0.1: two games per prompt with the responses swapped, and a verdict in words."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from statistics import fmean
 
 import yaml
 
-from ..llm.client import CachedClient
+from ..data.schema import Row
+from ..llm.client import CachedClient, PendingRequest
 from ..llm.cost import Messages
 from ..llm.errors import RequestFailed
-from .comparisons import Comparison
+from .comparisons import Comparison, win_rate_in_percent
 
-STRONG = 3.0  # what a ">>" weighs, as published
+STRONG = 3.0  # weight of a ">>", as published
 VERDICTS = {  # → weighted wins of A and of B
     "A>>B": (STRONG, 0.0),
     "A>B": (1.0, 0.0),
@@ -35,55 +37,105 @@ class Game:
     """One game.
 
     Attributes:
-        verdict: One of `VERDICTS`; None where the judge gave none.
-        judgement: All that the judge said.
+        verdict: One of `VERDICTS`; None if the judge gave none.
+        judgment: The judge's whole text.
         reason: Why there is no verdict.
     """
 
     verdict: str | None
-    judgement: str
+    judgment: str
     reason: str | None = None
+
+
+class ArenaHard:
+    """Arena-Hard v0.1: two games per comparison, whose verdicts a Bradley-Terry model turns into a win rate.
+
+    Args:
+        comparisons: The comparisons.
+        names: Of the reference and of the model.
+        judge: The judge's name, for the official files.
+    """
+
+    def __init__(self, comparisons: Sequence[Comparison], names: tuple[str, str], judge: str) -> None:
+        self.comparisons, self.names, self.judge = comparisons, names, judge
+
+    def pending(self) -> Iterator[PendingRequest]:
+        for one in self.comparisons:
+            for swapped in (False, True):
+                yield PendingRequest(partial(play, one, swapped), max(one.response, one.reference, key=len))
+
+    def verdicts(self, answers: Sequence[Game]) -> list[Row]:
+        rows = []
+        for number, one in enumerate(self.comparisons):
+            games = answers[2 * number : 2 * number + 2]
+            reasons = "; ".join(game.reason for game in games if game.reason)
+            row = {
+                "id": one.id,
+                "question_id": one.name,
+                "model": self.names[1],
+                "judge": self.judge,
+                "games": [{"judgment": game.judgment, "score": game.verdict} for game in games],
+            }
+            rows.append(row | ({"reason": reasons} if reasons else {}))
+        return rows
+
+    def summary(self, verdicts: Sequence[Row]) -> Row:
+        scored = [[game["score"] for game in row["games"]] for row in verdicts]
+        labels = [label for games in scored for label in games]
+        outcomes = [found for games in scored if (found := outcome(games))]
+        counts = {"n": len(outcomes), "verdicts": len(labels), "unreadable": labels.count(None)}
+        if not outcomes:
+            return counts
+        return {
+            **counts,
+            **win_rate_in_percent([won for won, _ in outcomes], [won + lost for won, lost in outcomes]),
+            "length_controlled_win_rate": None,
+            "length": fmean(one.tokens for one in self.comparisons),
+        }
+
+    def write(self, folder: Path) -> None:
+        pass
 
 
 @cache
 def prompts() -> dict[str, str]:
-    """The published prompt: `system`, `user`, and `again` for a judgement without a verdict."""
+    """Load the published prompts: `system`, `user`, and `again` for a judgment without a verdict."""
     return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 def messages(comparison: Comparison, swapped: bool) -> Messages:
-    """What the judge is asked; the reference is A in the first game and B in the second, swapped one."""
-    first, second = (
-        (comparison.response, comparison.reference) if swapped else (comparison.reference, comparison.response)
-    )
-    words = prompts()["user"].format(question_1=comparison.prompt, answer_1=first, answer_2=second)
-    return [{"role": "system", "content": prompts()["system"]}, {"role": "user", "content": words}]
+    """Return the judge's prompt; the reference is A in the first game, and B in the second, swapped one."""
+    answers = (comparison.reference, comparison.response)
+    first, second = answers[::-1] if swapped else answers
+    text = prompts()["user"].format(question_1=comparison.prompt, answer_1=first, answer_2=second)
+    return [{"role": "system", "content": prompts()["system"]}, {"role": "user", "content": text}]
 
 
 async def play(comparison: Comparison, swapped: bool, client: CachedClient) -> Game:
-    """One game. A judgement without a label is to be continued, once, as published.
+    """Play one game. A judgment without a label is continued once, as published.
 
     Raises:
-        Faults: The run can't go on.
+        Faults: Fatal error.
     """
-    asked, said, cut = messages(comparison, swapped), "", ""
+    conversation, judgment, cut = messages(comparison, swapped), "", ""
     for _ in range(TRIES):
         try:
-            reply = await client.complete(asked)
+            response = await client.complete(conversation)
         except RequestFailed as error:
-            return Game(None, said, str(error))
-        said += "\n" + reply.text
-        verdict, reason = read_verdict(said)
+            return Game(None, judgment, str(error))
+        judgment += "\n" + response.text
+        verdict, reason = read_verdict(judgment)
         if reason != NONE:
-            return Game(verdict, said, reason)
-        cut = f", {CUT}" if reply.finish_reason == "length" else ""
-        asked = [*asked, {"role": "assistant", "content": reply.text}, {"role": "user", "content": prompts()["again"]}]
-    return Game(None, said, f"{NONE}{cut}")
+            return Game(verdict, judgment, reason)
+        cut = f", {CUT}" if response.finish_reason == "length" else ""
+        again = [{"role": "assistant", "content": response.text}, {"role": "user", "content": prompts()["again"]}]
+        conversation = [*conversation, *again]
+    return Game(None, judgment, f"{NONE}{cut}")
 
 
-def read_verdict(judgement: str) -> tuple[str | None, str | None]:
-    """The verdict of a judgement, or why there is none. One label that is repeated counts; two that differ don't."""
-    labels = set(_LABEL.findall(judgement))
+def read_verdict(judgment: str) -> tuple[str | None, str | None]:
+    """Read the verdict, or say why there is none. One label that is repeated counts; two that differ don't."""
+    labels = set(_LABEL.findall(judgment))
     if not labels:
         return None, NONE
     if len(labels) > 1:
@@ -95,11 +147,11 @@ def read_verdict(judgement: str) -> tuple[str | None, str | None]:
 def outcome(verdicts: Sequence[str | None]) -> tuple[float, float] | None:
     """Compute the weighted wins and losses of the judged model over both games of a prompt.
 
-    None where a game has no verdict: the other one alone would bring in the judge's liking of a place. (The published
-    script counts it.)
+    None if a game has no verdict: the other one alone would bring in the judge's position bias. (The published script
+    counts it.)
 
     Args:
-        verdicts: Of the first game, whose B is the model, and of the second, whose A it is.
+        verdicts: Of the first game, in which the model is B, and of the second, in which it is A.
     """
     if None in verdicts:
         return None

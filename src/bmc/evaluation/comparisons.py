@@ -1,9 +1,9 @@
-"""Responses and the reference's answers to the same prompts, matched and checked before a judge is paid for."""
+"""Pairs of a model's response and a reference's to the same prompt, checked before a judge is paid for."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,22 @@ from ..config import JudgeConfig
 from ..data.files import file_rows, local_files
 from ..data.schema import Row
 from ..errors import fail
+from .stats import win_rate
 
 PREDICTIONS, HUB = "predictions.jsonl", "hf://datasets/"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One prompt with two answers.
+    """One prompt with two responses.
 
     Attributes:
         id: The response's, as in `predictions.jsonl`.
-        name: What the benchmark knows the prompt by: the instruction itself, or `question_id`.
+        name: The benchmark's name of the prompt: the instruction itself, or `question_id`.
         prompt: The instruction.
         response: Of the model that is judged.
         reference: Of the model that it is judged against.
-        tokens: Of the response; 0 where they aren't known.
+        tokens: Of the response; 0 if unknown.
     """
 
     id: str
@@ -38,7 +39,7 @@ class Comparison:
 
 
 def load_comparisons(config: JudgeConfig) -> tuple[list[Comparison], str]:
-    """The recipe's comparisons, in the reference's order, and the reference's name.
+    """Load the recipe's comparisons, in the reference's order, and the reference's name.
 
     Raises:
         Faults: There are no responses of the benchmark, no reference, or prompts that only one of them answers.
@@ -75,7 +76,7 @@ def _name(row: Row, benchmark: str, where: str) -> str:
 
 
 def _reference(config: JudgeConfig) -> Iterator[tuple[str, str, str]]:
-    """Name of a prompt, answer and model of each row of the reference."""
+    """Yield the prompt's name, the answer and the model of each row of the reference."""
     rows = [*file_rows(_local(config.reference))]
     if not rows:
         raise fail(config.reference, "is empty")
@@ -89,12 +90,12 @@ def _reference(config: JudgeConfig) -> Iterator[tuple[str, str, str]]:
 
 
 def _alpaca_answer(row: Row) -> tuple[str, str, str]:
-    """`{"instruction": …, "output": …, "generator": …}`"""
+    """Read `{"instruction": …, "output": …, "generator": …}`"""
     return row["instruction"], row["output"], row["generator"]
 
 
 def _arena_answer(row: Row) -> tuple[str, str, str]:
-    """`{"question_id", "model_id", "choices": [{"turns": [{"content": …}]}]}`, or the form of Arena-Hard v2's files,
+    """Read `{"question_id", "model_id", "choices": [{"turns": [{"content": …}]}]}`, or the form of Arena-Hard v2,
     `{"uid", "model", "messages": [{"role": "user", …}, {"role": "assistant", "content": {"answer": …}}]}`."""
     if "messages" not in row:
         return row["question_id"], row["choices"][0]["turns"][0]["content"], row["model_id"]
@@ -103,7 +104,7 @@ def _arena_answer(row: Row) -> tuple[str, str, str]:
 
 
 def _local(reference: str) -> Path:
-    """The reference's file on this machine."""
+    """Return the reference's file on this machine, downloaded from the Hub if need be."""
     if not reference.startswith(HUB):
         if files := local_files(reference, ""):
             return files[0]
@@ -116,3 +117,12 @@ def _local(reference: str) -> Path:
     except Exception as error:  # the Hub's client fails in too many ways to list
         said = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise fail(reference, f"can't be loaded from the Hub; download it and give its path {said}") from None
+
+
+def win_rate_in_percent(won: Sequence[float], played: Sequence[float]) -> Row:
+    """Compute the win rate over prompts, with its 95 % interval.
+
+    For one reference and one model, Bradley and Terry's estimate is wins over games.
+    """
+    rate, low, high = win_rate(won, played)
+    return {"win_rate": 100 * rate, "interval": [100 * low, 100 * high]}

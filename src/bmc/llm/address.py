@@ -1,4 +1,4 @@
-"""Where requests go, and how to say so without a secret."""
+"""Address of the endpoint, and its name without secrets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 OPENAI = "https://api.openai.com/v1"
-VARIABLE = "OPENAI_BASE_URL"  # which the official client reads, too
+VARIABLE = "OPENAI_BASE_URL"  # the official client reads it, too
 
 
 class Address(NamedTuple):
@@ -16,8 +16,8 @@ class Address(NamedTuple):
 
     Attributes:
         url: Without its query.
-        query: What every request carries in its query, for gateways that want an API version or a key there.
-        origin: What names it: `base_url`, the environment variable, or nothing, for OpenAI's own.
+        query: Goes with every request, for gateways that want an API version or a key there.
+        origin: What names it: `base_url`, the environment variable, or None for OpenAI's own.
     """
 
     url: str
@@ -38,7 +38,7 @@ def address(base_url: str | None) -> Address:
 
 
 def endpoint_name(base_url: str | None) -> str:
-    """Return where requests go, as messages and records say it: without a user, password, query or fragment."""
+    """Return the endpoint without user, password, query and fragment, for messages and records."""
     found = address(base_url)
     return without_secrets(found.url) if found.origin else "api.openai.com"
 
@@ -50,13 +50,13 @@ def without_secrets(url: str) -> str:
 
 
 def where(base_url: str | None) -> str:
-    """Return where requests go, and what says so if that isn't the recipe, for a plan."""
-    told = endpoint_name(base_url)
-    return f"{told} (by the environment variable {VARIABLE})" if address(base_url).origin == VARIABLE else told
+    """Return the endpoint for a plan, and what names it if that isn't the recipe."""
+    name = endpoint_name(base_url)
+    return f"{name} (by the environment variable {VARIABLE})" if address(base_url).origin == VARIABLE else name
 
 
 def address_fault(base_url: str | None) -> str | None:
-    """Return what is wrong with an endpoint's address, without repeating a secret in it; None if nothing is."""
+    """Return what is wrong with the address, without repeating a secret in it; None if nothing is."""
     found = address(base_url)
     named = "is" if found.origin == "base_url" else f"is not set, and {VARIABLE} is"
     if found.origin and not re.match(r"https?://[^/\s]+", found.url):

@@ -1,6 +1,6 @@
 """LLM client: rate limits, a cost cap, a response cache and dry runs.
 
-`CachedClient` answers from the cache and sends each missing request once, by a `ChatModel`.
+`CachedClient` returns responses from the cache, and sends each missing request once, by a `ChatModel`.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from ..errors import Faults, fail
 from .address import endpoint_name
 from .cache import CachedResponses, ResponseCache, cache_path, request_key
 from .cost import CostEstimate, Messages, TokenCounter, UsageTracker, characters
-from .errors import RefusalPolicy, RequestFailed, RequestRefused, RetryableError
+from .errors import CACHED, RefusalPolicy, RequestFailed, RequestRefused, RetryableError, RunAborted
 
 Result = TypeVar("Result")
-LONG = 2_000  # characters; below, work on a text takes no more than a millisecond
+EarlierVersions = Callable[[Messages], list[tuple[int, Messages]]]  # messages → (version, messages) of older prompts
+LONG = 2_000  # characters; work on shorter texts takes no more than a millisecond
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model said.
+    """A model's response.
 
     Attributes:
-        text: Its words; empty where it said nothing.
-        finish_reason: Why it stopped, in the words of the chat-completions protocol: `stop`, `length`, …
-        prompt_tokens: Tokens that it read.
-        completion_tokens: Tokens that it wrote.
-        first_token: What might have stood in the place of its first token, as `{"token": …, "logprob": …}` each; None
-            where the request asks for no log-probabilities.
+        text: May be empty.
+        finish_reason: As the chat-completions protocol has it: `stop`, `length`, …
+        prompt_tokens: Tokens of the request.
+        completion_tokens: Tokens of the response.
+        first_token: Likely first tokens, each `{"token": …, "logprob": …}`; None if the request asks for no
+            log-probabilities.
     """
 
     text: str
@@ -43,66 +44,61 @@ class Completion:
     first_token: list[dict[str, Any]] | None = None
 
 
+class ChatModel(Protocol):
+    """An LLM: `OpenAIClient`, `BatchClient`, `LocalClient` or `DryRunClient`."""
+
+    async def complete(self, messages: Messages, key: str) -> dict[str, Any]:
+        """Return `{"content": …, "finish_reason": …, "prompt_tokens": …, "completion_tokens": …}`.
+
+        Args:
+            messages: `role` and `content` of each turn, the last one the user's.
+            key: The request's hash, the same in every run.
+
+        Raises:
+            RequestFailed: Row error.
+            RequestRefused: Row error or fatal; `RefusalPolicy` decides.
+            Faults: Fatal.
+            RunAborted: The run ended before the request was sent.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Send no further requests."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release its resources."""
+        ...
+
+
 async def off_loop(size: int, work: Callable[..., Result], *arguments: Any) -> Result:
-    """Do work on long texts in a thread: while the event loop stands still, requests in flight time out although they
-    are answered, and are paid for twice.
+    """Call `work(*arguments)`, for long texts in a thread.
+
+    While the event loop stands still, requests in flight time out although their responses are there, and are paid for
+    twice.
 
     Args:
-        size: Characters.
-        work: What to do.
+        size: Characters of the texts.
+        work: The function.
         arguments: Its arguments.
     """
     return work(*arguments) if size < LONG else await asyncio.to_thread(work, *arguments)
 
 
-Earlier = Callable[[Messages], list[tuple[int, Messages]]]  # messages → (version, messages) of earlier prompts
-
-
-class RunAborted(Exception):
-    """The run stops; nothing more is asked."""
-
-
-class ChatModel(Protocol):
-    """An LLM: `OpenAIClient`, `BatchClient`, `LocalClient`, or `DryRunClient`."""
-
-    async def complete(self, messages: Messages, key: str) -> dict[str, Any]:
-        """`{"content": …, "finish_reason": …, "prompt_tokens": …, "completion_tokens": …}`.
-
-        Args:
-            messages: `role` and `content` of each turn.
-            key: The request's name, the same in every run.
-
-        Raises:
-            RequestFailed: There is none for this row.
-            RequestRefused: The endpoint refuses it; whether that is about the row isn't known.
-            Faults: The run can't go on.
-            RunAborted: It was stopped before it asked.
-        """
-        ...
-
-    def stop(self) -> None:
-        """Has it begin nothing more."""
-        ...
-
-    async def aclose(self) -> None:
-        """Lets go of what it holds."""
-        ...
-
-
 class CachedClient:
-    """An `CachedClient` that answers from a store, and has the model answer, once, what isn't there.
+    """Returns responses from a cache, and has a model complete, once, what isn't there.
 
-    An answer is in the store before it counts, and before the next request takes its place: a run that is killed loses
-    `max_concurrency` answers at the most.
+    A response is in the cache before it counts, and before the next request takes its place: a run that is killed loses
+    `max_concurrency` responses at most.
 
     Args:
-        model: Gives the answers.
-        settings: How it is asked.
-        version: Of the prompts; another one asks everything anew.
-        store: Of the answers.
+        model: Completes the missing requests.
+        settings: The recipe.
+        version: Of the prompts; another one makes all requests new.
+        cache: Of the responses.
         usage: Counts tokens and dollars.
-        answered_before: Whether the model answered requests of this recipe in an earlier run.
-        earlier: Returns how a request was worded in earlier versions, with these; what was answered to it then counts.
+        succeeded_before: Whether requests of this recipe succeeded in an earlier run.
+        earlier: Returns how older prompt versions worded a request; a response to one of these counts, too.
     """
 
     def __init__(
@@ -110,102 +106,106 @@ class CachedClient:
         model: ChatModel,
         settings: LLMArguments,
         version: int,
-        store: CachedResponses,
+        cache: CachedResponses,
         usage: UsageTracker,
-        answered_before: bool = False,
-        earlier: Earlier = lambda messages: [],
+        succeeded_before: bool = False,
+        earlier: EarlierVersions = lambda messages: [],
     ) -> None:
+        self.model, self.settings, self.version, self.cache, self.usage = model, settings, version, cache, usage
         self.earlier = earlier
-        self.model, self.settings, self.version, self.store, self.usage = model, settings, version, store, usage
         self.slots = asyncio.Semaphore(settings.max_concurrency)
-        self.refusals = RefusalPolicy(answered_before)
-        self.under_way: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        self.refusals = RefusalPolicy(succeeded_before)
+        self.in_flight: dict[str, asyncio.Task[dict[str, Any]]] = {}
         self.stopped: Faults | None = None
-        self.whole = False  # whether a reply had all that was asked for
-
-    def key(self, messages: Messages) -> str:
-        """The request's name: all that its answer depends on."""
-        return request_key(version=self.version, **self.settings.request(messages))
+        self.any_complete = False  # whether a response had all that the recipe needs of it
 
     def keys(self, messages: Messages) -> list[str]:
-        """Return the request's name, and those under which earlier versions may have cached its response."""
-        older = self.earlier(messages)
-        return [self.key(messages), *(request_key(version=old, **self.settings.request(said)) for old, said in older)]
+        """Return a request's key, and those under which older prompt versions may have cached its response."""
+        versions = [(self.version, messages), *self.earlier(messages)]
+        return [request_key(version=version, **self.settings.request(worded)) for version, worded in versions]
 
     def cached(self, keys: list[str]) -> dict[str, Any] | None:
-        """The cached response to a request by any of its names, if there is one that is whole.
+        """Return the cached completion of a request, if there is one.
 
-        The usage of all of them is counted, but for that of responses to the first, which may still come.
+        Usage is counted for all of its keys, but for the first one's charges, of which more may come.
         """
         for key in keys[1:]:
-            self.usage.use(key, None, self.store.charges.get(key, []))
+            self._use(key, None)
         for key in keys:
-            if reply := self.kept(key):
-                self.usage.use(key, reply, self.store.charges.get(key, []))
-                return reply
+            if completion := self._get(key):
+                self._use(key, completion)
+                return completion
         return None
 
-    def kept(self, key: str) -> dict[str, Any] | None:
-        """The cached response of that name, if there is one that is whole."""
-        reply = self.store.get(key)
-        if reply is None:
+    def _get(self, key: str) -> dict[str, Any] | None:
+        """Return the completion cached under a key, if it has all that the recipe needs of it."""
+        completion = self.cache.get(key)
+        if completion is None:
             return None
-        if not _is_whole(reply):
-            self.store.damage(key)
+        if not _is_completion(completion):
+            self.cache.report_damage(key)
             return None
-        if self.settings.lacks(reply):
+        if self.settings.lacks(completion):
             return None
-        self.whole = True
-        return reply
+        self.any_complete = True
+        return completion
+
+    def _use(self, key: str, completion: dict[str, Any] | None) -> None:
+        self.usage.use(key, completion, self.cache.charges.get(key, []))
 
     async def complete(self, messages: Messages) -> Completion:
-        """The reply to a conversation, now or as it was when it was first asked."""
+        """Return the response to a conversation, from the cache or from the model.
+
+        Raises:
+            RequestFailed: Row error: too long, filtered, failed for good.
+            Faults: Fatal: no such model, an invalid key, the cost cap.
+        """
         keys = await off_loop(characters(messages), self.keys, messages)
-        key, reply = keys[0], self.cached(keys)
-        if reply is not None:
-            self.refusals.known = messages
+        key, found = keys[0], self.cached(keys)
+        if found is not None:
+            self.refusals.cached = messages
         else:
             try:
-                reply = await asyncio.shield(self._task(messages, key))  # what is paid for isn't lost with who waits
+                found = await asyncio.shield(self._task(messages, key))  # a caller that goes doesn't waste its price
             finally:
-                self.usage.use(key, reply, self.store.charges.get(key, []))
+                self._use(key, found)
         return Completion(
-            text=reply["content"],
-            finish_reason=reply["finish_reason"],
-            prompt_tokens=reply["prompt_tokens"],
-            completion_tokens=reply["completion_tokens"],
-            first_token=reply.get("first_token"),
+            text=found["content"],
+            finish_reason=found["finish_reason"],
+            prompt_tokens=found["prompt_tokens"],
+            completion_tokens=found["completion_tokens"],
+            first_token=found.get("first_token"),
         )
 
     async def prefetch(self, messages: Messages) -> None:
-        """Has a request answered if it isn't yet, and counts no answer."""
+        """Have a request completed if it isn't cached; its completion doesn't count as used."""
         keys = self.keys(messages)
-        key = keys[0]
-        self.usage.use(key, None, self.store.charges.get(key, []))
-        if not any(map(self.kept, keys)) and not self.store.given_up(key, self.settings.max_unusable_replies):
-            await self.model.complete(messages, key)
+        self._use(keys[0], None)
+        if not any(map(self._get, keys)) and not self._given_up(keys[0]):
+            await self.model.complete(messages, keys[0])
+
+    def _given_up(self, key: str) -> str | None:
+        return self.cache.given_up(key, self.settings.max_unusable_replies)
 
     def _task(self, messages: Messages, key: str) -> asyncio.Task[dict[str, Any]]:
-        """The request under way; two that are equal share one."""
-        task = self.under_way.get(key)
+        """Return the request in flight; equal ones share it."""
+        task = self.in_flight.get(key)
         if task is None:
-            if reason := self.store.given_up(key, self.settings.max_unusable_replies):
+            if reason := self._given_up(key):
                 raise RequestFailed(reason)
-            task = self.under_way[key] = asyncio.create_task(self._answer(messages, key))
+            task = self.in_flight[key] = asyncio.create_task(self._completed(messages, key))
             task.add_done_callback(lambda done: self._finished(key, done))
         return task
 
-    async def _answer(self, messages: Messages, key: str) -> dict[str, Any]:
-        await self.refusals.begun()
-        try:
-            return await self._sent(messages, key)
-        except RequestRefused as refused:
-            outcome = await self.refusals.outcome(refused, self._answers_again)
-            if isinstance(outcome, Faults):
-                self.stop(outcome)
-            raise outcome from None
-        finally:
-            await self.refusals.ended()
+    async def _completed(self, messages: Messages, key: str) -> dict[str, Any]:
+        async with self.refusals.request():
+            try:
+                return await self._sent(messages, key)
+            except RequestRefused as refused:
+                outcome = await self.refusals.outcome(refused, self._still_succeeds)
+                if isinstance(outcome, Faults):
+                    self.stop(outcome)
+                raise outcome from None
 
     async def _sent(self, messages: Messages, key: str) -> dict[str, Any]:
         async with self.slots:
@@ -213,97 +213,96 @@ class CachedClient:
                 async with self.refusals.sending(messages):
                     if self.stopped:
                         raise self.stopped
-                    reply = await self.model.complete(messages, key)
-                if lacking := self.settings.lacks(reply):
-                    raise await self._unusable(key, reply, lacking)
-                self.whole = True
-                self.usage.pay(reply)
-                if isinstance(self.store, ResponseCache):
-                    await self.store.put(key, reply)
+                    completion = await self.model.complete(messages, key)
+                if lacking := self.settings.lacks(completion):
+                    raise await self._incomplete(key, completion, lacking)
+                self.any_complete = True
+                self.usage.pay(completion)
+                if isinstance(self.cache, ResponseCache):
+                    await self.cache.put(key, completion)
             except RunAborted:
                 raise (self.stopped or fail("the run", "was stopped")) from None
             except Faults as error:
                 self.stop(error)  # before the next request takes the slot
                 raise
-            return reply
+            return completion
 
-    async def _unusable(self, key: str, reply: dict[str, Any], lacking: str) -> Exception:
-        """A paid reply that lacks something: a fault of the row where others had it, and else of the endpoint."""
-        await self._charge(key, reply, {"kind": lacking})
-        if self.whole:
+    async def _incomplete(self, key: str, completion: dict[str, Any], lacking: str) -> Exception:
+        """Charge a billed response that lacks something: a row error if others had it, else fatal."""
+        await self._charge(key, completion, {"kind": lacking})
+        if self.any_complete:
             return RequestFailed(lacking)
         where = f"{self.settings.model} at {endpoint_name(self.settings.base_url)}"
-        return fail(where, f"{lacking}; nothing was kept of it: use a server and a model that give it")
+        return fail(where, f"{lacking}; the response was not cached: use a server and a model that provide it")
 
-    async def _charge(self, key: str, reply: dict[str, Any], charge: dict[str, Any]) -> None:
-        """Counts and keeps what a reply has cost that is no answer."""
-        charge |= {name: reply[name] for name in ("prompt_tokens", "completion_tokens")}
+    async def _charge(self, key: str, completion: dict[str, Any], charge: dict[str, Any]) -> None:
+        charge |= {name: completion[name] for name in ("prompt_tokens", "completion_tokens")}
         self.usage.pay_unusable(charge)
-        if isinstance(self.store, ResponseCache):
-            await self.store.charge(key, charge)
+        if isinstance(self.cache, ResponseCache):
+            await self.cache.charge(key, charge)
 
-    async def _answers_again(self, messages: Messages) -> bool:
-        """Sends a request that was answered once more, to see whether the model still answers anything."""
-        key = self.key(messages)
+    async def _still_succeeds(self, messages: Messages) -> bool:
+        """Send a request that succeeded again, to see whether the model still accepts anything."""
+        key = self.keys(messages)[0]
         try:
-            reply = await self.model.complete(messages, key)
+            completion = await self.model.complete(messages, key)
         except RequestRefused:
             return False
         except (RequestFailed, RetryableError, RunAborted):
-            return True  # that is another failure, with a patience of its own
-        await self._charge(key, reply, {"kind": "sent again", "again": True})
-        self.usage.use(key, None, self.store.charges.get(key, []))
+            return True  # other failures have a patience of their own
+        await self._charge(key, completion, {"kind": "sent again", "again": True})
+        self._use(key, None)
         return True
 
     def _finished(self, key: str, task: asyncio.Task[dict[str, Any]]) -> None:
-        del self.under_way[key]
+        del self.in_flight[key]
         if not task.cancelled():
-            task.exception()  # whoever asked may have gone, and asyncio would report it
+            task.exception()  # or asyncio would report it if nobody waits any more
 
     def stop(self, why: Faults) -> None:
-        """Has nothing more asked."""
+        """Send no further requests."""
         self.stopped = self.stopped or why
         self.model.stop()
 
     async def aclose(self) -> None:
-        """Waits for the answers under way, keeps them, and lets go of the model; the store stays open."""
+        """Wait for the requests in flight, cache their responses, and close the model; the cache stays open."""
         interrupted = isinstance(sys.exception(), asyncio.CancelledError | KeyboardInterrupt)
         self.stop(fail("the run", "was stopped"))
-        if self.under_way:
+        if self.in_flight:
             if interrupted:
-                what = f"stopping: waiting for {self.refusals.sent:,} answers that are under way and paid for"
-                print(f"\n{what} (Ctrl-C again leaves them); every answer so far is kept", file=sys.stderr, flush=True)
-            await asyncio.gather(*self.under_way.values(), return_exceptions=True)
+                what = f"stopping: waiting for {self.refusals.sent:,} requests that are in flight and paid for"
+                print(f"\n{what} (Ctrl-C again abandons them); {CACHED}", file=sys.stderr, flush=True)
+            await asyncio.gather(*self.in_flight.values(), return_exceptions=True)
         await self.model.aclose()
 
-    def close(self) -> None:
-        """Closes the store."""
-        self.store.close()
 
-
-def _is_whole(reply: dict[str, Any]) -> bool:
-    """Whether a kept reply has all that is read of it."""
-    counts = (reply.get("prompt_tokens"), reply.get("completion_tokens"))
+def _is_completion(cached: dict[str, Any]) -> bool:
+    """Whether a cached row has all fields of a completion."""
+    counts = (cached.get("prompt_tokens"), cached.get("completion_tokens"))
     return (
-        isinstance(reply.get("content"), str)
-        and isinstance(reply.get("finish_reason"), str | None)
-        and "finish_reason" in reply
+        isinstance(cached.get("content"), str)
+        and isinstance(cached.get("finish_reason"), str | None)
+        and "finish_reason" in cached
         and all(type(count) is int and 0 <= count < 2**53 for count in counts)
     )
 
 
 class CacheMiss(Exception):
-    """The row waits for an answer."""
+    """Raised in a dry run by a request that isn't cached."""
 
 
 class DryRunClient:
-    """A `ChatModel` that hands on what it would be asked, and answers nothing."""
+    """`ChatModel` that records requests instead of sending them.
 
-    def __init__(self, note: Callable[[Messages, str], None]) -> None:
-        self.note = note
+    Args:
+        record: Gets the messages and key of each.
+    """
+
+    def __init__(self, record: Callable[[Messages, str], None] = lambda *_: None) -> None:
+        self.record = record
 
     async def complete(self, messages: Messages, key: str) -> dict[str, Any]:
-        self.note(messages, key)
+        self.record(messages, key)
         raise CacheMiss
 
     def stop(self) -> None:
@@ -315,112 +314,112 @@ class DryRunClient:
 
 @dataclass(frozen=True)
 class PendingRequest:
-    """What one row asks.
+    """What one row requests.
 
     Attributes:
-        send: Sends its requests by a client; may raise `CacheMiss`, and nothing else that is the row's.
-        like: A text about as long as an answer.
+        send: Sends it by a client; raises no other exception of the row's than `CacheMiss`.
+        like: A text about as long as the expected response.
     """
 
     send: Callable[[CachedClient], Awaitable[object]]
     like: str
 
 
-async def collect_requests(job: PendingRequest, client: CachedClient) -> None:
-    """Have a client of a `DryRunClient` note what a row asks beyond what is kept, some of it perhaps twice."""
+async def collect_requests(pending: PendingRequest, client: CachedClient) -> None:
+    """Have the `DryRunClient` of a client record a row's requests that aren't cached, some perhaps twice."""
     with contextlib.suppress(CacheMiss):
-        await job.send(client)
+        await pending.send(client)
 
 
-class _Quoting(CachedClient):
-    """A client of a `DryRunClient` that tells what kept replies had in tokens."""
+class _EstimatingClient(CachedClient):
+    """A client of a `DryRunClient` that reports the tokens of cached responses."""
 
     learn: Callable[[Messages, Completion], None]
 
     async def complete(self, messages: Messages) -> Completion:
-        reply = await super().complete(messages)
-        self.learn(messages, reply)
-        return reply
+        completion = await super().complete(messages)
+        self.learn(messages, completion)
+        return completion
 
 
 async def estimate_cost(
-    jobs: Iterable[PendingRequest],
+    pending: Iterable[PendingRequest],
     settings: LLMArguments,
     version: int,
-    store: CachedResponses,
-    earlier: Earlier = lambda messages: [],
+    cache: CachedResponses,
+    earlier: EarlierVersions = lambda messages: [],
 ) -> CostEstimate:
-    """What the rows would ask, beyond what the store has.
+    """Estimate the cost of the requests that aren't cached, by a dry run over the rows.
 
     Args:
-        jobs: One a row.
-        settings: How the model is asked.
+        pending: One per row.
+        settings: The recipe.
         version: Of the prompts.
-        store: Of the answers.
-        earlier: As `CachedClient` has it.
+        cache: Of the responses.
+        earlier: As in `CachedClient`.
     """
     count = TokenCounter(settings.model)
-    found = CostEstimate(settings, count.how, seen=store.size())
-    expected, noted = 0.0, set[str]()
+    estimate = CostEstimate(settings, count.how, seen=cache.size())
+    expected, recorded = 0.0, set[str]()
 
-    def note(messages: Messages, key: str) -> None:
-        if key in noted:
+    def record(messages: Messages, key: str) -> None:
+        if key in recorded:
             return
-        noted.add(key)
-        found.asked += 1
-        found.prompt_tokens += count.prompt(messages)
-        found.completion_tokens += min(expected, settings.max_tokens)
+        recorded.add(key)
+        estimate.to_send += 1
+        estimate.prompt_tokens += count.prompt(messages)
+        estimate.completion_tokens += min(expected, settings.max_tokens)
 
-    def learn(messages: Messages, reply: Completion) -> None:
+    def learn(messages: Messages, completion: Completion) -> None:
         estimates = count.prompt(messages), min(expected, settings.max_tokens)
-        found.learn(estimates, (reply.prompt_tokens, reply.completion_tokens))
+        estimate.learn(estimates, (completion.prompt_tokens, completion.completion_tokens))
 
-    usage = UsageTracker(found.price)
-    client = _Quoting(DryRunClient(note), settings, version, store, usage, earlier=earlier)
+    usage = UsageTracker(estimate.price)
+    client = _EstimatingClient(DryRunClient(record), settings, version, cache, usage, earlier=earlier)
     client.learn = learn
-    for job in jobs:
-        found.rows += 1
-        expected = count(job.like)
-        noted.clear()
-        await collect_requests(job, client)
-    found.kept, found.kept_dollars = int(usage.used["replies"]), usage.used["dollars"]
-    found.possibly_billed = usage.lost_dollars
-    found.correct()
-    return found
+    for row in pending:
+        estimate.rows += 1
+        expected = count(row.like)
+        recorded.clear()
+        await collect_requests(row, client)
+    estimate.cached, estimate.cached_dollars = int(usage.used["replies"]), usage.used["dollars"]
+    estimate.possibly_billed = usage.lost_dollars
+    estimate.correct()
+    return estimate
 
 
 @contextlib.asynccontextmanager
 async def open_client(
     settings: LLMArguments,
     version: int,
-    jobs: Callable[[], Iterable[PendingRequest]],
-    found: CostEstimate,
+    pending: Callable[[], Iterable[PendingRequest]],
+    estimate: CostEstimate,
     make_model: Callable[[UsageTracker, ResponseCache, float], ChatModel],
-    earlier: Earlier = lambda messages: [],
+    earlier: EarlierVersions = lambda messages: [],
 ) -> AsyncIterator[CachedClient]:
-    """Opens the store, to be written by this process alone if anything is to be asked, and asks on it.
+    """Open the cache and a client on it; the cache is locked for writing if anything is to be sent.
 
-    What earlier runs have spent is read once the store is locked: another process may have added to it since the quote.
+    Prior spend is read again if another process has added to the cache since the estimate.
 
     Args:
-        settings: How the model is asked.
+        settings: The recipe.
         version: Of the prompts.
-        jobs: What each row asks; may be called several times.
-        found: The quote.
-        make_model: Makes the model of a usage, the store, and the dollars that are spent already.
-        earlier: As `CachedClient` has it.
+        pending: Returns what each row requests; may be called several times.
+        estimate: Of the cost.
+        make_model: Makes the model of the usage tracker, the cache and the prior spend in dollars.
+        earlier: As in `CachedClient`.
     """
     path = cache_path(settings.replies, settings.output_dir)  # type: ignore[attr-defined]
     usage = UsageTracker(settings.prices.get(settings.model))
-    if not found.asked:  # so that a store that can't be written will do
-        with contextlib.closing(CachedResponses(path)) as kept:
-            yield CachedClient(DryRunClient(lambda *_: None), settings, version, kept, usage, earlier=earlier)
+    if not estimate.to_send:  # so that a cache that can't be written will do
+        with contextlib.closing(CachedResponses(path)) as cached:
+            yield CachedClient(DryRunClient(), settings, version, cached, usage, earlier=earlier)
         return
-    with contextlib.closing(ResponseCache(path, settings.batch_api)) as store:
-        if store.size() != found.seen:
-            found = await estimate_cost(jobs(), settings, version, store, earlier)
-        model = make_model(usage, store, found.prior_spend)
-        client = CachedClient(model, settings, version, store, usage, found.kept > 0, earlier)
+    with contextlib.closing(ResponseCache(path, settings.batch_api)) as cache:
+        if cache.size() != estimate.seen:
+            estimate = await estimate_cost(pending(), settings, version, cache, earlier)
+        model = make_model(usage, cache, estimate.prior_spend)
+        client = CachedClient(model, settings, version, cache, usage, estimate.cached > 0, earlier)
         try:
             yield client
         finally:
@@ -428,13 +427,13 @@ async def open_client(
             print(usage)
 
 
-def confirm(settings: LLMArguments, found: CostEstimate) -> None:
-    """Asks on a terminal before anything is paid for.
+def confirm(settings: LLMArguments, estimate: CostEstimate) -> None:
+    """Ask on a terminal before anything is paid for.
 
     Raises:
-        Faults: The quote is declined.
+        Faults: The estimate is declined.
     """
-    if settings.yes or not found.asked or not sys.stdin.isatty():
+    if settings.yes or not estimate.to_send or not sys.stdin.isatty():
         return
     if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise fail("the quote", "was declined, and nothing was asked; --yes goes on without a question")
+        raise fail("the cost estimate", "was declined, and nothing was sent; --yes continues without a question")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import tempfile
@@ -14,8 +15,10 @@ from typing import Any
 from ..config import LLMArguments, Price
 
 Messages = list[dict[str, str]]
-SAMPLE = 256  # texts by which a tokenizer's tokens over the estimate are measured
-PER_MESSAGE, PER_REPLY = 4, 3  # tokens of a chat template around each message, and before the reply
+SAMPLE = 256  # texts that the model's tokenizer counts exactly
+PER_MESSAGE, PER_RESPONSE = 4, 3  # tokens of a chat template around each message, and before the response
+BATCH_SHARE = 0.5  # of the price, by the Batch API
+LEARN_FROM = 10  # cached responses that correct an estimate
 
 _PIECE = re.compile(
     r"(?P<latin>[A-Za-z]*[\u00c0-\u024f\u1e00-\u1eff][A-Za-z\u00c0-\u024f\u1e00-\u1eff]*)|(?P<word>[A-Za-z]+)"
@@ -26,8 +29,8 @@ _PIECE = re.compile(
     r"|(?P<khmer>[\u1000-\u109f\u1780-\u17ff]+)|(?P<indic>[\u0980-\u1dff]+)"
     r"|(?P<han>[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]+)|(?P<hangul>[\uac00-\ud7af]+)|(?P<other>[^\x00-\x20])"
 )
-# Tokens a character. Fitted to tiktoken's cl100k_base (the older models) and o200k_base, which stands for all that came
-# after it: on AlpacaEval, GSM8K, MATH-500, ECQA, Chinese instructions, and translations into 20 other languages.
+# Tokens per character. Fitted to tiktoken's cl100k_base (the older models) and o200k_base (all later ones) on
+# AlpacaEval, GSM8K, MATH-500, ECQA, Chinese instructions, and translations into 20 other languages.
 _OLDER = {
     "greek": 0.98, "cyrillic": 0.5, "armenian": 2.0, "hebrew": 1.05, "arabic": 0.88, "devanagari": 1.22, "thai": 0.94,
     "khmer": 1.64, "indic": 1.7, "han": 1.17, "hangul": 1.3, "other": 2.0,
@@ -37,15 +40,15 @@ _NEWER = {
     "khmer": 0.52, "indic": 0.42, "han": 0.76, "hangul": 0.72, "other": 1.6,
 }  # fmt: skip
 _OLDER_MODELS = re.compile(r"(^|[/:])(gpt-?3|gpt-?4(?![.o\d])|text-|davinci)|llama-?2\b", re.IGNORECASE)
+_PER_PIECE = {"lines": 0.9, "ascii": 0.8, "mark": 1.0}  # tokens of a whole piece
 
 
 def estimated_tokens(text: str, model: str = "") -> float:
-    """Estimate the tokens of a text by the scripts that it is written in.
+    """Estimate the tokens of a text by its scripts.
 
     Args:
         text: Of any length.
-        model: Its name, which tells how old its vocabulary is: GPT-4's takes more tokens for scripts other than Latin
-            than those of later models, which is what a model counts as whose name says nothing.
+        model: Model name. GPT-4 and older have a vocabulary that needs more tokens for scripts other than Latin.
     """
     older = _OLDER_MODELS.search(model) is not None
     rates = _OLDER if older else _NEWER
@@ -59,16 +62,10 @@ def estimated_tokens(text: str, model: str = "") -> float:
             total += space - (space - length) // 3
         elif kind == "blanks":  # a single one belongs to the word after it
             total += length > 1
-        elif kind == "lines":
-            total += 0.9
-        elif kind == "ascii":
-            total += 0.8
         elif kind == "latin":
             total += 0.85 + 0.3 * length if older else 0.75 + 0.17 * length
-        elif kind == "mark":
-            total += 1.0
         else:
-            total += rates[str(kind)] * length
+            total += _PER_PIECE.get(str(kind)) or rates[str(kind)] * length
     return total
 
 
@@ -77,39 +74,43 @@ def characters(messages: Messages) -> int:
     return sum(len(message["content"]) for message in messages)
 
 
-def longest_prompt(messages: Messages) -> float:
-    """Return tokens that no prompt exceeds: each has a byte at the least, and they are below twice the estimate for
-    the older vocabulary."""
-    size = sum(len(message["content"].encode(errors="surrogatepass")) for message in messages)
-    estimate = sum(estimated_tokens(message["content"], "gpt-4") for message in messages)
-    return min(size, 2 * estimate) + 4 * (PER_MESSAGE * len(messages) + PER_REPLY)
-
-
 def estimated_prompt(messages: Messages, model: str = "") -> int:
     """Estimate the tokens of a request."""
     texts = sum(estimated_tokens(message["content"], model) for message in messages)
-    return round(texts) + PER_MESSAGE * len(messages) + PER_REPLY
+    return round(texts) + PER_MESSAGE * len(messages) + PER_RESPONSE
 
 
-def plausible_usage(usage: Any, read: float, max_tokens: int) -> tuple[int, int] | None:
-    """Return the tokens read and written that an endpoint tells, if they can be.
+def most_tokens(messages: Messages, max_tokens: int) -> dict[str, int]:
+    """Bound the tokens of a request and its response.
+
+    No prompt has more tokens than bytes, nor than twice the estimate for the older vocabulary.
+    """
+    size = sum(len(message["content"].encode(errors="surrogatepass")) for message in messages)
+    estimate = sum(estimated_tokens(message["content"], "gpt-4") for message in messages)
+    longest = min(size, 2 * estimate) + 4 * (PER_MESSAGE * len(messages) + PER_RESPONSE)
+    return {"prompt_tokens": math.ceil(longest), "completion_tokens": max_tokens}
+
+
+def plausible_usage(usage: Any, read: float, max_tokens: int) -> dict[str, int] | None:
+    """Return the prompt and completion tokens that an endpoint reports, if they are plausible.
 
     Args:
-        usage: What it tells: `prompt_tokens`, `completion_tokens`, `total_tokens`. Thoughts that only the total has, as
-            Gemini tells them, are billed as written.
-        read: An estimate of the request's tokens.
-        max_tokens: The request's limit; some models' thoughts may exceed it.
+        usage: `prompt_tokens`, `completion_tokens`, `total_tokens`. Reasoning tokens that only the total has, as
+            Gemini reports them, are billed as completion.
+        read: Estimated tokens of the prompt.
+        max_tokens: The request's limit; some models' reasoning may exceed it.
     """
     if not isinstance(usage, dict):
         return None
-    prompt, written = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    prompt, written, total = (_count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
     if prompt is None or written is None:
         return None
     most_written = 10 * max_tokens + 20_000
-    total = _count(usage.get("total_tokens"))
     if total is not None and written < total - prompt <= most_written:
         written = total - prompt
-    return (prompt, written) if 0 < prompt <= 20 * read + 20_000 and written <= most_written else None
+    if 0 < prompt <= 20 * read + 20_000 and written <= most_written:
+        return {"prompt_tokens": prompt, "completion_tokens": written}
+    return None
 
 
 def _count(value: Any) -> int | None:
@@ -119,10 +120,10 @@ def _count(value: Any) -> int | None:
 
 
 class TokenCounter:
-    """Counts a model's tokens: by its tokenizer, if that is on this machine, or by an estimate.
+    """Counts a model's tokens by its tokenizer, if that is on this machine, else by an estimate.
 
-    A tokenizer measures the first texts, and the rest are estimated and corrected by what those had: 60,000 pairs take
-    seconds and not minutes.
+    The tokenizer counts the first `SAMPLE` texts; their ratio to the estimate corrects the estimate of the rest, so
+    that 60,000 pairs take seconds.
 
     Attributes:
         how: What the counts rest on, in words.
@@ -146,12 +147,12 @@ class TokenCounter:
         return estimate * self.tokens / max(self.estimates, 1.0)
 
     def prompt(self, messages: Messages) -> float:
-        """Tokens of a request, its chat template included."""
-        return sum(self(message["content"]) for message in messages) + PER_MESSAGE * len(messages) + PER_REPLY
+        """Count the tokens of a request, its chat template included."""
+        return sum(self(message["content"]) for message in messages) + PER_MESSAGE * len(messages) + PER_RESPONSE
 
 
 def _local_tokenizer(model: str) -> Callable[[str], Any] | None:
-    """The model's tokenizer, if it takes no network to load it."""
+    """Load the model's tokenizer, if that needs no network."""
     if "/" in model or Path(model).is_dir():
         from transformers import AutoTokenizer
 
@@ -173,18 +174,14 @@ def _local_tokenizer(model: str) -> Callable[[str], Any] | None:
 
 
 def _vocabulary(name: str) -> Path:
-    """Where tiktoken keeps a vocabulary that it has downloaded."""
+    """Return the file in which tiktoken caches a vocabulary."""
     folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
     url = f"https://openaipublic.blob.core.windows.net/encodings/{name}.tiktoken"
     return Path(folder or Path(tempfile.gettempdir(), "data-gym-cache")) / hashlib.sha1(url.encode()).hexdigest()
 
 
-BATCH_SHARE = 0.5  # of the price, by the Batch API
-LEARN_FROM = 10  # kept replies, by which an estimate is corrected
-
-
 def dollars(price: Price | None, prompt_tokens: float, completion_tokens: float, batch: bool = False) -> float:
-    """What tokens cost; nothing where there is no price."""
+    """Compute the price of tokens; 0 where it is unknown."""
     if price is None:
         return 0.0
     share = BATCH_SHARE if batch else 1.0
@@ -193,33 +190,33 @@ def dollars(price: Price | None, prompt_tokens: float, completion_tokens: float,
 
 @dataclass
 class CostEstimate:
-    """What is to be asked.
+    """What a run would send and cost.
 
     Attributes:
-        settings: How.
-        how: What the counts of tokens rest on.
+        settings: The recipe.
+        how: What the token counts rest on.
         rows: Rows of the data.
-        kept: Requests whose answers are there.
-        asked: Requests to be sent.
+        cached: Requests whose responses are cached.
+        to_send: Requests to be sent.
         prompt_tokens: Tokens of those.
-        completion_tokens: Tokens of their answers, as a guess.
-        kept_dollars: What these requests have cost so far, responses without an answer included, …
-        possibly_billed: … and what those without a known outcome may have cost beyond it.
-        seen: What the cache held when the estimate was made (`CachedResponses.size`).
+        completion_tokens: Expected tokens of their responses.
+        cached_dollars: Prior spend on the run's requests, unusable responses included.
+        possibly_billed: What requests without a known outcome may have cost in addition, at most.
+        seen: What the cache held at the time of the estimate (`CachedResponses.size`).
     """
 
     settings: LLMArguments
     how: str = ""
     rows: int = 0
-    kept: int = 0
-    asked: int = 0
+    cached: int = 0
+    to_send: int = 0
     prompt_tokens: float = 0.0
     completion_tokens: float = 0.0
-    kept_dollars: float = 0.0
+    cached_dollars: float = 0.0
     possibly_billed: float = 0.0
     seen: tuple[int, int] = (0, 0)
-    kept_tokens: tuple[float, float] = (0.0, 0.0)
-    kept_estimates: tuple[float, float] = (0.0, 0.0)
+    cached_tokens: tuple[float, float] = (0.0, 0.0)
+    cached_estimates: tuple[float, float] = (0.0, 0.0)
 
     @property
     def price(self) -> Price | None:
@@ -228,44 +225,44 @@ class CostEstimate:
     @property
     def prior_spend(self) -> float:
         """Dollars that count towards `max_cost_usd`."""
-        return self.kept_dollars + self.possibly_billed
+        return self.cached_dollars + self.possibly_billed
 
     def learn(self, estimates: tuple[float, float], tokens: tuple[float, float]) -> None:
-        """Note a kept response: an estimate of its tokens, and what they were."""
-        self.kept_estimates = (self.kept_estimates[0] + estimates[0], self.kept_estimates[1] + estimates[1])
-        self.kept_tokens = (self.kept_tokens[0] + tokens[0], self.kept_tokens[1] + tokens[1])
+        """Add a cached response: the estimate of its prompt and completion tokens, and their true numbers."""
+        self.cached_estimates = (self.cached_estimates[0] + estimates[0], self.cached_estimates[1] + estimates[1])
+        self.cached_tokens = (self.cached_tokens[0] + tokens[0], self.cached_tokens[1] + tokens[1])
 
     def correct(self) -> None:
-        """Corrects the estimate by the kept replies, if they are many enough."""
-        if self.kept < LEARN_FROM or not self.asked or not all(self.kept_estimates):
+        """Correct the estimate by the cached responses, if there are enough."""
+        if self.cached < LEARN_FROM or not self.to_send or not all(self.cached_estimates):
             return
-        self.prompt_tokens *= self.kept_tokens[0] / self.kept_estimates[0]
-        self.completion_tokens *= self.kept_tokens[1] / self.kept_estimates[1]
-        self.how += f", corrected by the {self.kept:,} replies that are there"
+        self.prompt_tokens *= self.cached_tokens[0] / self.cached_estimates[0]
+        self.completion_tokens *= self.cached_tokens[1] / self.cached_estimates[1]
+        self.how += f", corrected by {self.cached:,} cached responses"
 
     @property
     def dollars(self) -> float | None:
-        """None where the recipe has no price for the model."""
+        """Estimated cost; None without a price."""
         if self.price is None:
             return None
         return dollars(self.price, self.prompt_tokens, self.completion_tokens, self.settings.batch_api)
 
     @property
     def minutes(self) -> float | None:
-        """At the limits; None without any."""
+        """Least duration at the recipe's rate limits; None without any."""
         tokens = self.prompt_tokens + self.completion_tokens
-        limits = ((self.asked, self.settings.requests_per_minute), (tokens, self.settings.tokens_per_minute))
+        limits = ((self.to_send, self.settings.requests_per_minute), (tokens, self.settings.tokens_per_minute))
         return max((amount / limit for amount, limit in limits if limit), default=None)
 
     def facts(self) -> dict[str, str]:
-        """The quote in lines, for `plan.show`."""
-        spent = f"; ${self.kept_dollars:,.2f} spent on those that are there" if self.kept_dollars else ""
+        """Return the estimate as lines of a plan."""
+        spent = f"; ${self.cached_dollars:,.2f} spent on those" if self.cached_dollars else ""
         if self.possibly_billed:
             spent += f"; up to ${self.possibly_billed:,.4f} more possibly billed for requests whose responses were lost"
         return {
-            "rows": f"{self.rows:,}; {self.asked:,} requests to send, {self.kept:,} answered already{spent}",
+            "rows": f"{self.rows:,}; {self.to_send:,} requests to send, {self.cached:,} cached{spent}",
             "tokens": f"about {self.prompt_tokens:,.0f} to read and {self.completion_tokens:,.0f} to write "
-            f"({self.how}; a response as long as the text it is about; second tries not counted)",
+            f"({self.how}; a response as long as the text it edits or judges; second tries not counted)",
             "dollars": self._dollars(),
             "minutes": self._minutes(),
         }
@@ -275,43 +272,46 @@ class CostEstimate:
         if price is None or self.dollars is None:
             return f"unknown: the recipe's `prices` has none for {self.settings.model}"
         half = ", half of it by the Batch API" if self.settings.batch_api else ""
-        told = f"about ${self.dollars:,.2f} (${price.input:g} and ${price.output:g} per million tokens{half})"
+        text = f"about ${self.dollars:,.2f} (${price.input:g} and ${price.output:g} per million tokens{half})"
         if most is None:
-            return told
-        over = self.asked and self.prior_spend + self.dollars > most
-        return f"{told}; stops at max_cost_usd, ${most:,.2f}{', which is less' if over else ''}"
+            return text
+        over = self.to_send and self.prior_spend + self.dollars > most
+        return f"{text}; stops at max_cost_usd, ${most:,.2f}{', which is less' if over else ''}"
 
     def _minutes(self) -> str:
         if self.settings.batch_api:
-            return "within 24 hours a batch (of 50,000 requests at the most)"
+            return "within 24 hours a batch (of 50,000 requests at most)"
         if self.minutes is None:
-            return f"no limit in the recipe: as fast as {self.settings.max_concurrency} requests at once are answered"
+            return f"no rate limit in the recipe: {self.settings.max_concurrency} requests at once"
         named = (("requests", self.settings.requests_per_minute), ("tokens", self.settings.tokens_per_minute))
         limits = " and ".join(f"{limit:,.0f} {name}" for name, limit in named if limit)
         return f"at least {self.minutes:,.1f} ({limits} a minute)"
 
 
+def _no_usage() -> dict[str, float]:
+    return {"replies": 0, "prompt_tokens": 0, "completion_tokens": 0, "dollars": 0.0}
+
+
 @dataclass
 class UsageTracker:
-    """What was really used: for the requests of a run's rows, whenever that was, and by the run itself.
+    """Counts what was used: by the rows' requests in all runs, and by this run.
 
     Attributes:
         price: The model's.
-        used: Tokens and dollars of all replies to the rows' requests, each counted once; `replies` are those that hold
-            an answer.
-        spent: Those of this run alone.
-        requests: Sent by this run, retries included.
-        retries: Of those, by what went wrong before.
-        guessed: Replies whose endpoint told no usage, or none that can be; their tokens are estimated.
-        unusable: Paid replies of this run that hold no answer.
-        lost: Requests of this run whose responses never came (time-outs, cut connections), …
-        lost_now: … the most dollars that they can have cost all the same, …
-        lost_dollars: … and the same of all runs.
+        used: Tokens and dollars of all responses to the rows' requests, each counted once; `replies` are completions.
+        spent: The same of this run alone.
+        requests: Requests sent by this run, retries included.
+        retries: Retries by the error before.
+        guessed: Responses without plausible usage; their tokens are estimated.
+        unusable: Billed responses of this run without a completion.
+        lost: Requests of this run whose responses were lost (timeouts, broken connections).
+        lost_now: The most dollars that they may have cost.
+        lost_dollars: The same of all runs.
     """
 
     price: Price | None
-    used: dict[str, float] = field(default_factory=lambda: _nothing())
-    spent: dict[str, float] = field(default_factory=lambda: _nothing())
+    used: dict[str, float] = field(default_factory=_no_usage)
+    spent: dict[str, float] = field(default_factory=_no_usage)
     requests: int = 0
     retries: dict[str, int] = field(default_factory=dict)
     guessed: int = 0
@@ -320,38 +320,37 @@ class UsageTracker:
     lost_now: float = 0.0
     lost_dollars: float = 0.0
     counted: dict[str, int] = field(default_factory=dict)
-    answered: set[str] = field(default_factory=set)
+    completed: set[str] = field(default_factory=set)
 
-    def cost(self, reply: dict[str, Any]) -> float:
-        """Dollars that a reply has cost."""
-        return dollars(self.price, reply["prompt_tokens"], reply["completion_tokens"], reply.get("batch", False))
+    def cost(self, tokens: dict[str, Any]) -> float:
+        """Compute the dollars of a completion, a charge or a bound."""
+        return dollars(self.price, tokens["prompt_tokens"], tokens["completion_tokens"], tokens.get("batch", False))
 
-    def use(self, key: str, reply: dict[str, Any] | None, charges: list[dict[str, Any]]) -> None:
-        """Counts all replies to a request that a row rests on, each once however many rows and times.
+    def use(self, key: str, completion: dict[str, Any] | None, charges: list[dict[str, Any]]) -> None:
+        """Count all responses to a row's request, each once however often it is used.
 
         Args:
             key: The request.
-            reply: That with the answer, if there is one.
-            charges: For those without.
+            completion: Its completion, if there is one.
+            charges: Its other responses (`CachedResponses.charges`).
         """
-        new = charges[self.counted.get(key, 0) :]
-        self.counted[key] = len(charges)
-        for charge in new:
+        for charge in charges[self.counted.get(key, 0) :]:
             if charge.get("lost"):
                 self.lost_dollars += self.cost(charge)
             else:
                 self._add(self.used, charge, 0)
-        if reply is not None and key not in self.answered:
-            self.answered.add(key)
-            self._add(self.used, reply, 1)
+        self.counted[key] = len(charges)
+        if completion is not None and key not in self.completed:
+            self.completed.add(key)
+            self._add(self.used, completion, 1)
 
-    def pay(self, reply: dict[str, Any]) -> None:
-        """Counts an answer that was just given."""
-        self._add(self.spent, reply, 1)
-        self.guessed += reply.get("guessed", False)
+    def pay(self, completion: dict[str, Any]) -> None:
+        """Count a new completion."""
+        self._add(self.spent, completion, 1)
+        self.guessed += completion.get("guessed", False)
 
     def pay_unusable(self, charge: dict[str, Any]) -> None:
-        """Counts a reply that was just paid for, or may have been, and holds no answer."""
+        """Count a new response without a completion, or a lost one."""
         if charge.get("lost"):
             self.lost += 1
             self.lost_now += self.cost(charge)
@@ -361,54 +360,46 @@ class UsageTracker:
         self.guessed += charge.get("guessed", False)
 
     def retry(self, kind: str) -> None:
-        """Counts a retry."""
+        """Count a retry."""
         self.retries[kind] = self.retries.get(kind, 0) + 1
 
+    def _add(self, sums: dict[str, float], tokens: dict[str, Any], completions: int) -> None:
+        sums["replies"] += completions
+        sums["prompt_tokens"] += tokens["prompt_tokens"]
+        sums["completion_tokens"] += tokens["completion_tokens"]
+        sums["dollars"] += self.cost(tokens)
+
     def __str__(self) -> str:
-        spent, retries = self.spent, sum(self.retries.values())
+        spent = self.spent
         money = "no price in the recipe" if self.price is None else f"${spent['dollars']:,.4f}"
-        unusable = f", {self.unusable:,} paid replies without an answer" if self.unusable else ""
+        unusable = f", {self.unusable:,} unusable responses" if self.unusable else ""
         lost = f", {self.lost:,} responses lost" if self.lost else ""
         if self.lost_dollars:
             lost += f" (possibly billed in all runs: up to ${self.lost_dollars:,.4f})"
         return (
-            f"spent in this run: {money}; {self.requests:,} requests ({retries:,} of them retries), "
-            f"{spent['replies']:,} answers{unusable}{lost}, {spent['prompt_tokens']:,} tokens read and "
+            f"spent in this run: {money}; {self.requests:,} requests ({sum(self.retries.values()):,} of them retries), "
+            f"{spent['replies']:,} completions{unusable}{lost}, {spent['prompt_tokens']:,} tokens read and "
             f"{spent['completion_tokens']:,} written"
         )
 
     def this_run(self, rows: int, seconds: float) -> dict[str, Any]:
-        """What depends on when and how often a run was resumed, for its statistics."""
+        """Return this run's part of `stats.json`, which depends on when and how often the run was resumed."""
         seconds = max(seconds, 0.1)
-        seen = {
-            "answers_without_usage": self.guessed,
-            "unusable_replies": self.unusable,
-            "lost_replies": self.lost,
-        }
+        rare = {"answers_without_usage": self.guessed, "unusable_replies": self.unusable, "lost_replies": self.lost}
         return {
             "requests": self.requests,
             "retries": dict(sorted(self.retries.items())),
             **self.summary(self.spent),
-            **{name: count for name, count in seen.items() if count},
+            **{name: count for name, count in rare.items() if count},
             "rows_per_second": round(rows / seconds, 2),
             "answers_per_second": round(self.spent["replies"] / seconds, 2),
         }
 
-    def _add(self, sums: dict[str, float], reply: dict[str, Any], answers: int) -> None:
-        sums["replies"] += answers
-        sums["prompt_tokens"] += reply["prompt_tokens"]
-        sums["completion_tokens"] += reply["completion_tokens"]
-        sums["dollars"] += self.cost(reply)
-
-    def summary(self, of: dict[str, float]) -> dict[str, Any]:
-        """Sums for `stats.json`; dollars are null where the recipe has no price for the model."""
-        return {**of, "dollars": None if self.price is None else round(of["dollars"], 6)}
-
     def all_runs(self) -> dict[str, Any]:
-        """`used` for `stats.json`, and what lost responses may have cost beyond it."""
+        """Return `used` for `stats.json`, and what lost responses may have cost in addition."""
         lost = round(self.lost_dollars, 6)
         return self.summary(self.used) | ({"possibly_billed_dollars": lost} if lost else {})
 
-
-def _nothing() -> dict[str, float]:
-    return {"replies": 0, "prompt_tokens": 0, "completion_tokens": 0, "dollars": 0.0}
+    def summary(self, sums: dict[str, float]) -> dict[str, Any]:
+        """Round sums for `stats.json`; dollars are null without a price."""
+        return {**sums, "dollars": None if self.price is None else round(sums["dollars"], 6)}

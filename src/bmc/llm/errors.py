@@ -1,4 +1,4 @@
-"""API errors: retryable, one row's, or fatal; and how a response is read."""
+"""Responses of an endpoint: completions, and errors that are retryable, one row's, or fatal."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ..errors import Faults, fail, printable
 from .address import without_secrets
 from .cost import Messages
 
-KEPT = "every answer so far is kept; run the same command again to go on"
-TRANSIENT = {408, 409, 425, 429}  # and 5xx
-# From gateways that waited in vain or lost their connection: the server behind may have answered, and billed.
+CACHED = "every response so far is cached; run the same command again to continue"
+RETRYABLE = {408, 409, 425, 429}  # and 5xx
+# Sent by gateways that timed out or lost their connection: the server behind may have responded, and billed.
 MAYBE_BILLED = {408, 502, 504, 520, 524}
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
-SAID = 200  # characters of an endpoint's words that a message repeats
-# An error code or type that no waiting and no other row mends.
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds
+EXCERPT = 200  # characters of an endpoint's message that our messages repeat
+# Error codes or types that neither waiting nor another row changes.
 _NO_CREDIT = re.compile(r"insufficient_quota|insufficient.?balance|billing|credit|arrear", re.IGNORECASE)
-# What to write into the recipe where an endpoint takes a parameter by another name, or not at all.
+# What to write into the recipe if an endpoint has another name for a parameter, or doesn't have it.
 _HINTS = (
     (re.compile("max_completion_tokens"), "set max_tokens_parameter: max_completion_tokens"),
     (re.compile("temperature"), "set temperature: null to leave it out"),
@@ -33,15 +33,15 @@ _HINTS = (
 
 
 class RequestFailed(Exception):
-    """There is no reply to this request, and another try won't change that; the message says why."""
+    """A row error: this request failed for good, and the message says why."""
 
 
 class RetryableError(Exception):
-    """A failure that may be over soon.
+    """An error that a later try may not have.
 
     Attributes:
-        after: Seconds that the endpoint asks to wait, if it says so.
-        sent: Whether the request may have been answered, and billed, all the same.
+        after: Seconds that the endpoint asks to wait, if any.
+        sent: Whether the request may have been processed, and billed.
     """
 
     def __init__(self, kind: str, after: float | None = None, sent: bool = False) -> None:
@@ -50,10 +50,10 @@ class RetryableError(Exception):
 
 
 class UnusableResponse(Exception):
-    """A paid reply that holds no answer.
+    """A billed response without a completion.
 
     Attributes:
-        usage: The endpoint's, if it tells any.
+        usage: As the endpoint reports it, if it does.
     """
 
     def __init__(self, kind: str, usage: Any = None) -> None:
@@ -61,12 +61,16 @@ class UnusableResponse(Exception):
         self.usage = usage
 
 
+class RunAborted(Exception):
+    """The run ends; nothing more is sent."""
+
+
 class RequestRefused(Exception):
-    """A 4xx that may be about this one row, or about everything that the recipe would ask (`RefusalPolicy`).
+    """A 4xx that may concern this row only, or every request of the recipe (`RefusalPolicy`).
 
     Attributes:
-        row: The row's reason, in the first case.
-        fault: The fault that stops the run, in the second.
+        row: The reason, if it concerns the row.
+        fault: The fatal error, if it concerns every request.
     """
 
     def __init__(self, row: str, fault: Faults) -> None:
@@ -75,8 +79,9 @@ class RequestRefused(Exception):
 
 
 def wait_before(retry: int, after: float | None) -> float:
-    """Seconds before a retry (from 0 on): what the endpoint asks for and a little more, or else exponentially longer
-    ones. Both are jittered, so that requests that failed together don't come back together.
+    """Return the seconds to wait before a retry (counted from 0): what the endpoint asks for, or exponentially more.
+
+    Both are jittered, so that requests that failed together don't come back together.
     """
     if after:
         return after + random.random() * min(after, 1.0)
@@ -84,7 +89,7 @@ def wait_before(retry: int, after: float | None) -> float:
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds that a reply's headers ask to wait: `retry-after-ms`, or `Retry-After` in seconds or as an HTTP date."""
+    """Read the seconds to wait from `retry-after-ms`, or from `Retry-After` in seconds or as an HTTP date."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name, "nan")) / unit
@@ -98,70 +103,69 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
     return None
 
 
-def without(key: str, text: str) -> str:
-    """Return a text without the key, which some endpoints repeat. A word as a key ("none", "x") is no secret, and
-    taking it out would garble the text.
-    """
+def redact(key: str, text: str) -> str:
+    """Remove the API key from a text. A word as a key ("none", "x") is no secret, and removing it would garble text."""
     return text.replace(key, "…") if len(key) >= 8 and not key.isalpha() else text
 
 
-def told(text: Any, key: str) -> str:
-    """Return an endpoint's words as a message may repeat them: one short line without the key or control codes."""
-    return printable(without(key, str(text)))[:SAID]
+def excerpt(text: Any, key: str) -> str:
+    """Return an endpoint's message as one short line without the API key and control codes."""
+    return printable(redact(key, str(text)))[:EXCERPT]
 
 
-def refusal(status: int, body: Any, headers: Mapping[str, str], where: str, key: str, key_env: str) -> Exception:
-    """What a reply with an error status means.
+def classify_error(status: int, body: Any, headers: Mapping[str, str], where: str, key: str, key_env: str) -> Exception:
+    """Classify a response with an error status.
 
     Args:
-        status: HTTP's.
-        body: Its JSON, or whatever else it holds.
-        headers: Its headers.
-        where: The endpoint, for a fault.
-        key: The key, which no message may show.
-        key_env: The variable that holds it.
+        status: HTTP status.
+        body: Parsed JSON, or whatever else the body holds.
+        headers: Response headers.
+        where: The endpoint, for messages.
+        key: The API key, which no message may show.
+        key_env: The environment variable that holds it.
 
     Returns:
-        `RetryableError`, `RequestRefused` or `Faults`.
+        `RetryableError`, `RequestRefused`, or `Faults` (fatal).
     """
-    message, code = _said(body)
-    said = told(message, key)
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(error, dict):
+        message = error.get("message") or error.get("detail") or "no reason given"
+        code = f"{error.get('code')} {error.get('type')}"
+    else:
+        message, code = str(error or "").strip() or "no reason given", ""
+    text = excerpt(message, key)
     if 300 <= status < 400:
         return _redirected(status, headers, where, key)
     if status == 402 or (status in (400, 403, 429) and _NO_CREDIT.search(code)):
-        return fail(where, f"the account has no credit left ({status}: {said}); add some: {KEPT}")
-    if status in TRANSIENT or status >= 500:
+        return fail(where, f"the account has no credit left ({status}: {text}); add credit: {CACHED}")
+    if status in RETRYABLE or status >= 500:
         return RetryableError(f"HTTP {status}", retry_after(headers), sent=status in MAYBE_BILLED)
     if status == 401:
         return fail(where, f"refuses the key in {key_env}; set a valid one")
-    hint = next((text for pattern, text in _HINTS if pattern.search(said)), "mend the recipe")
-    # numbers and request ids differ from row to row, and the reasons of dropped rows are counted
-    reason = re.sub(r"[\w-]*\d[\w-]*", "…", said)
+    hint = next((hint for pattern, hint in _HINTS if pattern.search(text)), "fix the recipe")
+    # numbers and request ids differ between rows, and the reasons of dropped rows are counted
+    reason = re.sub(r"[\w-]*\d[\w-]*", "…", text)
     row = f"endpoint refuses the request ({status}: {reason})"
-    return RequestRefused(row, fail(where, f"refuses the request ({status}: {said}); {hint}"))
+    return RequestRefused(row, fail(where, f"refuses the request ({status}: {text}); {hint}"))
 
 
 def _redirected(status: int, headers: Mapping[str, str], where: str, key: str) -> Faults:
-    target = told(without_secrets(headers.get("location", "")), key)
+    target = excerpt(without_secrets(headers.get("location", "")), key)
     what = f"redirects requests to {target or 'another address'} ({status}), which are not sent there"
     base = target.removesuffix("/").removesuffix("/chat/completions")
-    return fail(where, f"{what}; if that is right, set base_url: {base}" if base else f"{what}; mend base_url")
+    return fail(where, f"{what}; if that is right, set base_url: {base}" if base else f"{what}; fix base_url")
 
 
-def _said(body: Any) -> tuple[str, str]:
-    """`(message, code and type)` of an error's body."""
-    error = body.get("error", body) if isinstance(body, dict) else body
-    if not isinstance(error, dict):
-        return str(error or "").strip() or "no reason given", ""
-    message = error.get("message") or error.get("detail") or "no reason given"
-    return str(message), f"{error.get('code')} {error.get('type')}"
+def not_the_protocol(where: str) -> Faults:
+    """Return the fatal error for an endpoint that doesn't speak the chat-completions protocol."""
+    return fail(where, "sends something other than a chat completion; does base_url lack its /v1?")
 
 
-def parsed(text: str | bytes) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """Parse JSON from outside.
 
     Raises:
-        ValueError: It is none, or nested too deeply, or holds a number of thousands of digits.
+        ValueError: It is invalid, nested too deeply, or holds a number of thousands of digits.
     """
     try:
         return json.loads(text)
@@ -169,31 +173,30 @@ def parsed(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def read_completion(text: str, where: str, key: str, reached: bool) -> dict[str, Any] | Exception:
-    """A completion's `content`, `finish_reason` and `usage`, or what is wrong with it.
+def read_completion(text: str, where: str, key: str, understood: bool) -> dict[str, Any] | Exception:
+    """Read `content`, `finish_reason` and `usage` of a completion, or return what is wrong with it.
 
     Args:
-        text: Body of a reply with status 200.
-        where: The endpoint, for a fault.
-        key: The key, which no kept text may show.
-        reached: Whether the endpoint has answered as it should before.
+        text: Body of a response with status 200.
+        where: The endpoint, for messages.
+        key: The API key, which no cached text may show.
+        understood: Whether the endpoint has sent a completion before.
     """
     try:
-        body = parsed(text)
+        body = parse_json(text)
     except ValueError:
         if not text.lstrip().startswith("<"):
             return UnusableResponse("invalid JSON")
-        return (
-            RetryableError("a page of HTML") if reached else RequestRefused("a page of HTML", not_the_protocol(where))
-        )
-    return completion(body, key)
+        page = "a page of HTML"
+        return RetryableError(page) if understood else RequestRefused(page, not_the_protocol(where))
+    return completion_of(body, key)
 
 
-def completion(body: Any, key: str) -> dict[str, Any] | Exception:
-    """The same of a body that is read: `RetryableError` of an error without usage, `UnusableResponse` without text."""
+def completion_of(body: Any, key: str) -> dict[str, Any] | Exception:
+    """Do the same for a parsed body: `RetryableError` for an error without usage, `UnusableResponse` without text."""
     usage = body.get("usage") if isinstance(body, dict) else None
     if isinstance(body, dict) and body.get("error") and not usage:
-        return RetryableError("an error in place of a reply", sent=True)
+        return RetryableError("an error in place of a response", sent=True)
     try:
         choice = body["choices"][0]
         message = choice["message"]
@@ -201,14 +204,16 @@ def completion(body: Any, key: str) -> dict[str, Any] | Exception:
         if not content and isinstance(message.get("refusal"), str):  # where OpenAI's models put one
             content = message["refusal"]
     except (KeyError, IndexError, TypeError):
-        return UnusableResponse("a reply without choices", usage)
+        return UnusableResponse("a response without choices", usage)
     if content is None:
-        return UnusableResponse("a reply that is no text", usage)
+        return UnusableResponse("a response that is no text", usage)
     reason, first = choice.get("finish_reason"), _first_token(choice)
     if reason == "error":
-        return UnusableResponse("a reply that ends in an error", usage)
+        return UnusableResponse("a response that ends in an error", usage)
+    # half a surrogate pair, which no file takes, becomes U+FFFD
+    content = content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return {
-        "content": without(key, _whole_characters(content)),
+        "content": redact(key, content),
         "finish_reason": reason if isinstance(reason, str) else None,
         "usage": usage,
         **({} if first is None else {"first_token": first}),
@@ -216,24 +221,17 @@ def completion(body: Any, key: str) -> dict[str, Any] | Exception:
 
 
 def _text(content: Any) -> str | None:
-    """The text of a message: itself, or its text parts joined; None where it has none."""
+    """Return a message's text, with text parts joined and a reasoning model's thoughts left out; None without text."""
     if not isinstance(content, list):
         return content or "" if isinstance(content, str | None) else None
-    parts = [part if isinstance(part, str) else _part_text(part) for part in content]
-    texts = [part for part in parts if part is not None]
+    parts = [part if isinstance(part, dict) else {"text": part} for part in content]
+    found = [part.get("text") for part in parts if part.get("type") in ("text", "output_text", None)]
+    texts = [text for text in found if isinstance(text, str)]
     return "".join(texts) if texts or not content else None
 
 
-def _part_text(part: Any) -> str | None:
-    """The text of a part, but not of a reasoning model's thoughts."""
-    if not isinstance(part, dict) or part.get("type") not in ("text", "output_text", None):
-        return None
-    text = part.get("text")
-    return text if isinstance(text, str) else None
-
-
 def _first_token(choice: Any) -> list[dict[str, Any]] | None:
-    """What might have stood in the place of an answer's first token, where the endpoint tells."""
+    """Read the likely first tokens with their log-probabilities, if the endpoint sends them."""
     try:
         likely = choice["logprobs"]["content"][0]["top_logprobs"]
         return [{"token": str(one["token"]), "logprob": float(one["logprob"])} for one in likely]
@@ -241,91 +239,82 @@ def _first_token(choice: Any) -> list[dict[str, Any]] | None:
         return None
 
 
-def _whole_characters(text: str) -> str:
-    """A text with U+FFFD for half a surrogate pair, which no file takes."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def not_the_protocol(where: str) -> Faults:
-    """The endpoint speaks something else."""
-    return fail(where, "answers with something else than a chat completion; does base_url lack its /v1?")
-
-
-FIRST_REFUSALS = 8  # requests that may be refused before any is answered; then it is the recipe's fault
-PATIENCE = 50  # refusals one after another, before a request that was answered is sent again to see
+FIRST_REFUSALS = 8  # requests that may be refused before any succeeds; then every request is
+PATIENCE = 50  # refusals in a row, before a request that succeeded is sent again as a probe
 
 
 class RefusalPolicy:
-    """Decides on refused requests.
+    """Decides whether a refused request is a row error or fatal.
 
-    One that is refused while others are answered, now or in an earlier run, is its row's affair. If none was answered
-    yet, it waits for the fate of the others.
+    It is a row error if other requests succeed, in this run or an earlier one. Before any has succeeded, the decision
+    waits for the requests in flight.
 
     Args:
-        answered_before: Whether requests of this recipe were answered in an earlier run.
+        succeeded_before: Whether requests of this recipe succeeded in an earlier run.
     """
 
-    def __init__(self, answered_before: bool = False) -> None:
-        self.answered_before = answered_before
-        self.last_answered: Messages | None = None
-        self.known: Messages | None = None  # answered in an earlier run
+    def __init__(self, succeeded_before: bool = False) -> None:
+        self.succeeded_before = succeeded_before
+        self.last_success: Messages | None = None
+        self.cached: Messages | None = None  # a request that succeeded in an earlier run
         self.in_a_row = 0
         self.busy = self.sent = self.waiting = 0
         self.hopeless = False
         self.changed = asyncio.Condition()
 
-    async def begun(self) -> None:
-        """Note that a request is to be sent."""
-        await self._note(busy=1)
-
-    async def ended(self) -> None:
-        """Note that nothing more comes of a request."""
-        await self._note(busy=-1)
+    @contextlib.asynccontextmanager
+    async def request(self) -> AsyncIterator[None]:
+        """Enclose a request from before it is sent until its outcome is decided."""
+        await self._count(busy=1)
+        try:
+            yield
+        finally:
+            await self._count(busy=-1)
 
     @contextlib.asynccontextmanager
     async def sending(self, messages: Messages) -> AsyncIterator[None]:
-        """Sends a request; while too many were refused and none answered, it is held back until the others are back."""
+        """Enclose the sending; after too many refusals without a success, hold it until those in flight are back."""
         async with self.changed:
             await self.changed.wait_for(lambda: self.waiting < FIRST_REFUSALS or self._decided())
             self.sent += 1
         try:
             yield
-            self.last_answered, self.in_a_row = messages, 0
+            self.last_success, self.in_a_row = messages, 0
         finally:
-            await self._note(sent=-1)
+            await self._count(sent=-1)
 
-    async def _note(self, busy: int = 0, sent: int = 0) -> None:
+    async def _count(self, busy: int = 0, sent: int = 0) -> None:
         async with self.changed:
             self.busy += busy
             self.sent += sent
             self.changed.notify_all()
 
-    async def outcome(self, refused: RequestRefused, again: Callable[[Messages], Awaitable[bool]]) -> Exception:
-        """`RequestFailed` if the refusal is about the row, else the fault.
+    async def outcome(self, refused: RequestRefused, probe: Callable[[Messages], Awaitable[bool]]) -> Exception:
+        """Return `RequestFailed` for a row error, else the fatal error.
 
         Args:
-            refused: What a request got that has `begun`.
-            again: Sends a request that was answered once more; returns whether it is answered again.
+            refused: What a request got, inside `request`.
+            probe: Sends a request that succeeded again; returns whether it still does.
         """
         self.in_a_row += 1
-        answered = self.last_answered or self.known
-        if self.in_a_row >= PATIENCE and answered is not None:
+        succeeded = self.last_success or self.cached
+        if self.in_a_row >= PATIENCE and succeeded is not None:
             self.in_a_row = 0
-            if not await again(answered):
+            if not await probe(succeeded):
                 return refused.fault
         async with self.changed:
             self.waiting += 1
             self.changed.notify_all()
             await self.changed.wait_for(self._decided)
             self.waiting -= 1
-        if self._about_rows():
+        if self._any_success():
             return RequestFailed(refused.row)
         self.hopeless = True
         return refused.fault
 
-    def _about_rows(self) -> bool:
-        return self.last_answered is not None or self.answered_before
+    def _any_success(self) -> bool:
+        return self.last_success is not None or self.succeeded_before
 
     def _decided(self) -> bool:
         enough = self.waiting >= FIRST_REFUSALS and not self.sent
-        return self._about_rows() or self.hopeless or enough or self.busy == self.waiting
+        return self._any_success() or self.hopeless or enough or self.busy == self.waiting

@@ -1,4 +1,4 @@
-"""A model in this process, by transformers or vLLM, without a server."""
+"""LLM in this process, by transformers or vLLM, without a server."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from ..data.tokenization import encode_prompt
 from ..errors import fail
 from ..generation.backends import Complete, Response, check_vllm, load_backend
 from ..models import check_model, load_tokenizer
-from .client import RunAborted
 from .cost import Messages
-from .errors import RequestFailed
+from .errors import RequestFailed, RunAborted
 
-_GATHERING = 0.02  # seconds in which requests join the next batch; a batch takes seconds
+_GATHERING = 0.02  # seconds in which requests join the next batch
 
 
 @dataclass
 class _Request:
     key: str
     ids: list[int]
-    answered: asyncio.Future[Response]
+    response: asyncio.Future[Response]
 
 
 class LocalClient:
-    """Generates answers in batches of the requests that wait, `max_concurrency` at the most.
+    """`ChatModel` that generates in batches of the waiting requests, `max_concurrency` at most.
 
-    Weights are loaded with the first request. An answer depends on its batch only as far as padding changes the last
+    Weights are loaded with the first request. A response depends on its batch only as far as padding changes the last
     bits of its logits.
 
     Args:
         settings: `model` (a Hub id or a folder), `temperature`, `max_tokens` and `max_concurrency` are read.
-        name: Of the backend.
+        name: The backend.
 
     Raises:
         Faults: There is no such model, or vLLM isn't installed.
@@ -44,7 +43,7 @@ class LocalClient:
         if name == "vllm":
             check_vllm("editor")
         check_model(settings.model, "main", False)
-        self.most = settings.max_concurrency
+        self.batch_size = settings.max_concurrency
         self.model = ModelArguments(model_name_or_path=settings.model)
         self.tokenizer = load_tokenizer(settings.model, "main", False, None)
         self.longest = _longest(settings.model, self.tokenizer)
@@ -60,7 +59,7 @@ class LocalClient:
         self.stopped = False
 
     async def complete(self, messages: Messages, key: str) -> dict[str, Any]:
-        """As `client.Model.complete`."""
+        """Implement `ChatModel.complete`."""
         if self.stopped:
             raise RunAborted
         ids = self._encoded(messages)
@@ -70,7 +69,7 @@ class LocalClient:
         self.queue.append(request)
         if self.worker is None or self.worker.done():
             self.worker = asyncio.create_task(self._work())
-        response = await request.answered
+        response = await request.response
         return {
             "content": response["text"],
             "finish_reason": "stop" if response["finished"] else "length",
@@ -94,23 +93,23 @@ class LocalClient:
     async def _work(self) -> None:
         while self.queue:
             size = 0
-            while size < len(self.queue) < self.most:  # those that were freed by the last batch come one by one
+            while size < len(self.queue) < self.batch_size:  # requests after a batch come one by one
                 size = len(self.queue)
                 await asyncio.sleep(_GATHERING)
-            batch, self.queue = self.queue[: self.most], self.queue[self.most :]
+            batch, self.queue = self.queue[: self.batch_size], self.queue[self.batch_size :]
             try:
-                responses = await asyncio.to_thread(self._completed, batch)
+                responses = await asyncio.to_thread(self._generate_batch, batch)
             except Exception as error:
                 for request in batch:
-                    request.answered.set_exception(error)
+                    request.response.set_exception(error)
                 continue
             for request, response in zip(batch, responses, strict=True):
-                request.answered.set_result(response)
+                request.response.set_result(response)
 
-    def _completed(self, batch: list[_Request]) -> list[Response]:
+    def _generate_batch(self, batch: list[_Request]) -> list[Response]:
         if self.generate is None:
             self.generate = load_backend(self.arguments, self.model, self.tokenizer)
-        # a seed of the request's own: one that is made again samples the same
+        # each request has a seed of its own, and samples the same when it is sent again
         seeds = [int(request.key[:15], 16) for request in batch]
         found = dict(self.generate([request.ids for request in batch], seeds, [self.arguments] * len(batch)))
         return [found[place] for place in range(len(batch))]
@@ -123,7 +122,7 @@ class LocalClient:
 
 
 def _longest(name: str, tokenizer: Any) -> int:
-    """Tokens that the model can take, answer included."""
+    """Return the tokens that the model can take, response included."""
     from transformers import AutoConfig
 
     positions = getattr(AutoConfig.from_pretrained(name), "max_position_embeddings", None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -16,187 +15,160 @@ from ..config import LLMArguments
 from ..errors import Faults, fail
 from .address import address, endpoint_name
 from .cache import ResponseCache
-from .client import RunAborted, off_loop
-from .cost import (
-    Messages,
-    UsageTracker,
-    characters,
-    estimated_prompt,
-    estimated_tokens,
-    longest_prompt,
-    plausible_usage,
-)
+from .client import off_loop
+from .cost import Messages, UsageTracker, characters, estimated_prompt, estimated_tokens, most_tokens, plausible_usage
 from .errors import (
-    KEPT,
+    CACHED,
     RequestFailed,
     RetryableError,
+    RunAborted,
     UnusableResponse,
+    classify_error,
+    excerpt,
     not_the_protocol,
     read_completion,
-    refusal,
-    told,
     wait_before,
 )
 
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+LEAST_PATIENCE = 50  # requests in a row that may fail for good before the run stops
+NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}  # what httpx raises before it sends a request
+LATE = 0.1  # seconds by which a timer may be late on a machine that isn't overloaded
+LONG_WAIT = 10.0  # seconds to wait that are worth a message
+
 
 class TokenBucket:
-    """Lets so much through a minute, in the order of asking.
+    """Rate limit, first come, first served.
 
-    What is let through within any t seconds is at most `rate · t + capacity`, plus what a single taker takes beyond the
-    capacity.
+    Within any t seconds at most `rate · t + capacity` units pass, plus what a single taker takes beyond the capacity.
+
+    Args:
+        per_minute: Units per minute.
+        capacity: Units that may pass at once after a pause.
+        clock: Seconds.
     """
 
     def __init__(self, per_minute: float, capacity: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """
-        Args:
-            per_minute: Units a minute.
-            capacity: Units that may go at once after a pause.
-            clock: Seconds.
-        """
         self.rate, self.capacity, self.clock = per_minute / 60, capacity, clock
-        self.level, self.looked = capacity, clock()
+        self.level, self.updated = capacity, clock()
 
     def reserve(self, amount: float) -> float:
-        """Takes units, which may have to be paid back by those that come later.
-
-        Returns:
-            Seconds to wait before using them.
-        """
+        """Take units, on credit if need be, and return the seconds to wait before using them."""
         now = self.clock()
-        self.level = min(self.capacity, self.level + (now - self.looked) * self.rate)
-        self.looked = now
+        self.level = min(self.capacity, self.level + (now - self.updated) * self.rate)
+        self.updated = now
         wait = max(0.0, (min(amount, self.capacity) - self.level) / self.rate)
         self.level -= amount
         return wait
 
-    def settle(self, difference: float) -> None:
-        """Gives back what was reserved and not used; takes more where it is negative."""
+    def refund(self, difference: float) -> None:
+        """Return units that were taken and not used; take more if negative."""
         self.level += difference
 
 
-class BudgetExceeded(Exception):
-    """The next request could cost more than is left.
-
-    Attributes:
-        bound: What it could cost.
-    """
-
-    def __init__(self, bound: float) -> None:
-        super().__init__(f"${bound:,.4f}")
-        self.bound = bound
-
-
 class Budget:
-    """Dollars that may be spent. A request gets through if the most that it can cost fits beside what is under way, so
-    that the sum is never exceeded.
+    """Cost cap that is never exceeded: a request is sent only if its bound fits beside those in flight.
 
-    Bounds rest on the request's limit on tokens; where an endpoint bills more than a bound, later ones grow by as much.
+    Bounds rest on the request's token limit; if an endpoint bills more than a bound, later bounds grow by as much.
 
     Args:
-        most: Dollars.
-        spent: Dollars that were spent before.
+        most: Dollars that may be spent.
+        spent: Dollars spent before.
     """
 
     def __init__(self, most: float, spent: float = 0.0) -> None:
         self.most, self.spent = most, spent
-        self.reserved, self.under_way = 0.0, 0
+        self.reserved, self.in_flight = 0.0, 0
         self.excess = 1.0
         self.changed = asyncio.Condition()
 
     async def reserve(self, bound: float) -> float:
-        """Waits until a request that costs this at the most may be sent.
-
-        Returns:
-            What was set aside for it, for `settle`.
+        """Wait until a request of this bound may be sent, and return the dollars reserved for it.
 
         Raises:
-            BudgetExceeded: It doesn't fit, and nothing is under way that might make room.
+            Faults: It doesn't fit, and nothing is in flight that could make room.
         """
         async with self.changed:
             while True:
                 likely = bound * self.excess
                 if self.spent + self.reserved + likely <= self.most and self.spent < self.most:
                     self.reserved += likely
-                    self.under_way += 1
+                    self.in_flight += 1
                     return likely
-                if not self.under_way:
-                    raise BudgetExceeded(likely)
+                if not self.in_flight:
+                    raise over_budget(self.most, self.spent, likely)
                 await self.changed.wait()
 
     async def settle(self, reserved: float, bound: float, cost: float) -> None:
-        """Note what a request has cost: 0 where it failed."""
+        """Replace a reservation by what the request has cost; 0 if it failed."""
         async with self.changed:
             self.reserved -= reserved
-            self.under_way -= 1
+            self.in_flight -= 1
             self.spent += cost
             if bound:
                 self.excess = max(self.excess, cost / bound)
             self.changed.notify_all()
 
 
-logger = logging.getLogger(__name__)
-Result = TypeVar("Result")
-LEAST_PATIENCE = 50  # requests that may fail for good, one after another, before the run stops
-NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}  # what httpx raises before a request is on its way
-LATE = 0.1  # seconds by which a timer may be late on a machine that isn't overloaded
-WORTH_SAYING = 10.0  # seconds that an endpoint asks to wait
+def over_budget(most: float, spent: float, bound: float) -> Faults:
+    """Return the fatal error of a run at its cost cap."""
+    what = f"is reached: ${spent:,.4f} of ${most:,.2f} spent, and the next response may cost up to ${bound:,.4f}"
+    return fail("max_cost_usd", f"{what}; raise it and run the same command again: every response so far is cached")
 
 
 class OpenAIClient:
-    """Asks by chat completions, within the limits of a recipe, and tries again what may go better then.
+    """`ChatModel` of an endpoint: within the recipe's limits, with retries.
 
     Args:
-        settings: The recipe's.
+        settings: The recipe.
         usage: Counts requests and retries.
-        store: Keeps what was paid for replies without an answer.
-        paid: Dollars for replies of earlier runs, which count towards `max_cost_usd`.
+        cache: Its ledger records requests in flight and responses without a completion.
+        spent: Dollars spent in earlier runs, which count towards `max_cost_usd`.
 
     Raises:
-        Faults: There is no key.
+        Faults: There is no API key.
     """
 
-    def __init__(self, settings: LLMArguments, usage: UsageTracker, store: ResponseCache, paid: float = 0.0) -> None:
-        self.settings, self.usage, self.store = settings, usage, store
-        self.line = HttpTransport(settings)
-        self.failures = 0  # requests that failed for good since the last answer
+    def __init__(self, settings: LLMArguments, usage: UsageTracker, cache: ResponseCache, spent: float = 0.0) -> None:
+        self.settings, self.usage, self.cache = settings, usage, cache
+        self.transport = HttpTransport(settings)
+        self.failures = 0  # requests that failed for good since the last completion
         self.stopping = asyncio.Event()
-        self.waiting_told = False
+        self.long_wait_reported = False
         self.requests = self.tokens = None
         if settings.requests_per_minute:
             self.requests = TokenBucket(settings.requests_per_minute, 1)
         if settings.tokens_per_minute:
             self.tokens = TokenBucket(settings.tokens_per_minute, settings.tokens_per_minute / 60)
-        self.budget = None if settings.max_cost_usd is None else Budget(settings.max_cost_usd, paid)
-        self.answers = self.written = 0  # and tokens that they had, to guess what the next one will have
+        self.budget = Budget(float("inf") if settings.max_cost_usd is None else settings.max_cost_usd, spent)
+        self.completions = self.written = 0  # and their tokens, to estimate those of the next one
 
     async def complete(self, messages: Messages, key: str) -> dict[str, Any]:
-        """As `client.Model.complete`."""
+        """Implement `ChatModel.complete`."""
         try:
-            answer = await with_retries(lambda: self._once(messages, key), self.settings, self.usage, self._wait)
+            completion = await with_retries(lambda: self._once(messages, key), self.settings, self.usage, self._wait)
         except RetryableError as error:
-            raise self._given_up(str(error)) from None
+            self.failures += 1
+            if self.failures >= max(LEAST_PATIENCE, 3 * self.settings.max_concurrency):
+                what = f"has failed {self.failures} requests in a row, each for good (now: {error})"
+                raise fail(self.transport.where, f"{what}; check the server: {CACHED}") from None
+            raise RequestFailed(f"endpoint failed: {error}") from None
         self.failures = 0
-        self.answers += 1
-        self.written += answer["completion_tokens"]
-        return answer
-
-    def _given_up(self, kind: str) -> Exception:
-        self.failures += 1
-        if self.failures >= max(LEAST_PATIENCE, 3 * self.settings.max_concurrency):
-            what = f"has failed {self.failures} requests one after another, each for good (now: {kind})"
-            return fail(self.line.where, f"{what}; see to the server: {KEPT}")
-        return RequestFailed(f"endpoint failed: {kind}")
+        self.completions += 1
+        self.written += completion["completion_tokens"]
+        return completion
 
     async def _once(self, messages: Messages, key: str) -> dict[str, Any]:
-        """One request, if the budget has room for it.
+        """Send a request once, if the budget has room for it.
 
         Raises:
             RetryableError, RequestFailed, RequestRefused, Faults: It failed.
             RunAborted: It wasn't sent.
         """
-        read, most = await off_loop(characters(messages), self._tokens, messages)
+        read, most = await off_loop(characters(messages), self._count, messages)
         bound = self.usage.cost(most)
-        reserved = await self._reserve(bound)
+        reserved = await self.budget.reserve(bound)
         cost = 0.0
         try:
             outcome = await self._recorded(messages, key, read, most)
@@ -205,80 +177,63 @@ class OpenAIClient:
             cost = bound if error.sent else 0.0
             raise
         finally:
-            if self.budget:
-                await self.budget.settle(reserved, bound, cost)
+            await self.budget.settle(reserved, bound, cost)
         if "content" in outcome:
             return outcome
-        if reason := self.store.given_up(key, self.settings.max_unusable_replies):
+        if reason := self.cache.given_up(key, self.settings.max_unusable_replies):
             raise RequestFailed(reason)
         raise RetryableError(outcome["kind"])
 
-    def _tokens(self, messages: Messages) -> tuple[int, dict[str, int]]:
-        """Estimate the prompt's tokens, and bound all that a request can cost."""
-        return estimated_prompt(messages, self.settings.model), most_tokens(messages, self.settings)
+    def _count(self, messages: Messages) -> tuple[int, dict[str, int]]:
+        """Estimate the prompt's tokens, and bound what the request can cost."""
+        return estimated_prompt(messages, self.settings.model), most_tokens(messages, self.settings.max_tokens)
 
     async def _recorded(self, messages: Messages, key: str, read: int, most: dict[str, int]) -> dict[str, Any]:
-        """The response to one request, which stands in the ledger from before it is sent until its outcome is known."""
-        written = self.written / self.answers if self.answers else min(read, self.settings.max_tokens)
-        await self._pace(read + written)
-        await self.store.reserve({key: most})
+        """Send a request that stands in the ledger from before it is sent until its outcome is known."""
+        written = self.written / self.completions if self.completions else min(read, self.settings.max_tokens)
+        limits = ((self.requests, 1), (self.tokens, read + written))
+        await self._pause(max((bucket.reserve(units) for bucket, units in limits if bucket), default=0.0))
+        await self.cache.reserve({key: most})
         try:
-            outcome = await self._sent(messages, read, most)
-        except RetryableError as error:
-            if error.sent:
+            outcome = await self._send(messages, read, most)
+        except Exception as error:
+            if isinstance(error, RetryableError) and error.sent:
                 await self._charge(key, {"kind": str(error), "lost": True, **most})
             else:
-                await self.store.release([key])
-            raise
-        except Exception:
-            await self.store.release([key])
+                await self.cache.release([key])
             raise
         if "content" not in outcome:
             await self._charge(key, outcome)
         elif self.tokens:
-            self.tokens.settle(read + written - outcome["prompt_tokens"] - outcome["completion_tokens"])
+            self.tokens.refund(read + written - outcome["prompt_tokens"] - outcome["completion_tokens"])
         return outcome
 
     async def _charge(self, key: str, charge: dict[str, Any]) -> None:
         self.usage.pay_unusable(charge)
-        await self.store.charge(key, charge)
+        await self.cache.charge(key, charge)
 
-    async def _sent(self, messages: Messages, read: int, most: dict[str, int]) -> dict[str, Any]:
-        """The response to one request, with its tokens: an answer, or `kind` instead of `content` for one without."""
+    async def _send(self, messages: Messages, read: int, most: dict[str, int]) -> dict[str, Any]:
+        """Return a completion with its tokens, or a charge, which has `kind` instead of `content`."""
         self.usage.requests += 1
-        line = self.line
-        body = self.settings.request(messages)
-        response = await line.send(line.client.chat.completions.with_raw_response.create(**body))
-        outcome = read_completion(response.text, line.where, line.key, line.understood)
-        if isinstance(outcome, UnusableResponse):
-            return unusable_response(outcome, read, most, self.settings)
+        transport, body = self.transport, self.settings.request(messages)
+        response = await transport.send(transport.client.chat.completions.with_raw_response.create(**body))
+        outcome = read_completion(response.text, transport.where, transport.key, transport.understood)
+        outcome = with_tokens(outcome, read, most, self.settings)
         if isinstance(outcome, Exception):
             raise outcome
-        line.understood = True
-        return outcome | token_usage(outcome.pop("usage"), read, outcome["content"], self.settings)
-
-    async def _reserve(self, bound: float) -> float:
-        if self.budget is None:
-            return 0.0
-        try:
-            return await self.budget.reserve(bound)
-        except BudgetExceeded as error:
-            raise over_budget(self.budget.most, self.budget.spent, error.bound) from None
-
-    async def _pace(self, tokens: float) -> None:
-        """Waits for the recipe's rates."""
-        waits = [bucket.reserve(units) for bucket, units in ((self.requests, 1), (self.tokens, tokens)) if bucket]
-        await self._pause(max(waits, default=0.0))
+        transport.understood = transport.understood or "content" in outcome
+        return outcome
 
     async def _wait(self, seconds: float) -> None:
-        """Waits before a retry; says so, once, if it is long."""
-        if seconds > WORTH_SAYING and not self.waiting_told:
-            self.waiting_told = True
-            logger.warning("%s asks to wait %.0f s; going on then (Ctrl-C stops, %s)", self.line.where, seconds, KEPT)
+        """Wait before a retry; report the first long wait."""
+        if seconds > LONG_WAIT and not self.long_wait_reported:
+            self.long_wait_reported = True
+            logger.warning("%s asks to wait %.0f s; continuing then (Ctrl-C stops, %s)",
+                           self.transport.where, seconds, CACHED)  # fmt: skip
         await self._pause(seconds)
 
     async def _pause(self, seconds: float) -> None:
-        """Sleeps, but not through the end of the run."""
+        """Sleep, but not beyond the end of the run."""
         if seconds > 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), seconds)
@@ -289,21 +244,22 @@ class OpenAIClient:
         self.stopping.set()
 
     async def aclose(self) -> None:
-        await self.line.client.close()
+        await self.transport.client.close()
 
 
 class HttpTransport:
-    """The official client, and what its failures mean. It retries nothing itself: what is sent must be counted.
+    """The official client, with its errors classified.
 
-    It follows no redirect, which would send prompts to another host than the plan and the records name.
+    It retries nothing itself, since every request must be counted, and follows no redirect, which would send prompts
+    to another host than the plan and the records name.
 
     Attributes:
-        where: The endpoint, for a fault.
-        reached: Whether it ever replied.
-        understood: Whether it ever gave a completion.
+        where: The endpoint, for messages.
+        reached: Whether it ever responded.
+        understood: Whether it ever sent a completion.
 
     Raises:
-        Faults: There is no key.
+        Faults: There is no API key.
     """
 
     def __init__(self, settings: LLMArguments) -> None:
@@ -318,16 +274,16 @@ class HttpTransport:
             base_url=at.url,
             default_query=at.query or None,
             max_retries=0,
-            timeout=2 * settings.timeout + LATE,  # `in_time` is first, and tells a busy machine from a slow server
+            timeout=2 * settings.timeout + LATE,  # `in_time` comes first; it tells a busy machine from a slow server
             http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
         )
 
     async def send(self, request: Awaitable[Result], timed: bool = True) -> Result:
-        """What the endpoint says to a request of the client's.
+        """Return the client's result of a request.
 
         Args:
             request: The call.
-            timed: Whether `timeout` is for all of it, and not just for each of the waits in it (files).
+            timed: Whether `timeout` holds for the whole call, not just for each wait in it (files).
 
         Raises:
             RetryableError, RequestFailed, RequestRefused, Faults: It failed.
@@ -335,13 +291,13 @@ class HttpTransport:
         import openai
 
         try:
-            reply = await (in_time(request, self.settings.timeout) if timed else request)
+            response = await (in_time(request, self.settings.timeout) if timed else request)
         except (TimeoutError, openai.APITimeoutError):
-            raise RetryableError(f"no answer in {self.settings.timeout:g} s", sent=True) from None
+            raise RetryableError(f"no response in {self.settings.timeout:g} s", sent=True) from None
         except openai.APIStatusError as error:
             self.reached = True
             status, headers = error.status_code, error.response.headers
-            raise refusal(status, error.body, headers, self.where, self.key, self.settings.api_key_env) from None
+            raise classify_error(status, error.body, headers, self.where, self.key, self.settings.api_key_env) from None
         except openai.APIConnectionError as error:
             cause = type(error.__cause__).__name__
             if cause == "ConnectError" and not self.reached:
@@ -350,17 +306,17 @@ class HttpTransport:
         except UnicodeEncodeError:
             raise RequestFailed("half a surrogate pair in its text, which no request can carry") from None
         except (ValueError, RecursionError) as error:  # a body that the client itself can't read
-            raise RetryableError(f"unreadable: {told(error, self.key)}", sent=True) from None
+            raise RetryableError(f"unreadable: {excerpt(error, self.key)}", sent=True) from None
         except openai.APIError:
             raise not_the_protocol(self.where) from None
         self.reached = True
-        return reply
+        return response
 
 
 async def in_time(request: Awaitable[Result], seconds: float) -> Result:
-    """What a request gives within so many seconds.
+    """Return a request's result within so many seconds.
 
-    Where the event loop stood still when they were over, the reply may be here and unread: it gets as long again.
+    If the event loop stood still when they were over, the response may be here and unread: it gets as long again.
 
     Raises:
         TimeoutError: Nothing came.
@@ -387,18 +343,22 @@ async def with_retries(
     usage: UsageTracker,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Result:
-    """What `once` gives, at the first or a later try.
+    """Call `once` until it succeeds, at most `max_retries` more times.
 
     Raises:
-        RetryableError: It failed `max_retries` times more.
+        RetryableError: The last try failed.
         Faults: The endpoint asks to wait longer than `max_retry_wait`.
     """
     for retry in count():
         try:
             return await once()
         except RetryableError as error:
-            if error.after is not None and error.after > settings.max_retry_wait:
-                raise too_long_a_wait(error, settings) from None
+            after = error.after or 0.0
+            if after > settings.max_retry_wait:
+                what = f"asks to wait {after:,.0f} s ({error})" if after < 1e9 else f"asks to wait ({error})"
+                what = f"{what}, longer than max_retry_wait, {settings.max_retry_wait:g} s"
+                where = f"{settings.model} at {endpoint_name(settings.base_url)}"
+                raise fail(where, f"{what}; {CACHED} then, or raise the bound") from None
             if retry == settings.max_retries:
                 raise
             usage.retry(str(error))
@@ -406,56 +366,33 @@ async def with_retries(
     raise AssertionError
 
 
-def too_long_a_wait(error: RetryableError, settings: LLMArguments) -> Faults:
-    """The endpoint asks for a pause that is longer than the recipe allows."""
-    what = f"asks to wait {error.after:,.0f} s ({error})" if (error.after or 0) < 1e9 else f"asks to wait ({error})"
-    bound = f"longer than max_retry_wait, {settings.max_retry_wait:g} s"
-    return fail(
-        f"{settings.model} at {endpoint_name(settings.base_url)}", f"{what}, {bound}; {KEPT} then, or raise the bound"
-    )
-
-
-def over_budget(most: float, spent: float, bound: float) -> Faults:
-    """The run has spent what it may."""
-    what = f"is reached: ${spent:,.4f} of ${most:,.2f} spent, and the next answer may cost up to ${bound:,.4f}"
-    return fail("max_cost_usd", f"{what}; raise it and run the same command again: every answer so far is kept")
-
-
-def token_usage(usage: Any, read: float, text: str, settings: LLMArguments) -> dict[str, Any]:
-    """Return the tokens of an answer: the endpoint's count, or an estimate where it tells none that can be.
+def with_tokens(
+    outcome: dict[str, Any] | Exception, read: float, most: dict[str, int], settings: LLMArguments
+) -> dict[str, Any] | Exception:
+    """Add the tokens to a completion, or turn an unusable response into a charge; other exceptions stay.
 
     Args:
-        usage: What the endpoint tells.
-        read: An estimate of the request's tokens.
-        text: The answer's.
-        settings: The recipe's.
+        outcome: What `read_completion` or `completion_of` returns.
+        read: Estimated tokens of the prompt; they count for a completion whose reported usage isn't plausible.
+        most: The most tokens that the request can cost; they count for an unusable response without plausible usage.
+        settings: The recipe.
     """
-    if counts := plausible_usage(usage, read, settings.max_tokens):
-        return {"prompt_tokens": counts[0], "completion_tokens": counts[1]}
-    written = round(estimated_tokens(text, settings.model))
-    return {"prompt_tokens": round(read), "completion_tokens": written, "guessed": True}
-
-
-def unusable_response(
-    found: UnusableResponse, read: float, most: dict[str, int], settings: LLMArguments
-) -> dict[str, Any]:
-    """Return the charge for a response without an answer; where it tells no usage, the most that it can have cost."""
-    if counts := plausible_usage(found.usage, read, settings.max_tokens):
-        return {"kind": str(found), "prompt_tokens": counts[0], "completion_tokens": counts[1]}
-    return {"kind": str(found), **most, "guessed": True}
-
-
-def most_tokens(messages: Messages, settings: LLMArguments) -> dict[str, int]:
-    """Bound the tokens of a request and its response."""
-    longest = math.ceil(longest_prompt(messages))
-    return {"prompt_tokens": longest, "completion_tokens": settings.max_tokens}
+    if isinstance(outcome, UnusableResponse):
+        charge = {"kind": str(outcome)}
+        return charge | (plausible_usage(outcome.usage, read, settings.max_tokens) or {**most, "guessed": True})
+    if isinstance(outcome, Exception):
+        return outcome
+    if tokens := plausible_usage(outcome.pop("usage"), read, settings.max_tokens):
+        return outcome | tokens
+    written = round(estimated_tokens(outcome["content"], settings.model))
+    return outcome | {"prompt_tokens": round(read), "completion_tokens": written, "guessed": True}
 
 
 def api_key(variable: str) -> str:
-    """The key that an environment variable holds.
+    """Read the API key from an environment variable.
 
     Raises:
-        Faults: It holds none, or what can't be one.
+        Faults: It holds none, or something that can't be one.
     """
     key = os.environ.get(variable, "").strip()
     if not key:
