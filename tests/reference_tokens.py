@@ -6,14 +6,19 @@ from types import SimpleNamespace
 from typing import Any
 
 
-def trl_tokens(tokenizer: Any, row: dict[str, Any]) -> dict[str, list[int]]:
-    """`prompt_ids`, `chosen_ids` and `rejected_ids` of a pair, by `trl.DPOTrainer`'s own code."""
-    from datasets import Dataset
+def trl_prepared(tokenizer: Any, rows: Any) -> list[dict[str, list[int]]]:
+    """`prompt_ids`, `chosen_ids` and `rejected_ids` of a dataset of pairs, by `trl.DPOTrainer`'s own code."""
     from trl import DPOTrainer
 
     args = SimpleNamespace(dataset_num_proc=None, max_length=None, truncation_mode="keep_start")
-    trainer = SimpleNamespace(_tokenizer=tokenizer)
-    return DPOTrainer._prepare_dataset(trainer, Dataset.from_list([row]), tokenizer, args, "train")[0]
+    return list(DPOTrainer._prepare_dataset(SimpleNamespace(_tokenizer=tokenizer), rows, tokenizer, args, "train"))
+
+
+def trl_tokens(tokenizer: Any, row: dict[str, Any]) -> dict[str, list[int]]:
+    """The same of one pair."""
+    from datasets import Dataset
+
+    return trl_prepared(tokenizer, Dataset.from_list([row]))[0]
 
 
 def merging_tokenizer(chat_template: str | None = None) -> Any:
