@@ -149,3 +149,11 @@ def test_fail_and_did_you_mean() -> None:
     assert did_you_mean("bta", ["base_url", "beta"]) == " (did you mean 'beta'?)"
     assert did_you_mean("bta", ["base_url"]) == ""
     assert did_you_mean("x", []) == ""
+
+
+def test_a_template_named_over_another_folder_is_the_same() -> None:
+    from bmc.runs import differing_keys
+
+    earlier = {"chat_template": "recipes/a/b/../c/../../chat_templates/x.jinja", "beta": 0.1}
+    assert differing_keys(earlier, earlier | {"chat_template": "recipes/a/b/../../chat_templates/x.jinja"}) == []
+    assert differing_keys(earlier, earlier | {"chat_template": "recipes/y.jinja"}) == ["chat_template"]
