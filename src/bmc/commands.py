@@ -104,9 +104,9 @@ def sample(argv: list[str]) -> None:
 
         data = describe_data(config.dataset_mixture.datasets)
         share = f"the first {config.prefix_fraction:.0%} of y_w's tokens, continued"
-        losers = {"losers": share if config.mode == "continue_prefix" else None}
-        facts = {"prompts": data} | losers | describe_generation(config) | generation_facts(config)
-        print_plan("sample losing responses", facts)
+        rejected = {"rejected": share if config.mode == "continue_prefix" else None}
+        facts = {"prompts": data} | rejected | describe_generation(config) | generation_facts(config)
+        print_plan("sample rejected responses", facts)
         return
     from .generation.generate import PARTIAL, generate_responses, make_pairs
 

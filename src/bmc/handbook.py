@@ -165,7 +165,7 @@ def objective(path: Path | None, values: dict[str, Any], origin: dict[str, str],
 
 
 class _Mismatch(ValueError):
-    """Keys that don't go together; `key` is the one to mend."""
+    """Keys that don't go together; `key` is the one to fix."""
 
     def __init__(self, key: str, what: str) -> None:
         self.key = key
@@ -197,7 +197,7 @@ def _simpo(values: dict[str, Any], move: Callable[..., None]) -> None:
 
 
 def _older_losses(values: dict[str, Any], move: Callable[..., None]) -> None:
-    """Names of objectives in older versions of TRL, in the released BMC trainer, and ORPOTrainer's β."""
+    """Translate names of objectives in older versions of TRL, in the released BMC trainer, and ORPOTrainer's β."""
     names = _names(values)
     if "kto_pair" in names:
         what = "kto_pair has been removed from DPOTrainer; apo_zero is the nearest objective of pairs, or use trl's"
@@ -211,7 +211,7 @@ def _older_losses(values: dict[str, Any], move: Callable[..., None]) -> None:
 
 
 def _likelihood(values: dict[str, Any], move: Callable[..., None]) -> None:
-    """Terms of likelihood: `rpo_alpha` of DPOTrainer, `sft_weight` of SimPO's code and `cpo_alpha` of CPOTrainer."""
+    """Translate likelihood terms: DPOTrainer's `rpo_alpha`, `sft_weight` of SimPO's code, CPOTrainer's `cpo_alpha`."""
     for key in ("rpo_alpha", "sft_weight", "cpo_alpha"):
         if key not in values or (key != "rpo_alpha" and _names(values) != ["simpo"]):
             continue
@@ -224,7 +224,7 @@ def _likelihood(values: dict[str, Any], move: Callable[..., None]) -> None:
 
 
 def _other_method(path: Path | None, values: dict[str, Any]) -> tuple[str, str] | None:
-    """Another method than DPO that a recipe names, and where: in its path, its keys, or a comment on a trainer."""
+    """Find another method than DPO that a recipe names, and where: in its path, its keys, or a comment on a trainer."""
     keys = [key for key in ("output_dir", "hub_model_id", "run_name") if values.get(key)]
     places = [(key, Path(str(values[key])).name) for key in keys]
     if path is not None and path.is_file():
@@ -335,7 +335,7 @@ def _mixture_of_list(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_load_dataset(given: Any, number: int) -> list[dict[str, Any]]:
-    """The data sets that an entry of TRL's `datasets` names: one, or one for each of its files."""
+    """Return the data sets that an entry of TRL's `datasets` names: one, or one for each of its files."""
     if not isinstance(given, dict) or not isinstance(given.get("path"), str):
         raise ValueError(f"datasets: entry {number} names no path, as in {{path: trl-lib/ultrafeedback_binarized}}")
     for key, instead in _LOAD_DATASET.items():

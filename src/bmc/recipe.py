@@ -143,7 +143,7 @@ def stage_fault(said: Any) -> str:
 
 
 def located(error: Faults) -> str:
-    """Faults as lines; those of the stage's recipe that a later check has found name its file, too."""
+    """Return faults as lines; those of the stage's recipe that a later check has found name its file, too."""
     lines = [
         f"{_SOURCES[key]}: {fault}" if (key := fault.where) in _SOURCES and key else str(fault)
         for fault in error.faults
@@ -152,7 +152,7 @@ def located(error: Faults) -> str:
 
 
 def resolve(argv: list[str], *classes: type) -> tuple[Path | None, dict[str, Any], dict[str, str], list[Fault]]:
-    """A recipe with the command line over it, before anything is made of its values.
+    """Read a recipe with the command line over it, before anything is made of its values.
 
     Returns:
         `(the recipe's path, values, where each key comes from, faults of the command line)`.
@@ -172,7 +172,7 @@ def resolve(argv: list[str], *classes: type) -> tuple[Path | None, dict[str, Any
 
 
 def _source(origin: dict[str, str], key: str, where: str) -> str:
-    """Where a place such as `a.b[0].c` comes from: what is known of the nearest mapping around it."""
+    """Return where a place such as `a.b[0].c` comes from: what is known of the nearest mapping around it."""
     place = re.sub(r"\[(\d+)\]", r".\1", key)
     while place not in origin:
         if "." not in place:
@@ -182,17 +182,17 @@ def _source(origin: dict[str, str], key: str, where: str) -> str:
 
 
 def _hints(classes: tuple[type, ...]) -> dict[str, Any]:
-    """The type of each key; the last class's where several have it."""
+    """Return the type of each key; the last class's where several have it."""
     return {name: hint for cls in classes for name, hint in _types(cls).items()}
 
 
 def _types(cls: type) -> dict[str, Any]:
-    """The types of a class's fields, with the limits that it sets for those of its parents (`LIMITS`)."""
+    """Return the types of a class's fields, with the limits that it sets for those of its parents (`LIMITS`)."""
     return typing.get_type_hints(cls, include_extras=True) | getattr(cls, "LIMITS", {})
 
 
 def _hint_of(key: str, hints: dict[str, Any]) -> Any:
-    """The type of a place such as `dataset_mixture.datasets.0.id`; None where it isn't known."""
+    """Return the type of a place such as `dataset_mixture.datasets.0.id`; None where it isn't known."""
     first, *rest = key.split(".")
     hint = bool if first in SWITCHES else hints.get(RENAMED.get(first, first))
     for part in rest:
@@ -212,7 +212,7 @@ def _takes(hint: Any, kind: type) -> bool:
 
 
 def _split(argv: list[str], hints: dict[str, Any]) -> tuple[Path | None, list[tuple[str, Any]]]:
-    """The recipe's path and the `(key, value)` pairs of a command line.
+    """Split a command line into the recipe's path and `(key, value)` pairs.
 
     A key alone means true, `--no_KEY` false; a key whose type has lists takes several words. A recipe's path that
     follows a switch or a list, as in `--dry_run RECIPE.yaml`, is not its value.
@@ -250,7 +250,7 @@ def _split(argv: list[str], hints: dict[str, Any]) -> tuple[Path | None, list[tu
 
 
 def _words(rest: list[str], hint: Any) -> list[str]:
-    """The words that follow a key, taken from the rest of the command line."""
+    """Take the words that follow a key from the rest of the command line."""
     words: list[str] = []
     while rest and not rest[0].startswith("--"):
         is_recipe = rest[0].endswith((".yaml", ".yml"))
@@ -261,7 +261,7 @@ def _words(rest: list[str], hint: Any) -> list[str]:
 
 
 def _value(hint: Any, words: list[str]) -> Any:
-    """What the words of a command line mean for a key of a type: YAML, if that fits; else text; else a list of one.
+    """Return what the words of a command line mean for a type: YAML, if that fits; else text; else a list of one.
 
     The shell takes away the quotes that keep `no`, `123` or `1e5` from being something else than text in YAML.
     """
@@ -296,7 +296,7 @@ def _fits(hint: Any, value: Any) -> bool:
 def _build(
     cls: type, values: dict[str, Any], origin: dict[str, str], where: str, faults: list[Fault], broken: set[str]
 ) -> Any:
-    """An instance of `cls`, or None with the reasons appended to `faults`; `broken` are keys whose faults are told.
+    """Make an instance of `cls`, or None with the reasons appended to `faults`; `broken` keys have theirs already.
 
     A class may have `objections(values)`, which looks at what the instance would be made of, and `faults()`, which
     looks at the instance; both yield `(key, what is wrong)`. The values of fields may have `faults()` too.
@@ -350,7 +350,7 @@ def _named(key: str, what: str) -> str:
 
 
 def _without(field: dataclasses.Field[Any], value: Any) -> str:
-    """How to mend a null where a key takes none."""
+    """Say how to fix a null where a key takes none."""
     default = default_of(field)
     if value is not None or default is dataclasses.MISSING or isinstance(default, list | dict):
         return ""
@@ -358,7 +358,7 @@ def _without(field: dataclasses.Field[Any], value: Any) -> str:
 
 
 def _spoken_of(what: str, arguments: dict[str, Any]) -> str | None:
-    """The key that a message of TRL's or transformers' is about: one that it names, or whose value it quotes."""
+    """Find the key that a message of TRL's or transformers' is about: one that it names, or whose value it quotes."""
     words = [word.lower().replace("_", "") for word in re.findall(r"\w+", what)]
     named = [key for word in words for key in arguments if key.replace("_", "") == word]
     quoted = [key for key, value in arguments.items() if isinstance(value, str) and len(value) > 3 and value in what]

@@ -47,7 +47,7 @@ def mismatches(key: str, hint: Any, error: ValidationError) -> Iterator[tuple[st
 
 
 def _wanted(kind: str, message: str) -> str:
-    """What pydantic asks for, in a recipe's words."""
+    """Say what pydantic asks for, in a recipe's words."""
     words = {
         "bool_type": "true or false",
         "dataclass_type": "a mapping",
@@ -61,7 +61,7 @@ def _wanted(kind: str, message: str) -> str:
 
 
 def _field_names(hint: Any) -> set[str]:
-    """Names of the fields of every dataclass that a type mentions."""
+    """Return the names of the fields of every dataclass that a type mentions."""
     names: set[str] = set()
     if dataclasses.is_dataclass(hint):
         for field_hint in typing.get_type_hints(hint).values():
@@ -73,7 +73,7 @@ def _field_names(hint: Any) -> set[str]:
 
 
 def words_of(hint: Any, choices: Collection[str] | None = None) -> list[str]:
-    """The words that a key may have: `choices` of its field, or those of an enumeration or a Literal in its type."""
+    """Return the words that a key may have: its field's `choices`, or those of an enumeration or a Literal."""
     if choices:
         return list(choices)
     if typing.get_origin(hint) is typing.Literal:
@@ -84,7 +84,7 @@ def words_of(hint: Any, choices: Collection[str] | None = None) -> list[str]:
 
 
 def unknown_word(words: list[str], value: Any) -> str | None:
-    """What is wrong with a text where the libraries want one of some words, but take any text as a type."""
+    """Say what is wrong with a text where the libraries want one of some words, but take any text as a type."""
     if not words or not isinstance(value, str) or isinstance(value, enum.Enum) or value in words:
         return None
     short = SHORT.get(value.removeprefix("torch."), value)
@@ -93,7 +93,7 @@ def unknown_word(words: list[str], value: Any) -> str | None:
 
 
 def kinds_of(hint: Any) -> Iterator[Any]:
-    """The types that a hint is a union of, without what annotates them."""
+    """Yield the types that a hint is a union of, without what annotates them."""
     if typing.get_origin(hint) is typing.Annotated:
         yield from kinds_of(typing.get_args(hint)[0])
     elif typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -104,5 +104,5 @@ def kinds_of(hint: Any) -> Iterator[Any]:
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
-    """What a field is where nothing is given; `MISSING` if it must be."""
+    """Return what a field is where nothing is given; `MISSING` if it must be."""
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default

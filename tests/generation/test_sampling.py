@@ -180,7 +180,7 @@ def test_the_script(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(sys, "argv", ["sample", str(tmp_path / "r.yaml"), *more])
         runpy.run_path(str(ROOT / "scripts/sample.py"), run_name="__main__")
     printed = capsys.readouterr().out
-    assert re.search(r"losers +the first 50% of y_w's tokens, continued", printed)
+    assert re.search(r"rejected +the first 50% of y_w's tokens, continued", printed)
     assert "sampled 4 pairs (1 dropped)" in printed
     stats = json.loads((tmp_path / "out" / "stats.json").read_text())
     assert (stats["rows"], stats["pairs"], stats["dropped"]) == (5, 4, 1)
