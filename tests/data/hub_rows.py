@@ -223,11 +223,7 @@ HUB = {
     "reasoning_gym": (
         {"question": "60 + 93 - 16 =", "answer": "137", "metadata": {"expression": "60 + 93 - 16"}},
         closed(
-            "reasoning_gym",
-            "math",
-            "60 + 93 - 16 =",
-            f"{STEPS}60 + 93 = 153\n153 - 16 = 137\nThe answer is 137",
-            "137",
+            "reasoning_gym", "math", "60 + 93 - 16 =", f"{STEPS}60 + 93 = 153\n153 - 16 = 137\nThe answer is 137", "137"
         ),
     ),
     "lab": (

@@ -147,10 +147,7 @@ def test_the_masks_are_those_of_markers(name: str, early: str, talk: str) -> Non
             "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n«yes ok<|eot_id|>»<|start_header_id|>user"
             "<|end_header_id|>\n\nyes more<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n«done<|eot_id|>»",
         ),
-        (
-            LLAMA2,
-            "<s>[INST] <<SYS>>\nbe\n<</SYS>>\n\nhi [/INST]« yes ok </s>»<s>[INST] yes more [/INST]« done </s>»",
-        ),
+        (LLAMA2, "<s>[INST] <<SYS>>\nbe\n<</SYS>>\n\nhi [/INST]« yes ok </s>»<s>[INST] yes more [/INST]« done </s>»"),
         (MISTRAL, "<s>[INST] hi[/INST] «yes ok</s>»[INST] be\n\nyes more[/INST]« done</s>»"),
     ],
 )

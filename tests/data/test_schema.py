@@ -29,51 +29,27 @@ def pair(**changes: Any) -> dict[str, Any]:
     return {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"} | changes
 
 
-def test_content_of_a_string_and_of_messages() -> None:
+def test_content_and_transcript() -> None:
     assert content("hello") == "hello"
     assert content([*user("hello"), *assistant("hi")]) == "hello\n\nhi"
-
-
-def test_with_content_keeps_the_form() -> None:
     assert with_content("old", "new") == "new"
     given = [*user("q"), {"role": "assistant", "content": "old", "name": "x"}]
     assert with_content(given, "new") == [*user("q"), {"role": "assistant", "content": "new", "name": "x"}]
     assert content(given) == "q\n\nold"
+    assert transcript("Q?") == transcript([Q]) == "Q?"
+    assert transcript([SYSTEM, Q, CALL, RESULT]) == (
+        'system: Be brief.\n\nuser: Q?\n\nassistant: [{"function": {"name": "add", "arguments": {"a": 1}}}]\n\ntool: 3'
+    )
 
 
-def test_share_is_nested_and_uniform() -> None:
-    shares = [hash_fraction(f"row-{number}") for number in range(4000)]
-    fifth = {number for number, value in enumerate(shares) if value < 0.2}
-    two_fifths = {number for number, value in enumerate(shares) if value < 0.4}
-    assert fifth < two_fifths
-    assert 0 <= min(shares) <= max(shares) < 1
-    # binomial: 800 ± 25 and 1600 ± 31; four deviations are allowed
-    assert 700 < len(fifth) < 900
-    assert 1476 < len(two_fifths) < 1724
-
-
-def test_share_is_the_start_of_the_sha256() -> None:
+def test_hash_fractions_are_nested_uniform_and_the_start_of_the_sha256() -> None:
     # printf x | sha256sum: 2d711642b726b…; 0x2d71… / 0x10000… = 0.1775…
     assert hash_fraction("x") == pytest.approx(0x2D711642B726B / 16**13)
-
-
-def test_split_prompt_of_ultrafeedback() -> None:
-    """The prompt is a string, and the first message of both responses."""
-    row = {"prompt": "q", "chosen": [*user("q"), *assistant("a")], "rejected": [*user("q"), *assistant("b")], "id": "1"}
-    assert split_prompt(row) == {"prompt": user("q"), "chosen": assistant("a"), "rejected": assistant("b"), "id": "1"}
-
-
-def test_split_prompt_without_a_prompt() -> None:
-    turns = [*user("q"), *assistant("a"), *user("r")]
-    row = {"chosen": [*turns, *assistant("x")], "rejected": [*turns, *assistant("y")]}
-    assert split_prompt(row) == {"prompt": turns, "chosen": assistant("x"), "rejected": assistant("y")}
-
-
-def test_split_prompt_keeps_the_last_message_of_equal_responses() -> None:
-    both = [*user("q"), *assistant("a")]
-    assert split_prompt({"chosen": both, "rejected": both}) == {
-        "prompt": user("q"), "chosen": assistant("a"), "rejected": assistant("a"),
-    }  # fmt: skip
+    fractions = [hash_fraction(f"row-{number}") for number in range(4000)]
+    assert 0 <= min(fractions) <= max(fractions) < 1
+    # binomial: 800 ± 25 and 1600 ± 31; four deviations are allowed
+    assert 700 < sum(value < 0.2 for value in fractions) < 900
+    assert 1476 < sum(value < 0.4 for value in fractions) < 1724
 
 
 SYSTEM, Q, R = {"role": "system", "content": "Be brief."}, *user("Q?"), *user("R?")
@@ -82,9 +58,12 @@ RESULT, A = {"role": "tool", "content": "3"}, *assistant("a")
 W, L = *assistant("w"), *assistant("l")
 
 
-@pytest.mark.parametrize(
-    ("prompt", "turns", "made"),
-    [
+def filled(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in message.items() if value is not None} for message in messages]
+
+
+def test_an_explicit_prompt_is_kept() -> None:
+    table: list[tuple[Any, list[Any], list[Any]]] = [
         ([SYSTEM, Q], [], [SYSTEM, Q]),
         ([SYSTEM, Q], [CALL, RESULT], [SYSTEM, Q, CALL, RESULT]),  # the responses go on
         ([SYSTEM, Q], [Q], [SYSTEM, Q]),  # they repeat the prompt's end
@@ -107,18 +86,16 @@ W, L = *assistant("w"), *assistant("l")
         ("In short: Q?", [Q], user("In short: Q?")),
         ("S?", [Q, A, R], [*user("S?"), Q, A, R]),
         ("Q?", [CALL, RESULT], [Q, CALL, RESULT]),
-    ],
-)
-def test_an_explicit_prompt_is_kept(prompt: Any, turns: list[Any], made: list[Any]) -> None:
-    row = {"prompt": prompt, "chosen": [*turns, W], "rejected": [*turns, L], "id": "1"}
-    split = split_prompt(row)
-    assert [*map(filled, split["prompt"])] == [*map(filled, made)]
-    assert {**split, "prompt": None} == {"prompt": None, "chosen": [W], "rejected": [L], "id": "1"}
-    assert split_prompt(split) == split
-
-
-def filled(message: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in message.items() if value is not None}
+    ]
+    wrong = []
+    for prompt, turns, made in table:
+        row = {"prompt": prompt, "chosen": [*turns, W], "rejected": [*turns, L], "original_chosen": [*turns, A]}
+        split = split_prompt(row)
+        rest = {"chosen": [W], "rejected": [L], "original_chosen": [A]}
+        if filled(split["prompt"]) != filled(made) or {**split, "prompt": 0} != {"prompt": 0, **rest}:
+            wrong.append((prompt, turns, split))
+        assert split_prompt(split) == split
+    assert not wrong
 
 
 def test_turns_that_differ_stay_in_the_responses() -> None:
@@ -131,9 +108,8 @@ def test_turns_that_differ_stay_in_the_responses() -> None:
 HH = "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Is it?\n\nAssistant:"
 
 
-@pytest.mark.parametrize(
-    ("row", "prompt"),
-    [
+def test_a_prompt_within_two_strings() -> None:
+    table: list[tuple[dict[str, Any], str | None]] = [
         ({"chosen": HH + " It is.", "rejected": HH + " It isn't."}, HH),  # Anthropic's HH has no prompt
         ({"prompt": HH, "chosen": HH + " It is.", "rejected": HH + " It isn't."}, HH),
         ({"prompt": "1 + 2 =", "chosen": "1 + 2 = 3", "rejected": "1 + 2 = 4"}, None),  # a response may restate it
@@ -145,36 +121,25 @@ HH = "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Is it?\n\nAssistant:"
         ({"prompt": "x < y > z", "chosen": "x < y > z or", "rejected": "x < y > z and"}, None),
         ({"prompt": HH.removesuffix("\n\nAssistant:"), "chosen": HH + " It is.", "rejected": HH + " It isn't."}, HH),
         ({"chosen": "It is.", "rejected": "It isn't."}, None),
-    ],
-)
-def test_a_prompt_within_two_strings(row: dict[str, Any], prompt: str | None) -> None:
-    expected = {"prompt": prompt, "chosen": " It is.", "rejected": " It isn't."}
-    assert split_prompt(row) == (row if prompt is None else expected)
+    ]
+    for row, prompt in table:
+        expected = {"prompt": prompt, "chosen": " It is.", "rejected": " It isn't."}
+        assert split_prompt(row) == (row if prompt is None else expected)
+    bridged = {"chosen": HH + " a", "rejected": HH + " b", "original_chosen": HH + " c", "original_rejected": "d"}
+    assert split_prompt(bridged) == {
+        "prompt": HH, "chosen": " a", "rejected": " b", "original_chosen": " c", "original_rejected": "d"
+    }  # fmt: skip
 
 
-def test_a_transcript_has_roles_and_calls() -> None:
-    assert transcript("Q?") == transcript([Q]) == "Q?"
-    assert transcript([SYSTEM, Q, CALL, RESULT]) == (
-        'system: Be brief.\n\nuser: Q?\n\nassistant: [{"function": {"name": "add", "arguments": {"a": 1}}}]\n\ntool: 3'
-    )
-
-
-def test_split_prompt_makes_messages_of_a_lone_prompt() -> None:
-    row = {"prompt": "q", "chosen": assistant("a"), "rejected": assistant("b")}
-    assert split_prompt(row) == {**row, "prompt": user("q")}
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        pair(),
-        {"prompt": "q", "completion": "c"},
-        {"messages": user("q")},
-        pair(prompt=user("q"), chosen=assistant("a")),
-    ],
-)
-def test_split_prompt_leaves_other_rows_alone(row: dict[str, Any]) -> None:
-    assert split_prompt(row) == row
+def test_other_rows_stay_as_they_are() -> None:
+    chat = {"prompt": user("q"), "chosen": assistant("a"), "rejected": assistant("b")}
+    for row in (pair(), {"prompt": "q", "completion": "c"}, {"messages": user("q")}, chat, {**chat, "rejected": "b"}):
+        assert split_prompt(row) == row
+    assert split_prompt({**chat, "prompt": "q"}) == chat  # a lone prompt becomes messages
+    both = [*user("q"), *assistant("a")]  # the last message of equal responses stays
+    assert split_prompt({"chosen": both, "rejected": both}) == {
+        "prompt": user("q"), "chosen": assistant("a"), "rejected": assistant("a"),
+    }  # fmt: skip
 
 
 def test_good_rows_pass() -> None:
@@ -190,9 +155,8 @@ def test_good_rows_pass() -> None:
     check_rows(({"prompt": [Q], "chosen": called, "rejected": other, "tools": tool} for tool in tools), PAIR, "data")
 
 
-@pytest.mark.parametrize(
-    ("row", "fault"),
-    [
+def test_each_fault_names_row_column_and_fix() -> None:
+    table: list[tuple[dict[str, Any], str]] = [
         (pair(prompt=""), "prompt: is empty; write it or remove the row"),
         (pair(chosen=" \n"), "chosen: is empty; write it or remove the row"),
         (pair(prompt=[]), "prompt: is empty; write it or remove the row"),
@@ -230,27 +194,33 @@ def test_good_rows_pass() -> None:
             "prompt, chosen, rejected: messages, but strings in row 1; make all rows alike",
         ),
         (pair(prompt=user("q")), "chosen, rejected: a string, but the rest are messages; make them alike"),
-    ],
-)
-def test_one_fault(row: dict[str, Any], fault: str) -> None:
-    assert told([pair(), row]) == [f"data: row 2: {fault}"]
-
-
-def test_messages_are_no_string() -> None:
+    ]
+    wrong = [(found, fault) for row, fault in table if (found := told([pair(), row])) != [f"data: row 2: {fault}"]]
+    assert not wrong
     assert told([{"messages": "q"}], ("messages",)) == [
         "data: row 1: messages: must be a list of messages with `role` and `content`"
     ]
 
 
-def test_every_fault_of_every_row() -> None:
+def test_every_fault_of_every_row_up_to_twenty() -> None:
     assert told([pair(prompt="", chosen=""), pair(), pair(rejected="")]) == [
         "data: row 1: prompt: is empty; write it or remove the row",
         "data: row 1: chosen: is empty; write it or remove the row",
         "data: row 3: rejected: is empty; write it or remove the row",
     ]
-
-
-def test_no_more_than_the_first_faults() -> None:
     found = told([pair(prompt="")] * 50)
     assert len(found) == 21
     assert found[-1] == "data: more rows may be at fault; these are the first 20"
+
+
+def test_one_fault_shows_the_mapping_to_write() -> None:
+    two = "{prompt: history, chosen: human_ref_A, rejected: human_ref_B}; that is right only for rows in which A"
+    for names, mapping in (
+        (["system", "question", "chosen", "rejected"], "{prompt: question, chosen: chosen, rejected: rejected}"),
+        (["history", "human_ref_A", "human_ref_B"], two),
+        (["prompt", "response", "helpfulness"], "{prompt: prompt, chosen: …, rejected: …}; for … write one of respon"),
+        (["prompt", "answers"], "{prompt: prompt, chosen: …, rejected: …}; for … write one of answers"),
+    ):
+        (fault,) = told([{name: f"{name} {number}" for name in names} for number in range(50)])
+        assert fault.startswith("data: has no column ")
+        assert f"write in dataset_mixture.datasets what they are called: columns: {mapping}" in fault

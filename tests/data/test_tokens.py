@@ -149,8 +149,7 @@ def test_a_tokenizer_without_offsets_is_a_fault(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fraction", "text"),
-    [(0.5, "abcde"), (0.01, "a"), (0.99, "abcdefghi"), (0.24, "ab"), (0.25, "ab"), (0.26, "abc")],
+    ("fraction", "text"), [(0.5, "abcde"), (0.01, "a"), (0.99, "abcdefghi"), (0.24, "ab"), (0.25, "ab"), (0.26, "abc")]
 )
 def test_a_share_of_the_tokens_but_one_and_less_than_all(fraction: float, text: str, tokenizer: Any) -> None:
     row = {"prompt": user("x"), "chosen": assistant("abcdefghij")}  # a token a letter

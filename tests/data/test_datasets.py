@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import pytest
-from hub_rows import ALLENAI, HUB, NO, STEPS, USER, YES, closed
+from hub_rows import ALLENAI, HUB, STEPS, closed
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -15,6 +15,7 @@ from bmc.data.datasets import CLOSE, LEAD, boxed, generate, running_sums, sft_ta
 from bmc.data.loading import open_dataset
 from bmc.data.registry import DATASETS, GENERATORS
 from bmc.data.schema import split_prompt
+from bmc.errors import Faults
 from bmc.evaluation.scoring import is_correct
 
 CLOSED = [
@@ -40,42 +41,34 @@ def test_every_source_has_an_example() -> None:
     assert {name: source.task for name, source in DATASETS.items()} == {n: row["task"] for n, (_, row) in HUB.items()}
 
 
-@pytest.mark.parametrize("name", HUB)
-def test_hub_row(name: str) -> None:
-    raw, row = HUB[name]
-    before = json.dumps(raw)
-    assert split_prompt(DATASETS[name].to_row(raw)) == row
-    assert json.dumps(raw) == before
+def test_hub_rows() -> None:
+    for name, (raw, row) in HUB.items():
+        before = json.dumps(raw)
+        assert split_prompt(DATASETS[name].to_row(raw)) == row
+        assert json.dumps(raw) == before
+        with pytest.raises((KeyError, ValueError)):
+            DATASETS[name].to_row({"foo": 1, "bar": "x"})
 
 
-@pytest.mark.parametrize("name", CLOSED)
-def test_prepared_row(name: str) -> None:
+def test_prepared_rows() -> None:
     raw = {"problem": "What?\nOptions:\nrain\nbeads", "solution": "Beads form.\nThe answer is beads", "answer": "beads"}
-    row = DATASETS[name].to_row(raw)
-    assert row == closed(name, DATASETS[name].task, raw["problem"], f"{STEPS}Beads form.\nThe answer is beads", "beads")
-    del raw["solution"]
-    assert DATASETS[name].to_row(raw)["completion"][0]["content"] == f"{STEPS}The answer is beads"
+    bare = {key: raw[key] for key in ("problem", "answer")}
+    for name in CLOSED:
+        row = DATASETS[name].to_row(raw)
+        said = f"{STEPS}Beads form.\nThe answer is beads"
+        assert row == closed(name, DATASETS[name].task, raw["problem"], said, "beads")
+        assert DATASETS[name].to_row(bare)["completion"][0]["content"] == f"{STEPS}The answer is beads"
 
 
-@pytest.mark.parametrize(("target", "answer"), [(43.0, "43"), (43, "43"), (0.5, "0.5"), (" 3/4 ", "3/4"), (-2.0, "-2")])
-def test_mawps_local_row(target: Any, answer: str) -> None:
-    row = DATASETS["mawps"].to_row({"input": "How many?", "target": target, "type": "singleeq", "idx": 0})
-    assert row == closed("mawps", "math", "How many?", f"{STEPS}The answer is {answer}", answer)
-
-
-@pytest.mark.parametrize(
-    ("given", "answer"), [("9 (apples)", "9"), ("7 (kilometers); 100 (meters)", "7; 100"), ("1/2", "1/2"), ("no", "no")]
-)
-def test_asdiv_answers_have_no_units(given: str, answer: str) -> None:
-    row = DATASETS["asdiv"].to_row(
-        {"body": "A.", "question": "B?", "answer": given, "solution_type": "", "formula": ""}
-    )
-    assert row["answer"] == answer
-
-
-@pytest.mark.parametrize(("given", "answer"), [(8.0, "8"), ("10.0", "10"), ("2.5", "2.5")])
-def test_svamp_answers(given: Any, answer: str) -> None:
-    assert DATASETS["svamp"].to_row({"Body": "A.", "Question": "B?", "Answer": given})["answer"] == answer
+def test_answers_as_text() -> None:
+    mawps = {"input": "How many?", "type": "singleeq", "idx": 0}
+    for target, answer in ((43.0, "43"), (43, "43"), (0.5, "0.5"), (" 3/4 ", "3/4"), (-2.0, "-2")):
+        row = DATASETS["mawps"].to_row({**mawps, "target": target})
+        assert row == closed("mawps", "math", "How many?", f"{STEPS}The answer is {answer}", answer)
+    for text, answer in (("9 (apples)", "9"), ("7 (kilometers); 100 (meters)", "7; 100"), ("1/2", "1/2"), ("no", "no")):
+        assert DATASETS["asdiv"].to_row({"body": "A.", "question": "B?", "answer": text})["answer"] == answer
+    for text, answer in ((8.0, "8"), ("10.0", "10"), ("2.5", "2.5")):
+        assert DATASETS["svamp"].to_row({"Body": "A.", "Question": "B?", "Answer": text})["answer"] == answer
 
 
 def test_rows_without_what_may_be_missing() -> None:
@@ -87,22 +80,8 @@ def test_rows_without_what_may_be_missing() -> None:
     assert facts["completion"][0]["content"] == f"{STEPS}One.\nTwo.\nThe answer is yes"
 
 
-def test_ultrafeedback_keeps_the_turns_that_both_responses_share() -> None:
-    turns = [USER, YES, {"role": "user", "content": "Sure?"}]
-    raw = {"prompt": "Hi?", "chosen": [*turns, YES], "rejected": [*turns, NO]}
-    row = split_prompt(DATASETS["ultrafeedback"].to_row(raw))
-    assert (row["prompt"], row["chosen"], row["rejected"]) == (turns, [YES], [NO])
-
-
-@pytest.mark.parametrize("name", list(HUB))
-def test_row_of_unknown_shape(name: str) -> None:
-    with pytest.raises((KeyError, ValueError)):
-        DATASETS[name].to_row({"foo": 1, "bar": "x"})
-
-
-@pytest.mark.parametrize(
-    ("name", "raw", "why"),
-    [
+def test_row_with_a_bad_value() -> None:
+    table: list[tuple[Any, ...]] = [
         ("gsm8k", {"question": "?", "answer": "18"}, "no '#### …'"),
         ("metamathqa", {"query": "?", "response": "18"}, "no line 'The answer is: …'"),
         ("qasc", {"question": "?", **ALLENAI, "answerKey": ""}, "is this split unlabelled"),
@@ -111,19 +90,17 @@ def test_row_of_unknown_shape(name: str) -> None:
         ("mawps", {"input": " ", "target": 1}, "question: is empty"),
         ("arena_hard", {"turns": []}, "turns: is empty"),
         ("ultrachat_200k", {"messages": "Hi?"}, "messages: must be a list of messages"),
-    ],
-)
-def test_row_with_a_bad_value(name: str, raw: dict[str, Any], why: str) -> None:
-    with pytest.raises(ValueError, match=why):
-        DATASETS[name].to_row(raw)
+    ]
+    for name, raw, why in table:
+        with pytest.raises(ValueError, match=why):
+            DATASETS[name].to_row(raw)
 
 
 # Targets
 
 
-@pytest.mark.parametrize(
-    ("reasoning", "answer", "body"),
-    [
+def test_target() -> None:
+    table: list[tuple[Any, ...]] = [
         ("", "5", ""),
         ("2 + 3 = 5", "5", "2 + 3 = 5\n"),
         ("Let's think step by step.\n2 + 3 = 5\nThe answer is 5", "5", "2 + 3 = 5\n"),
@@ -132,10 +109,9 @@ def test_row_with_a_bad_value(name: str, raw: dict[str, Any], why: str) -> None:
         ("It grows.\nThe answer is Steam.", "steam.", "It grows.\n"),
         ("So.\nThe answer is: \\begin{m} 1\\\\\n2 \\end{m}", "\\begin{m} 1\\\\\n2 \\end{m}", "So.\n"),
         ("The answer is not yet clear.\nBut 2 + 3 = 5", "5", "The answer is not yet clear.\nBut 2 + 3 = 5\n"),
-    ],
-)
-def test_target(reasoning: str, answer: str, body: str) -> None:
-    assert sft_target(reasoning, answer) == f"{STEPS}{body}The answer is {' '.join(answer.split())}"
+    ]
+    for reasoning, answer, body in table:
+        assert sft_target(reasoning, answer) == f"{STEPS}{body}The answer is {' '.join(answer.split())}"
 
 
 pieces = st.lists(
@@ -177,20 +153,15 @@ def test_target_states_its_answer(task: str, reasoning: str, answer: str) -> Non
     assert is_correct(sft_target(reasoning, answer), answer, task)
 
 
-@pytest.mark.parametrize(
-    ("solution", "answer"),
-    [
+def test_boxed() -> None:
+    table: list[tuple[Any, ...]] = [
         (r"$\boxed{3}$ or rather $\boxed{\frac{1}{2}}$", r"\frac{1}{2}"),
         (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
         (r"so $\boxed 5$.", "5"),
         (r"\fbox{ C }", "C"),
-    ],
-)
-def test_boxed(solution: str, answer: str) -> None:
-    assert boxed(solution) == answer
-
-
-def test_boxed_that_never_closes() -> None:
+    ]
+    for solution, answer in table:
+        assert boxed(solution) == answer
     with pytest.raises(ValueError, match="never closed"):
         boxed(r"\boxed{\frac{1}{2}")
 
@@ -198,19 +169,16 @@ def test_boxed_that_never_closes() -> None:
 # The generator
 
 
-@pytest.mark.parametrize(
-    ("expression", "lines"),
-    [
+def test_running_sums() -> None:
+    table: list[tuple[Any, ...]] = [
         ("60 + 93 - 16", "60 + 93 = 153\n153 - 16 = 137"),
         ("-6 + -77 - -8", "-6 + -77 = -83\n-83 - -8 = -75"),
         ("7", ""),
         ("6 * 7 + 1", ""),
         ("( 1 + 2 )", ""),
         ("1.5 + 2", ""),
-    ],
-)
-def test_running_sums(expression: str, lines: str) -> None:
-    assert running_sums(expression) == lines
+    ]
+    assert {expression: running_sums(expression) for expression, _ in table} == dict(table)
 
 
 @given(st.lists(st.integers(-9999, 9999), min_size=2, max_size=6), st.data())
@@ -243,3 +211,16 @@ def test_generated_solution_of_gsm_symbolic() -> None:
         assert said.count("\n") > 1
         assert "####" not in said
         assert said.endswith(f"\nThe answer is {row['answer']}")
+
+
+def test_generator_faults() -> None:
+    for config, message in (
+        ({"task": "chain_sums"}, "config.task: 'chain_sums' is unknown (did you mean 'chain_sum'?)"),
+        ({"task": "chain_sum", "max_term": 3}, "config.max_term: is no parameter of chain_sum (did you mean 'max_te"),
+        ({"task": "chain_sum", "min_terms": 0}, "config: chain_sum refuses these parameters (min_terms must be posit"),
+        (None, "config: must name the task and its parameters, as in {task: chain_sum, seed: 7}"),
+        ({"seed": 7}, "config: must name the task"),
+    ):
+        with pytest.raises(Faults) as caught:
+            list(open_dataset(DatasetConfig(source="reasoning_gym", config=config)))
+        assert str(caught.value).startswith(f"reasoning_gym: {message}")
