@@ -20,6 +20,8 @@ CORE = [
     "rapidfuzz>=3.14",
     "regex>=2026.11",  # Unicode's word boundaries
     "openai>=3.57",
+    "jinja2>=3.1.6",  # pages
+    "matplotlib>=3.11",  # figures
     "filelock>=4.2",  # one process at a time on a response cache
     "pyyaml>=6.0",
     "pydantic>=2.14",  # the types of a recipe's values
@@ -34,7 +36,6 @@ EXTRAS = {
     # alpaca-eval imports pkg_resources, which newer setuptools lack
     "eval": ["alpaca-eval>=0.6.6", "lm-eval>=0.4.13", "setuptools<81"],
     "qlora": ["bitsandbytes>=0.50.2"],
-    "plots": ["matplotlib>=3.11"],
     "dev": [
         "bitsandbytes>=0.50.2",  # QLoRA is tested on a CPU
         "pytest>=9.2",
@@ -75,10 +76,7 @@ setup(
             "py.typed",
             "bridging/prompts/*.txt",
             "evaluation/*.yaml",  # a published prompt
-            "web/*.css",
-            "analysis/page/*.css",
-            "analysis/page/*.html",
-            "analysis/page/*.js",
+            "*/templates/*",  # of pages
         ]
     },
     entry_points={"console_scripts": ["bmc = bmc.cli:main"]},

@@ -21,11 +21,11 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from . import commands
-from .analysis.cells import markdown_table, read_json
 from .config import LabConfig
 from .data.schema import Row
 from .errors import fail
-from .runs import write_json
+from .evaluation.summary import markdown_table
+from .runs import read_json, write_json
 
 # What is kept of a training: of each evaluation on held-out pairs, and of each logged step.
 HELD_OUT = ("step", "eval_logps/chosen", "eval_logps/rejected", "eval_rewards/margins", "eval_rewards/accuracies")

@@ -1,4 +1,4 @@
-"""Figures of the laboratory's studies, from the committed numbers (extra `plots`)."""
+"""Figures of the laboratory's studies, from the committed numbers."""
 
 from __future__ import annotations
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from .analysis.cells import markdown_table, read_json
 from .data.schema import Row
 from .evaluation.stats import holm
+from .evaluation.summary import markdown_table
+from .runs import read_json
 
 LEVEL = 0.05
 EQUAL = 2.0  # points within which two accuracies count as equal

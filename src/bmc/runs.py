@@ -249,6 +249,23 @@ def report_disk_errors(folder: str | Path) -> Iterator[None]:
         raise fail(str(error.filename or folder), what) from None
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that a stage wrote.
+
+    Raises:
+        Faults: It is no JSON object, or can't be read.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise fail(str(path), f"can't be read ({error.strerror}); run its stage again") from None
+    except ValueError:
+        raise fail(str(path), "is not JSON; remove it and run its stage again") from None
+    if not isinstance(found, dict):
+        raise fail(str(path), "is not a JSON object; remove it and run its stage again")
+    return found
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
     _replace(path, [json.dumps(value, indent=2, ensure_ascii=False)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny import HELD_OUT, MAX_LENGTH, call, pair
+from made import MAX_LENGTH, VALIDATION, call, pair
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
         "model_name_or_path": str(model_dir), "dtype": "float32", "use_cpu": True, "bf16": False, "report_to": "none",
         "gradient_checkpointing": False, "max_length": MAX_LENGTH, "max_steps": 3, "per_device_train_batch_size": 4,
         "learning_rate": 3e-3, "beta": 0.2, "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 1,
-        "dataset_mixture": {"datasets": [{"id": str(data)}], "test_split_size": HELD_OUT},
+        "dataset_mixture": {"datasets": [{"id": str(data)}], "test_split_size": VALIDATION},
         "reference_cache": str(folder / "references"),
     }  # fmt: skip
     checkpoints = {"save_strategy": "steps", "save_steps": 2, "save_only_model": True}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny import HELD_OUT, MAX_LENGTH, call
+from made import MAX_LENGTH, VALIDATION, call
 
 pytestmark = pytest.mark.slow
 RUNS = ("dpo", "dpo_bc", "dpo_bmc")
@@ -69,7 +69,7 @@ def test_token_scores_are_those_of_a_plain_forward_pass(
 ) -> None:
     policy, reference = Plain(setting / run, tokenizer), Plain(model_dir, tokenizer)
     rows, found = pairs(setting), lines(out / "tokens" / f"{run}.jsonl")
-    assert len(found) == HELD_OUT
+    assert len(found) == VALIDATION
     cut: set[bool] = set()
     for scored in found:
         row = rows[scored["id"]]
@@ -114,14 +114,14 @@ def test_margins_are_those_that_training_logged(out: Path, setting: Path) -> Non
     for run, kind in (("dpo", "y_w / y_l"), ("dpo_bc", "ỹ_w / y_l"), ("dpo_bmc", "ỹ_w / y_l")):
         logged = json.loads((setting / run / "metrics.json").read_text())
         assert float(found[run, kind]["margin"]) == pytest.approx(logged["eval_rewards/margins"], rel=1e-4)
-        assert found[run, kind]["n"] == str(HELD_OUT)
+        assert found[run, kind]["n"] == str(VALIDATION)
 
 
 def test_divergence_is_exact(out: Path, setting: Path, model_dir: Path, tokenizer: Any) -> None:
     rows = pairs(setting)
-    held_out = [rows[row["id"]] for row in lines(out / "tokens/dpo.jsonl")]
+    validation = [rows[row["id"]] for row in lines(out / "tokens/dpo.jsonl")]
     found = {
-        (row["run"], row["winners"], row["step"]): float(row["nats a token"])
+        (row["run"], row["chosen"], row["step"]): float(row["nats a token"])
         for row in table(out / "figures/figure9.csv")
         if row["kind"] == "saved models: exact KL"
     }
@@ -134,7 +134,7 @@ def test_divergence_is_exact(out: Path, setting: Path, model_dir: Path, tokenize
         policy = Plain(setting / run / folder, tokenizer)
         for kind, side in (("y_w", "original_chosen"), ("ỹ_w", "chosen")):
             total, count = 0.0, 0
-            for row in held_out:
+            for row in validation:
                 (_, logps), (_, ref) = policy(row, side), reference(row, side)
                 total += (logps.exp() * (logps - ref)).sum().item()
                 count += len(logps)
@@ -150,7 +150,7 @@ def test_the_summary_names_what_is_there_and_what_is_not(out: Path, setting: Pat
     missing = {one.pop("name"): one for one in summary["missing"]}
     assert missing["dpo_mc"] == {"why": "not run", "command": "make tiny/sums/dpo_mc"}
     assert missing["figure5"]["command"] == "make tiny/sums/figure5"
-    assert summary["pairs"]["n"] == HELD_OUT
+    assert summary["pairs"]["n"] == VALIDATION
     assert (summary["runs"]["dpo_bmc"]["beta"], summary["runs"]["dpo_bmc"]["delta"]) == (0.2, 2.0)
     assert summary["runs"]["dpo"]["delta"] is None
     assert json.loads((out / "provenance.json").read_text())["recipe"]["setting"].endswith("sums")

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmc.bridging import page
-from bmc.bridging.diffing import LIMIT, diff, escape
 from bmc.bridging.edit import EditError
 from bmc.bridging.making import bridged_pair
+from bmc.bridging.page import LIMIT, diff, escape
 from bmc.bridging.statistics import Statistics
 
 SCRIPT = '<script>alert(1)</script> "><img src=x onerror=alert(1)> </div></details> &amp;'
@@ -30,7 +30,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attributes)))
-        if tag not in ("meta", "br"):
+        if tag not in ("meta", "br", "img"):
             self.open.append(tag)
         if tag in self.marked:
             self.marked[tag].append("")
@@ -67,12 +67,13 @@ ROW = {"id": "r <i>", "prompt": "Where is money kept?", "chosen": "A bank keeps 
 def test_hostile_texts_are_shown_and_not_run(tmp_path: Path) -> None:
     row = {"id": SCRIPT, "prompt": SCRIPT, "chosen": f"w {SCRIPT}", "rejected": f"l {SCRIPT} \x00\ud800\u202e"}
     text, seen = written(tmp_path, run("targeted", f"new {SCRIPT}", row))
-    assert not {"script", "img", "link", "iframe", "i"} & {tag for tag, _ in seen.tags}
+    assert not {"script", "link", "iframe", "i"} & {tag for tag, _ in seen.tags}
     assert seen.open == []
     assert seen.words.count(SCRIPT) >= 5  # the id, x, the edit, y_w, the reason
     assert "␀?[U+202E]" in seen.words
     names = {name for _, attributes in seen.tags for name in attributes}
-    assert not {name for name in names if name.startswith("on")} | names & {"src", "href"}
+    assert not {name for name in names if name.startswith("on")} | names & {"href"}
+    assert all(found["src"].startswith("data:image/svg+xml;") for _, found in seen.tags if "src" in found)
     assert "url(" not in text
     (policy,) = [found["content"] for _, found in seen.tags if found.get("http-equiv")]
     assert re.fullmatch(r"default-src 'none'; style-src 'sha256-\S+'; script-src 'none'; img-src data:; .*", policy)
@@ -96,7 +97,7 @@ def test_what_is_shown(mode: str, edit: str, removed: list[str], added: list[str
     }
     _, seen = written(tmp_path, run(mode, edit, ROW), answers=answers, this_run=this_run, seconds=2.0)
     assert "1 of 2 pairs kept" in seen.words
-    for words in ("Answers1,204", "Prompt tokens1,234,567", "Dollars2.50", "Dollars–", "Requests8",
+    for words in ("Responses1,204", "Prompt tokens1,234,567", "Dollars2.50", "Dollars–", "Requests8",
                   "after a failure7", "Rows a second160.2", "2.0 seconds", f"refusal {SCRIPT}1"):  # fmt: skip
         assert words in seen.words, words
     assert sorted(seen.marked["del"]) == sorted(removed)
@@ -104,10 +105,10 @@ def test_what_is_shown(mode: str, edit: str, removed: list[str], added: list[str
     boxes = [attributes for tag, attributes in seen.tags if attributes.get("class") == "text"]
     assert [box["aria-label"] for box in boxes] == ["x", "edit", beside]
     assert all(box["tabindex"] == "0" for box in boxes)
-    charts = [attributes["aria-label"] for tag, attributes in seen.tags if tag == "svg"]
+    charts = [attributes for tag, attributes in seen.tags if tag == "img"]
     assert len(charts) == 3
-    assert all("histogram of 1 pairs" in label for label in charts)
-    assert sum(tag == "rect" for tag, _ in seen.tags) == 3
+    assert all("histogram of 1 pairs" in chart["alt"] for chart in charts)
+    assert all(chart["src"].startswith("data:image/svg+xml;base64,") for chart in charts)
 
 
 def test_a_run_without_edits_or_spending(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bmc.analysis.seeds import method_and_seed, seeds_cell, summary
+from bmc.analysis.results import method_and_seed
 from bmc.errors import Faults
+from bmc.evaluation.summary import seed_summary, seeds_cell
 from bmc.recipe import parse
 from bmc.runs import Preempted
 from bmc.training import sweep as trial
@@ -246,7 +247,7 @@ def test_seeds_are_not_trained_twice(recipe: Path) -> None:
 
 
 def test_a_summary_of_one_seed_has_no_deviation() -> None:
-    one = summary([{"accuracy": 0.5, "n": 10}])
+    one = seed_summary([{"accuracy": 0.5, "n": 10}])
     assert seeds_cell(one) == "50.0 (1 seed, n = 10)"
 
 

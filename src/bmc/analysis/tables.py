@@ -3,31 +3,38 @@ Markdown table."""
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any
 
 from ..errors import did_you_mean, fail
+from ..evaluation.summary import NOT_RUN, SEEDS_FILE, Estimate, markdown_table, seeds_cell
 from ..recipe import load
-from . import claims
-from .cells import accuracy_cell, markdown_table, read_json
-from .seeds import FILE as SEEDS
-from .seeds import seeds_cell
+from ..runs import read_json
+from .results import REPORTED_NUMBERS, STATE_FILE, UNKNOWN, accuracy_of, gradient_norm_of, judged_of, seeds_result
 
-NOT_RUN, UNKNOWN, OTHER_MODEL = "not run", "–", "other model"
+OTHER_MODEL = "other model"
 NOT_APPLICABLE = "n/a"  # of a row that a column has no number for
 SINGLE = "A reproduced number is a single run, with its 95 % interval where it has one, and n, unless it is of seeds."
 JUDGED = "Win rates and lengths are a judge's (make SETTING/METHOD/judge)."
-KEYS = {  # name in `reported.yaml` → keys of `judged.json`: the number, and its interval if it has one
-    "lc": ("length_controlled_win_rate", None),  # alpaca_eval's error of it is of predictions, not of rows
-    "wr": ("win_rate", "interval"),
-    "length": ("length", None),
+DAMAGED = (AttributeError, KeyError, TypeError, ValueError)
+
+# What the paper's text says of its analyses: metric → figure, column, and which line of its CSV
+RECIPE = "the run's recipe"
+FIGURE_METRICS: Mapping[str, tuple[str, str, dict[str, str]]] = {
+    "held_out.margin": ("rewards", "margin", {"run": RECIPE, "pairs": "y_w / y_l"}),
+    "held_out.accuracy": ("rewards", "accuracy in %", {"run": RECIPE, "pairs": "y_w / y_l"}),
+    "spans.first": ("figure2", "mean −log p", {"model": "after", "response": "y_l", "tokens": "first"}),
+    "spans.later": ("figure2", "mean −log p", {"model": "after", "response": "y_l", "tokens": "later"}),
+    "time.ratio": ("table10", "ratio to dpo", {"run": RECIPE}),
 }
+BRIDGING_METRICS = ("bridging.good_enough", "bridging.cosine")
+NO_EDIT_NEEDED = "y_l is good enough"
 
 
 @dataclass(kw_only=True)
@@ -49,7 +56,7 @@ class TableConfig:
     model: str | None = None
     targets: bool = False
     dry_run: bool = False
-    numbers: str = "recipes/reported.yaml"
+    numbers: str = REPORTED_NUMBERS
 
     def faults(self) -> Iterator[tuple[str, str]]:
         tables, _ = load(Path(self.numbers))
@@ -69,40 +76,58 @@ class Cell:
     Attributes:
         method: The row's.
         column: The column's name.
-        run: SETTING/RECIPE, the run that makes it.
+        setting: Model and task.
+        recipe: Of the run that makes the number, below the setting.
         metric: Where the number stands in the run's folder; `reported.yaml` says how.
         reported: The paper's number, ready to print.
     """
 
     method: str
     column: str
-    run: str
+    setting: str
+    recipe: str
     metric: str
     reported: str
 
     @property
-    def place(self) -> tuple[str, str]:
-        """Setting and recipe."""
-        model, task, recipe = self.run.split("/", 2)
-        return f"{model}/{task}", recipe
+    def run(self) -> str:
+        """Return SETTING/RECIPE."""
+        return f"{self.setting}/{self.recipe}"
+
+    @property
+    def target(self) -> str:
+        """Return the make target that leaves the number: an analysis of the setting, or the run itself."""
+        return f"{self.setting}/analyze" if self.metric in FIGURE_METRICS else self.run
+
+    @property
+    def judged_file(self) -> str | None:
+        """Return where the judge's numbers stand in the run's folder; None for a metric that isn't a judge's."""
+        kind, _, name = self.metric.partition(".")
+        return f"eval/{name.rpartition('_')[0]}/judged.json" if kind == "judged" else None
 
 
-def cells(config: TableConfig) -> list[list[Cell]]:
-    """The rows of a table. At another model's scale they are those that have a recipe there."""
-    entry = load(Path(config.numbers))[0][config.table]
-    columns = _columns(config)
-    rows = []
-    for row in entry["rows"]:
+def table_rows(config: TableConfig) -> list[list[Cell]]:
+    """List the rows of a table. At another model's scale they are those that have a recipe there."""
+    columns, rows = _columns(config), []
+    for row in _entry(config)["rows"]:
         numbers = row["reported"] if config.model is None else [OTHER_MODEL] * len(columns)
         line = []
         for column, number in zip(columns, numbers, strict=True):
-            run, reported = f"{column['setting']}/{row['recipe']}", UNKNOWN if number is None else str(number)
-            metric = row.get("metric") or column["metric"]
-            line.append(Cell(row["method"], column["name"], run, metric, reported))
+            reported, metric = UNKNOWN if number is None else str(number), row.get("metric") or column["metric"]
+            line.append(Cell(row["method"], column["name"], column["setting"], row["recipe"], metric, reported))
         there = [(Path(config.numbers).parent / f"{cell.run}.yaml").exists() for cell in line]
         if config.model is None or all(there):
             rows.append(line)
     return rows
+
+
+def _entry(config: TableConfig) -> dict[str, Any]:
+    return dict(load(Path(config.numbers))[0][config.table])
+
+
+def _columns(config: TableConfig) -> list[dict[str, Any]]:
+    entry = _entry(config)
+    return list(entry["columns"] if config.model is None else entry["other_models"][config.model])
 
 
 def targets(config: TableConfig) -> list[str]:
@@ -110,151 +135,124 @@ def targets(config: TableConfig) -> list[str]:
 
     Without what a judge needs (its key, the package `alpaca_eval`) the runs alone; `table` says what is missing.
     """
-    needed = [cell for row in cells(config) for cell in row if cell.reported != NOT_APPLICABLE]
-    judged = [str(Path(config.runs, cell.run, place)) for cell in needed if (place := _judged_file(cell.metric))]
-    return list(dict.fromkeys([*map(_target, needed), *(judged if config.dry_run or not _lacking(config) else [])]))
+    needed = [cell for row in table_rows(config) for cell in row if cell.reported != NOT_APPLICABLE]
+    judged = [str(Path(config.runs, cell.run, cell.judged_file)) for cell in needed if cell.judged_file]
+    with_judge = config.dry_run or not _judge_needs(config)
+    return list(dict.fromkeys([*(cell.target for cell in needed), *(judged if with_judge else [])]))
 
 
-def _target(cell: Cell) -> str:
-    return claims.target(*cell.place, cell.metric) if cell.metric in claims.METRICS else cell.run
-
-
-def _judged_file(metric: str) -> str | None:
-    """Where the judge's numbers stand in a run's folder; None for a metric that isn't a judge's."""
-    kind, _, name = metric.partition(".")
-    return f"eval/{name.rpartition('_')[0]}/judged.json" if kind == "judged" else None
-
-
-def _lacking(config: TableConfig) -> list[str]:
+def _judge_needs(config: TableConfig) -> list[str]:
     """Return what the judges of a table still need on this machine, as the beginnings of a command line."""
-    metrics = {cell.metric for row in cells(config) for cell in row if _judged_file(cell.metric)}
+    metrics = {cell.metric for row in table_rows(config) for cell in row if cell.judged_file}
     benchmarks = sorted({metric.partition(".")[2].rpartition("_")[0] for metric in metrics})
-    lacking = {}
+    missing = {}
     for benchmark in benchmarks:
         recipe = load(Path(config.numbers).parent / f"judge_{benchmark}.yaml")[0]
         if not os.environ.get(key := recipe.get("api_key_env", "OPENAI_API_KEY")):
-            lacking[key] = f"{key}=…"
+            missing[key] = f"{key}=…"
     if "alpaca_eval" in benchmarks and importlib.util.find_spec("alpaca_eval") is None:
-        return ["pip install '.[eval]' &&", *lacking.values()]
-    return [*lacking.values()]
-
-
-def _command(config: TableConfig) -> str:
-    """Return the command that makes what a table lacks."""
-    model = [f"MODEL={config.model}"] if config.model else []
-    return " ".join([*_lacking(config), "make", config.table, *model])
+        return ["pip install '.[eval]' &&", *missing.values()]
+    return [*missing.values()]
 
 
 def table(config: TableConfig) -> str:
-    """A table as Markdown: title, sources, and for each method and column the reported and the reproduced number.
+    """Format a table as Markdown: title, sources, and for each method and column the reported and reproduced number.
 
     Raises:
         Faults: A file of a run can't be read.
     """
-    rows = cells(config)
-    entry = load(Path(config.numbers))[0][config.table]
+    rows, entry, runs = table_rows(config), _entry(config), Path(config.runs)
     header = ["method", *(f"{cell.column}, {what}" for cell in rows[0] for what in ("reported", "reproduced"))]
     body = [
-        [row[0].method, *(text for cell in row for text in (cell.reported, _ours(Path(config.runs), cell)))]
-        for row in rows
+        [row[0].method, *itertools.chain(*((cell.reported, reproduced(runs, cell)) for cell in row))] for row in rows
     ]
     title, source = entry["title"], f"Reported: {entry['source']}."
     if config.model is not None:
         title, source = f"{title}; here with {config.model}", "Reported: nothing, the paper's model is another."
-    judged = any(cell.metric.startswith("judged.") for cell in rows[0])
-    notes = [source, SINGLE, *([JUDGED] if judged else []), *left_out(config)]
-    missing = [f"What is missing comes by `{_command(config)}`."] if NOT_RUN in itertools.chain(*body) else []
+    judged = any(cell.judged_file for cell in rows[0])
+    notes = [source, SINGLE, *([JUDGED] if judged else []), *_left_out(config)]
+    model = [f"MODEL={config.model}"] if config.model else []
+    command = " ".join([*_judge_needs(config), "make", config.table, *model])
+    missing = [f"What is missing comes by `{command}`."] if NOT_RUN in itertools.chain(*body) else []
     return "\n\n".join([f"## {title}", "\n".join(notes), markdown_table((header, body)), *missing])
 
 
-def _ours(runs: Path, cell: Cell) -> str:
-    return UNKNOWN if cell.reported == NOT_APPLICABLE else reproduced(runs, cell)
-
-
-def left_out(config: TableConfig) -> list[str]:
+def _left_out(config: TableConfig) -> list[str]:
     """Say of each of a table's settings how many training rows were set aside, where any were."""
     said = []
     for setting in dict.fromkeys(column["setting"] for column in _columns(config)):
         path = Path(config.runs, setting, "prepare/stats.json")
         found = read_json(path) if path.is_file() else {}
         reasons = {"held out for validation": found.get("held_out"), "prompts of a benchmark": found.get("leaked")}
-        told = ", ".join(f"{count:,} {what}" for what, count in reasons.items() if count)
-        if told:
-            said.append(f"{setting}: not trained on, unlike in the paper: {told} (of {_source_rows(found):,} rows).")
+        counts = ", ".join(f"{count:,} {what}" for what, count in reasons.items() if count)
+        rows = sum(found.get(part) or 0 for part in ("train", "held_out", "leaked"))
+        if counts:
+            said.append(f"{setting}: not trained on, unlike in the paper: {counts} (of {rows:,} rows).")
     return said
 
 
-def _source_rows(found: dict[str, Any]) -> int:
-    return sum(found.get(part) or 0 for part in ("train", "held_out", "leaked"))
-
-
-def _columns(config: TableConfig) -> list[dict[str, Any]]:
-    entry = load(Path(config.numbers))[0][config.table]
-    columns: list[dict[str, Any]] = entry["columns"] if config.model is None else entry["other_models"][config.model]
-    return columns
-
-
 def reproduced(runs: Path, cell: Cell) -> str:
-    """Our number for a cell, or `not run`."""
-    if cell.metric in claims.METRICS:
-        return _claimed(runs, cell)
-    kind, _, name = cell.metric.partition(".")
-    folder, key = runs / cell.run, name.rpartition("_")[2]
-    if kind == "accuracy" and (folder / SEEDS).is_file():
-        return _seeds(folder / SEEDS)
-    place = {"accuracy": "eval/metrics.json", "grad_norm": "trainer_state.json"}.get(kind)
-    path = folder / (place or _judged_file(cell.metric) or "")
+    """Return our number for a cell, or `not run`."""
+    if cell.reported == NOT_APPLICABLE:
+        return UNKNOWN
+    if cell.metric in FIGURE_METRICS or cell.metric in BRIDGING_METRICS:
+        return _of_analysis(runs / cell.setting, cell)
+    folder = runs / cell.run
+    if cell.metric == "accuracy" and (folder / SEEDS_FILE).is_file():
+        return seeds_cell(seeds_result(folder / SEEDS_FILE))
+    places = {"accuracy": "eval/metrics.json", "grad_norm": STATE_FILE}
+    path = folder / (places.get(cell.metric) or cell.judged_file or "")
     if not path.is_file():
         return NOT_RUN
-    found = read_json(path)
+    content = read_json(path)
     try:
-        if kind == "accuracy":
-            return accuracy_cell(average(found["results"]))
-        return _gradient_norm(found) if kind == "grad_norm" else _judgement(found, *KEYS[key])
-    except (AttributeError, KeyError, TypeError, ValueError):
+        if cell.metric == "grad_norm":
+            norm = gradient_norm_of(content)
+            return NOT_RUN if norm is None else f"{norm.value:.2f} (n = {norm.n} logged)"
+        found = accuracy_of(content["results"]) if cell.metric == "accuracy" else _judged(content, cell)
+    except DAMAGED:
         raise fail(str(path), f"isn't of the shape that {cell.metric} needs; remove it and make it again") from None
+    return NOT_RUN if found is None else str(found)
 
 
-def _claimed(runs: Path, cell: Cell) -> str:
-    setting, recipe = cell.place
+def _judged(content: dict[str, Any], cell: Cell) -> Estimate | None:
+    return judged_of(content, cell.metric.rpartition("_")[2])
+
+
+def _of_analysis(folder: Path, cell: Cell) -> str:
+    """Return what an analysis of a setting, or its bridging, says of a cell."""
     try:
-        return claims.claim(runs / setting, recipe, cell.metric) or NOT_RUN
-    except (AttributeError, KeyError, TypeError, ValueError):
-        what = f"hold no {cell.metric} that can be read; run make {_target(cell)} again"
-        raise fail(str(runs / setting), f"its files {what}") from None
+        if cell.metric in FIGURE_METRICS:
+            return _of_figure(folder / "analyze/figures", cell) or NOT_RUN
+        path = folder / cell.recipe / "stats.json"
+        return (_of_bridging(read_json(path), cell.metric) if path.is_file() else None) or NOT_RUN
+    except DAMAGED:
+        what = f"hold no {cell.metric} that can be read; run make {cell.target} again"
+        raise fail(str(folder), f"its files {what}") from None
 
 
-def _seeds(path: Path) -> str:
-    results = read_json(path)["results"]
-    return seeds_cell(results.get("average") or next(iter(results.values())))
-
-
-def average(results: dict[str, Any]) -> dict[str, Any] | None:
-    """The macro average over benchmarks, as one result with an interval; none of no benchmark.
-
-    The interval joins those of the benchmarks (MOVER, Zou & Donner, 2008): the distances to their ends add up in
-    squares, each times 1/k. Of one benchmark it is its own.
-    """
-    if not results:
+def _of_figure(folder: Path, cell: Cell) -> str | None:
+    """Read a number of a figure's CSV, with the interval and n that stand after it."""
+    figure, column, where = FIGURE_METRICS[cell.metric]
+    path, wanted = folder / f"{figure}.csv", {**where, **({"run": cell.recipe} if "run" in where else {})}
+    if not path.is_file():
         return None
-    count, parts = len(results), list(results.values())
-    low, high = (sqrt(sum((part["accuracy"] - part["interval"][end]) ** 2 for part in parts)) / count for end in (0, 1))
-    mean = sum(part["accuracy"] for part in parts) / count
-    return {"accuracy": mean, "interval": [mean - low, mean + high], "n": sum(part["n"] for part in parts)}
+    header, *lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    for line in lines:
+        if all(line[header.index(name)] == value for name, value in wanted.items()):
+            place = header.index(column)
+            value, low, high, n = [*line[place : place + 4], "", "", ""][:4]
+            interval = f" [{float(low):.2f}, {float(high):.2f}] (n = {n})" if low and high else ""
+            return f"{float(value):.2f}{interval}" if value else None
+    return None
 
 
-def gradient_norms(state: dict[str, Any]) -> list[float]:
-    """Those that a training logged (`trainer_state.json`), and that are numbers."""
-    return [step["grad_norm"] for step in state["log_history"] if isfinite(step.get("grad_norm", float("nan")))]
-
-
-def _gradient_norm(state: dict[str, Any]) -> str:
-    logged = gradient_norms(state)
-    return f"{sum(logged) / len(logged):.2f} (n = {len(logged)} logged)" if logged else NOT_RUN
-
-
-def _judgement(found: dict[str, Any], key: str, interval: str | None) -> str:
-    if found.get(key) is None:
-        return NOT_RUN
-    low, high = found.get(interval or "") or (None, None)
-    return f"{found[key]:.1f}{'' if low is None else f' [{low:.1f}, {high:.1f}]'} (n = {found['n']})"
+def _of_bridging(stats: dict[str, Any], metric: str) -> str | None:
+    """Return the share of pairs that needed no edit, or the mean cosine of a response and its edit."""
+    if metric == "bridging.good_enough":
+        return f"{100 * stats['reasons'].get(NO_EDIT_NEEDED, 0) / stats['rows']:.1f} % (n = {stats['rows']})"
+    cosine = stats["similarity"].get("cosine")
+    if not cosine:
+        return None
+    value = cosine["edit_y_l" if stats["mode"] == "degrade" else "y_w_edit"]
+    return None if value is None else f"{value:.2f} (n = {stats['bridged']})"

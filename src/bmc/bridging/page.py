@@ -1,208 +1,212 @@
-"""`stats.html`: what a bridging run made of its rows, to be read; one file, no scripts, nothing fetched."""
+"""`stats.html`: what a bridging run made of its rows, as a page; one file, no scripts, nothing fetched."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..runs import write_text
-from ..web.page import document, escape, facts
-from .diffing import diff
-from .statistics import Example
+import regex
+from markupsafe import Markup
+from rapidfuzz.distance import Levenshtein
 
-Section = tuple[str, str]  # a title and the markup below it
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 360, 200, 44, 40, 12
+from ..runs import write_text
+from ..web.page import LIMIT, TEMPLATES, data_uri, escape, render
+from .statistics import Example
+from .words import UNSPACED
+
+RATIO_NOTE = (
+    "Levenshtein distance over the longer length, in characters, of the kept pairs: 0 where the responses are equal, 1 "
+    "where they have nothing in common."
+)
+COSTS = {
+    "requests": "Requests",
+    "retries": "Requests repeated after a failure",
+    "replies": "Responses",
+    "prompt_tokens": "Prompt tokens",
+    "completion_tokens": "Completion tokens",
+}
+SPEEDS = {"rows_per_second": "Rows a second", "answers_per_second": "Responses a second"}
+_WORD = regex.compile(rf"{UNSPACED}\p{{M}}*\s*|(?:(?!{UNSPACED})\w)+\s*|[^\w\s]\s*|\s+")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A histogram: its counts by bin, and its picture as a data URI."""
+
+    title: str
+    counts: list[int]
+    rows: dict[str, str]
+    picture: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: a note, then charts and tables, then examples."""
+
+    title: str
+    note: str | Markup = ""
+    charts: list[Chart] = field(default_factory=list)
+    tables: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    examples: list[dict[str, Any]] = field(default_factory=list)
 
 
 def write(folder: Path, summary: Mapping[str, Any], examples: Sequence[Example]) -> Path:
-    """Writes the page and returns its path.
+    """Write the page and return its path.
 
     Args:
         folder: Where `stats.html` goes.
         summary: The content of `stats.json`.
         examples: Bridged pairs to show.
     """
-    path = folder / "stats.html"
-    body = [f"<h1>{_kept(summary)}</h1>", f"<p>{escape(str(folder))}</p>"]
-    body += [f"<h2>{title}</h2>\n{text}" if title else text for title, text in sections(summary, examples)]
-    write_text(path, document(f"Bridging: {folder.name}", "<main>\n{}\n</main>".format("\n".join(body))))
+    path, heading = folder / "stats.html", f"{summary['kept']:,} of {summary['rows']:,} pairs kept"
+    values: dict[str, Any] = {"folder": str(folder), "heading": heading, "sections": sections(summary, examples)}
+    write_text(path, render(TEMPLATES / "bridging.html.jinja", title=f"Bridging: {folder.name}", **values))
     return path
 
 
 def sections(summary: Mapping[str, Any], examples: Sequence[Example]) -> list[Section]:
-    """What a run's `stats.json` and examples have to tell, under whatever headings; the first has no title."""
-    mode = summary.get("mode", "")
-    degrades = mode == "degrade"
-    tries = summary["second_tries"]["reasons"]
-    found = [
-        ("", _counts(summary)),
-        ("Dropped, by reason", _reasons(summary["reasons"])),
-        ("Kept as they were, the edit having failed, by reason", _reasons(summary["kept_original"])),
-        ("First replies turned down and asked for again, by reason", _reasons(tries)),
-        ("Edit ratio", _edit_ratios(summary, degrades)),
-        ("Length", _lengths(summary, degrades)),
-        ("Similarity", _similarity(summary, degrades)),
-        ("Spent", _spent(summary)),
-        ("Examples", _examples(examples, degrades, mode == "polish")),
-    ]
-    return [section for section in found if section[1]]
-
-
-def _kept(summary: Mapping[str, Any]) -> str:
-    return f"{summary['kept']:,} of {summary['rows']:,} pairs kept"
-
-
-def _counts(summary: Mapping[str, Any]) -> str:
-    tries = summary["second_tries"]
-    rows = {
+    """Collect what a run's `stats.json` and examples say; the first section has no title."""
+    mode, tries = summary.get("mode", ""), summary["second_tries"]
+    edit = "ỹ_l" if mode == "degrade" else "ỹ_w"
+    counts = {
         "Rows": summary["rows"],
         "Kept and bridged": summary["bridged"],
         "Kept as they were": summary["kept"] - summary["bridged"],
         "Dropped": summary["dropped"],
-        "Asked for a second time": tries["rows"],
+        "Requested a second time": tries["rows"],
         "Kept on the second try": tries["kept"],
     }
-    return facts("", {name: f"{count:,}" for name, count in rows.items()})
-
-
-def _reasons(reasons: Mapping[str, int]) -> str:
-    return facts("", {reason: f"{count:,}" for reason, count in reasons.items()}) if reasons else ""
-
-
-def _edit_ratios(summary: Mapping[str, Any], degrades: bool) -> str:
-    histograms, edit = summary["histograms"], _edit(degrades)
-    pair = f"y_w and {edit}" if degrades else f"{edit} and y_l"
-    ratios = [
-        ("original_edit_ratio", f"Before: y_w and y_l, mean {summary['original_edit_ratio']:.2f}"),
-        ("edit_ratio", f"After: {pair}, mean {summary['edit_ratio']:.2f}"),
+    found = [
+        ("", counts),
+        ("Dropped, by reason", summary["reasons"]),
+        ("Kept as they were, the edit having failed, by reason", summary["kept_original"]),
+        ("First edits rejected and requested again, by reason", tries["reasons"]),
     ]
-    top = max(max(histograms[name]["counts"]) for name, _ in ratios)
-    charts = [_histogram(title, "edit ratio", histograms[name], top) for name, title in ratios]
-    return (
-        "<p>Levenshtein distance over the longer length, in characters, of the kept pairs: 0 where the responses are "
-        f'equal, 1 where they have nothing in common.</p>\n<div class="charts">{"".join(charts)}</div>'
-    )
+    parts = [Section(title, tables=[("", _thousands(counts))]) for title, counts in found if counts]
+    parts += [_edit_ratios(summary, edit), _lengths(summary, edit)]
+    for part in (_similarity(summary, edit), _spent(summary)):
+        parts += [part] if part.tables or part.note else []
+    return [*parts, _examples(examples, edit, "y_w" if mode in ("degrade", "polish") else "y_l")]
 
 
-def _lengths(summary: Mapping[str, Any], degrades: bool) -> str:
-    base, edit, shape = _name(summary["length"]["compared_to"]), _edit(degrades), summary["histograms"]["length_ratio"]
-    length = _histogram(f"Length of {edit} over that of {base}", "times as long", shape, max(shape["counts"]))
-    lengths = {_name(name, degrades): _number(summary["length"][name], 0) for name in ("y_w", "y_l", "edit")}
-    return f'<div class="charts">{length}{facts("Mean characters, bridged pairs", lengths)}</div>'
+def _thousands(counts: Mapping[str, int]) -> dict[str, str]:
+    return {name: f"{count:,}" for name, count in counts.items()}
 
 
-def _histogram(title: str, unit: str, histogram: Mapping[str, Any], top: int) -> str:
-    """Bars of equal width, a bin each; the edges stand below, the counts in the table behind."""
-    edges, counts = histogram["edges"], histogram["counts"]
-    step = (_WIDTH - _LEFT - 4) / len(counts)
-    floor = _HEIGHT - _BOTTOM
-    scale = (floor - _TOP) / max(top, 1)
-    names = ["and more" if edge is None else f"{edge:g}" for edge in edges]
+def _edit_ratios(summary: Mapping[str, Any], edit: str) -> Section:
+    histograms, pair = summary["histograms"], "y_w and ỹ_l" if edit == "ỹ_l" else "ỹ_w and y_l"
+    ratios = {
+        "original_edit_ratio": f"Before: y_w and y_l, mean {summary['original_edit_ratio']:.2f}",
+        "edit_ratio": f"After: {pair}, mean {summary['edit_ratio']:.2f}",
+    }
+    top = max(max(histograms[name]["counts"]) for name in ratios)
+    charts = [_histogram(title, "edit ratio", histograms[name], top) for name, title in ratios.items()]
+    return Section("Edit ratio", RATIO_NOTE, charts)
+
+
+def _lengths(summary: Mapping[str, Any], edit: str) -> Section:
+    names = {"y_w": "y_w", "y_l": "y_l", "edit": edit}
+    title, shape = f"Length of {edit} over that of {names[summary['length']['compared_to']]}", summary["histograms"]
+    chart = _histogram(title, "times as long", shape["length_ratio"], max(shape["length_ratio"]["counts"]))
+    lengths = {shown: _number(summary["length"][name], 0) for name, shown in names.items()}
+    return Section("Length", charts=[chart], tables=[("Mean characters, bridged pairs", lengths)])
+
+
+def _histogram(title: str, unit: str, histogram: Mapping[str, Any], top: int) -> Chart:
+    """Draw bars of equal width, a bin each, up to the count `top`; transparent, in colours for light and dark pages."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    counts = histogram["counts"]
+    names = ["and more" if edge is None else f"{edge:g}" for edge in histogram["edges"]]
     bins = [f"{low} to {high}" if high != "and more" else f"{low} and more" for low, high in pairwise(names)]
-    bars = "".join(
-        f'<rect x="{_LEFT + place * step + 1:.1f}" y="{floor - count * scale:.1f}" width="{step - 2:.1f}" '
-        f'height="{count * scale:.1f}"><title>{name}: {count:,}</title></rect>'
-        for place, (name, count) in enumerate(zip(bins, counts, strict=True))
-        if count
-    )
-    every = 4 if len(counts) > 15 else 2
-    ticks = "".join(
-        f'<text x="{_LEFT + place * step:.1f}" y="{floor + 15}" text-anchor="middle">{name}</text>'
-        for place, name in enumerate(names)
-        if place % every == 0 and name != "and more"
-    )
-    axes = (
-        f'<line x1="{_LEFT}" y1="{floor}" x2="{_WIDTH - 4}" y2="{floor}"/>'
-        f'<line x1="{_LEFT}" y1="{_TOP}" x2="{_WIDTH - 4}" y2="{_TOP}"/>'
-        f'<text x="{_LEFT - 6}" y="{_TOP + 4}" text-anchor="end">{top:,}</text>'
-        f'<text x="{_LEFT - 6}" y="{floor + 4}" text-anchor="end">0</text>'
-        f'<text x="12" y="{(floor + _TOP) / 2}" text-anchor="middle" '
-        f'transform="rotate(-90 12 {(floor + _TOP) / 2})">pairs</text>'
-        f'<text x="{(_WIDTH + _LEFT) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{unit}</text>'
-    )
-    table = facts("", {name: f"{count:,}" for name, count in zip(bins, counts, strict=True)})
-    return (
-        f'<figure><figcaption>{title}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{title}: histogram of {sum(counts):,} pairs">{axes}{bars}{ticks}</svg>'
-        f"<details><summary>Counts</summary>{table}</details></figure>"
-    )
+    quiet, file = "#7d8590", io.BytesIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "bmc", "font.size": 9, "text.color": quiet}):
+        figure = Figure(figsize=(3.75, 2.1), layout="constrained")
+        panel = figure.subplots()
+        panel.bar([place + 0.5 for place in range(len(counts))], counts, width=0.9, color="#4c86c6")
+        every = 4 if len(counts) > 15 else 2
+        panel.set_xticks(range(0, len(names), every), [n if n != "and more" else "" for n in names[::every]])
+        panel.set(xlim=(0, len(counts)), ylim=(0, max(top, 1)), yticks=(0, max(top, 1)), xlabel=unit, ylabel="pairs")
+        panel.tick_params(colors=quiet)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.label.set_color(quiet)
+        for name, spine in panel.spines.items():
+            spine.set(visible=name in ("left", "bottom"), color=quiet)
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": "bmc"})
+    rows = _thousands(dict(zip(bins, counts, strict=True)))
+    return Chart(title, counts, rows, data_uri("image/svg+xml", file.getvalue()))
 
 
-def _similarity(summary: Mapping[str, Any], degrades: bool) -> str:
+def _similarity(summary: Mapping[str, Any], edit: str) -> Section:
     kinds = {"levenshtein": "Levenshtein (1 − edit ratio)", "cosine": "cosine of sentence embeddings"}
-    pairs = {"y_w_edit": f"(y_w, {_edit(degrades)})", "edit_y_l": f"({_edit(degrades)}, y_l)"}
+    pairs = {"y_w_edit": f"(y_w, {edit})", "edit_y_l": f"({edit}, y_l)"}
     rows = {
         f"{pairs[pair]}, {kinds[kind]}": _number(value, 3)
         for kind, values in summary["similarity"].items()
         for pair, value in values.items()
     }
-    return facts("Means of the bridged pairs", rows)
+    return Section("Similarity", tables=[("Means of the bridged pairs", rows)])
 
 
-def _spent(summary: Mapping[str, Any]) -> str:
-    """What the answers in use cost, whenever they were given, and what this run asked for."""
+def _spent(summary: Mapping[str, Any]) -> Section:
+    """Collect what the responses in use cost, whenever they were given, and what this run requested."""
     run = dict(summary.get("this_run") or {})
     run["retries"] = sum((run.get("retries") or {}).values())
-    tables = [
-        _costs("All answers in use", summary.get("answers") or {}),
-        _costs("This run", run) if len(run) > 1 else "",
-    ]
-    seconds = f"<p>{summary['seconds']:,.1f} seconds</p>" if summary.get("seconds") is not None else ""
-    return f'<div class="charts">{"".join(tables)}</div>\n{seconds}' if any(tables) else ""
+    found = {"All responses in use": summary.get("answers") or {}, "This run": run if len(run) > 1 else {}}
+    tables = [(caption, rows) for caption, costs in found.items() if (rows := _costs(costs))]
+    seconds = summary.get("seconds")
+    return Section("Spent", f"{seconds:,.1f} seconds" if tables and seconds is not None else "", tables=tables)
 
 
-def _costs(caption: str, costs: Mapping[str, Any]) -> str:
-    names = {
-        "requests": "Requests",
-        "retries": "Requests repeated after a failure",
-        "replies": "Answers",
-        "prompt_tokens": "Prompt tokens",
-        "completion_tokens": "Completion tokens",
-    }
-    rows = {words: f"{costs[name]:,}" for name, words in names.items() if costs.get(name) is not None}
+def _costs(costs: Mapping[str, Any]) -> dict[str, str]:
+    rows = {words: f"{costs[name]:,}" for name, words in COSTS.items() if costs.get(name) is not None}
     if "dollars" in costs:
         rows["Dollars"] = _number(costs["dollars"], 2 if (costs["dollars"] or 0) >= 0.1 else 4)
-    speeds = {"rows_per_second": "Rows a second", "answers_per_second": "Answers a second"}
-    rows |= {words: f"{costs[name]:,.1f}" for name, words in speeds.items() if costs.get(name) is not None}
-    return facts(caption, rows) if rows else ""
+    return rows | {words: f"{costs[name]:,.1f}" for name, words in SPEEDS.items() if costs.get(name) is not None}
 
 
-def _examples(examples: Sequence[Example], degrades: bool, polishes: bool) -> str:
+def _examples(examples: Sequence[Example], edit: str, base: str) -> Section:
     if not examples:
-        return "<p>No pair was bridged.</p>"
-    base = "y_w" if degrades or polishes else "y_l"
-    other = "y_l" if degrades or polishes else "y_w"
-    shown = []
-    for example in examples:
-        texts = {"y_w": example.chosen, "y_l": example.rejected}
-        shown.append(
-            f"<details open><summary>{escape(example.id)}</summary>\n"
-            f'<p class="label">x</p>{_text(escape(example.prompt), "x")}\n'
-            f'<div class="sides"><div><p class="label">{base} → {_edit(degrades)}</p>'
-            f"{_text(diff(texts[base], example.edit), 'edit')}</div>\n"
-            f'<div><p class="label">{other}</p>{_text(escape(texts[other]), other)}</div></div></details>'
-        )
-    return (
-        f"<p>{len(examples)} bridged pairs drawn at random, by the hashes of their ids. "
-        f"<del>Struck through</del>: in {base} only. <ins>Underlined</ins>: in {_edit(degrades)} only. "
-        "↵ is a line break.</p>\n" + "\n".join(shown)
+        return Section("Examples", "No pair was bridged.")
+    note = Markup(
+        f"{len(examples)} bridged pairs drawn at random, by the hashes of their ids. <del>Struck through</del>: in "
+        f"{base} only. <ins>Underlined</ins>: in {edit} only. ↵ is a line break."
     )
-
-
-def _text(markup: str, label: str) -> str:
-    """A text in a box, which scrolls by keyboard too."""
-    return f'<div class="text" dir="auto" tabindex="0" role="group" aria-label="{label}">{markup}</div>'
-
-
-def _edit(degrades: bool) -> str:
-    return "ỹ_l" if degrades else "ỹ_w"
-
-
-def _name(name: str, degrades: bool = False) -> str:
-    return _edit(degrades) if name == "edit" else name
+    other, shown = "y_l" if base == "y_w" else "y_w", []
+    for one in examples:
+        responses = {"y_w": one.chosen, "y_l": one.rejected}
+        texts = {"diff": diff(responses[base], one.edit), "beside": responses[other]}
+        shown.append({"id": one.id, "prompt": one.prompt, "base": base, "edit": edit, "other": other, **texts})
+    return Section("Examples", note, examples=shown)
 
 
 def _number(value: float | None, places: int) -> str:
     return "–" if value is None else f"{value:,.{places}f}"
+
+
+def diff(before: str, after: str) -> Markup:
+    """Show `after` as an edit of `before`, word by word: what was removed in `<del>`, what was added in `<ins>`.
+
+    >>> diff("It is a bank.", "It is a river.")
+    Markup('It is a <del>bank</del><ins>river</ins>.')
+    """
+    old, new = (_WORD.findall(text[:LIMIT]) for text in (before, after))
+    pieces: list[str] = []
+    for step in Levenshtein.opcodes(old, new):
+        removed, added = "".join(old[step.src_start : step.src_end]), "".join(new[step.dest_start : step.dest_end])
+        if step.tag == "equal":
+            pieces.append(escape(added))
+        else:
+            pieces += [_changed("del", removed), _changed("ins", added)]
+    more = max(len(before), len(after)) - LIMIT
+    return Markup("".join(pieces) + (f"<small> … {more:,} more characters</small>" if more > 0 else ""))
+
+
+def _changed(tag: str, text: str) -> str:
+    """Mark a piece that was removed or added; its line breaks are made visible."""
+    return f"<{tag}>{escape(text).replace(chr(10), '↵' + chr(10))}</{tag}>" if text else ""

@@ -24,17 +24,15 @@ from typing import Any
 import yaml
 
 from .. import program
-from ..analysis.cells import accuracy_cell, markdown_table, read_json
-from ..analysis.seeds import FILE, seeds_cell, summary
-from ..analysis.tables import average
 from ..config import DatasetConfig, EvaluateConfig
 from ..data.loading import open_dataset
 from ..distributed import world_size
 from ..errors import Fault, Faults, fail
 from ..evaluation.stats import accuracy
+from ..evaluation.summary import SEEDS_FILE, accuracy_cell, average, markdown_table, seed_summary, seeds_cell
 from ..recipe import COMMAND_LINE, load, parse, resolve
 from ..recipe_files import find_ablation
-from ..runs import EXIT_PREEMPTED, Preempted, check_output_dir, on_sigterm, run_fingerprint, write_json
+from ..runs import EXIT_PREEMPTED, Preempted, check_output_dir, on_sigterm, read_json, run_fingerprint, write_json
 from .config import BMCConfig, ModelArguments, PreferenceArguments
 from .run import parse_training, recipe_fingerprint
 
@@ -72,8 +70,8 @@ def seeds(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
         raise fail(str(folder), f"{len(failed)} of {len(numbers)} seeds failed; run it again for those; {failed[-1]}")
     if not found:
         raise fail(evaluate[0], "its rows have no answers to compare")
-    summaries = {benchmark: summary(results) for benchmark, results in found.items()}
-    write_json(folder / FILE, {"seeds": numbers, "results": summaries})
+    summaries = {benchmark: seed_summary(results) for benchmark, results in found.items()}
+    write_json(folder / SEEDS_FILE, {"seeds": numbers, "results": summaries})
     header = ["benchmark", "mean ± sd [95 % interval]", *(f"seed {number}" for number in numbers)]
     rows = [[name, seeds_cell(summaries[name]), *map(accuracy_cell, found[name])] for name in found]
     return markdown_table((header, rows))
