@@ -287,7 +287,6 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in OWN.items():
         (tmp_path / "recipes" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "recipes" / name).write_text(text)
-    (tmp_path / "recipes/ablations.yaml").write_text("{runs: {}, values: {}, figures: {}}")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "recipes/lab/notes"
 
@@ -347,6 +346,12 @@ def test_a_checkpoint_is_of_its_run_and_what_is_there_needs_no_recipe(own: Path)
     )
     leave(own.parents[2], "outputs/elsewhere/rows.jsonl")
     assert [line.split("/")[-1] for line in planned("lab/notes/late")[:3]] == ["raw.yaml", "first.yaml", "late.yaml"]
+
+
+def test_without_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Faults, match=r"recipes/: isn't in .*; run it from the repository's root"):
+        planned("llama2-7b/qa/dpo")
 
 
 def test_an_unknown_target(own: Path) -> None:

@@ -26,6 +26,7 @@ from .recipe_files import ABLATIONS, Ablation, ablations, figures, find_ablation
 from .runs import on_sigterm
 
 RECIPES, OUTPUTS = Path("recipes"), "outputs"
+TABLE = RECIPES / f"{ABLATIONS}.yaml"
 LAST = {  # stage → the file that it writes last
     "prepare": "stats.json", "sample": "stats.json", "bridge": "stats.json",
     "tiny_model": "stats.json",
@@ -160,6 +161,8 @@ class Pipeline:
         Raises:
             Faults: There is no such target, or nothing makes what one of its recipes reads.
         """
+        if not RECIPES.is_dir():
+            raise fail(f"{RECIPES}/", f"isn't in {Path.cwd()}; run it from the repository's root")
         name = target.removeprefix(f"{self.outputs}/").removeprefix(f"{OUTPUTS}/").removesuffix(".yaml")
         name = name.removeprefix(f"{RECIPES}/") if target.endswith(".yaml") else name
         folder, _, last = name.rpartition("/")
@@ -175,7 +178,7 @@ class Pipeline:
         elif last == "judge":
             for benchmark in self._judged_benchmarks(folder):
                 self._judge(folder, benchmark)
-        elif (RECIPES / folder).is_dir() and last in (drawn := figures(RECIPES / f"{ABLATIONS}.yaml")):
+        elif last in (drawn := figures(TABLE) if TABLE.is_file() else {}) and (RECIPES / folder).is_dir():
             self._figure(folder, drawn[last])
         else:
             self._recipe(name, Path(target) if target.endswith(".yaml") else RECIPES / f"{name}.yaml")
@@ -207,8 +210,7 @@ class Pipeline:
             self._step(recipe, {}, always=True)
 
     def _ablations(self) -> list[str]:
-        table = RECIPES / f"{ABLATIONS}.yaml"
-        return list(ablations(table.resolve())) if table.is_file() else []
+        return list(ablations(TABLE.resolve())) if TABLE.is_file() else []
 
     def _build(self, folder: str, recipe: Recipe | None = None) -> None:
         """Plan the recipe that writes a folder, unless it is there.
