@@ -31,19 +31,13 @@ PAIRS, LENGTH = 4, 192
 
 def planned(size: str, checkpointing: bool) -> int:
     """Bytes, by `bmc.planning.estimates`, for batches of `PAIRS` pairs without a common prefix."""
-    from bmc.planning.estimates import count_parameters, training_memory
+    from bmc.planning.estimates import StepShape, count_parameters, training_memory
     from bmc.planning.hardware import LaunchConfig
 
     return training_memory(
         count_parameters(configuration(size)),
         LaunchConfig(),
-        tokens=2 * PAIRS * LENGTH,
-        width=4,
-        weight_width=4,
-        checkpointing=checkpointing,
-        packed=True,
-        reference=False,
-        on_gpu=False,
+        StepShape(2 * PAIRS * LENGTH, width=4, weight_width=4, checkpointing=checkpointing, on_gpu=False),
     ).total
 
 

@@ -17,7 +17,7 @@ ADAPTER = "adapter_config.json"
 
 
 def check_weights(name: str, revision: str = "main", allow_pickle: bool = False) -> None:
-    """Looks at the weight files of a model without loading them.
+    """Check the weight files of a model without loading them.
 
     Args:
         name: Folder, or Hub id, of which only the names of the files are asked for.
@@ -70,7 +70,7 @@ def _index(path: Path) -> dict[str, str]:
 
 
 def _names_on_hub(name: str, revision: str) -> list[str]:
-    """Names of a repository's files; none where the Hub can't be asked, and then loading judges them."""
+    """List the files of a repository; none where the Hub can't be reached."""
     from huggingface_hub import list_repo_files
 
     try:
@@ -82,7 +82,7 @@ def _names_on_hub(name: str, revision: str) -> list[str]:
 def load_tokenizer(
     name: str, revision: str, trust_remote_code: bool, chat_template: str | None, empty_system: bool = False
 ) -> Any:
-    """A tokenizer with its chat template and a padding token.
+    """Load a tokenizer with its chat template and a padding token.
 
     Args:
         name: Hub id or folder.
@@ -115,7 +115,7 @@ def load_tokenizer(
 
 
 def check_model(name: str, revision: str, trust_remote_code: bool, allow_pickle: bool = False) -> None:
-    """Looks for a model, or an adapter, and whether its files are whole, without loading its weights.
+    """Check that a model, or an adapter, is there and its files are whole, without loading its weights.
 
     Raises:
         Faults: There is no such model, it wants to run code of its own, its weights are pickled and that isn't allowed,
@@ -137,7 +137,7 @@ def check_model(name: str, revision: str, trust_remote_code: bool, allow_pickle:
 
 
 def is_path(name: str) -> bool:
-    """Whether a model's name can only be a folder's."""
+    """Return whether a model's name can only be a folder's."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
@@ -157,7 +157,7 @@ def refuse_typo(key: str, name: str) -> None:
 
 
 def _near(path: Path) -> Path | None:
-    """A folder with a model beside a path, of nearly its name."""
+    """Find a folder with a model beside a path, of nearly its name."""
     files = ("config.json", "adapter_config.json", "tokenizer_config.json")
     there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
     names = [folder.name for folder in there if any((folder / file).is_file() for file in files)]
@@ -175,7 +175,7 @@ def _is_cached(name: str, revision: str = "main") -> bool:
 
 
 def _wants_code(name: str, revision: str) -> bool:
-    """Whether a model's configuration names a class of its own, and transformers has none for it."""
+    """Return whether a model's configuration names a class of its own, and transformers has none for it."""
     from transformers import CONFIG_MAPPING, PretrainedConfig
 
     config, _ = PretrainedConfig.get_config_dict(name, revision=revision)
@@ -226,7 +226,7 @@ def empty_model(config: Any, trust_remote_code: bool = False) -> Any:
 
 
 def load_model(args: Any) -> Any:
-    """The causal language model of a recipe for inference, on this process's GPU if there is one.
+    """Load the causal language model of a recipe for inference, on this process's GPU if there is one.
 
     Raises:
         Faults: There is no such model, or no GPU for this process.
@@ -249,7 +249,7 @@ def load_model(args: Any) -> Any:
 
 
 def local_gpus(each: int = 1) -> range:
-    """Numbers of the GPUs that are this process's, of those on this machine that it may see; none where there are none.
+    """List the GPUs that are this process's, of those on this machine that it may see; none where there are none.
 
     Args:
         each: GPUs for each process.
@@ -269,7 +269,7 @@ def local_gpus(each: int = 1) -> range:
 
 
 def check_context_length(args: Any, prompts: dict[int, list[int]], settings: dict[int, Any], where: str) -> None:
-    """Looks whether prompts and their responses fit the model's context.
+    """Check that prompts and their responses fit the model's context.
 
     Args:
         args: The recipe's `ModelArguments`.
@@ -296,8 +296,8 @@ def check_context_length(args: Any, prompts: dict[int, list[int]], settings: dic
         over = sum(len(ids) >= context for ids in prompts.values())
         what = f"the prompt has {longest:,} tokens, the model's context {context:,}"
         more = f" ({over:,} rows are too long)" if over > 1 else ""
-        mend = "shorten or remove it, or take a model with a longer context"
-        raise fail(f"{where}: row {place + 1}", f"{what}{more}; {mend}")
+        how = "shorten or remove it, or take a model with a longer context"
+        raise fail(f"{where}: row {place + 1}", f"{what}{more}; {how}")
     place = max(prompts, key=lambda place: len(prompts[place]) + settings[place].max_new_tokens)
     longest, new = len(prompts[place]), settings[place].max_new_tokens
     if longest + new > context:

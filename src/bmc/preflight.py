@@ -1,4 +1,4 @@
-"""Faults that a training would meet after its folder is claimed, found beforehand by the libraries' own constructors.
+"""Checks before a training, by the libraries' own constructors: faults that it would meet after claiming its folder.
 
 The model is built on the meta device, without weights. What depends on this machine (packages, a GPU) is kept apart
 from what is wrong everywhere, since a dry run may plan for another machine.
@@ -60,7 +60,7 @@ def recipe_faults(model_args: Any, config: Any) -> Iterator[Fault]:
 
 
 def machine_faults(model_args: Any, config: Any) -> Iterator[Fault]:
-    """What a recipe wants of this machine that isn't there: packages, a GPU, a token."""
+    """Find what a recipe needs that this machine lacks: packages, a GPU, a token."""
     yield from _attention(model_args.attn_implementation)
     yield from _quantisation(model_args)
     yield from _optimizer(config)
@@ -89,7 +89,7 @@ def attention_faults(args: Any) -> Iterator[Fault]:
 
 
 def launch_faults(config: Any) -> Iterator[Fault]:
-    """Engines that the recipe names and that only a launcher starts."""
+    """Find engines that the recipe names and that only a launcher starts."""
     if "LOCAL_RANK" in os.environ:
         return
     if config.deepspeed:
@@ -116,7 +116,7 @@ def _empty_model(model_args: Any, trust_remote_code: bool) -> Any:
 
 
 def attention_fault(error: Exception, given: str | None) -> Fault:
-    """transformers' objection to an attention implementation."""
+    """Explain why transformers refuses an attention implementation."""
     words = re.findall(r"implementation=\W*([a-z_0-9]+)", str(error).partition("arguments are")[2])
     what = str(error).partition("\n")[0]
     if words:
@@ -125,7 +125,7 @@ def attention_fault(error: Exception, given: str | None) -> Fault:
 
 
 def writable(output_dir: str) -> Iterator[Fault]:
-    """Whether a folder can be made."""
+    """Check that a folder can be made."""
     there = next(path for path in (Path(output_dir).absolute(), *Path(output_dir).absolute().parents) if path.exists())
     if (there.is_dir() and not os.access(there, os.W_OK | os.X_OK)) or str(there).startswith(("/proc", "/sys")):
         yield Fault("output_dir", f"{output_dir} can't be written, since {there} can't; choose another one")
@@ -143,7 +143,7 @@ def _scheduler(config: Any) -> Iterator[Fault]:
 
 
 def _loading(given: dict[str, Any], model: Any) -> Iterator[Fault]:
-    """Whether `from_pretrained` takes what it is to be given."""
+    """Check that `from_pretrained` takes what it is given."""
     known = [*inspect.signature(model.from_pretrained).parameters, *LOADING]
     for name in given:
         if name not in known and not hasattr(model.config, name):
@@ -161,7 +161,7 @@ def _compiler(backend: str) -> Iterator[Fault]:
 
 
 def _adapter(model_args: Any, model: Any) -> Iterator[Fault]:
-    """Whether PEFT finds the modules that are to be adapted, and those to be trained beside them."""
+    """Check that PEFT finds the modules to adapt, and those to train beside them."""
     if not model_args.use_peft:
         return
     import trl

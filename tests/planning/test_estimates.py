@@ -14,7 +14,16 @@ import pytest
 from bmc.config import Price
 from bmc.planning import estimates
 from bmc.planning.describe import duration
-from bmc.planning.estimates import KNOWN, Adapter, StepCount, base_model, count_parameters, model_size
+from bmc.planning.estimates import (
+    KNOWN,
+    Adapter,
+    StepCount,
+    StepShape,
+    base_model,
+    count_parameters,
+    model_size,
+    state_bytes,
+)
 from bmc.planning.hardware import Gpu, LaunchConfig
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +43,12 @@ def configuration(kind: str = "LlamaConfig", **changes: Any) -> Any:
         "num_key_value_heads": 1,
     }  # fmt: skip
     return getattr(transformers, kind)(**(changes if "n_embd" in changes else values | changes))
+
+
+def states(
+    model: Any, launch: LaunchConfig, weight_width: int, width: int, adapter: Any = None, moments: int = 8
+) -> tuple[int, int]:
+    return state_bytes(model, launch, StepShape(10, width, weight_width, adapter=adapter, moments=moments))
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +138,13 @@ def test_states_by_deepspeeds_estimator() -> None:
 
 def test_states_of_the_other_engines(small: estimates.ModelSize) -> None:
     assert (small.parameters, small.layer) == (PARAMETERS, LAYER + 8 // 3)
-    assert estimates.state_bytes(small, LaunchConfig(), 4, 4) == (16 * PARAMETERS, 0)
-    assert estimates.state_bytes(small, LaunchConfig(2, 1, "ddp"), 4, 2) == (20 * PARAMETERS, 0)
+    assert states(small, LaunchConfig(), 4, 4) == (16 * PARAMETERS, 0)
+    assert states(small, LaunchConfig(2, 1, "ddp"), 4, 2) == (20 * PARAMETERS, 0)
     fsdp = 16 * PARAMETERS // 4 + 2 * small.layer * 2
-    assert estimates.state_bytes(small, LaunchConfig(4, 1, "fsdp"), 2, 2) == (fsdp, 0)
+    assert states(small, LaunchConfig(4, 1, "fsdp"), 2, 2) == (fsdp, 0)
     # 8-bit Adam keeps 2 bytes a parameter where Adam keeps 8
-    assert estimates.state_bytes(small, LaunchConfig(), 4, 2, moments=2) == (10 * PARAMETERS, 0)
-    whole, eight_bits = (estimates.state_bytes(LLAMA2, ZERO3, 2, 2, moments=moments)[0] for moments in (8, 2))
+    assert states(small, LaunchConfig(), 4, 2, moments=2) == (10 * PARAMETERS, 0)
+    whole, eight_bits = (states(LLAMA2, ZERO3, 2, 2, moments=moments)[0] for moments in (8, 2))
     assert whole - eight_bits == 6 * LLAMA2.parameters // 4
 
 
@@ -137,7 +152,10 @@ def test_activations_by_hand(small: estimates.ModelSize) -> None:
     """A token of a layer in float32: two norms of three numbers, attention's five, the MLP's four widths."""
     layer = 4 * (2 * 3 * 8 + 5 * 8 + 4 * 20)
     working, predictors = 4 * (3 * 20 + 2 * 8), 4 * 8
-    count = estimates.activation_bytes
+
+    def count(model: Any, tokens: int, width: int, checkpointing: bool, packed: bool = True) -> int:
+        return estimates.activation_bytes(model, StepShape(tokens, width, width, checkpointing, packed))
+
     assert count(small, 10, 4, checkpointing=False) == 10 * (3 * layer + working + predictors)
     assert count(small, 10, 4, checkpointing=True) == 10 * (3 * 4 * 8 + layer + working + predictors)
     # in bfloat16 norms keep their input in float32, and the rest is half
@@ -149,21 +167,21 @@ def test_activations_by_hand(small: estimates.ModelSize) -> None:
 
 def test_head_by_hand(small: estimates.ModelSize) -> None:
     gradient = 4 * 800
-    assert estimates.head_bytes(small, 1000, on_gpu=False, tiled=True) == 2 * 4 * 128 * 100 + gradient
-    assert estimates.head_bytes(small, 50, on_gpu=False, tiled=True) == 2 * 4 * 50 * 100 + gradient
-    assert estimates.head_bytes(small, 1000, on_gpu=False, tiled=False) == 6 * 4 * 1000 * 100 + gradient
-    assert estimates.head_bytes(LLAMA2, 8192, on_gpu=True, tiled=True) == 2 * 4 * 4096 * 32_000 + 4 * 32_000 * 4096
+
+    def head(model: Any, tokens: int, on_gpu: bool, tiled: bool) -> int:
+        return estimates.head_bytes(model, StepShape(tokens, 2, 2, on_gpu=on_gpu, tiled=tiled))
+
+    assert head(small, 1000, on_gpu=False, tiled=True) == 2 * 4 * 128 * 100 + gradient
+    assert head(small, 50, on_gpu=False, tiled=True) == 2 * 4 * 50 * 100 + gradient
+    assert head(small, 1000, on_gpu=False, tiled=False) == 6 * 4 * 1000 * 100 + gradient
+    assert head(LLAMA2, 8192, on_gpu=True, tiled=True) == 2 * 4 * 4096 * 32_000 + 4 * 32_000 * 4096
 
 
 def test_a_process_as_a_whole(small: estimates.ModelSize) -> None:
     """The reference is whole, sharded or absent; autocast keeps a copy of float32 weights; a CPU has no CUDA."""
 
-    def plan(launch: LaunchConfig = LaunchConfig(), **changes: object) -> estimates.Memory:  # noqa: B008 - frozen
-        settings: dict[str, object] = {
-            "tokens": 10, "width": 2, "weight_width": 2, "checkpointing": True, "packed": True, "reference": False,
-            "on_gpu": True,
-        }  # fmt: skip
-        return estimates.training_memory(small, launch, **(settings | changes))  # type: ignore[arg-type]
+    def plan(launch: LaunchConfig = LaunchConfig(), **changes: Any) -> estimates.Memory:  # noqa: B008 - frozen
+        return estimates.training_memory(small, launch, replace(StepShape(10, 2, 2), **changes))
 
     assert plan().reference == 0
     assert plan(reference=True).reference == plan(ZERO2, reference=True).reference == 2 * PARAMETERS
@@ -196,12 +214,12 @@ def test_lora_and_qlora_by_hand(small: estimates.ModelSize) -> None:
     trained = 3 * 2 * ((8 + 8) + (8 + 4))
     adapter, four_bits = Adapter(2), Adapter(2, bits=4)
     assert adapter.trained(small) == trained
-    assert estimates.state_bytes(small, LaunchConfig(), 2, 2, adapter) == (2 * PARAMETERS + 16 * trained, 0)
+    assert states(small, LaunchConfig(), 2, 2, adapter) == (2 * PARAMETERS + 16 * trained, 0)
     # ZeRO-3 shards the frozen part; the estimator's 18 bytes are for what is trained
     sharded = 2 * PARAMETERS // 4 + 4 * 800 + 18 * trained // 4
-    assert estimates.state_bytes(small, ZERO3, 2, 2, adapter)[0] == sharded
+    assert states(small, ZERO3, 2, 2, adapter)[0] == sharded
     frozen = int(3 * LINEAR * (0.5 + 1 / 16)) + 2 * (PARAMETERS - 3 * LINEAR)
-    assert estimates.state_bytes(small, LaunchConfig(), 2, 2, four_bits) == (frozen + 16 * trained, 0)
+    assert states(small, LaunchConfig(), 2, 2, four_bits) == (frozen + 16 * trained, 0)
     assert Adapter(2, bits=8).frozen_bytes(small, 2) == 3 * LINEAR + 2 * (PARAMETERS - 3 * LINEAR)
 
 

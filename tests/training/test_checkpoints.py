@@ -129,12 +129,8 @@ def test_checkpoints_of_another_trainer_are_found_and_never_overwritten(tmp_path
     assert find_damage(two).startswith("model.safetensors is damaged or cut short (5 bytes; ")
 
 
-@pytest.mark.parametrize("given", [None, False])
-def test_where_there_is_no_checkpoint_a_run_starts_from_the_beginning(given: Any, tmp_path: Path) -> None:
-    assert find_start(str(tmp_path), given, {}) is None
-
-
-def test_to_resume_from_nothing_is_a_fault(tmp_path: Path) -> None:
+def test_where_there_is_no_checkpoint_a_run_starts_from_the_beginning(tmp_path: Path) -> None:
+    assert find_start(str(tmp_path), None, {}) is find_start(str(tmp_path), False, {}) is None
     with pytest.raises(Faults, match=r"^resume_from_checkpoint: true, and .* holds no whole checkpoint; leave it out"):
         find_start(str(tmp_path), True, {})
 

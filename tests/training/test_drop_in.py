@@ -10,20 +10,13 @@ import torch
 import trl
 from datasets import Dataset, IterableDataset
 from peft import LoraConfig, get_peft_model
+from tiny_pairs import PAIRS, perturb, settings
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DataCollatorForVisionPreference
 
 import bmc
 from bmc.errors import Faults
 
-PAIRS = [
-    {
-        "prompt": [{"role": "user", "content": f"Add {i} and 2."}],
-        "chosen": [{"role": "assistant", "content": f"The sum of both is {i + 2}."}],
-        "rejected": [{"role": "assistant", "content": f"It is not {'really ' * (i % 3)}{i + 3}."}],
-    }
-    for i in range(8)
-]
 ROWS, HELD = Dataset.from_list(PAIRS), Dataset.from_list(PAIRS[:3])
 CLOCK = ("runtime", "per_second", "flos")
 
@@ -62,11 +55,8 @@ def streamed() -> Any:
 
 def trained(trainer: Any, config: Any, arguments: dict[str, Any], folder: Any, **options: Any) -> dict[str, Any]:
     """What three steps log, without the clock, and the trainer."""
-    values = {
-        "output_dir": str(folder), "use_cpu": True, "bf16": False, "report_to": "none", "gradient_checkpointing": False,
-        "per_device_train_batch_size": 4, "learning_rate": 1e-3, "lr_scheduler_type": "constant", "logging_steps": 1,
-        "save_strategy": "no", "seed": 3, "max_steps": 3, **options,
-    }  # fmt: skip
+    options = {"max_steps": 3, "precompute_ref_log_probs": False, **options}
+    values = {key: value for key, value in settings(folder, **options).items() if value is not None}
     made = trainer(args=config(**values), **arguments)
     made.train()
     lines = [(line["step"], key, value) for line in made.state.log_history for key, value in line.items()]
@@ -76,67 +66,47 @@ def trained(trainer: Any, config: Any, arguments: dict[str, Any], folder: Any, *
 
 EVALUATED = {"eval_strategy": "steps", "eval_steps": 2}
 SCRIPTS: dict[str, tuple[dict[str, Any], Callable[[Any], dict[str, Any]]]] = {
-    "name": ({}, lambda model: {"model": str(model), "train_dataset": ROWS}),
-    "precomputed": ({"precompute_ref_log_probs": True}, lambda model: {"model": str(model), "train_dataset": ROWS}),
-    "object": ({}, lambda model: {"model": AutoModelForCausalLM.from_pretrained(model), "train_dataset": ROWS}),
-    "ref_model": ({}, lambda model: {"model": str(model), "train_dataset": ROWS, "ref_model": other(model)}),
-    "data_collator": (
-        {},
-        lambda model: {
-            "model": str(model), "train_dataset": ROWS, "data_collator": DataCollatorForPreference(0, max_length=40)
-        },
-    ),
-    "peft_config": ({}, lambda model: {"model": str(model), "train_dataset": ROWS, "peft_config": adapter()}),
-    "PeftModel": ({}, lambda model: {"model": adapted(model), "train_dataset": ROWS}),
-    "PeftModel, precomputed": (
-        {"precompute_ref_log_probs": True}, lambda model: {"model": adapted(model), "train_dataset": ROWS}
-    ),
-    "streamed": ({}, lambda model: {"model": str(model), "train_dataset": streamed()}),
-    "streamed evaluation": (
-        EVALUATED,
-        lambda model: {
-            "model": str(model), "train_dataset": ROWS, "eval_dataset": streamed()
-        },
-    ),
-    "several evaluations": (
-        EVALUATED, lambda model: {"model": str(model), "train_dataset": ROWS, "eval_dataset": {"a": HELD, "b": ROWS}}
-    ),
-    "compute_metrics": (
-        EVALUATED,
-        lambda model: {
-            "model": str(model), "train_dataset": ROWS, "eval_dataset": HELD, "compute_metrics": metrics_of_logits
-        },
-    ),
-    "model_init_kwargs": (
-        {"model_init_kwargs": {"attn_implementation": "eager", "dtype": "float32"}},
-        lambda model: {"model": str(model), "train_dataset": ROWS},
-    ),
-    "pad_token": (
+    "name": ({}, lambda model: {"model": str(model)}),
+    "precomputed": ({"precompute_ref_log_probs": True}, lambda model: {"model": str(model)}),
+    "object, pad_token": (
         {"pad_token": "</s>"},
         lambda model: {
-            "model": str(model), "train_dataset": ROWS, "processing_class": AutoTokenizer.from_pretrained(model)
+            "model": AutoModelForCausalLM.from_pretrained(model),
+            "processing_class": AutoTokenizer.from_pretrained(model),
         },
     ),
+    "ref_model, data_collator": (
+        {},
+        lambda model: {
+            "model": str(model),
+            "ref_model": perturb(AutoModelForCausalLM.from_pretrained(model), 0.05, seed=1),
+            "data_collator": DataCollatorForPreference(0, max_length=40),
+        },
+    ),
+    "peft_config": ({}, lambda model: {"model": str(model), "peft_config": adapter()}),
+    "PeftModel": ({}, lambda model: {"model": adapted(model)}),
+    "PeftModel, precomputed": ({"precompute_ref_log_probs": True}, lambda model: {"model": adapted(model)}),
+    "streamed": (
+        EVALUATED, lambda model: {"model": str(model), "train_dataset": streamed(), "eval_dataset": streamed()}
+    ),
+    "several evaluations, model_init_kwargs": (
+        {**EVALUATED, "model_init_kwargs": {"attn_implementation": "eager", "dtype": "float32"}},
+        lambda model: {"model": str(model), "eval_dataset": {"a": HELD, "b": ROWS}},
+    ),
+    "compute_metrics": (
+        EVALUATED, lambda model: {"model": str(model), "eval_dataset": HELD, "compute_metrics": metrics_of_logits}
+    ),
 }  # fmt: skip
-
-
-def other(model: Any) -> Any:
-    """A reference that isn't the policy's beginning."""
-    made = AutoModelForCausalLM.from_pretrained(model)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return made
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_for_trl_logs_what_trl_logs(script, model_dir, tmp_path):
     """With `DPOConfig` left as it is, and with `BMCConfig`."""
     options, arguments = SCRIPTS[script]
-    theirs = trained(trl.DPOTrainer, trl.DPOConfig, arguments(model_dir), tmp_path, **options)
-    for config in (trl.DPOConfig, bmc.BMCConfig):
-        ours = trained(bmc.BMCTrainer, config, arguments(model_dir), tmp_path, **options)
+    given = lambda: {"train_dataset": ROWS, **arguments(model_dir)}  # noqa: E731 - models are trained in place
+    theirs = trained(trl.DPOTrainer, trl.DPOConfig, given(), tmp_path, **options)
+    for config in (trl.DPOConfig, bmc.BMCConfig) if script == "name" else (trl.DPOConfig,):
+        ours = trained(bmc.BMCTrainer, config, given(), tmp_path, **options)
         assert isinstance(ours["trainer"].args, bmc.BMCConfig)
         # at step 1 the policy is the reference, and rounding decides which reward is larger
         for key in theirs.keys() - {"trainer", (1, "rewards/accuracies")}:
@@ -161,13 +131,6 @@ def test_predictions_are_those_of_trl(options, model_dir, tmp_path):
     assert made.data_collator.packing  # for what comes after
 
 
-def test_callbacks_are_called(model_dir, tmp_path):
-    steps = Steps()
-    arguments = {"model": str(model_dir), "train_dataset": ROWS, "callbacks": [steps]}
-    trained(bmc.BMCTrainer, trl.DPOConfig, arguments, tmp_path)
-    assert steps.seen == [1, 2, 3]
-
-
 @pytest.mark.parametrize("peft", [False, True])
 def test_rows_that_come_after_training_are_evaluated_against_the_reference(peft, model_dir, tmp_path):
     """Even where the reference ran beforehand and isn't in memory, which TRL refuses."""
@@ -184,9 +147,11 @@ def test_rows_that_come_after_training_are_evaluated_against_the_reference(peft,
 
 def test_columns_of_another_precomputed_reference_are_not_read(model_dir, tmp_path):
     rows = Dataset.from_list([{**row, "ref_chosen_logps": -1.0, "ref_rejected_logps": -2.0} for row in PAIRS])
-    arguments = {"model": str(model_dir), "train_dataset": rows}
+    steps = Steps()
+    arguments = {"model": str(model_dir), "train_dataset": rows, "callbacks": [steps]}
     first = trained(bmc.BMCTrainer, trl.DPOConfig, arguments, tmp_path, max_steps=1)
     assert first[1, "loss"] == pytest.approx(0.693147, abs=1e-6)
+    assert steps.seen == [1]  # callbacks are called
 
 
 @pytest.mark.parametrize(

@@ -2,57 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from tiny_pairs import LORA, logged, opened, parsed, write_recipe
 
-import bmc
 from bmc.errors import Faults
 from bmc.planning.describe import adapter_of
 from bmc.planning.estimates import model_size
-from bmc.training.config import BMCConfig, PreferenceArguments
-from bmc.training.run import parse_training, prepare_run, trainer_arguments
-
-COLUMNS = ("prompt", "chosen", "rejected")
+from bmc.training.config import BMCConfig
+from bmc.training.run import trainer_arguments
 
 
 @pytest.fixture
 def recipe(tmp_path: Path, model_dir: Path) -> Path:
-    rows = [{"prompt": f"{i} + 2?", "chosen": f"It is {i + 2}", "rejected": f"It is {i}"} for i in range(4)]
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {
-        "model_name_or_path": str(model_dir), "dataset_mixture": {"datasets": [{"id": str(tmp_path / "pairs.jsonl")}]},
-        "output_dir": str(tmp_path / "run"), "use_peft": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0,
-        "lora_target_modules": ["q_proj", "down_proj"], "precompute_ref_log_probs": False, "report_to": "none",
-        "token_weighting": "bmc", "use_cpu": True, "bf16": False, "max_steps": 2, "learning_rate": 1e-2,
-        "logging_steps": 1, "per_device_train_batch_size": 4, "save_strategy": "no",
-    }  # fmt: skip
-    (tmp_path / "lora.yaml").write_text(json.dumps(settings))
-    return tmp_path / "lora.yaml"
-
-
-def open_recipe(recipe: Path, *argv: str) -> tuple[Any, ...]:
-    arguments, model_args, config = parse_training([str(recipe), *argv], PreferenceArguments, BMCConfig, "")
-    return model_args, config, *prepare_run(arguments, model_args, config, COLUMNS)
+    return write_recipe(tmp_path, model_dir, **LORA)
 
 
 def test_the_policy_without_its_adapter_is_the_reference(recipe: Path, tmp_path: Path, model_dir: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    model_args, config, tokenizer, train, _ = open_recipe(recipe)
-    arguments = trainer_arguments(model_args, config)
-    trainer: Any = bmc.BMCTrainer(args=config, train_dataset=train, processing_class=tokenizer, **arguments)
+    model_args = parsed(recipe)[1]
+    trainer = opened(recipe)
     assert trainer.ref_model is None
     trained = trainer.model.num_parameters(only_trainable=True)
     found = model_size(str(model_dir))
     assert found is not None
     assert trained == adapter_of(model_args).trained(found[0]) == 2 * 4 * ((32 + 32) + (64 + 32))
     trainer.train()
-    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    losses = logged(trainer)
     assert losses[0] == pytest.approx(math.log(2), abs=1e-6)  # an adapter begins as nothing
     assert losses[1] < losses[0]
     trainer.save_model(str(tmp_path / "adapter"))
@@ -62,7 +42,7 @@ def test_the_policy_without_its_adapter_is_the_reference(recipe: Path, tmp_path:
 
 
 def test_all_linear_is_a_word(recipe: Path) -> None:
-    model_args, *_ = open_recipe(recipe, "--lora_target_modules", "all-linear")
+    _, model_args, _ = parsed(recipe, "--lora_target_modules", "all-linear")
     assert model_args.lora_target_modules == "all-linear"
     assert trainer_arguments(model_args, BMCConfig(output_dir="o", use_cpu=True, bf16=False))["peft_config"].r == 4
 
@@ -74,13 +54,13 @@ def test_qlora_is_understood_and_wants_its_package(
     import trl
 
     argv = ["--load_in_4bit", "--bnb_4bit_quant_type", "nf4", "--use_bnb_nested_quant"]
-    _, model_args, _ = parse_training([str(recipe), *argv], PreferenceArguments, BMCConfig, "")
+    _, model_args, _ = parsed(recipe, *argv)
     quantisation = trl.get_quantization_config(model_args)
     assert (quantisation.load_in_4bit, quantisation.bnb_4bit_use_double_quant) == (True, True)
     assert adapter_of(model_args).bits == 4
     monkeypatch.setattr(transformers.utils, "is_bitsandbytes_available", lambda: False)
     with pytest.raises(Faults) as caught:
-        open_recipe(recipe, *argv)
+        opened(recipe, *argv)
     assert (
         str(caught.value)
         == "load_in_4bit: needs bitsandbytes, which isn't there; pip install '.[qlora]', or leave it out"
@@ -93,14 +73,12 @@ def test_qlora_trains_on_a_cpu(recipe: Path, bits: int) -> None:
     pytest.importorskip("bitsandbytes")
     flags = ["--load_in_4bit", "--bnb_4bit_quant_type", "nf4"] if bits == 4 else ["--load_in_8bit"]
     keys = [*flags, "--dtype", "bfloat16", "--bf16", "true", "--max_steps", "3", "--gradient_checkpointing", "true"]
-    model_args, config, tokenizer, train, _ = open_recipe(recipe, *keys)
-    arguments = trainer_arguments(model_args, config)
-    trainer: Any = bmc.BMCTrainer(args=config, train_dataset=train, processing_class=tokenizer, **arguments)
+    trainer = opened(recipe, *keys)
     kinds = {name.rsplit(".", 2)[-2]: weight.dtype for name, weight in trainer.model.named_parameters()}
     assert kinds["v_proj"] == (torch.uint8 if bits == 4 else torch.int8)
     assert {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad} == {torch.float32}
     trainer.train()
-    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    losses = logged(trainer)
     assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
     assert losses[2] < losses[1] < losses[0]
 
@@ -111,13 +89,9 @@ def test_an_evaluation_leaves_the_gradients_of_qlora_as_they_were(recipe: Path) 
     keys = ["--load_in_4bit", "--bnb_4bit_quant_type", "nf4", "--dtype", "bfloat16", "--bf16", "true"]
     found = []
     for evaluates in (False, True):
-        model_args, config, tokenizer, train, _ = open_recipe(recipe, *keys)
-        trainer: Any = bmc.BMCTrainer(
-            args=config, train_dataset=train, eval_dataset=train, processing_class=tokenizer,
-            **trainer_arguments(model_args, config),
-        )  # fmt: skip
+        trainer = opened(recipe, *keys)
         if evaluates:
-            trainer.evaluate()
+            trainer.evaluate(trainer.train_dataset)
         batch = trainer._prepare_inputs(trainer.data_collator([*trainer.train_dataset]))
         for name, weight in trainer.model.named_parameters():
             if "lora_B" in name:
@@ -132,7 +106,7 @@ def test_an_evaluation_leaves_the_gradients_of_qlora_as_they_were(recipe: Path) 
 
 def test_quantised_weights_are_trained_by_an_adapter_alone(recipe: Path) -> None:
     with pytest.raises(Faults, match="load_in_4bit: quantised weights can't be trained themselves; set use_peft: true"):
-        open_recipe(recipe, "--load_in_4bit", "--use_peft", "false")
+        opened(recipe, "--load_in_4bit", "--use_peft", "false")
 
 
 def test_packages_that_training_is_to_report_to(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,33 +118,32 @@ def test_packages_that_training_is_to_report_to(recipe: Path, tmp_path: Path, mo
 
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", Missing)
     with pytest.raises(Faults) as caught:
-        open_recipe(recipe, "--report_to", "wandb")
+        opened(recipe, "--report_to", "wandb")
     assert str(caught.value) == (
         "report_to: wandb can't be used here (WandbCallback requires wandb to be installed); pip install wandb, or set "
         "report_to: none"
     )
     with pytest.raises(Faults, match=r"^report_to: nothing is not supported, only .* are supported; or set it to none"):
-        open_recipe(recipe, "--report_to", "nothing")
+        opened(recipe, "--report_to", "nothing")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
-def test_report_to_is_passed_on(recipe: Path, name: str) -> None:
-    _, _, config = parse_training([str(recipe), "--report_to", name], PreferenceArguments, BMCConfig, "")
-    assert config.report_to == [name]
-    assert config.push_to_hub is False
+def test_report_to_is_passed_on(recipe: Path) -> None:
+    for name in ("tensorboard", "wandb", "trackio"):
+        config = parsed(recipe, "--report_to", name)[2]
+        assert (config.report_to, config.push_to_hub) == ([name], False)
 
 
 def test_more_processes_than_rows(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BMCConfig, "world_size", property(lambda self: 8))
     with pytest.raises(Faults) as caught:
-        open_recipe(recipe)
+        opened(recipe)
     assert str(caught.value) == (
         "accelerate launch: 8 processes can't share 4 rows; start at most 4 (--num_processes), or give more data"
     )
     monkeypatch.setattr(BMCConfig, "world_size", property(lambda self: 3))
     with pytest.raises(Faults) as caught:
-        open_recipe(recipe, "--accelerator_config", "{split_batches: true}")
+        opened(recipe, "--accelerator_config", "{split_batches: true}")
     assert str(caught.value) == (
         "per_device_train_batch_size: 4 rows can't be split over 3 processes (split_batches); make it a multiple"
     )
@@ -178,10 +151,10 @@ def test_more_processes_than_rows(recipe: Path, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(
         Faults, match=r"^accelerator_config.even_batches: processes would wait for one that has no batch"
     ):
-        open_recipe(recipe, "--accelerator_config", "{even_batches: false}")
+        opened(recipe, "--accelerator_config", "{even_batches: false}")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_warns_of_another_batch_than_the_papers(recipe: Path, caplog: pytest.LogCaptureFixture) -> None:
-    open_recipe(recipe, "--paper_batch_size", "128")
+    opened(recipe, "--paper_batch_size", "128")
     assert "the batch is 4, the paper's 128" in caplog.text

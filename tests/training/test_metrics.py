@@ -67,7 +67,7 @@ def test_one_warning_when_both_rewards_fall_for_20_steps(caplog: Any) -> None:
             log(watch, step, -step, -2.0 * step)
     (message,) = caplog.messages
     assert message.startswith(
-        "the rewards of winners and losers have both fallen for 20 steps (to -20.000 and -40.000)"
+        "the rewards of chosen and rejected responses have both fallen for 20 steps (to -20.000 and -40.000)"
     )
 
 

@@ -142,7 +142,6 @@ def measure(
     return loss.detach(), found, gradients
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize(("sharing", "packing"), [(True, True), (True, False), (False, True)])
 @hypothesis_settings(
     max_examples=12,
@@ -150,7 +149,7 @@ def measure(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(batch=st.lists(pairs(), min_size=1, max_size=8))
+@given(batch=st.lists(pairs(), min_size=1, max_size=8), side=st.sampled_from(["left", "right"]))
 def test_loss_metrics_and_gradients_are_those_of_two_padded_sequences(
     trainer: Any, batch: list[dict[str, Any]], sharing: bool, packing: bool, side: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,19 +13,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from tiny_pairs import PAIRS, settings
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import bmc
 from bmc.errors import Faults
 from bmc.training import reference_cache as reference
-
-PAIRS = [
-    {
-        "prompt": [{"role": "user", "content": f"Add {i} and 2."}],
-        "chosen": [{"role": "assistant", "content": f"The sum of both is {i + 2}."}],
-        "rejected": [{"role": "assistant", "content": f"It is not {'really ' * (i % 3)}{i + 3}."}],
-    }
-    for i in range(8)
-]
 
 
 class Counting(bmc.BMCTrainer):
@@ -37,33 +32,29 @@ class Counting(bmc.BMCTrainer):
         return super()._reference_logps(model, inputs)
 
 
+def count(model: Any, folder: Path, rows: list[dict[str, Any]] = PAIRS, **changed: Any) -> tuple[Any, int]:
+    """Make a trainer and say how many responses it ran the reference on."""
+    names = ("peft_config", "processing_class", "eval_dataset")
+    others = {key: changed.pop(key) for key in names if key in changed}
+    cache = {"reference_cache": str(folder / "cache"), "precompute_ref_log_probs": None}
+    args = bmc.BMCConfig(**settings(folder / "run", per_device_train_batch_size=2, **cache) | changed)
+    Counting.computed = 0
+    trainer = Counting(model, args=args, train_dataset=Dataset.from_list(rows), **others)
+    return trainer, Counting.computed
+
+
 @pytest.fixture
 def make(model_dir: Path, tmp_path: Path) -> Any:
-    """Makes a trainer and says how many responses it ran the reference on."""
-
-    def made(rows: list[dict[str, Any]] = PAIRS, model: Any = None, **changed: Any) -> tuple[Any, int]:
-        others = {
-            key: changed.pop(key) for key in ("peft_config", "processing_class", "eval_dataset") if key in changed
-        }
-        args = bmc.BMCConfig(
-            output_dir=str(tmp_path / "run"), report_to="none", use_cpu=True, bf16=False, save_strategy="no",
-            gradient_checkpointing=False, per_device_train_batch_size=2, reference_cache=str(tmp_path / "cache"),
-            **changed,
-        )  # fmt: skip
-        Counting.computed = 0
-        trainer = Counting(model or str(model_dir), args=args, train_dataset=Dataset.from_list(rows), **others)
-        return trainer, Counting.computed
-
-    return made
+    """Makes trainers whose cache begins empty."""
+    return lambda rows=PAIRS, model=None, **changed: count(model or str(model_dir), tmp_path, rows, **changed)
 
 
-def moved(model_dir: Path, **config: Any) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(model_dir, **config)
-    with torch.no_grad():
-        next(model.parameters())[0, 0] += 1e-3
-    return model
+@pytest.fixture(scope="module")
+def filled(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Makes trainers whose cache has the log-probs of `PAIRS`."""
+    folder = tmp_path_factory.mktemp("filled")
+    assert count(str(model_dir), folder)[1] == 16
+    return lambda rows=PAIRS, model=None, **changed: count(model or str(model_dir), folder, rows, **changed)
 
 
 def test_it_is_on_by_default_and_keeps_no_reference_model(make):
@@ -75,8 +66,6 @@ def test_it_is_on_by_default_and_keeps_no_reference_model(make):
 
 
 def test_values_are_those_of_the_model(make, model_dir):
-    from transformers import AutoModelForCausalLM
-
     trainer, _ = make(precompute_ref_batch_size=3)
     model = AutoModelForCausalLM.from_pretrained(model_dir)
     for row in trainer.train_dataset:
@@ -102,18 +91,16 @@ def test_values_are_those_of_the_model(make, model_dir):
     ],
     ids=lambda changed: "+".join(changed),
 )
-def test_it_is_found_again(make, changed):
-    make()
-    assert make(**changed)[1] == 0
+def test_it_is_found_again(filled, changed):
+    assert filled(**changed)[1] == 0
 
 
-def test_an_adapter_of_any_seed_finds_its_base_models(make):
+def test_an_adapter_of_any_seed_finds_its_base_models(filled):
     from peft import LoraConfig
 
-    make()
     for seed in (1, 2):
         torch.manual_seed(seed)
-        trainer, computed = make(peft_config=LoraConfig(r=4, target_modules=["q_proj"]), seed=seed)
+        trainer, computed = filled(peft_config=LoraConfig(r=4, target_modules=["q_proj"]), seed=seed)
         assert computed == 0
         with torch.no_grad():  # what was found is the base model's, not the adapter's
             trainer.model.get_base_model().model.layers[0].self_attn.q_proj.lora_B["default"].weight.fill_(1.0)
@@ -121,40 +108,20 @@ def test_an_adapter_of_any_seed_finds_its_base_models(make):
         torch.testing.assert_close(trainer._reference_logps(trainer.model, batch), batch["ref_logps"])
 
 
-def test_other_weights(make, model_dir):
-    make()
-    assert make(model=moved(model_dir))[1] == 16
+def other_weights(model_dir: Path, tokenizer: Any) -> dict[str, Any]:
+    model = AutoModelForCausalLM.from_pretrained(model_dir)
+    with torch.no_grad():
+        next(model.parameters())[0, 0] += 1e-3
+    return {"model": model}
 
 
-def test_another_configuration(make, model_dir):
-    from transformers import AutoModelForCausalLM
-
-    make()
-    model = AutoModelForCausalLM.from_pretrained(model_dir, rms_norm_eps=1e-5)
-    assert make(model=model)[1] == 16
-
-
-def test_another_precision(make, model_dir):
-    from transformers import AutoModelForCausalLM
-
-    make()
-    assert make(model=AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16))[1] == 16
-
-
-def test_another_template(make, tokenizer):
-    from copy import deepcopy
-
-    make()
-    other = deepcopy(tokenizer)
+def other_template(model_dir: Path, tokenizer: Any) -> dict[str, Any]:
+    other = copy.deepcopy(tokenizer)
     other.chat_template = other.chat_template.replace("<assistant> ", "<answer> ")
-    assert make(processing_class=other)[1] == 16
+    return {"processing_class": other}
 
 
-def test_another_tokenizer(make, tokenizer):
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    make()
+def other_tokenizer(model_dir: Path, tokenizer: Any) -> dict[str, Any]:
     inner = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = inner["model"]["vocab"]
     vocabulary["e"], vocabulary["t"] = vocabulary["t"], vocabulary["e"]
@@ -162,22 +129,36 @@ def test_another_tokenizer(make, tokenizer):
         tokenizer_object=Tokenizer.from_str(json.dumps(inner)), chat_template=tokenizer.chat_template,
         pad_token="<pad>", bos_token="<s>", eos_token="</s>",
     )  # fmt: skip
-    assert make(processing_class=other)[1] == 16
+    return {"processing_class": other}
 
 
-def test_another_truncation(make):
-    trainer, _ = make()
-    longest = max(
-        len(row["prompt_ids"] + row[side]) for row in trainer.train_dataset for side in ("chosen_ids", "rejected_ids")
-    )
-    assert make(max_length=longest)[1] == 0
-    assert make(max_length=longest - 1)[1] > 0
+def loaded_with(**options: Any) -> Any:
+    return lambda model_dir, tokenizer: {"model": AutoModelForCausalLM.from_pretrained(model_dir, **options)}
 
 
-def test_other_rows(make):
+CHANGES = {
+    "weights": other_weights,
+    "template": other_template,
+    "tokenizer": other_tokenizer,
+    "configuration": loaded_with(rms_norm_eps=1e-5),
+    "precision": loaded_with(dtype=torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_another_model_or_text_is_computed_anew(make, model_dir, tokenizer, what):
     make()
+    assert make(**CHANGES[what](model_dir, tokenizer))[1] == 16
+
+
+def test_another_truncation_and_other_rows(filled):
+    trainer, _ = filled()
+    sides = ("chosen_ids", "rejected_ids")
+    longest = max(len(row["prompt_ids"] + row[side]) for row in trainer.train_dataset for side in sides)
+    assert filled(max_length=longest)[1] == 0
+    assert filled(max_length=longest - 1)[1] > 0
     rows = [*PAIRS, {**PAIRS[0], "chosen": [{"role": "assistant", "content": "2, as you know."}]}]
-    assert make(rows)[1] == 1  # its loser is there already
+    assert filled(rows)[1] == 1  # its rejected response is there already
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was(make, monkeypatch):

@@ -21,7 +21,7 @@ from bmc.recipe import parse
 from bmc.runs import Preempted
 from bmc.training import sweep as trial
 from bmc.training.config import BMCConfig, ModelArguments, PreferenceArguments
-from bmc.training.sweep import describe_sweep, drop_weights, label, last_words, refuse_launcher, seeds, sweep, table_7
+from bmc.training.sweep import describe_sweep, label, last_words, refuse_launcher, seeds, sweep, table_7
 
 # Stands for `accelerate launch`: notes its command, then fails, or leaves a score by the learning rate or the seed.
 LAUNCHER = """
@@ -103,20 +103,10 @@ def test_every_point_is_scored_and_the_first_of_the_best_is_left_as_a_recipe(rec
     }  # fmt: skip
     arguments, config = parsed([str(best)])
     assert (config.learning_rate, config.beta, config.output_dir, arguments.sweep) == (2e-6, 0.2, "out/dpo", None)
-
-
-def test_a_training_that_scores_itself_is_told_to(recipe: Path) -> None:
-    swept("--sweep.beta=[0.1]")
-    (command,) = commands()
-    assert "--do_eval=true" in command
-
-
-def test_only_the_best_point_keeps_its_weights(recipe: Path) -> None:
-    swept("--sweep.learning_rate=[1e-6, 2e-6, 3e-6]")
-    folders = sorted(Path("out/dpo-sweep").glob("learning_rate*/"))
-    assert [folder.name for folder in folders] == [f"learning_rate={rate}e-06" for rate in (1, 2, 3)]
-    assert [(folder / "model.safetensors").exists() for folder in folders] == [False, True, False]
-    assert [(folder / "checkpoint-1").exists() for folder in folders] == [False, True, False]
+    assert all("--do_eval=true" in command for command in commands())  # each scores itself
+    folders = [Path(f"out/dpo-sweep/learning_rate={rate}e-06") for rate in (1, 2, 3)]
+    for name, kept in (("model.safetensors", [False, True, False]), ("checkpoint-1", [False, True, False])):
+        assert [(folder / name).exists() for folder in folders] == kept  # the best point alone keeps its weights
     assert all((folder / "metrics.json").exists() for folder in folders)
 
 
@@ -139,11 +129,17 @@ def test_another_recipe_doesn_t_go_on_in_the_folder(recipe: Path) -> None:
     assert "holds a run of another recipe" in faults("--sweep.learning_rate=[1e-6]")[0]
 
 
-def test_a_sweep_of_failures_is_a_fault(recipe: Path) -> None:
+def test_failures_and_a_missing_launcher_are_faults(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert faults("--sweep.beta=[0.1]", "--launcher=accelerrate launch") == [
+        "launcher: 'accelerrate' can't be started (No such file or directory)"
+    ]
     assert faults("--sweep.learning_rate=[9e-6]") == [
         "out/dpo-sweep: no point could be trained; the last said: RuntimeError: out of memory"
     ]
     assert "RuntimeError: out of memory" in Path("out/dpo-sweep/learning_rate=9e-06.log").read_text()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(Faults, match="run it by python"):
+        refuse_launcher()
 
 
 @pytest.mark.parametrize(
@@ -187,18 +183,6 @@ def test_a_sweep_needs_rows_to_score_on(recipe: Path) -> None:
     assert faults(grid) == ["eval_recipe: is missing; no eval.yaml stands beside the recipe"]
 
 
-def test_a_launcher_that_is_not_there_is_a_fault(recipe: Path) -> None:
-    assert faults("--sweep.beta=[0.1]", "--launcher=accelerrate launch") == [
-        "launcher: 'accelerrate' can't be started (No such file or directory)"
-    ]
-
-
-def test_a_sweep_is_not_for_a_launcher_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(Faults, match="run it by python"):
-        refuse_launcher()
-
-
 # Table 7 and A.3 of the paper
 @pytest.mark.parametrize(
     ("options", "count", "keys"),
@@ -237,13 +221,8 @@ def test_seeds_give_mean_and_standard_deviation(recipe: Path) -> None:
         [f"--seed={n}", f"--output_dir=out/dpo/seed_{n}"] for n in (1, 2)
     ]
     assert json.loads(Path("out/dpo/seeds.json").read_text())["results"]["sums"]["accuracies"] == [0.5, 0.55]
-
-
-def test_seeds_are_not_trained_twice(recipe: Path) -> None:
-    for numbers in ("1", "1,2"):
-        given = ["dpo.yaml", "--seeds", numbers]
-        seeds(given, *parsed(given))
-    assert len(commands()) == 2
+    seeds(given, *parsed(given))
+    assert len(commands()) == 2  # not trained twice
 
 
 def test_a_summary_of_one_seed_has_no_deviation() -> None:
@@ -270,14 +249,6 @@ def test_a_label_is_a_file_name() -> None:
     assert label({"learning_rate": 5e-7, "loss_type": ["a", "b"], "model": "x/y"}) == (
         "learning_rate=5e-07,loss_type=_a_,_b_,model=x_y"
     )
-
-
-def test_weights_go_and_numbers_stay(tmp_path: Path) -> None:
-    for name in ("model-00001-of-00002.safetensors", "metrics.json", "trainer_state.json"):
-        (tmp_path / name).touch()
-    (tmp_path / "checkpoint-10").mkdir()
-    drop_weights(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "trainer_state.json"]
 
 
 SAVES = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from math import log
 from typing import Any
 
@@ -9,62 +10,24 @@ import pytest
 import torch
 import trl
 from datasets import Dataset
+from tiny_pairs import PAIRS, logged, make, perturb, settings
 
 import bmc
 from bmc.errors import Faults
 from bmc.training.collator import DataCollatorForBMC, no_signal
 
-PAIRS = [
-    {
-        "prompt": [{"role": "user", "content": f"Add {i} and 2."}],
-        "chosen": [{"role": "assistant", "content": f"The sum of both is {i + 2}."}],
-        "rejected": [{"role": "assistant", "content": f"It is not {'really ' * (i % 3)}{i + 3}."}],
-    }
-    for i in range(8)
-]
 
-
-def settings(tmp_path: Any, **changed: Any) -> dict[str, Any]:
-    return {
-        "output_dir": str(tmp_path),
-        "report_to": "none",
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "per_device_train_batch_size": 4,
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": "constant",
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "seed": 3,
-        "precompute_ref_log_probs": False,
-        **changed,
-    }
-
-
-def make(model_dir: Any, tmp_path: Any, rows: list[dict[str, Any]] = PAIRS, **changed: Any) -> Any:
-    return bmc.BMCTrainer(
-        str(model_dir), args=bmc.BMCConfig(**settings(tmp_path, **changed)), train_dataset=Dataset.from_list(rows)
-    )
-
-
-def loss_and_gradient(trainer: Any, perturb: bool = True) -> tuple[float, dict[str, torch.Tensor]]:
-    """On the first four pairs, away from the reference so that nothing is zero by symmetry."""
-    if perturb:
-        with torch.no_grad():
-            generator = torch.Generator().manual_seed(0)
-            for parameter in trainer.model.parameters():
-                parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
-    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
-    trainer.model.train()
-    loss = trainer.compute_loss(trainer.model, batch)
+def loss_and_gradient(trainer: Any) -> tuple[float, dict[str, torch.Tensor]]:
+    """On the first four pairs, away from the reference."""
+    perturb(trainer.model).train()
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator([trainer.train_dataset[i] for i in range(4)]))
     loss.backward()
     return loss.item(), {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
 
 
 def history(trainer: Any, key: str = "loss") -> list[float]:
     trainer.train()
-    return [line[key] for line in trainer.state.log_history if key in line]
+    return logged(trainer, key)
 
 
 def test_unweighted_sigmoid_is_trls_dpo(model_dir, tmp_path):
@@ -80,24 +43,20 @@ def test_unweighted_sigmoid_is_trls_dpo(model_dir, tmp_path):
         torch.testing.assert_close(value, expected_gradient[name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("weighting", ["none", "bmc"])
-@pytest.mark.parametrize("precompute", [False, True])
-def test_first_loss_is_ln_2(model_dir, tmp_path, weighting, precompute):
-    trainer = make(model_dir, tmp_path, token_weighting=weighting, precompute_ref_log_probs=precompute, max_steps=1)
-    assert history(trainer)[0] == pytest.approx(log(2), abs=1e-6)
-
-
 def test_delta_0_is_dpo_and_delta_above_0_is_not(model_dir, tmp_path):
-    plain, _ = loss_and_gradient(make(model_dir, tmp_path))
-    zero, _ = loss_and_gradient(make(model_dir, tmp_path, token_weighting="bmc", bmc_delta=0.0))
-    three, _ = loss_and_gradient(make(model_dir, tmp_path, token_weighting="bmc", bmc_delta=3.0))
-    assert zero == pytest.approx(plain, abs=1e-7)
-    assert abs(three - plain) > 1e-4
-
-
-def test_delta_1_weighs_differing_tokens_exactly_2(model_dir, tmp_path):
-    trainer = make(model_dir, tmp_path, token_weighting="bmc", bmc_delta=1.0, max_steps=1)
-    assert history(trainer, "diff/weight") == [2.0]
+    trainer = make(model_dir, tmp_path, token_weighting="bmc", bmc_delta=3.0)
+    perturb(trainer.model).train()
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
+    found = {}
+    for weighting, delta in (("none", 3.0), ("bmc", 0.0), ("bmc", 1.0), ("bmc", 3.0)):
+        trainer.args.token_weighting, trainer.args.bmc_delta = weighting, delta
+        trainer._metrics["train"].clear()
+        loss = trainer.compute_loss(trainer.model, batch).item()
+        total, count = map(sum, zip(*trainer._metrics["train"]["diff/weight"], strict=True))
+        found[weighting, delta] = loss, total / count
+    assert found["bmc", 0.0][0] == pytest.approx(found["none", 3.0][0], abs=1e-7)
+    assert abs(found["bmc", 3.0][0] - found["none", 3.0][0]) > 1e-4
+    assert found["bmc", 1.0][1] == 2.0  # what differs weighs exactly 2
 
 
 def test_a_step_equals_equation_4_computed_token_by_token(model_dir, tmp_path):
@@ -129,6 +88,7 @@ def test_precomputed_reference_gives_the_same_curve(model_dir, tmp_path):
         for p in (False, True)
     ]
     assert curves[0] == pytest.approx(curves[1], abs=1e-6)
+    assert curves[0][0] == pytest.approx(log(2), abs=1e-6)
     assert curves[0][3] < curves[0][0]
 
 
@@ -177,37 +137,26 @@ def test_values_stand_at_their_tokens():
     assert cut["diff_mask"].int().tolist() == [[[0], [1]]]
 
 
-def test_pairs_without_room_for_a_response_are_dropped_and_counted(model_dir, tmp_path, caplog):
-    long = {**PAIRS[0], "prompt": [{"role": "user", "content": "x" * 100}]}
-    trainer = make(model_dir, tmp_path, rows=[long, *PAIRS], max_length=64)
+def test_pairs_without_a_difference_or_room_are_dropped_and_counted(model_dir, tmp_path, caplog, tokenizer):
+    """Two differ behind max_length alone, one not at all once the template has trimmed it, one has a long prompt."""
+
+    def pair(chosen: str, rejected: str, prompt: str = "?") -> dict[str, Any]:
+        texts = {"prompt": ("user", prompt), "chosen": ("assistant", chosen), "rejected": ("assistant", rejected)}
+        return {key: [{"role": role, "content": text}] for key, (role, text) in texts.items()}
+
+    late = [pair("x" * 60 + "a", "x" * 60 + "b")] * 2
+    rows = [pair("yes", "yes \n"), *late, pair("a", "b", prompt="x" * 100), *PAIRS]
+    trims = copy.deepcopy(tokenizer)
+    trims.chat_template = tokenizer.chat_template.replace("message.content", "message.content | trim")
+    trainer = make(model_dir, tmp_path, rows, max_length=64, processing_class=trims)
     assert len(trainer.train_dataset) == 8
-    assert "dropped 1 of 9 train pairs" in caplog.text
-
-
-def test_pairs_without_a_difference_are_dropped_and_counted(model_dir, tmp_path, caplog):
-    """Two differ behind max_length alone, one not at all once the template has trimmed its responses."""
-    prompt = [{"role": "user", "content": "?"}]
-    late = [
-        {
-            "prompt": prompt,
-            **{side: [{"role": "assistant", "content": "x" * 60 + side}] for side in ("chosen", "rejected")},
-        }
-    ] * 2
-    trimmed = {"prompt": prompt, "chosen": [{"role": "assistant", "content": "yes"}]}
-    trimmed["rejected"] = [{"role": "assistant", "content": "yes \n"}]
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    tokenizer.chat_template = tokenizer.chat_template.replace("message.content", "message.content | trim")
-    args = bmc.BMCConfig(**settings(tmp_path, max_length=64))
-    rows = Dataset.from_list([trimmed, *late, *PAIRS])
-    trainer = bmc.BMCTrainer(str(model_dir), args=args, train_dataset=rows, processing_class=tokenizer)
-    assert len(trainer.train_dataset) == 8
-    assert "max_length: dropped 2 of 11 train pairs, whose responses are equal within its 64 tokens" in caplog.text
-    assert "dropped 1 of 11 train pairs, whose responses are equal once tokenised" in caplog.text
-    args.max_length = None
+    assert "max_length: dropped 2 of 12 train pairs, whose responses are equal within its 64 tokens" in caplog.text
+    assert "max_length: dropped 1 of 12 train pairs, whose prompts alone fill its 64 tokens" in caplog.text
+    assert "dropped 1 of 12 train pairs, whose responses are equal once tokenised" in caplog.text
     with pytest.raises(Faults, match="train data: no pair is left: chosen and rejected are equal once tokenised"):
-        bmc.BMCTrainer(str(model_dir), args=args, train_dataset=rows.select([0]), processing_class=tokenizer)
+        make(model_dir, tmp_path, rows[:1], processing_class=trims)
+    with pytest.raises(Faults, match="max_length: no train pair is left under 8 tokens"):
+        make(model_dir, tmp_path, max_length=8)
 
 
 @pytest.mark.parametrize(
@@ -228,26 +177,13 @@ def test_which_pairs_hold_a_preference(chosen, rejected, max_length, reason):
     assert no_signal(row, max_length) == reason
 
 
-def test_no_pair_left_is_a_fault(model_dir, tmp_path):
-    with pytest.raises(Faults, match="max_length: no train pair is left under 8 tokens"):
-        make(model_dir, tmp_path, max_length=8)
-
-
-def test_strings_and_missing_tokenizer_padding_work_as_in_trl(model_dir, tmp_path):
-    rows = [{"prompt": "2 + 2 = ", "chosen": "4", "rejected": "5"}] * 4
-    assert history(make(model_dir, tmp_path, rows=rows, max_steps=1))[0] == pytest.approx(log(2), abs=1e-6)
-
-
-def test_evaluation_and_adapters(model_dir, tmp_path):
+def test_strings_evaluation_and_adapters(model_dir, tmp_path):
     from peft import LoraConfig
 
-    trainer = bmc.BMCTrainer(
-        str(model_dir),
-        args=bmc.BMCConfig(**settings(tmp_path, token_weighting="bmc", max_steps=3)),
-        train_dataset=Dataset.from_list(PAIRS),
-        eval_dataset=Dataset.from_list(PAIRS[:2]),
-        peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
-    )
+    rows = [{"prompt": "2 + 2 = ", "chosen": "4", "rejected": "5"}] * 4
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    options = {"eval_dataset": Dataset.from_list(rows[:2]), "peft_config": lora, "learning_rate": 1e-2}
+    trainer = make(model_dir, tmp_path, rows, token_weighting="bmc", max_steps=3, **options)
     assert trainer.ref_model is None
     assert history(trainer)[0] == pytest.approx(log(2), abs=1e-6)
     metrics = trainer.evaluate()

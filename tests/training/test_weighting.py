@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_pairs
 import torch
 from datasets import Dataset
+from tiny_pairs import perturb
 
 import bmc
 from bmc.errors import Faults
@@ -19,12 +21,7 @@ ROWS = [{"prompt": f"{i} + 1 = ", "chosen": f"{i + 1}.", "rejected": f"not {i}"}
 
 
 def make(model_dir: Path, tmp_path: Path, rows: list[dict[str, Any]] = ROWS, **changed: Any) -> Any:
-    args = bmc.BMCConfig(
-        output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False,
-        save_strategy="no", per_device_train_batch_size=4, logging_steps=1, reference_cache=str(tmp_path / "cache"),
-        **changed,
-    )  # fmt: skip
-    return bmc.BMCTrainer(str(model_dir), args=args, train_dataset=Dataset.from_list(rows))
+    return tiny_pairs.make(model_dir, tmp_path, rows, reference_cache=str(tmp_path / "cache"), **changed)
 
 
 def weighted(weights: Any) -> list[dict[str, Any]]:
@@ -35,20 +32,24 @@ def weighted(weights: Any) -> list[dict[str, Any]]:
 
 
 def first_loss(trainer: Any) -> float:
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(0)
-        for parameter in trainer.model.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    perturb(trainer.model)
     return trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset))).item()
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "ipo", "simpo", "orpo", "figa", "rdpo", "aot"])
-def test_external_weights_of_1_are_no_weights_and_of_2_are_some(model_dir, tmp_path, loss):
-    plain = first_loss(make(model_dir, tmp_path, loss_type=loss))
+def test_external_weights_of_1_are_no_weights_and_others_are_some(model_dir, tmp_path):
+    names = ["sigmoid", "ipo", "simpo", "orpo", "figa", "rdpo", "aot"]
     ones, mixed = weighted(lambda text: [1.0] * (len(text) + 1)), weighted(lambda text: [3.0] + [1.0] * len(text))
-    options = {"loss_type": loss, "token_weighting": "external"}
-    assert first_loss(make(model_dir, tmp_path, ones, **options)) == pytest.approx(plain, abs=1e-6)
-    assert abs(first_loss(make(model_dir, tmp_path, mixed, **options)) - plain) > 1e-5
+    found = []
+    for rows, weighting in ((ROWS, "none"), (ones, "external"), (mixed, "external")):
+        trainer = make(model_dir, tmp_path, rows, token_weighting=weighting)
+        perturb(trainer.model)
+        batch = trainer.data_collator(list(trainer.train_dataset))
+        found.append([])
+        for name in names:
+            trainer.loss_types = [name]
+            found[-1].append(trainer.compute_loss(trainer.model, batch).item())
+    assert found[1] == pytest.approx(found[0], abs=1e-6)
+    assert all(abs(one - other) > 1e-5 for one, other in zip(found[2], found[0], strict=True))
 
 
 def test_external_weights_stand_at_their_tokens(model_dir, tmp_path):
@@ -58,12 +59,9 @@ def test_external_weights_stand_at_their_tokens(model_dir, tmp_path):
     assert weights[0].tolist() == [[1, 2, 3, 0, 0, 0], [1, 2, 3, 4, 5, 6]]  # "1." and "not 0", each with its end
 
 
-def test_external_without_its_columns_is_a_fault(model_dir, tmp_path):
+def test_external_weights_that_are_missing_or_wrong_are_faults(model_dir, tmp_path):
     with pytest.raises(Faults, match="external needs chosen_weights and rejected_weights in the train data"):
         make(model_dir, tmp_path, token_weighting="external")
-
-
-def test_external_weights_of_the_wrong_length_or_sign_are_faults(model_dir, tmp_path):
     rows = weighted(lambda text: [1.0] * (len(text) + 1))
     rows[1]["chosen_weights"] = [1.0]
     rows[2]["rejected_weights"][0] = -1.0
@@ -78,10 +76,9 @@ def test_external_weights_of_the_wrong_length_or_sign_are_faults(model_dir, tmp_
 
 def test_a_loss_without_reference_loads_and_runs_none(model_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(bmc.BMCTrainer, "_reference_logps", None)  # a call would fail
-    for loss in (["simpo"], ["orpo"], ["figa"], ["orpo", "sft"]):
-        trainer = make(
-            model_dir, tmp_path, loss_type=loss, loss_weights=[1.0] * len(loss), token_weighting="bmc", max_steps=2
-        )
+    for loss in (["simpo"], ["figa"], ["orpo", "sft"]):
+        options = {"loss_type": loss, "loss_weights": [1.0] * len(loss), "token_weighting": "bmc"}
+        trainer = make(model_dir, tmp_path, max_steps=2, **options)
         assert trainer.ref_model is None
         trainer.train()
         log = trainer.state.log_history[0]

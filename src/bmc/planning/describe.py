@@ -28,7 +28,7 @@ from ..precision import HALF, mixed_precision, training_dtype
 from ..runs import is_main_process
 from . import estimates
 from .dataset_stats import DatasetStats, dataset_stats
-from .estimates import GIB, Adapter, Memory, ModelSize, StepCount, base_model, model_size
+from .estimates import GIB, Adapter, Memory, ModelSize, StepCount, StepShape, base_model, model_size
 from .hardware import GPUS, Gpu, LaunchConfig, is_launched
 
 UNKNOWN = "unknown: neither the model's config nor a table has it"
@@ -273,18 +273,18 @@ def training_facts(arguments: Any, model_args: Any, config: Any, launch: LaunchC
     loads_reference = reference and not adapter and not _precomputes(config, steps, data)
     weight_width = 4 if training_dtype(model_args, config, launch.engine) == "float32" else 2
     length, checkpointing = config.max_length or model.positions, bool(config.gradient_checkpointing)
-    shape: dict[str, Any] = {
-        "tokens": rows * (2 if pairs else 1) * length,
-        "width": 2 if mixed_precision(config) in HALF else weight_width,
-        "weight_width": weight_width,
-        "checkpointing": checkpointing,
-        "packed": packed,
-        "reference": loads_reference,
-        "on_gpu": not on_cpu,
-        "tiled": pairs,
-        "adapter": adapter,
-        "moments": estimates.moment_bytes(config.optim),
-    }
+    shape = StepShape(
+        tokens=rows * (2 if pairs else 1) * length,
+        width=2 if mixed_precision(config) in HALF else weight_width,
+        weight_width=weight_width,
+        checkpointing=checkpointing,
+        packed=packed,
+        reference=loads_reference,
+        on_gpu=not on_cpu,
+        tiled=pairs,
+        adapter=adapter,
+        moments=estimates.moment_bytes(config.optim),
+    )
     facts |= _fit_facts(model, launch, shape, arguments.gpu, rows, mixed_precision(config), pairs)
     said = [f"{rows} {'pairs of two sequences' if pairs else 'sequences'} of {length:,} tokens"]
     said.append(f"gradient checkpointing {'on' if checkpointing else 'off'}")
@@ -344,20 +344,10 @@ def _precomputes(config: Any, steps: StepCount | None, data: DatasetStats | None
 
 
 def _fit_facts(
-    model: ModelSize, launch: LaunchConfig, shape: dict[str, Any], gpu: str, rows: int, mixed: str, pairs: bool
+    model: ModelSize, launch: LaunchConfig, shape: StepShape, gpu: str, rows: int, mixed: str, pairs: bool
 ) -> Facts:
-    """Say what memory is needed, what it is made of, and whether it fits: a GPU, or for a CPU the host's memory.
-
-    Args:
-        model: The policy.
-        launch: The launch configuration.
-        shape: The keyword arguments of `estimates.training_memory`.
-        gpu: Name of the GPU.
-        rows: Rows of a micro-batch.
-        mixed: The run's mixed precision.
-        pairs: Whether a row is a pair.
-    """
-    need = estimates.training_memory(model, launch, **shape)
+    """Say what memory is needed, what it is made of, and whether it fits: a GPU, or for a CPU the host's memory."""
+    need = estimates.training_memory(model, launch, shape)
     parts = {
         "weights, gradients, optimizer": need.states,
         "activations": need.activations,
@@ -366,16 +356,16 @@ def _fit_facts(
         "CUDA and fragmentation": need.overhead,
     }
     shown = {name: count for name, count in parts.items() if count or (pairs and name == "reference")}
-    if shape["on_gpu"]:
+    if shape.on_gpu:
         there, wanted = int(GPUS[gpu].memory_gib * GIB), need.total
         where = f"{launch.processes} × {gpu}" if launch.processes > 1 else f"one {gpu}"
     else:
         there, wanted = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), launch.processes * need.total
         where = f"this machine's {gibibytes(there)}"
-    spare, each = there - wanted, " a card" if shape["on_gpu"] and launch.processes > 1 else ""
+    spare, each = there - wanted, " a card" if shape.on_gpu and launch.processes > 1 else ""
     answer = f"yes, {gibibytes(spare)}{each} to spare"
     if spare < 0:
-        room = there if shape["on_gpu"] else there / launch.processes
+        room = there if shape.on_gpu else there / launch.processes
         remedies = _remedies(model, launch, shape, rows, mixed)
         answer = f"NO, {gibibytes(-spare)}{each} too much; {_what_would_fit(remedies, room)}"
     elif spare < there / 10:
@@ -388,26 +378,25 @@ def _fit_facts(
     }
 
 
-def _remedies(
-    model: ModelSize, launch: LaunchConfig, shape: dict[str, Any], rows: int, mixed: str
-) -> dict[str, Memory]:
+def _remedies(model: ModelSize, launch: LaunchConfig, shape: StepShape, rows: int, mixed: str) -> dict[str, Memory]:
     """Map what could be written in the recipe of a run that doesn't fit to what a process would then need."""
     found: dict[str, tuple[LaunchConfig, dict[str, Any]]] = {}
     if rows > 1:
-        found["per_device_train_batch_size: 1"] = launch, {"tokens": shape["tokens"] // rows}
-    if shape["adapter"] is None:
+        found["per_device_train_batch_size: 1"] = launch, {"tokens": shape.tokens // rows}
+    if shape.adapter is None:
         lora = {"adapter": Adapter(16, "all-linear"), "weight_width": 2, "reference": False}
         found["LoRA (use_peft: true, lora_target_modules: all-linear, dtype: bfloat16)"] = launch, lora
-    if shape["moments"] > 2:
+    if shape.moments > 2:
         found["8-bit Adam (optim: adamw_bnb_8bit)"] = launch, {"moments": 2}
     if launch.engine == "deepspeed" and not launch.offload_optimizer:
         found["offload_optimizer_device: cpu"] = replace(launch, offload_optimizer=True), {}
-    if shape["on_gpu"] and mixed in HALF:
+    if shape.on_gpu and mixed in HALF:
         gpus = max(4, launch.processes * (2 if launch.zero_stage == 3 else 1))
         zero3 = replace(launch, processes=gpus, machines=-(-gpus // 8), engine="deepspeed", zero_stage=3)
         found[f"ZeRO-3 on {gpus} cards (accelerate_configs/zero3.yaml)"] = zero3, {"weight_width": 2}
     return {
-        name: estimates.training_memory(model, where, **(shape | changes)) for name, (where, changes) in found.items()
+        name: estimates.training_memory(model, where, replace(shape, **changes))
+        for name, (where, changes) in found.items()
     }
 
 

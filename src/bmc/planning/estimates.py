@@ -257,7 +257,36 @@ class Memory:
         return self.states + self.activations + self.head + self.reference + self.overhead
 
 
-def activation_bytes(model: ModelSize, tokens: int, width: int, checkpointing: bool, packed: bool = True) -> int:
+@dataclass(frozen=True)
+class StepShape:
+    """What one training process holds and computes at a time.
+
+    Attributes:
+        tokens: N, of a micro-batch.
+        width: b.
+        weight_width: Bytes of a weight as it is loaded.
+        checkpointing: Whether layers are computed again in the backward pass.
+        packed: Whether attention goes by trees, which repeats keys and values; transformers' own SDPA may not.
+        reference: Whether a reference model is in memory besides.
+        on_gpu: Whether it is a GPU's memory.
+        tiled: Whether off a GPU `bmc.training.lm_head` replaces TRL's kernel, as in preference training.
+        adapter: LoRA; None trains everything.
+        moments: m, bytes of optimizer states for each trained parameter.
+    """
+
+    tokens: int
+    width: int
+    weight_width: int
+    checkpointing: bool = True
+    packed: bool = True
+    reference: bool = False
+    on_gpu: bool = True
+    tiled: bool = True
+    adapter: Adapter | None = None
+    moments: int = 8
+
+
+def activation_bytes(model: ModelSize, shape: StepShape) -> int:
     """Estimate what a forward pass keeps, and the working set of the layer that runs backwards.
 
     Autograd keeps, for each token of a layer in numbers of b bytes (I: width of the MLP, A: of all query heads):
@@ -274,49 +303,28 @@ def activation_bytes(model: ModelSize, tokens: int, width: int, checkpointing: b
 
     Sharing prefixes makes N smaller and changes nothing else; N is thus that of two sequences a pair of `max_length`
     tokens for a bound, or what a batch really has.
-
-    Args:
-        model: The policy.
-        tokens: N.
-        width: b.
-        checkpointing: Whether layers are computed again in the backward pass.
-        packed: Whether attention goes by trees, which repeats keys and values; transformers' own SDPA may not.
     """
-    a, h, i = model.attention_width, model.hidden, model.intermediate
-    attention = 5 * a if packed else 3 * a + 2 * model.key_width
-    layer = 2 * h * (4 + 2 * width) + width * (attention + 4 * i)
-    working = width * (3 * i + 2 * h)
-    kept = model.layers * h * width + layer if checkpointing else model.layers * layer
-    return tokens * (kept + working + h * width)
+    a, h, i, b = model.attention_width, model.hidden, model.intermediate, shape.width
+    attention = 5 * a if shape.packed else 3 * a + 2 * model.key_width
+    layer = 2 * h * (4 + 2 * b) + b * (attention + 4 * i)
+    kept = model.layers * h * b + layer if shape.checkpointing else model.layers * layer
+    return shape.tokens * (kept + b * (3 * i + 2 * h) + h * b)
 
 
-def head_bytes(model: ModelSize, tokens: int, on_gpu: bool, tiled: bool) -> int:
+def head_bytes(model: ModelSize, shape: StepShape) -> int:
     """Estimate the logits of a tile in float32, twice (they and their gradient), and the head's gradient in float32.
 
     Only positions that predict a response token are projected, a tile at a time, so no N × V exists.
-
-    Args:
-        model: The policy.
-        tokens: N.
-        on_gpu: Whether TRL's kernel runs on a GPU.
-        tiled: Whether `bmc.training.lm_head` replaces it off a GPU, as in preference training.
     """
     words = min(TRL_TILE[1], model.vocabulary)
-    if on_gpu:
-        tile = 2 * min(TRL_TILE[0], tokens) * words
+    if shape.on_gpu:
+        tile = 2 * min(TRL_TILE[0], shape.tokens) * words
     else:
-        tile = 2 * min(TILE, tokens) * model.vocabulary if tiled else 6 * tokens * words
+        tile = 2 * min(TILE, shape.tokens) * model.vocabulary if shape.tiled else 6 * shape.tokens * words
     return 4 * (tile + model.embedding)
 
 
-def state_bytes(
-    model: ModelSize,
-    launch: LaunchConfig,
-    weight_width: int,
-    width: int,
-    adapter: Adapter | None = None,
-    moments: int = 8,
-) -> tuple[int, int]:
+def state_bytes(model: ModelSize, launch: LaunchConfig, shape: StepShape) -> tuple[int, int]:
     """Estimate weights, gradients and optimizer states: (bytes of a process, bytes of a machine's own memory).
 
     What is trained is float32, or has float32 copies (`bmc.precision`). Under DeepSpeed its own estimator says what
@@ -327,17 +335,10 @@ def state_bytes(
     - DDP: (4 + 4 + m) · P, and 4P of buckets; a single process has no buckets.
 
     Frozen weights are sharded by ZeRO-3 and FSDP2, unless they are quantised, and nothing else is kept of them.
-
-    Args:
-        model: The policy.
-        launch: The launch configuration.
-        weight_width: Bytes of a frozen weight.
-        width: b of the forward pass.
-        adapter: LoRA; None trains everything.
-        moments: m.
     """
+    adapter, moments = shape.adapter, shape.moments
     trained = adapter.trained(model) if adapter else model.parameters
-    frozen = adapter.frozen_bytes(model, weight_width) if adapter else 0
+    frozen = adapter.frozen_bytes(model, shape.weight_width) if adapter else 0
     if adapter and not adapter.bits:
         frozen //= launch.shards
     if launch.engine == "deepspeed":
@@ -345,7 +346,7 @@ def state_bytes(
         saved = 0 if launch.offload_optimizer else (8 - moments) * trained // launch.processes
         return frozen + device - saved, host
     if launch.engine == "fsdp":
-        return frozen + (8 + moments) * trained // launch.processes + 2 * model.layer * width, 0
+        return frozen + (8 + moments) * trained // launch.processes + 2 * model.layer * shape.width, 0
     return frozen + (8 + moments + (4 if launch.engine == "ddp" else 0)) * trained, 0
 
 
@@ -363,45 +364,16 @@ def _deepspeed_bytes(parameters: int, largest: int, launch: LaunchConfig) -> tup
     )[:2]
 
 
-def training_memory(
-    model: ModelSize,
-    launch: LaunchConfig,
-    *,
-    tokens: int,
-    width: int,
-    weight_width: int,
-    checkpointing: bool,
-    packed: bool,
-    reference: bool,
-    on_gpu: bool,
-    tiled: bool = True,
-    adapter: Adapter | None = None,
-    moments: int = 8,
-) -> Memory:
-    """Estimate the peak of one process within a step: gradients of earlier micro-batches and all activations exist.
-
-    Args:
-        model: The policy.
-        launch: The launch configuration.
-        tokens: N, of a micro-batch.
-        width: b of the forward pass.
-        weight_width: Bytes of a weight as it is loaded.
-        checkpointing: Whether layers are computed again in the backward pass.
-        packed: Whether attention goes by trees.
-        reference: Whether a reference model is in memory besides.
-        on_gpu: Whether it is a GPU's memory.
-        tiled: As in `head_bytes`.
-        adapter: LoRA, if there is one.
-        moments: Bytes of optimizer states for each trained parameter.
-    """
-    own, host = state_bytes(model, launch, weight_width, width, adapter, moments)
-    casts = model.parameters * width if width < weight_width and launch.engine in ("none", "ddp") else 0
+def training_memory(model: ModelSize, launch: LaunchConfig, shape: StepShape) -> Memory:
+    """Estimate the peak of one process within a step: gradients of earlier micro-batches and all activations exist."""
+    states, host = state_bytes(model, launch, shape)
+    casts = shape.width < shape.weight_width and launch.engine in ("none", "ddp")
     return Memory(
-        own + casts,
-        activation_bytes(model, tokens, width, checkpointing, packed),
-        head_bytes(model, tokens, on_gpu, tiled),
-        weight_width * model.parameters // launch.shards if reference else 0,
-        GPU_OVERHEAD if on_gpu else 0,
+        states + (model.parameters * shape.width if casts else 0),
+        activation_bytes(model, shape),
+        head_bytes(model, shape),
+        shape.weight_width * model.parameters // launch.shards if shape.reference else 0,
+        GPU_OVERHEAD if shape.on_gpu else 0,
         host,
     )
 

@@ -53,15 +53,15 @@ class DataCollatorForBMC(DataCollatorForPreference):
     response token) and perhaps `ref_chosen_logps`, `ref_rejected_logps`, `chosen_weights`, `rejected_weights` (one
     float a response token). What `max_length` cuts off is cut off everywhere.
 
-    A batch of B pairs has, the winner before the loser and T being the longest response's tokens:
+    A batch of B pairs has, chosen before rejected and T being the longest response's tokens:
     `num_tokens` (B,), of both sequences of a pair; `response_mask` (B, 2, T), which are tokens and no padding;
     `diff_mask` (B, 2, T), bool; perhaps `ref_logps` and `token_weights` (B, 2, T), float32; perhaps `ids`, the rows';
     and what `lay_out` returns.
 
     Attributes:
-        prefix_sharing: Fold sequences with the same prompt into one.
+        prefix_sharing: Lay what sequences with the same prompt have in common down once.
         packing: Put the sequences of the batch end to end in one row, without padding. With both, the whole batch is
-            one forest.
+            one row of prefix trees.
     """
 
     prefix_sharing: bool = False
@@ -69,7 +69,7 @@ class DataCollatorForBMC(DataCollatorForPreference):
 
     @classmethod
     def of(cls, given: Any) -> DataCollatorForBMC:
-        """Take the place of a `DataCollatorForPreference`, which keeps nothing beside tokens.
+        """Convert a `DataCollatorForPreference`, which keeps nothing beside tokens.
 
         Raises:
             Faults: It is another collator, or cuts sequences at their beginning.
@@ -102,7 +102,7 @@ class DataCollatorForBMC(DataCollatorForPreference):
         return batch
 
     def lay_out(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Batch:
-        """Rows of N sequences, and where their response tokens are.
+        """Lay N sequences out in rows, and say where their response tokens are.
 
         Args:
             pairs: Token ids of prompt and response.
@@ -143,7 +143,7 @@ class DataCollatorForBMC(DataCollatorForPreference):
         return layout | {"position_ids": positions, "trees": trees, "tree_index": index_trees(trees)}
 
     def _rows(self, pairs: Sequence[tuple[list[int], list[int]]], sequences: list[list[int]]) -> list[Row]:
-        """The rows, which go through the sequences in their order."""
+        """Pack the sequences into rows, in their order."""
         if self.packing:
             return [pack_sequences(sequences, self.prefix_sharing)]
         if not self.prefix_sharing:
@@ -157,7 +157,7 @@ class DataCollatorForBMC(DataCollatorForPreference):
     def _gather_columns(
         self, examples: list[dict[str, Any]], columns: tuple[str, str], responses: Tensor, dtype: torch.dtype
     ) -> Tensor:
-        """Per-token values at their tokens' places, (B, 2, T); what has no place is left out."""
+        """Put per-token values at their tokens' places, (B, 2, T); leave out those without one."""
         placed = torch.zeros(responses.shape, dtype=dtype)
         for number, example in enumerate(examples):
             unscored = 0 if example["prompt_ids"] else 1

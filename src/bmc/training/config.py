@@ -55,7 +55,7 @@ TRAINER_LIMITS: dict[str, Any] = {
 
 
 def trainer_objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """`(key, what is wrong)` for combinations of the Trainer's keys that it would fail at once it runs."""
+    """Yield `(key, what is wrong)` for combinations of the Trainer's keys that would fail once it runs."""
     if values.get("dataloader_persistent_workers") and not values.get("dataloader_num_workers"):
         yield "dataloader_persistent_workers", "there are no workers to keep; set dataloader_num_workers too"
     name, given = str(values.get("lr_scheduler_type", "")), values.get("lr_scheduler_kwargs")
@@ -99,7 +99,7 @@ class TrainingArguments(DataArguments):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that the recipe sets."""
+        """Return the environment variables that the recipe sets."""
         own = {key.upper(): getattr(self, key) for key in ("wandb_project", "wandb_entity", "wandb_run_group")}
         return {key: str(value) for key, value in (*self.env.items(), *own.items()) if value is not None}
 
@@ -144,7 +144,7 @@ class ModelArguments(trl.ModelConfig):
 
     @staticmethod
     def objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """`(key, what is wrong)` for an adapter's keys without an adapter, which would train the whole model."""
+        """Yield `(key, what is wrong)` for an adapter's keys without an adapter, which would train the whole model."""
         if "use_peft" in values:
             return
         for key in sorted(values):
@@ -197,7 +197,7 @@ class PreferenceArguments(TrainingArguments):
                 yield "seeds", f"each once, got {self.seeds}"
 
     def seed_list(self) -> list[int]:
-        """The seeds as numbers.
+        """Return the seeds as numbers.
 
         Raises:
             ValueError: They aren't.
@@ -310,7 +310,7 @@ class BMCConfig(trl.DPOConfig):
         super().__post_init__()
 
     def _check(self) -> None:
-        """Judge our own keys."""
+        """Check our own keys."""
         values = vars(self)
         hints = get_type_hints(BMCConfig, include_extras=True)
         for key, kind in ((one.name, hints[one.name]) for one in fields(self)):
@@ -326,12 +326,12 @@ class BMCConfig(trl.DPOConfig):
 
     @property
     def reads_reference(self) -> bool:
-        """Whether an objective reads the reference's log-probs."""
+        """Return whether an objective reads the reference log-probs."""
         return not REFERENCE_FREE.issuperset([self.loss_type] if isinstance(self.loss_type, str) else self.loss_type)
 
     @staticmethod
     def objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """`(key, what is wrong)` for values of the right type that BMCTrainer can't train with."""
+        """Yield `(key, what is wrong)` for values of the right type that BMCTrainer can't train with."""
         given = values.get("loss_type", ["sigmoid"])
         names = [given] if isinstance(given, str) else given
         for name in names:
@@ -374,7 +374,7 @@ class BMCConfig(trl.DPOConfig):
 
 
 def _hyperparameter_objections(names: list[str], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Hyperparameters that none of the objectives reads, or that one can't use."""
+    """Yield hyperparameters that none of the objectives reads, or that one can't use."""
     smoothing = values.get("label_smoothing", 0.0)
     if "exo_pair" in names and not 0 < smoothing < 1:
         yield "label_smoothing", f"must be between 0 and 1 for exo_pair (its paper: 1e-3), got {smoothing:g}"

@@ -40,7 +40,7 @@ NONE_THERE = "true, and {} holds no whole checkpoint; leave it out to start from
 
 
 def write_manifest(folder: Path, recipe: dict[str, Any] | None = None) -> None:
-    """Brings a checkpoint to the disk and lists its files, with their sizes, in `checkpoint.json`.
+    """Flush a checkpoint to the disk and list its files, with their sizes, in `checkpoint.json`.
 
     Args:
         folder: The checkpoint.
@@ -53,7 +53,7 @@ def write_manifest(folder: Path, recipe: dict[str, Any] | None = None) -> None:
 
 
 def commit(partial: Path, final: Path) -> None:
-    """Give a sealed checkpoint its name, in place of an older one of ours; what others wrote is moved aside."""
+    """Rename a complete checkpoint into place of an older one of ours; move aside what another trainer wrote."""
     if final.exists() and not (final / CHECKPOINT_FILES).exists():
         aside = next(path for n in count(1) if not (path := final.with_name(f"replaced-{n}-{final.name}")).exists())
         logger.warning("%s isn't of this trainer; it is now %s", final, aside.name)
@@ -64,7 +64,7 @@ def commit(partial: Path, final: Path) -> None:
 
 
 def find_damage(folder: Path) -> str | None:
-    """What keeps a checkpoint from being used; None if it is whole."""
+    """Say what keeps a checkpoint from being used; None if it is whole."""
     if not (folder / CHECKPOINT_FILES).exists():
         return _find_damage_without_manifest(folder)
     try:
@@ -81,7 +81,7 @@ def find_damage(folder: Path) -> str | None:
 
 
 def _find_damage_without_manifest(folder: Path) -> str | None:
-    """The same for a checkpoint of another trainer. transformers writes `trainer_state.json` last."""
+    """Look for damage in a checkpoint of another trainer. transformers writes `trainer_state.json` last."""
     try:
         json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -93,12 +93,12 @@ def _find_damage_without_manifest(folder: Path) -> str | None:
 
 
 def is_from_another_trainer(folder: Path) -> bool:
-    """Whether another trainer wrote a checkpoint that can be used."""
+    """Return whether another trainer wrote a checkpoint that can be used."""
     return not (folder / CHECKPOINT_FILES).exists() and find_damage(folder) is None
 
 
 def check_start(output_dir: str, start: str | None) -> None:
-    """See that a training overwrites no checkpoint of another trainer.
+    """Check that a training overwrites no checkpoint of another trainer.
 
     Args:
         output_dir: Where it will save.
@@ -142,7 +142,7 @@ def find_start(output_dir: str, given: bool | str | None, recipe: dict[str, Any]
 
 
 def last_checkpoint(output_dir: str) -> str | None:
-    """The newest checkpoint of a run that is whole; those that are not are passed over with a warning."""
+    """Find the newest whole checkpoint of a run; warn of damaged ones."""
     found = {int(match[1]): path for path in Path(output_dir).glob("checkpoint-*") if (match := _numbered(path))}
     for step in sorted(found, reverse=True):
         reason = find_damage(found[step])
@@ -153,7 +153,7 @@ def last_checkpoint(output_dir: str) -> str | None:
 
 
 def check_checkpoint(folder: Path, recipe: dict[str, Any]) -> None:
-    """Looks whether a run may go on from a checkpoint that its recipe names.
+    """Check that a run may go on from a checkpoint that its recipe names.
 
     Raises:
         Faults: It isn't there, is torn, or was written by another recipe.
@@ -176,7 +176,7 @@ def check_checkpoint(folder: Path, recipe: dict[str, Any]) -> None:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether a file couldn't be written: libraries hide the system's error in texts of their own."""
+    """Return whether a file couldn't be written: libraries hide the system's error in texts of their own."""
     return isinstance(error, OSError) or bool(
         re.search(r"No space left|os error 28|PytorchStreamWriter failed|File too large|os error 27", str(error))
     )
@@ -199,7 +199,7 @@ def _sync(path: Path) -> None:
 
 
 def any_process(here: bool, accelerator: Any) -> bool:
-    """Tell whether a signal came to any process; it reaches them at different steps. All processes ask together."""
+    """Return whether a signal came to any rank; it reaches them at different steps. All ranks call this together."""
     if accelerator.num_processes == 1:
         return here
     return bool(accelerator.reduce(torch.tensor(float(here), device=accelerator.device)) > 0)
@@ -264,7 +264,7 @@ class FaultTolerantTrainer(Trainer):
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """The trainer's, under another name first.
+        """Save as the trainer does, under another name first.
 
         Raises:
             Faults: The disk is full or the like; the older checkpoints are as they were.
@@ -306,7 +306,7 @@ class FaultTolerantTrainer(Trainer):
             super()._push_from_checkpoint(str(run / name))
 
     def _name_best(self, run: Path, written: Path) -> None:
-        """The best checkpoint's path, as it is after renaming, in the state that was written."""
+        """Write the best checkpoint's path, as it is after renaming, into the saved state."""
         if self.state.best_global_step:
             best = run / f"checkpoint-{self.state.best_global_step}"
             if best.exists() or best.name == written.name:
@@ -319,7 +319,7 @@ class FaultTolerantTrainer(Trainer):
         return folder / f"progress_{self.args.process_index}.json"
 
     def _write_progress(self, folder: Path) -> None:
-        """The sums since the last logged line, and those over the whole training."""
+        """Save the sums since the last logged line, and those over the whole training."""
         metrics = getattr(self, "_metrics", {})
         progress = {
             "tr_loss": self._tr_loss.item(),
@@ -345,7 +345,7 @@ class FaultTolerantTrainer(Trainer):
             self._metrics = {mode: defaultdict(list, values) for mode, values in progress["metrics"].items()}
 
     def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
-        """Loss and speed of the whole training, not of what came after the last resume."""
+        """Report loss and speed of the whole training, not of what came after the last resume."""
         if self.seconds_before:
             self._initial_global_step = 0
         return super()._finalize_training(trial, num_train_samples, start_time - self.seconds_before)
@@ -353,7 +353,7 @@ class FaultTolerantTrainer(Trainer):
     # the order of rows, and each once
 
     def _lengths(self, dataset: Any) -> list[int]:
-        """Tokens of each row."""
+        """Count the tokens of each row."""
         return [len(ids) for ids in dataset["input_ids"]]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -379,7 +379,7 @@ class FaultTolerantTrainer(Trainer):
         return self.accelerator.reduce(loss, "mean") if uneven else loss, logits, labels
 
     def _reweight_last_batch(self, batches: list[Any], size: int) -> bool:
-        """Has the rows that an epoch's last step repeats weigh nothing, and all others alike; whether it had to."""
+        """Give repeated rows of an epoch's last step no weight, and all others the same; return whether it had to."""
         progress, ranks = self.accelerator.gradient_state, self.args.world_size
         if not batches or not progress.end_of_dataloader or self.args.dataloader_drop_last:
             return False
@@ -396,7 +396,7 @@ class FaultTolerantTrainer(Trainer):
         return True
 
     def _reweight_rows(self, batch: Any, own: int, size: int, weight: float) -> None:
-        """The loss averages over all tokens of a step: rows without labels are in it no more."""
+        """Drop the repeated rows from the loss, which averages over all tokens with labels."""
         mask_repeated_rows(batch, own, size)
 
     # numbers that aren't finite
@@ -417,7 +417,7 @@ class FaultTolerantTrainer(Trainer):
         return norm
 
     def _not_finite(self, what: str, value: float, batches: list[Any]) -> Faults:
-        """The fault, with the rows of all processes' `batches`."""
+        """Make the fault, with the rows of all ranks' `batches`."""
         rows: list[str] = []
         for batch in batches:  # ids, or the beginnings of rows
             texts = batch if isinstance(batch, list) else self.processing_class.batch_decode(batch)
@@ -434,7 +434,7 @@ class FaultTolerantTrainer(Trainer):
 
 
 class SFTTrainer(FaultTolerantTrainer, trl.SFTTrainer):
-    """`trl.SFTTrainer`, whose loss finds the assistant's messages without generation markers in the template."""
+    """`trl.SFTTrainer` whose loss finds the assistant's messages without generation markers in the template."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # TRL would swap in a template with markers of its own, and refuses one that it has none for.
@@ -456,14 +456,14 @@ class SFTTrainer(FaultTolerantTrainer, trl.SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """In evaluation, too, the mean over the tokens of all processes, where TRL's is over those of each."""
+        """Average over the tokens of all ranks in evaluation, too, where TRL's averages over those of each."""
         if num_items_in_batch is None and self.args.world_size > 1 and not self.aux_loss_enabled:
             num_items_in_batch = items_in_batch(self, [inputs])
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 
 class PreemptionCallback(TrainerCallback):
-    """Begins where a checkpoint ended, and ends on SIGTERM when all processes have finished the step."""
+    """Restores a checkpoint's progress, and stops on SIGTERM when all ranks have finished the step."""
 
     def __init__(self, trainer: FaultTolerantTrainer) -> None:
         self.trainer, self.terminated = trainer, False
@@ -492,10 +492,9 @@ class PreemptionCallback(TrainerCallback):
 
 
 class SeededLengthSampler(LengthGroupedSampler):
-    """Rows of like length together, in an order of seed and epoch.
+    """Groups rows of similar length, in an order that depends on seed and epoch alone.
 
-    transformers' own draws from the generator of the process: each process gets an order of its own, and a resumed run
-    another one than the run it resumes.
+    transformers' own draws from the process's generator: each rank gets another order, and so does a resumed run.
 
     Attributes:
         epoch: Number of the epoch whose order comes next.
@@ -511,7 +510,7 @@ class SeededLengthSampler(LengthGroupedSampler):
 
 
 def last_step_weights(rows: int, size: int, ranks: int, rank: int, batches: int) -> tuple[int, float] | None:
-    """How the rows of an epoch's last step count, where the mean over each micro-batch isn't the mean over the step.
+    """Weigh the rows of an epoch's last step, where the mean over each micro-batch isn't the mean over the step.
 
     Args:
         rows: Rows of the epoch.
@@ -533,7 +532,7 @@ def last_step_weights(rows: int, size: int, ranks: int, rank: int, batches: int)
 
 
 def mask_repeated_rows(batch: dict[str, Any], own: int, size: int) -> None:
-    """Takes the labels from the rows of a micro-batch that come after its `own` first.
+    """Remove the labels of the rows of a micro-batch after its first `own` ones.
 
     Rows without padding stand end to end; where packing has put several in one they can't be told apart and stay.
     """

@@ -39,7 +39,7 @@ class Head(NamedTuple):
     dtype: torch.dtype
 
     def logps(self, tile: slice) -> Tensor:
-        """log π of the whole vocabulary at some of the tokens, at least float32."""
+        """Compute log π of the whole vocabulary at some of the tokens, at least float32."""
         return _logits(self.hidden[tile], self.weight, self.bias, self).log_softmax(dim=-1)
 
 
@@ -76,7 +76,7 @@ class RecordingKernel:
 
 
 def slice_hidden_states(model: Any) -> None:
-    """Has the backbone of a causal LM take `predictors`, and then hand on the hidden states of these positions alone.
+    """Have the backbone of a causal LM take `predictors`, and return the hidden states of these positions alone.
 
     Args:
         model: A causal language model with TRL's fused head, perhaps under an adapter.
@@ -101,10 +101,10 @@ def slice_hidden_states(model: Any) -> None:
 
 
 def score_tokens(model: Any, predictors: Tensor, labels: Tensor, **arguments: Any) -> TokenLogprobs:
-    """Runs a model and scores the tokens that are wanted.
+    """Run a model and compute the log-probs of chosen tokens.
 
     Args:
-        model: One that `slice_hidden_states` was told of, however wrapped.
+        model: One that `slice_hidden_states` has changed, however wrapped.
         predictors: Row and column, from the row's end (−1 is its last), of each position whose next token is scored;
             int64 (2, U).
         labels: The tokens; int64 (U,).
@@ -129,8 +129,8 @@ def score_tokens(model: Any, predictors: Tensor, labels: Tensor, **arguments: An
 
 @torch.no_grad()
 def exact_kl(policy: Head, reference: Head) -> Tensor:
-    """KL(π_θ ‖ π_ref) of the distributions that tokens were drawn from: Σ_v π_θ(v) (log π_θ(v) − log π_ref(v)), over
-    the whole vocabulary, `TILE` tokens at a time.
+    """Compute KL(π_θ ‖ π_ref) of the distributions that tokens were drawn from: Σ_v π_θ(v) (log π_θ(v) − log π_ref(v))
+    over the whole vocabulary, `TILE` tokens at a time.
 
     Args:
         policy: Of π_θ, for U tokens.
@@ -147,7 +147,7 @@ def exact_kl(policy: Head, reference: Head) -> Tensor:
 
 
 def gather_response_tokens(values: Tensor, inputs: dict[str, Any]) -> Tensor:
-    """Values of scored tokens (U,) → those of the responses' tokens (…, T), as `lay_out` says; 0 at padding."""
+    """Gather values of scored tokens (U,) into those of the responses' tokens (…, T); 0 at padding."""
     return values[inputs["places"]] * inputs["response_mask"]
 
 
@@ -171,8 +171,8 @@ class TiledLogProbs(torch.autograd.Function):
         logit_scale: float,
         outputs: tuple[str, ...],
     ) -> tuple[Tensor, Tensor, None, Tensor | None, Tensor]:
-        """Hidden states (N, H), weight (V, H), bias (V,), targets (N,) → log-probs, entropy, mean logits and is_top1,
-        each (N,)."""
+        """Map hidden states (N, H), weight (V, H), bias (V,) and targets (N,) to log-probs, entropy, mean logits and
+        is_top1, each (N,)."""
         ctx.set_materialize_grads(False)
         ctx.scale, ctx.softcap, ctx.dtype = logit_scale, softcap, _dtype(hidden)
         logps, entropy, log_z = (hidden.new_empty(len(hidden), dtype=_wide(ctx.dtype)) for _ in range(3))
@@ -195,7 +195,7 @@ class TiledLogProbs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Gradients of hidden states, weight and bias, as far as they are asked for."""
+        """Compute the gradients of hidden states, weight and bias, as far as they are needed."""
         hidden, weight, bias, targets, log_z = ctx.saved_tensors
         if grad is None:
             return (None,) * 9
@@ -226,13 +226,13 @@ def _tiles(tokens: int) -> list[slice]:
 
 
 def _dtype(hidden: Tensor) -> torch.dtype:
-    """In which a product with these states is made: autocast's, or their own."""
+    """Return the dtype of a product with these states: autocast's, or their own."""
     kind = hidden.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    """At least float32."""
+    """Widen a dtype to at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 

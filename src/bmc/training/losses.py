@@ -25,15 +25,15 @@ class PairLogps(NamedTuple):
     """What an objective may look at; all of shape (B,) and floating dtype.
 
     Attributes:
-        chosen_logps: Σ_t λ log π_θ over the winning response.
-        rejected_logps: Σ_t λ log π_θ over the losing response.
-        ref_chosen_logps: Σ_t λ log π_ref over the winning response, with the policy's λ.
-        ref_rejected_logps: Σ_t λ log π_ref over the losing response, with the policy's λ.
+        chosen_logps: Σ_t λ log π_θ over the chosen response.
+        rejected_logps: Σ_t λ log π_θ over the rejected response.
+        ref_chosen_logps: Σ_t λ log π_ref over the chosen response, with the policy's λ.
+        ref_rejected_logps: Σ_t λ log π_ref over the rejected response, with the policy's λ.
         chosen_lengths: |y_w|, tokens; 1 for an empty response, so that averages are finite.
         rejected_lengths: |y_l|, tokens; 1 for an empty response.
-        chosen_diff_logps: Σ_t λ log π_θ over diff(y_w | y_l), the winner's tokens that differ.
-        rejected_diff_logps: Σ_t λ log π_θ over diff(y_l | y_w), the loser's tokens that differ.
-        chosen_plain_logps: Σ_t log π_θ over the winning response, without λ.
+        chosen_diff_logps: Σ_t λ log π_θ over diff(y_w | y_l), the chosen tokens that differ.
+        rejected_diff_logps: Σ_t λ log π_θ over diff(y_l | y_w), the rejected tokens that differ.
+        chosen_plain_logps: Σ_t log π_θ over the chosen response, without λ.
     """
 
     chosen_logps: Tensor
@@ -48,12 +48,12 @@ class PairLogps(NamedTuple):
 
     @property
     def chosen_logratios(self) -> Tensor:
-        """Σ_t λ log π_θ/π_ref over the winning response."""
+        """Σ_t λ log π_θ/π_ref over the chosen response."""
         return self.chosen_logps - self.ref_chosen_logps
 
     @property
     def rejected_logratios(self) -> Tensor:
-        """Σ_t λ log π_θ/π_ref over the losing response."""
+        """Σ_t λ log π_θ/π_ref over the rejected response."""
         return self.rejected_logps - self.ref_rejected_logps
 
     @property
@@ -68,22 +68,22 @@ class PairLogps(NamedTuple):
 
     @property
     def chosen_averages(self) -> Tensor:
-        """Σ_t λ log π_θ / |y| over the winning response."""
+        """Σ_t λ log π_θ / |y| over the chosen response."""
         return self.chosen_logps / self.chosen_lengths
 
     @property
     def rejected_averages(self) -> Tensor:
-        """Σ_t λ log π_θ / |y| over the losing response."""
+        """Σ_t λ log π_θ / |y| over the rejected response."""
         return self.rejected_logps / self.rejected_lengths
 
 
 def sum_weighted_logps(
     logps: Tensor, ref_logps: Tensor, weights: Tensor, ref_weights: Tensor, responses: Tensor, differs: Tensor
 ) -> PairLogps:
-    """Sums the weighted tokens of each response (the two sums of Eq. 4).
+    """Sum the weighted log-probs of each response (the two sums of Eq. 4).
 
     Args:
-        logps: log π_θ of each token, (B, 2, T), winners before losers.
+        logps: log π_θ of each token, (B, 2, T), chosen before rejected.
         ref_logps: log π_ref, (B, 2, T).
         weights: λ, (B, 2, T).
         ref_weights: What weighs log π_ref: λ, or as in the released code the reference's own.
@@ -128,9 +128,10 @@ def rdpo(pairs: PairLogps, *, beta: float, rdpo_alpha: float) -> Tensor:
     """R-DPO (Park et al., 2024, arXiv 2403.19159): −log σ(β (Δ_w − Δ_l) + α (|y_w| − |y_l|)), α = `rdpo_alpha`.
 
     For α > 0 the sign is that paper's: a reward r − α|y| makes r_w − r_l = β (Δ_w − Δ_l) + α (|y_w| − |y_l|), so a
-    winner that is longer has less left to gain. Table 7 of the BMC paper, like SimPO's code, prints −α (|y_w| − |y_l|),
-    which pushes longer winners harder: a negative α reproduces it. The released code of BMC has
-    −log σ(β (Δ_w − Δ_l − (|y_w| − |y_l|))), which is α = −β. Lengths are tokens and carry no λ. Needs a reference.
+    chosen response that is longer has less left to gain. Table 7 of the BMC paper, like SimPO's code, prints
+    −α (|y_w| − |y_l|), which pushes longer chosen responses harder: a negative α reproduces it. The released code of
+    BMC has −log σ(β (Δ_w − Δ_l − (|y_w| − |y_l|))), which is α = −β. Lengths are tokens and carry no λ. Needs a
+    reference.
     """
     return -F.logsigmoid(beta * pairs.margins + rdpo_alpha * (pairs.chosen_lengths - pairs.rejected_lengths))
 
@@ -156,9 +157,9 @@ def orpo(pairs: PairLogps, *, orpo_lambda: float) -> Tensor:
 
 
 def figa(pairs: PairLogps, *, figa_alpha: float, figa_beta: float) -> Tensor:
-    """FIGA (Guo et al., 2023, arXiv 2311.04072) as in Table 7 of the BMC paper: −α Σ log π_θ over the winner's
-    differing tokens + β Σ log π_θ over the loser's, α = `figa_alpha`, β = `figa_beta`; sums, as printed. Where β > 0 it
-    has no lower bound. Needs no reference.
+    """FIGA (Guo et al., 2023, arXiv 2311.04072) as in Table 7 of the BMC paper: −α Σ log π_θ over the chosen
+    tokens that differ + β Σ log π_θ over the rejected ones, α = `figa_alpha`, β = `figa_beta`; sums, as printed. Where
+    β > 0 it has no lower bound. Needs no reference.
     """
     return -figa_alpha * pairs.chosen_diff_logps + figa_beta * pairs.rejected_diff_logps
 
@@ -168,17 +169,17 @@ def exo_pair(pairs: PairLogps, *, beta: float, label_smoothing: float) -> Tensor
     p = (1 − ε, ε), ε = `label_smoothing` > 0 (the paper: 1e-3). Needs a reference.
     """
     log_p_w, log_p_l = F.logsigmoid(beta * pairs.margins), F.logsigmoid(-beta * pairs.margins)
-    winner = log_p_w.exp() * (log_p_w - log1p(-label_smoothing))
-    return winner + log_p_l.exp() * (log_p_l - log(label_smoothing))
+    chosen = log_p_w.exp() * (log_p_w - log1p(-label_smoothing))
+    return chosen + log_p_l.exp() * (log_p_l - log(label_smoothing))
 
 
 def nca_pair(pairs: PairLogps, *, beta: float) -> Tensor:
     """NCA for pairs (Chen et al., 2024, arXiv 2402.05369): −log σ(r_w) − ½ log σ(−r_w) − ½ log σ(−r_l), r = β Δ.
 
-    It holds the winner's likelihood up, where DPO looks at the margin alone. Needs a reference.
+    It holds the chosen likelihood up, where DPO looks at the margin alone. Needs a reference.
     """
-    winner, loser = beta * pairs.chosen_logratios, beta * pairs.rejected_logratios
-    return -F.logsigmoid(winner) - 0.5 * (F.logsigmoid(-winner) + F.logsigmoid(-loser))
+    chosen, rejected = beta * pairs.chosen_logratios, beta * pairs.rejected_logratios
+    return -F.logsigmoid(chosen) - 0.5 * (F.logsigmoid(-chosen) + F.logsigmoid(-rejected))
 
 
 def robust(pairs: PairLogps, *, beta: float, label_smoothing: float) -> Tensor:
@@ -197,7 +198,7 @@ def bco_pair(pairs: PairLogps, *, beta: float) -> Tensor:
 
 
 def sppo_hard(pairs: PairLogps, *, beta: float) -> Tensor:
-    """SPPO with hard labels (Wu et al., 2024, arXiv 2405.00675, Eq. 4.7 with P = 1 for the winner and 0 for the loser):
+    """SPPO with hard labels (Wu et al., 2024, arXiv 2405.00675, Eq. 4.7 with P = 1 for chosen and 0 for rejected):
     (Δ_w − 1/(2β))² + (Δ_l + 1/(2β))². Needs a reference.
     """
     return (pairs.chosen_logratios - 0.5 / beta) ** 2 + (pairs.rejected_logratios + 0.5 / beta) ** 2
@@ -221,15 +222,15 @@ def aot_unpaired(pairs: PairLogps, *, beta: float, label_smoothing: float) -> Te
 
 
 def apo_zero(pairs: PairLogps, *, beta: float) -> Tensor:
-    """APO-zero (D'Oosterlinck et al., 2024, arXiv 2408.06266, Eq. 7): 1 − σ(β Δ_w) + σ(β Δ_l): winners up, losers down;
-    for winners better than what the model would say. Needs a reference.
+    """APO-zero (D'Oosterlinck et al., 2024, arXiv 2408.06266, Eq. 7): 1 − σ(β Δ_w) + σ(β Δ_l): chosen up, rejected
+    down; for chosen responses better than the model's own. Needs a reference.
     """
     return torch.sigmoid(-beta * pairs.chosen_logratios) + torch.sigmoid(beta * pairs.rejected_logratios)
 
 
 def apo_down(pairs: PairLogps, *, beta: float) -> Tensor:
     """APO-down (D'Oosterlinck et al., 2024, arXiv 2408.06266, Eq. 8): σ(β Δ_w) + 1 − σ(β (Δ_w − Δ_l)): both down, the
-    loser further; for winners worse than what the model would say. Needs a reference.
+    rejected one further; for chosen responses worse than the model's own. Needs a reference.
     """
     return torch.sigmoid(beta * pairs.chosen_logratios) + torch.sigmoid(-beta * pairs.margins)
 
@@ -251,9 +252,9 @@ def sigmoid_norm(pairs: PairLogps, *, beta: float) -> Tensor:
 
 
 def sft(pairs: PairLogps) -> Tensor:
-    """Negative log-likelihood of the winners, the mean over the batch's tokens: −Σ λ log π_θ / Σ |y_w|; the same for
-    each pair. An additive term, as in MPO (arXiv 2411.10442): `loss_type: [sigmoid, sft]` with `loss_weights`. Needs no
-    reference.
+    """Negative log-likelihood of the chosen responses, the mean over the batch's tokens: −Σ λ log π_θ / Σ |y_w|;
+    the same for each pair. An additive term, as in MPO (arXiv 2411.10442): `loss_type: [sigmoid, sft]` with
+    `loss_weights`. Needs no reference.
     """
     return (-pairs.chosen_logps.sum() / pairs.chosen_lengths.sum()).expand_as(pairs.chosen_logps)
 
@@ -301,5 +302,5 @@ REFERENCE_FREE = frozenset({"simpo", "orpo", "figa", "sft"})
 
 
 def hyperparameters(loss_type: str) -> list[str]:
-    """Names of the keys of `BMCConfig` that an objective reads."""
+    """Return the names of the keys of `BMCConfig` that an objective reads."""
     return [name for name in inspect.signature(LOSSES[loss_type]).parameters if name != "pairs"]

@@ -1,4 +1,4 @@
-"""What is logged of a batch, and a warning when it bodes ill."""
+"""Training metrics, and a warning when both rewards keep falling."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FALLING_STEPS = 20
 
 
 def reward_metrics(rewards: Tensor, logps: Tensor) -> Metrics:
-    """Rewards, their margin and accuracy, and log π(y).
+    """Compute rewards, their margin and accuracy, and log π(y).
 
     Args:
-        rewards: (B, 2), the winners' first.
+        rewards: (B, 2), chosen before rejected.
         logps: log π_θ of the response tokens, (B, 2, T), 0 beside them.
     """
     (chosen, rejected), sums = rewards.unbind(1), logps.sum(dim=-1)
@@ -37,7 +37,7 @@ def reward_metrics(rewards: Tensor, logps: Tensor) -> Metrics:
 
 
 def token_metrics(values: dict[str, tuple[Tensor, Tensor]]) -> Metrics:
-    """Averages over tokens: each `(values, mask)`, of shape (B, …)."""
+    """Average over tokens: each `(values, mask)` of shape (B, …)."""
     return {
         name: ((value * mask).flatten(1).sum(dim=1).float(), mask.flatten(1).sum(dim=1).float())
         for name, (value, mask) in values.items()
@@ -59,7 +59,7 @@ def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
 
 
 def weight_shares(weights: Tensor, diff_mask: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """λ's histogram: which differing tokens weigh how much, as `token_metrics` wants it; the last bin is open."""
+    """Bin λ of the differing tokens, as `token_metrics` takes it; the last bin is open."""
     bins = [(low, high, f"weights/{low:g}-{high:g}") for low, high in pairwise(WEIGHT_EDGES)]
     bins.append((WEIGHT_EDGES[-1], float("inf"), f"weights/{WEIGHT_EDGES[-1]:g}-"))
     return {name: ((weights >= low) & (weights < high), diff_mask) for low, high, name in bins}
@@ -83,9 +83,9 @@ class RewardCollapseWarning(TrainerCallback):
         if self.since is not None and state.global_step - self.since >= FALLING_STEPS and not self.warned:
             self.warned = True
             logger.warning(
-                "the rewards of winners and losers have both fallen for %d steps (to %.3f and %.3f): the policy moves "
-                "probability away from both, to responses that stand in no pair. A lower learning_rate, a larger beta, "
-                "or loss_type: [sigmoid, sft] holds the winners up",
+                "the rewards of chosen and rejected responses have both fallen for %d steps (to %.3f and %.3f): the "
+                "policy moves probability away from both, to responses that are in no pair. A lower learning_rate, a "
+                "larger beta, or loss_type: [sigmoid, sft] holds the chosen ones up",
                 *(state.global_step - self.since, *now),
             )
         self.last = now

@@ -1,4 +1,4 @@
-"""Prefix sharing and packing: a batch of sequences as a forest in rows without padding.
+"""Prefix sharing and packing: a batch of sequences as prefix trees in rows without padding.
 
 Sequences that begin alike share their beginning. Laid down depth first, the responses w₁ w₂ and l₁ of a prompt p₁ p₂
 whose common part is c₁, and a second prompt that begins with p₁, become the row
@@ -8,11 +8,10 @@ whose common part is c₁, and a second prompt that begins with p₁, become the
     node       0    1       2       3    4
     parent     −    0       1       1    0
 
-A token sees its own node up to itself and the nodes above it : just what it would see in a
-sequence of its own, so its hidden state is the same up to rounding. No (prefix, token) is computed twice.
+A token sees its own node up to itself and the nodes above it: what it would see in a sequence of its own, so its hidden
+state is the same up to rounding. No (prefix, token) is computed twice.
 
-
-Attention over trees of sequences: with SDPA kernels and no mask, or with flex_attention.
+Attention over trees runs on SDPA's kernels without a mask, or on flex_attention.
 
 Each segment (tokens that lie together) attends causally to the path that leads to it: on a GPU all of them in one
 launch (`bmc.training.varlen`), elsewhere by a call of SDPA each. There is no mask of row × row, and nothing is computed
@@ -58,14 +57,14 @@ class Tree:
     parents: tuple[int, ...]
 
     def paths(self) -> list[tuple[int, ...]]:
-        """The nodes that lead to each node, itself included."""
+        """List the nodes that lead to each node, itself included."""
         paths: list[tuple[int, ...]] = []
         for node, parent in enumerate(self.parents):
             paths.append((*paths[parent], node) if parent >= 0 else (node,))
         return paths
 
     def padded(self, tokens: int) -> Tree:
-        """With that many tokens of padding after it, a root of their own."""
+        """Append so many tokens of padding, as a root of their own."""
         return Tree((*self.sizes, tokens), (*self.parents, -1)) if tokens else self
 
 
@@ -86,7 +85,7 @@ class Row(NamedTuple):
 
 
 def pack_sequences(sequences: Sequence[list[int]], share: bool) -> Row:
-    """Lays sequences of token ids down in one row.
+    """Pack sequences of token ids into one row.
 
     Args:
         sequences: Token ids, at least one each.
@@ -97,7 +96,7 @@ def pack_sequences(sequences: Sequence[list[int]], share: bool) -> Row:
     parents: list[int] = []
 
     def grow(members: list[int], depth: int, parent: int) -> None:
-        """Lays down what the members have in common from `depth` on, then what differs, branch by branch."""
+        """Append what the members have in common from `depth` on, then what differs, branch by branch."""
         texts = [sequences[member] for member in members]
         end = common_prefix_length(min(texts), max(texts)) if len(texts) > 1 else len(texts[0])
         if end > depth:
@@ -244,7 +243,7 @@ def _attend(
 
 
 def _band(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    """Who sees whom where the last of the keys are the queries' own; bool (queries, keys)."""
+    """Mask a segment whose keys end with the queries' own; bool (queries, keys), True where a query sees a key."""
     distance = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
     return (distance >= 0) & (distance < (window or keys))
 
@@ -255,7 +254,7 @@ AttentionMaskInterface.register(TREE_ATTENTION, sdpa_mask)
 
 
 def tree_mask_mod(trees: tuple[Tree, ...], positions: Tensor, window: int | None = None) -> Any:
-    """The same, as a function of indices: flex_attention's `mask_mod(row, head, query, key) -> bool`.
+    """Make flex_attention's `mask_mod(row, head, query, key) -> bool` of the trees.
 
     Args:
         trees: One a row.
@@ -291,7 +290,7 @@ def attention_arguments(
     index: varlen.VarlenIndex | None = None,
     kernel: str = "loop",
 ) -> dict[str, Any]:
-    """What a model's forward needs beside ids and positions to see the trees.
+    """Make the arguments that a model's forward needs, beside ids and positions, to see the trees.
 
     Args:
         config: The text model's; its attention is `TREE_ATTENTION` or flex_attention.
@@ -353,5 +352,5 @@ def attention_without_trees(model: Any) -> str:
 
 
 def causal_lm(model: Any) -> Any:
-    """The language model under an adapter."""
+    """Return the language model under an adapter."""
     return model.get_base_model() if is_peft_model(model) else model

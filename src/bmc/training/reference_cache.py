@@ -1,4 +1,4 @@
-"""The reference model's log-probabilities of every response token, computed once and kept.
+"""Cache of reference log-probs, one for each response token.
 
 Per token, where TRL keeps one sum a response: λ changes while the policy trains, so Σ_t λ log π_ref does too.
 
@@ -41,12 +41,12 @@ SCHEMA = pa.schema([("key", pa.binary(16)), ("logps", pa.list_(pa.float32()))])
 
 
 def default_cache() -> Path:
-    """Beside the cached data sets of 🤗 datasets."""
+    """Return the folder beside the cached data sets of 🤗 datasets."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "bmc-reference"
 
 
 def model_digest(model: Any, accelerator: Accelerator) -> str:
-    """Digest of a reference model: of weights, configuration and precision. Every process takes part.
+    """Hash a reference model: weights, configuration and precision. All ranks call this together.
 
     Of a policy with an adapter it is the frozen part that counts, which is the reference. Where the weights are
     sharded the digest depends on the number of processes too.
@@ -63,7 +63,7 @@ def model_digest(model: Any, accelerator: Accelerator) -> str:
 
 
 def _weights(model: Any) -> Iterator[Tensor]:
-    """Parameters and saved buffers, each as far as this process holds it."""
+    """Yield parameters and saved buffers, each as far as this rank holds it."""
     adapter = is_peft_model(model)
     saved = model.state_dict().keys()
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -75,7 +75,7 @@ def _weights(model: Any) -> Iterator[Tensor]:
 
 
 def _without_padding(weight: Any) -> Tensor:
-    """This process's part of a weight that ZeRO-3 shares out in equal parts; the last ones may lie past its end, where
+    """Cut this rank's part of a weight that ZeRO-3 shards in equal parts; the last ones may lie past its end, where
     memory holds anything."""
     part = weight.ds_tensor
     start = part.numel() * torch.distributed.get_rank(weight.ds_process_group)
@@ -83,7 +83,7 @@ def _without_padding(weight: Any) -> Tensor:
 
 
 def sequence_key(prompt: list[int], response: list[int], max_length: int | None) -> bytes:
-    """Digest of the tokens that a model sees, and of which of them are the response's."""
+    """Hash the tokens that a model sees, and where the response begins."""
     ids = (prompt + response)[:max_length]
     return hashlib.blake2b(f"{len(prompt)}|{ids}".encode(), digest_size=16).digest()
 
@@ -95,7 +95,7 @@ class ReferenceCache:
         self.folder = folder
 
     def table(self) -> pa.Table:
-        """All that is there, memory-mapped; a file that can't be read is left out, with a warning."""
+        """Read all that is cached, memory-mapped; leave out a file that can't be read, with a warning."""
         parts = [SCHEMA.empty_table()]
         for path in sorted(self.folder.glob("*.arrow")):
             try:
@@ -108,7 +108,7 @@ class ReferenceCache:
         return pa.concat_tables(parts)
 
     def add(self, entries: list[tuple[bytes, Any]]) -> None:
-        """Writes a file of `(key, log-probs)`, whole or not at all."""
+        """Write a file of `(key, log-probs)`, whole or not at all."""
         keys, logps = zip(*entries, strict=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{uuid4().hex}.arrow"
@@ -130,7 +130,7 @@ def add_reference_logps(
     batch_size: int,
     name: str,
 ) -> datasets.Dataset:
-    """Adds `ref_chosen_logps` and `ref_rejected_logps`: one float32 for each response token that is kept.
+    """Add `ref_chosen_logps` and `ref_rejected_logps`: one float32 for each response token that is kept.
 
     What the cache lacks is computed first, by all processes, the longest first, and kept as it comes: a run that is
     killed goes on where it was.
@@ -196,7 +196,7 @@ def _not_shared(folder: Path) -> Faults:
 
 
 def _missing(keys: list[list[bytes]], lengths: list[int], cache: ReferenceCache) -> list[tuple[bytes, int, int]]:
-    """(key, row, side) of each response that isn't there, the longest pairs first; those of a pair are neighbours."""
+    """List (key, row, side) of each response that isn't cached, the longest pairs first; a pair's are neighbours."""
     there = set(cache.table()["key"].to_pylist())
     missing: dict[bytes, tuple[bytes, int, int]] = {}
     for row in sorted(range(len(keys)), key=lambda row: -lengths[row]):
@@ -216,7 +216,7 @@ def _compute(
     batch_size: int,
     name: str,
 ) -> None:
-    """Each process takes every so-many-th batch; one without a batch repeats the last, since ZeRO-3 needs them all.
+    """Compute missing log-probs; ranks take batches in turn, and one without a batch repeats the last (for ZeRO-3).
 
     Raises:
         Preempted: SIGTERM came to one of them; all leave after the same batch.

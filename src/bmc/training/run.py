@@ -60,11 +60,11 @@ SFT = ("prompt", "completion")
 
 
 def parse_training(argv: list[str], arguments: type, config: type, description: str) -> tuple[Any, ...]:
-    """A training recipe as `(arguments, model arguments, trainer's config)`.
+    """Parse a training recipe into `(arguments, model arguments, trainer's config)`.
 
     A dry run on a machine without a GPU judges the recipe as if it were run on one.
     """
-    asked: dict[str, Any] = {}
+    given: dict[str, Any] = {}
 
     def as_it_will_run(values: dict[str, Any]) -> None:
         if "LOCAL_RANK" not in os.environ:  # a single process, of which accelerate would ask whom to join
@@ -72,22 +72,22 @@ def parse_training(argv: list[str], arguments: type, config: type, description: 
         if is_launched() and values.get("bf16") is False and not values.get("fp16"):
             os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # the recipe's word counts, not the launcher's
         if values.get("dry_run") is True and not torch.cuda.is_available():
-            asked.update(use_cpu=values.get("use_cpu") is True, tf32=values.get("tf32"))
-            if not asked["use_cpu"]:
-                asked["dataloader_pin_memory"] = values.get("dataloader_pin_memory", True)
+            given.update(use_cpu=values.get("use_cpu") is True, tf32=values.get("tf32"))
+            if not given["use_cpu"]:
+                given["dataloader_pin_memory"] = values.get("dataloader_pin_memory", True)
             values.update(use_cpu=True, tf32=None)
 
     parsed = parse(
         argv, arguments, ModelArguments, config, description=description, adjust=as_it_will_run, across=_across
     )
     os.environ.update(parsed[0].environment)
-    for key, value in asked.items():
+    for key, value in given.items():
         setattr(parsed[2], key, value)
     return parsed
 
 
 def _across(arguments: TrainingArguments, model_args: ModelArguments, config: Any) -> Iterator[tuple[str, str]]:
-    """What must hold between the keys of the data and those of the trainer."""
+    """Yield faults between the keys of the data and those of the trainer."""
     mixture = arguments.dataset_mixture
     evaluates = {"eval_strategy": config.eval_strategy != "no", "eval_on_start": config.eval_on_start}
     if not mixture.test_datasets and mixture.test_split_size is None:
@@ -106,7 +106,7 @@ def _across(arguments: TrainingArguments, model_args: ModelArguments, config: An
 
 
 def describe_run(title: str, arguments: TrainingArguments, model_args: ModelArguments, config: Any, facts: Row) -> None:
-    """Prints what a training recipe would do."""
+    """Print the plan of a training recipe."""
     mixture, launch = arguments.dataset_mixture, read_launch(arguments.accelerate_config, arguments.num_processes)
     print_plan(
         title,
@@ -132,7 +132,7 @@ def prepare_run(
     columns: tuple[str, ...],
     chosen_column: str = "chosen",
 ) -> tuple[Any, Dataset, Dataset | None]:
-    """Everything that can go wrong before training: model, template, rows; then claims the output folder.
+    """Check model, template, rows and checkpoint, then claim the output folder.
 
     Returns:
         `(tokenizer, training rows, evaluation rows or None)`.
@@ -165,7 +165,7 @@ def _open_data(
     columns: tuple[str, ...],
     chosen_column: str,
 ) -> tuple[Any, Dataset, Dataset | None]:
-    """The tokenizer and the rows, checked."""
+    """Load the tokenizer and the rows, and check them."""
     name = arguments.tokenizer_name_or_path or model_args.model_name_or_path
     template, system = arguments.chat_template, arguments.auto_insert_empty_system_msg
     tokenizer = load_tokenizer(name, model_args.model_revision, config.trust_remote_code, template, system)
@@ -214,12 +214,12 @@ def check_run(
 
 
 def _check_engine(config: Any) -> None:
-    """Whether the launched processes share the work as they are to: without a GPU accelerate drops engines silently."""
+    """Check that the launched engine is used: without a GPU accelerate drops engines silently."""
     engine = config.distributed_state.distributed_type
-    asked = {name for name in ("DEEPSPEED", "FSDP") if os.environ.get(f"ACCELERATE_USE_{name}") == "true"}
-    if "FSDP" in asked and engine in (DistributedType.NO, DistributedType.MULTI_CPU):
+    wanted = {name for name in ("DEEPSPEED", "FSDP") if os.environ.get(f"ACCELERATE_USE_{name}") == "true"}
+    if "FSDP" in wanted and engine in (DistributedType.NO, DistributedType.MULTI_CPU):
         raise fail("accelerate launch", "has FSDP for GPUs alone; take accelerate_configs/zero3_cpu.yaml, or cpu.yaml")
-    if "DEEPSPEED" in asked and engine != DistributedType.DEEPSPEED:
+    if "DEEPSPEED" in wanted and engine != DistributedType.DEEPSPEED:
         raise fail("use_cpu", "accelerate then leaves DeepSpeed out; set it to false, and DS_ACCELERATOR=cpu")
     if engine == DistributedType.NO and world_size() > 1:
         what = f"started {world_size()} processes, and there is no GPU to join them on"
@@ -244,7 +244,7 @@ def assistant_only(config: Any, rows: Dataset) -> bool:
 
 
 def _check_loss(config: Any, tokenizer: Any, train: Dataset, evaluation: Dataset | None, most: int = 200) -> None:
-    """Whether the loss teaches a token to stop at and, in the first rows, finds the assistant's messages."""
+    """Check that the loss teaches a token to stop at and, in the first rows, finds the assistant's messages."""
     text = train.column_names[0]
     if isinstance(train[0][text], str):
         if assistant_only(config, train):
@@ -267,7 +267,7 @@ def _check_loss(config: Any, tokenizer: Any, train: Dataset, evaluation: Dataset
 
 
 def _check_batches(arguments: TrainingArguments, config: Any, rows: int) -> None:
-    """Whether the processes can share the rows and batches; warns of a batch that isn't the paper's."""
+    """Check that the ranks can share the rows and batches; warn of a batch that isn't the paper's."""
     processes, micro_batch = config.world_size, config.per_device_train_batch_size
     if rows < processes:
         what = f"{processes} processes can't share {rows} rows"
@@ -285,7 +285,7 @@ def _check_batches(arguments: TrainingArguments, config: Any, rows: int) -> None
 def load_rows(
     arguments: TrainingArguments, tokenizer: Any, columns: tuple[str, ...], chosen_column: str = "chosen"
 ) -> tuple[Dataset, Dataset | None]:
-    """Training and evaluation rows, checked, and rendered once to see that the template takes them.
+    """Load training and evaluation rows, check them, and render each once to see that the template takes it.
 
     Args:
         arguments: With the mixture.
@@ -317,7 +317,7 @@ def load_rows(
 
 
 def trainer_arguments(model_args: ModelArguments, config: Any) -> dict[str, Any]:
-    """Keyword arguments of a TRL trainer for the model: name, quantisation, adapter; `config` learns how to load it."""
+    """Make a TRL trainer's arguments for the model: name, quantisation, adapter; set in `config` how to load it."""
     dtype = training_dtype(model_args, config, read_launch(None).engine)
     multiplied_in = HALF.get(mixed_precision(config), "float32") if dtype == "auto" else dtype
     as_loaded = copy.copy(model_args)

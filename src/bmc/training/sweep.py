@@ -38,7 +38,7 @@ from .run import parse_training, recipe_fingerprint
 
 
 def seeds(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) -> str:
-    """Trains and evaluates a recipe with each seed, in `OUTPUT_DIR/seed_N`, and writes `OUTPUT_DIR/seeds.json`.
+    """Train and evaluate a recipe with each seed, in `OUTPUT_DIR/seed_N`, and write `OUTPUT_DIR/seeds.json`.
 
     A seed decides the order of the pairs and dropout, not which rows are drawn (that is the mixture's). Started again,
     it goes on, and tries again what failed.
@@ -111,25 +111,25 @@ class Trial:
 
     @property
     def metrics(self) -> Path:
-        """The file that holds its score, once it is there."""
+        """Return the file that will hold its score."""
         return self.folder / ("eval/metrics.json" if self.evaluate else "metrics.json")
 
 
 def label(values: dict[str, Any]) -> str:
-    """What to call a trial: `learning_rate=5e-07,beta=0.1`, as a file name."""
+    """Name a trial, as a file name: `learning_rate=5e-07,beta=0.1`."""
     words = (f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items())
     return re.sub(r"[^\w.,=+-]+", "_", ",".join(words))
 
 
 def overrides(values: dict[str, Any]) -> list[str]:
-    """A trial's values as arguments of a command line."""
+    """Format a trial's values as command-line arguments."""
     return [f"--{name}={json.dumps(value)}" for name, value in values.items()]
 
 
 def trials(
     argv: list[str], points: list[dict[str, Any]], folders: list[Path], evaluate: list[str], key: str
 ) -> list[Trial]:
-    """Trials of a recipe, each read as its own process will read it.
+    """Make the trials of a recipe, each parsed as its own process will parse it.
 
     Args:
         argv: The command line, as given.
@@ -163,7 +163,7 @@ def trials(
 
 
 def eval_recipe(argv: list[str], arguments: PreferenceArguments) -> Path:
-    """The recipe that scores what the recipe of a command line trained.
+    """Find the recipe that evaluates what a command line trains.
 
     Raises:
         Faults: There is none.
@@ -180,7 +180,7 @@ def eval_recipe(argv: list[str], arguments: PreferenceArguments) -> Path:
 
 
 def refuse_launcher() -> None:
-    """The trainings are started here, each by the launcher.
+    """Refuse to run under a launcher: each training is started by it from here.
 
     Raises:
         Faults: This process was started by one.
@@ -190,7 +190,7 @@ def refuse_launcher() -> None:
 
 
 def run(trial: Trial, launcher: str | None) -> None:
-    """Trains and evaluates what isn't there yet; what the processes print goes to the trial's log.
+    """Train and evaluate what isn't done yet; the processes' output goes to the trial's log.
 
     Raises:
         TrialFailed: One of them ended with an error.
@@ -239,7 +239,7 @@ def _wait(running: subprocess.Popen[bytes]) -> int:
 
 
 def last_words(log: str) -> str:
-    """The line of a log that says best why its process failed: the last exception, else the last line."""
+    """Find the line of a log that says why its process failed: the last exception, else the last line."""
     lines = [re.sub(r"^\[rank\d+\]: ?", "", line).strip() for line in log.splitlines()]
     lines = [line for line in lines if line]
     raised = [line for line in lines if re.match(r"[A-Za-z_.]*(Error|Exception|Interrupt)\b", line)]
@@ -247,7 +247,7 @@ def last_words(log: str) -> str:
 
 
 def drop_weights(folder: Path) -> None:
-    """Removes a trial's weights and checkpoints; what it measured stays."""
+    """Remove a trial's weights and checkpoints; its metrics stay."""
     for path in _weights(folder):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -271,7 +271,7 @@ REWARDS = "eval_rewards/accuracies"
 
 
 def table_7(config: BMCConfig) -> dict[str, list[float]]:
-    """The ranges that the paper searches for an objective (Table 7, A.3).
+    """Look up the ranges that the paper searches for an objective (Table 7, A.3).
 
     Only DPO-BMC's row has a range for δ; IPO-BMC and its kin (§5.4), which have none, keep the recipe's.
 
@@ -286,7 +286,7 @@ def table_7(config: BMCConfig) -> dict[str, list[float]]:
 
 
 def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) -> str:
-    """Trains and scores the points of a recipe's grid, one after the other, in `OUTPUT_DIR-sweep`.
+    """Train and score the points of a recipe's grid, one after the other, in `OUTPUT_DIR-sweep`.
 
     That folder gets `sweep.json` and `sweep.md`, after each point anew, and `best.yaml`, the recipe with the best
     point's values; of points that score alike, the first. Data, masks and the reference's log-probs are made by the
@@ -310,8 +310,8 @@ def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
             run(trial, arguments.launcher)
             results.append({"values": trial.values, **how.score(trial), "seconds": _seconds(trial)})
             ahead = best is None or results[number]["accuracy"] > results[best]["accuracy"]
-            if (loser := best if ahead else number) is not None:
-                drop_weights(made[loser].folder)
+            if (worse := best if ahead else number) is not None:
+                drop_weights(made[worse].folder)
             best = number if ahead else best
         except TrialFailed as error:
             results.append({"values": trial.values, "failed": str(error)})
@@ -333,7 +333,7 @@ def _outcome(result: dict[str, Any]) -> str:
 
 
 def _table(how: Scoring, results: list[dict[str, Any]], best: int | None, total: int) -> str:
-    """What the points scored; the best is bold."""
+    """Format the points' scores as a table; the best is bold."""
     keys = list(results[0]["values"])
     rows = []
     for number, result in enumerate(results):
@@ -344,7 +344,7 @@ def _table(how: Scoring, results: list[dict[str, Any]], best: int | None, total:
 
 
 def _best(argv: list[str], trial: Trial, result: dict[str, Any], how: Scoring, output_dir: str) -> str:
-    """The recipe of the best point."""
+    """Write the recipe of the best point."""
     path, values, origin, _ = resolve([*argv, *overrides(trial.values)], PreferenceArguments, ModelArguments, BMCConfig)
     given = {key.split(".")[0] for key, source in origin.items() if source == COMMAND_LINE or path is None}
     mine = {key: values[key] for key in values if key in given - PreferenceArguments.NON_IDENTITY_KEYS}
@@ -359,7 +359,7 @@ def _best(argv: list[str], trial: Trial, result: dict[str, Any], how: Scoring, o
 def _points(
     argv: list[str], arguments: PreferenceArguments, config: BMCConfig, folder: Path, evaluate: list[str]
 ) -> list[Trial]:
-    """The grid's points, the last key's values changing fastest.
+    """List the grid's points, the last key's values changing fastest.
 
     Raises:
         Faults: A point can't be trained, or its folder holds another run.
@@ -370,7 +370,7 @@ def _points(
 
 
 def describe_sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) -> str:
-    """How many points of which grid a sweep would train.
+    """Say how many points of which grid a sweep would train.
 
     Raises:
         Faults: A point can't be trained, or its folder holds another run.
@@ -394,7 +394,7 @@ class Scoring:
     rows: str
 
     def score(self, trial: Trial) -> dict[str, Any]:
-        """`accuracy`, its 95 % `interval` and `n`."""
+        """Return `accuracy`, its 95 % `interval` and `n`."""
         metrics = read_json(trial.metrics)
         if self.evaluate:
             return average(metrics["results"]) or {}
@@ -404,7 +404,7 @@ class Scoring:
 
 
 def scoring(argv: list[str], arguments: PreferenceArguments) -> Scoring:
-    """By answers to the validation rows where they have answers, else by rewards of held-out pairs.
+    """Choose the score: accuracy on the validation rows where they have answers, else on rewards of validation pairs.
 
     Raises:
         Faults: There is neither.

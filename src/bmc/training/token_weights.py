@@ -22,11 +22,11 @@ RESPONSES = ("chosen_ids", "rejected_ids")
 def token_diff(
     chosen_ids: Sequence[int], rejected_ids: Sequence[int], algorithm: str = "levenshtein"
 ) -> tuple[list[bool], list[bool]]:
-    """Marks the tokens that an alignment of the two responses inserts, deletes or replaces (§3.2).
+    """Mark the tokens that an alignment of the two responses inserts, deletes or replaces (§3.2).
 
     Args:
-        chosen_ids: Token ids of the winning response alone, without prompt and padding.
-        rejected_ids: Token ids of the losing one.
+        chosen_ids: Token ids of the chosen response alone, without prompt and padding.
+        rejected_ids: Token ids of the rejected one.
         algorithm: `levenshtein`, the least number of edits (the paper's), or `difflib`, Python's
             `SequenceMatcher` with its defaults (the authors' released code).
 
@@ -49,7 +49,7 @@ def token_diff(
 
 
 def mark_differences(row: dict[str, Any], algorithm: str, ignored: list[int]) -> dict[str, Any]:
-    """The masks of a pair, over the whole responses: they change with neither batch, padding nor cut.
+    """Mark the differing tokens of a pair, over the whole responses: whatever the batch, padding or cut.
 
     Args:
         row: With `prompt_ids`, `chosen_ids` and `rejected_ids`.
@@ -74,7 +74,7 @@ def _opcodes(source: Sequence[int], target: Sequence[int], algorithm: str) -> An
 
 
 def bmc_weights(logps: Tensor, diff_mask: Tensor, delta: float) -> Tensor:
-    """λ = 1 + min(sg(1/π_θ), δ) for a token that differs, else 1 (§3.2, Eqs. 7 and 10).
+    """Compute λ = 1 + min(sg(1/π_θ), δ) for a token that differs, else 1 (§3.2, Eqs. 7 and 10).
 
     1/π ≥ 1, so a differing token weighs in [2, 1 + δ] for δ ≥ 1; δ = 1 is the fixed weight 2, and δ = 0 leaves DPO.
 
@@ -92,7 +92,7 @@ def bmc_weights(logps: Tensor, diff_mask: Tensor, delta: float) -> Tensor:
 
 
 def check_weights(dataset: Any, name: str) -> None:
-    """Whether the tokenised pairs have a weight for each response token.
+    """Check that the tokenised pairs have a weight for each response token.
 
     Raises:
         Faults: They lack the columns, or rows have another number of weights, or one below 0 or not finite.
@@ -108,7 +108,7 @@ def check_weights(dataset: Any, name: str) -> None:
             if len(given) != wanted:
                 what = f"has {len(given)} weights for {wanted} tokens; make them with this tokenizer and template"
             elif not all(math.isfinite(value) and value >= 0 for value in given):
-                what = "has a weight below 0 or that is no number; mend or drop the row"
+                what = "has a weight below 0 or that is no number; fix or drop the row"
             else:
                 continue
             faults.append(Fault(f"{name} row {row.get('id') or number}", f"{column}: {what}"))
@@ -129,7 +129,7 @@ mustn mustn't needn needn't shan shan't shouldn shouldn't wasn wasn't weren were
 
 
 def stop_word_ids(tokenizer: Any) -> list[int]:
-    """Ids of the stop words and their capitalised forms that are one token, alone or after a space; sorted."""
+    """Look up the stop words and their capitalised forms that are one token, alone or after a space; sorted ids."""
     words = [form for word in STOP_WORDS for form in (word, word.capitalize())]
     encoded = tokenizer([text for word in words for text in (word, f" {word}")], add_special_tokens=False)["input_ids"]
     return sorted({ids[0] for ids in encoded if len(ids) == 1})

@@ -189,7 +189,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
         )
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As DPOTrainer's. The reference is loaded again for rows that weren't there when it ran."""
+        """Evaluate as DPOTrainer does; load the reference again for rows that weren't there when it ran."""
         new = eval_dataset is not None and not isinstance(eval_dataset, str) and self.state.global_step > 0
         if not new or not self.precompute_ref_logps or self.ref_model is not None or is_peft_model(self.model):
             return super().evaluate(eval_dataset, *args, **kwargs)
@@ -200,7 +200,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
             self.ref_model = None
 
     def _load_reference(self) -> Any:
-        """The model that training began with, ready to run, as DPOTrainer loads it."""
+        """Load the model that training began with, ready to run, as DPOTrainer does."""
         name, attention = get_config_model_id(self.model.config), attention_without_trees(self.model)
         options = {"dtype": self.model.dtype, "attn_implementation": attention, **(self.args.model_init_kwargs or {})}
         try:
@@ -238,7 +238,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
 
     @property
     def _sharded(self) -> bool:
-        """Whether the policy can't run before an engine has prepared it for training."""
+        """Return whether the policy can't run before an engine has prepared it for training."""
         return bool(self.is_deepspeed_enabled or self.is_fsdp_enabled)
 
     def _models(self) -> list[Any]:
@@ -300,7 +300,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
         return kernel_error(kernel, config, dtype, self.accelerator.device) <= KERNEL_ERROR
 
     def _longest(self) -> int:
-        """Tokens of the longest sequence that the model will see."""
+        """Count the tokens of the longest sequence that the model will see."""
         evaluation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
         found = [self.train_dataset, *evaluation.values()]
         limit = self._max_length or math.inf
@@ -322,7 +322,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
         batch["pair_weights"][own:] = 0.0
 
     def _prepare_input(self, data: Any) -> Any:
-        """To its device. DeepSpeed's model reads no number of a batch, so none is rounded to its precision."""
+        """Move data to its device, unrounded: DeepSpeed's model reads no number of a batch."""
         return data.to(self.args.device) if isinstance(data, Tensor) else super()._prepare_input(data)
 
     # a training step
@@ -351,12 +351,12 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
             return loss, model(**rows)
 
     def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
-        """As DPOTrainer's: logits and token ids of all chosen sequences come before those of the rejected ones."""
+        """Predict as DPOTrainer does: logits and token ids of all chosen sequences before the rejected ones."""
         loss, logits, labels = super().prediction_step(*args, **kwargs)
         return loss, logits, labels if labels is None else chosen_first(labels)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """As DPOTrainer's, on padded sequences, which have logits of their own."""
+        """Predict as DPOTrainer does, on padded sequences, which have logits of their own."""
         collator = self.data_collator
         self.data_collator = dataclasses.replace(collator, prefix_sharing=False, packing=False)
         try:
@@ -365,13 +365,13 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
             self.data_collator = collator
 
     def _score(self, model: Any, inputs: dict[str, Any]) -> TokenLogprobs:
-        """log π of the response tokens, each token once, and what comes with it."""
+        """Compute log π of the response tokens, each token once, and what comes with it."""
         router = {"output_router_logits": True} if self.aux_loss_enabled else {}
         return score_tokens(model, inputs["predictors"], inputs["labels"], **self._arguments(model, inputs), **router)
 
     @torch.no_grad()
     def token_scores(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
-        """What an analysis looks at, for a batch of the collator's on the trainer's device. It takes a `ref_model`.
+        """Compute what an analysis reads, for a batch of the collator's on the trainer's device. Needs a `ref_model`.
 
         Returns:
             `logps` and `ref_logps` as a training step has them, `weights` λ, and `kl`, KL(π_θ ‖ π_ref) of the
@@ -397,7 +397,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
         return {"input_ids": inputs["input_ids"], "position_ids": positions, **attention}
 
     def _reference_logps(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """log π_ref of the response tokens, (…, T): of `ref_model`, or of the policy without its adapter."""
+        """Compute log π_ref of the response tokens, (…, T): of `ref_model`, or of the policy without its adapter."""
         adapter: Any = contextlib.nullcontext()
         if self.ref_model is None and is_peft_model(self.model):
             policy = self.accelerator.unwrap_model(self.model)
@@ -407,19 +407,19 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
             return gather_response_tokens(self._score(self.ref_model or model, inputs).logps, inputs)
 
     def _ref_logps(self, inputs: dict[str, Any]) -> Tensor:
-        """log π_ref of the response tokens, (B, 2, T): computed beforehand, or now; 0 where nothing reads it."""
+        """Return log π_ref of the response tokens, (B, 2, T): computed beforehand, or now; 0 where nothing reads it."""
         if self.reference_free:
             return torch.zeros_like(inputs["response_mask"], dtype=torch.float32)
         return inputs["ref_logps"] if "ref_logps" in inputs else self._reference_logps(self.model, inputs)
 
     def _weights(self, logps: Tensor, inputs: dict[str, Any]) -> Tensor:
-        """λ of each token, (B, 2, T), detached."""
+        """Compute λ of each token, (B, 2, T), detached."""
         if self.args.token_weighting == "bmc":
             return bmc_weights(logps, inputs["diff_mask"], self.args.bmc_delta)
         return inputs["token_weights"] if self.args.token_weighting == "external" else torch.ones_like(logps)
 
     def _objective(self, pairs: PairLogps, pair_weights: Tensor | None) -> Tensor:
-        """The mean over the batch, or the weighted sum, of `loss_type`, or of several with `loss_weights`."""
+        """Compute the batch's mean, or weighted sum, of `loss_type`, or of several with `loss_weights`."""
         total: Any = 0
         for name, weight in zip(self.loss_types, self.loss_weights, strict=True):
             losses = LOSSES[name](pairs, **{key: getattr(self.args, key) for key in hyperparameters(name)})
@@ -427,7 +427,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
         return total
 
     def _rewards(self, logps: Tensor, ref_logps: Tensor, responses: Tensor) -> Tensor:
-        """The plain DPO rewards β Σ_t log π_θ/π_ref, (B, 2); without a reference SimPO's β/|y| Σ_t log π_θ."""
+        """Compute the plain DPO rewards β Σ_t log π_θ/π_ref, (B, 2); without a reference SimPO's β/|y| Σ_t log π_θ."""
         if not self.reference_free:
             return self.beta * ((logps - ref_logps) * responses).sum(dim=-1)
         beta = self.beta if any("beta" in hyperparameters(name) for name in self.loss_types) else 1.0
@@ -436,7 +436,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
     def _record(
         self, scores: TokenLogprobs, logps: Tensor, ref_logps: Tensor, weights: Tensor, inputs: dict[str, Any]
     ) -> None:
-        """Adds this batch's sums and counts, over all processes, to those that `log` divides."""
+        """Add this batch's sums and counts, over all processes, to those that `log` divides."""
         responses, diff_mask, logps = inputs["response_mask"], inputs["diff_mask"], logps.detach()
         tokens = {
             "entropy": (gather_response_tokens(scores.entropy.detach(), inputs), responses),
@@ -467,7 +467,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
         metrics["num_tokens"] = [self._total_train_tokens]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Averages over pairs or tokens, whatever the micro-batches; DPOTrainer's are over micro-batches."""
+        """Average over pairs or tokens, whatever the micro-batches; DPOTrainer averages over micro-batches."""
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name in [*metrics]:
             if name != "num_tokens":
@@ -477,7 +477,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
 
 
 def _sees_all(args: BMCConfig, dataset: Any, evaluation: Any) -> bool:
-    """Whether a run goes through every pair, so that the reference had better go through them once beforehand."""
+    """Return whether a run goes through every pair, so that its reference log-probs are best computed beforehand."""
     others = evaluation.values() if isinstance(evaluation, dict) else [evaluation]
     if dataset is None or any(isinstance(rows, IterableDataset) for rows in (dataset, *others)):
         return False
@@ -486,7 +486,7 @@ def _sees_all(args: BMCConfig, dataset: Any, evaluation: Any) -> bool:
 
 
 def _pad_token(processing_class: Any, args: BMCConfig) -> int:
-    """The id of the padding token, which the tokenizer gets if it has none, as in TRL."""
+    """Return the id of the padding token, which the tokenizer gets if it has none, as in TRL."""
     tokenizer = getattr(processing_class, "tokenizer", processing_class)
     token = args.pad_token or tokenizer.pad_token or tokenizer.eos_token
     if token not in tokenizer.get_vocab():

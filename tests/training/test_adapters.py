@@ -13,19 +13,17 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from tiny_pairs import COLUMNS, LORA, logged, opened, parsed, write_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import bmc
 from bmc.adapters import merge_adapter, merge_command
 from bmc.config import MergeConfig
 from bmc.errors import Faults
 from bmc.planning.describe import adapter_of
 from bmc.planning.estimates import model_size
-from bmc.training.config import BMCConfig, PreferenceArguments
-from bmc.training.run import check_run, parse_training, prepare_run, trainer_arguments
+from bmc.training.run import check_run
 
-ROOT = Path(__file__).parents[1]
-COLUMNS = ("prompt", "chosen", "rejected")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -45,25 +43,8 @@ def adapter(tmp_path: Path, model_dir: Path) -> Path:
 
 @pytest.fixture
 def recipe(tmp_path: Path, adapter: Path) -> Path:
-    rows = [{"prompt": f"{i} + 2?", "chosen": f"It is {i + 2}", "rejected": f"It is {i}"} for i in range(8)]
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {
-        "model_name_or_path": str(adapter), "dataset_mixture": {"datasets": [{"id": str(tmp_path / "pairs.jsonl")}]},
-        "output_dir": str(tmp_path / "run"), "use_peft": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0,
-        "lora_target_modules": ["q_proj", "down_proj"], "report_to": "none", "dtype": "float32",
-        "token_weighting": "bmc", "use_cpu": True, "bf16": False, "max_steps": 4, "learning_rate": 1e-2,
-        "logging_steps": 1, "per_device_train_batch_size": 4, "save_steps": 2, "gradient_checkpointing": False,
-    }  # fmt: skip
-    (tmp_path / "dpo.yaml").write_text(json.dumps(settings))
-    return tmp_path / "dpo.yaml"
-
-
-def opened(recipe: Path, *argv: str) -> Any:
-    arguments, model_args, config = parse_training([str(recipe), *argv], PreferenceArguments, BMCConfig, "")
-    tokenizer, train, _ = prepare_run(arguments, model_args, config, COLUMNS)
-    return bmc.BMCTrainer(
-        args=config, train_dataset=train, processing_class=tokenizer, **trainer_arguments(model_args, config)
-    )
+    steps = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "precompute_ref_log_probs": None}
+    return write_recipe(tmp_path, adapter, 8, dtype="float32", lr_scheduler_type="linear", **LORA, **steps)
 
 
 def logps(model: Any, row: dict[str, Any], side: str) -> list[float]:
@@ -92,7 +73,7 @@ def test_the_reference_is_the_base_with_the_adapter(
     trainer.train()
     lines = [line for line in trainer.state.log_history if "loss" in line]
     assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert lines[-1]["loss"] < 0.69
+    assert lines[-1]["loss"] < 0.692
     batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[0]]))
     after = trainer._reference_logps(trainer.model, batch)[0, 0]
     assert after.tolist() == pytest.approx(expected[0], abs=1e-5)
@@ -119,9 +100,7 @@ def test_what_a_recipe_says_of_lora_gives_way_to_the_adapter(recipe: Path, caplo
 
 
 def test_a_dry_run_plans_the_adapter(recipe: Path, tmp_path: Path) -> None:
-    arguments, model_args, config = parse_training(
-        [str(recipe), "--dry_run", "--lora_r", "16"], PreferenceArguments, BMCConfig, ""
-    )
+    arguments, model_args, config = parsed(recipe, "--dry_run", "--lora_r", "16")
     check_run(arguments, model_args, config, COLUMNS)
     found = model_size(str(model_args.model_name_or_path))
     assert found is not None
@@ -148,10 +127,7 @@ def test_faults_of_an_adapter_come_before_the_claim(look: Any, recipe: Path, ada
 
 
 def rehearsed(recipe: Path, *argv: str) -> Any:
-    arguments, model_args, config = parse_training(
-        [str(recipe), "--dry_run", *argv], PreferenceArguments, BMCConfig, ""
-    )
-    return check_run(arguments, model_args, config, COLUMNS)
+    return check_run(*parsed(recipe, "--dry_run", *argv), COLUMNS)
 
 
 def test_a_merged_adapter_is_a_whole_model_that_says_the_same(adapter: Path, model_dir: Path, tmp_path: Path) -> None:
@@ -197,6 +173,6 @@ def test_training_goes_on_with_an_adapter_on_a_quantised_base(recipe: Path) -> N
     trainer = opened(recipe, *keys, "--max_steps", "3")
     assert torch.uint8 in {weight.dtype for weight in trainer.model.parameters()}
     trainer.train()
-    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    losses = logged(trainer)
     assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
     assert losses[2] < losses[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from tiny_pairs import opened, parsed, write_recipe
 
 import bmc
 from bmc.errors import Faults
 from bmc.planning.describe import training_facts
 from bmc.planning.hardware import LaunchConfig, read_launch
 from bmc.precision import keep_outputs, weights_dtype
-from bmc.training.config import BMCConfig, PreferenceArguments
-from bmc.training.run import parse_training, prepare_run, trainer_arguments
+from bmc.training.config import BMCConfig
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FAULT = None
 
 
@@ -53,15 +52,7 @@ def test_what_weights_are_loaded_in(dtype: Any, engine: Any, mixed: str, frozen:
 
 @pytest.fixture
 def recipe(tmp_path: Path, model_dir: Path) -> Path:
-    rows = [{"prompt": f"{i} + 2?", "chosen": f"It is {i + 2}", "rejected": f"It is {i}"} for i in range(4)]
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {
-        "model_name_or_path": str(model_dir), "dataset_mixture": {"datasets": [{"id": str(tmp_path / "pairs.jsonl")}]},
-        "output_dir": str(tmp_path / "run"), "report_to": "none", "use_cpu": True, "bf16": True, "max_steps": 1,
-        "per_device_train_batch_size": 4, "save_strategy": "no", "gradient_checkpointing": False,
-    }  # fmt: skip
-    (tmp_path / "preference.yaml").write_text(json.dumps(settings))
-    return tmp_path / "preference.yaml"
+    return write_recipe(tmp_path, model_dir, bf16=True, max_steps=1)
 
 
 def test_the_fault_comes_before_anything_is_written_and_in_a_dry_run_too(recipe: Path, tmp_path: Path) -> None:
@@ -83,31 +74,20 @@ def test_the_fault_comes_before_anything_is_written_and_in_a_dry_run_too(recipe:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("keys", "loaded"),
-    [([], torch.float32), (["--dtype", "null"], torch.float32), (["--dtype", "auto"], torch.float32)],
-)
+@pytest.mark.parametrize("keys", [[], ["--dtype", "null"], ["--dtype", "auto"]])
 def test_a_recipe_without_a_dtype_trains_float32(
-    recipe: Path, model_dir: Path, tmp_path: Path, keys: list[str], loaded: torch.dtype
+    recipe: Path, model_dir: Path, tmp_path: Path, keys: list[str]
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
     AutoTokenizer.from_pretrained(model_dir).save_pretrained(tmp_path / "half")
-    argv = [str(recipe), "--model_name_or_path", str(tmp_path / "half"), *keys]
-    arguments, model_args, config = parse_training(argv, PreferenceArguments, BMCConfig, "")
-    tokenizer, train, _ = prepare_run(arguments, model_args, config, ("prompt", "chosen", "rejected"))
-    given = trainer_arguments(model_args, config)
-    trainer: Any = bmc.BMCTrainer(args=config, train_dataset=train, processing_class=tokenizer, **given)
-    assert {weight.dtype for weight in trainer.model.parameters()} == {loaded}
+    trainer = opened(recipe, "--model_name_or_path", str(tmp_path / "half"), *keys)
+    assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
 
 
 def test_modules_beside_an_adapter_are_trained_in_float32(recipe: Path) -> None:
-    argv = ["--use_peft", "--dtype", "bfloat16", "--lora_modules_to_save", "[lm_head]"]
-    arguments, model_args, config = parse_training([str(recipe), *argv], PreferenceArguments, BMCConfig, "")
-    tokenizer, train, _ = prepare_run(arguments, model_args, config, ("prompt", "chosen", "rejected"))
-    given = trainer_arguments(model_args, config)
-    trainer: Any = bmc.BMCTrainer(args=config, train_dataset=train, processing_class=tokenizer, **given)
+    trainer = opened(recipe, "--use_peft", "--dtype", "bfloat16", "--lora_modules_to_save", "[lm_head]")
     trained = {name: weight.dtype for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     assert any("lm_head" in name for name in trained)
     assert set(trained.values()) == {torch.float32}
@@ -160,15 +140,13 @@ def test_fsdp_rounds_no_result_and_no_gradient() -> None:
 
 def test_the_recipes_precision_is_stronger_than_the_launchers(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    _, _, config = parse_training([str(recipe), "--bf16", "false"], PreferenceArguments, BMCConfig, "")
-    assert config.mixed_precision == "no"
+    assert parsed(recipe, "--bf16", "false")[2].mixed_precision == "no"
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-    _, _, config = parse_training([str(recipe)], PreferenceArguments, BMCConfig, "")
-    assert config.mixed_precision == "bf16"
+    assert parsed(recipe)[2].mixed_precision == "bf16"
 
 
 def planned(recipe: str, launch: LaunchConfig, *argv: str) -> dict[str, Any]:
-    arguments, model_args, config = parse_training([recipe, *argv, "--dry_run"], PreferenceArguments, BMCConfig, "")
+    arguments, model_args, config = parsed(Path(recipe), *argv, "--dry_run")
     return training_facts(arguments, model_args, config, launch, False)
 
 
