@@ -76,7 +76,7 @@ setup(
             "py.typed",
             "bridging/prompts/*.txt",
             "evaluation/*.yaml",  # a published prompt
-            "*/templates/*",  # of pages
+            "*/templates/*",  # of pages and model cards
         ]
     },
     entry_points={"console_scripts": ["bmc = bmc.cli:main"]},

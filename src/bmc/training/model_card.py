@@ -48,16 +48,11 @@ WEIGHTS = {
     "external": r"\lambda(y^t) \text{ as an external model scored each token}",
 }
 SFT = r"-\sum_t \log\pi_\theta(y^t \mid y^{<t}, x)"
-CITATION = """@article{jiang2024bmc,
-  title   = {Bridging and Modeling Correlations in Pairwise Data for Direct Preference Optimization},
-  author  = {Jiang, Yuxin and others},
-  journal = {arXiv preprint arXiv:2408.07471},
-  year    = {2024}
-}"""
+TEMPLATE = Path(__file__).parent / "templates/model_card.md.jinja"
 
 
 def with_card(trainer: type) -> type:
-    """A trainer of TRL's that writes our card where it would write its own: with checkpoints, and before a push."""
+    """Make a trainer of TRL's write our card where it would write its own: with checkpoints, and before a push."""
 
     def create_model_card(self: Any, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
         if self.is_world_process_zero():
@@ -67,7 +62,7 @@ def with_card(trainer: type) -> type:
 
 
 def write(folder: Path) -> bool:
-    """Writes README.md from `provenance.json`, `metrics.json` and `eval/metrics.json`; again when there is more to say.
+    """Write README.md from `provenance.json`, `metrics.json` and `eval/metrics.json`; again when there is more to say.
 
     Returns:
         Whether it was written; not in a folder that has no record.
@@ -77,8 +72,9 @@ def write(folder: Path) -> bool:
     record = provenance.read_provenance(folder)
     if record is None:
         return False
-    results = _read(folder / "eval" / "metrics.json")
-    card = ModelCard(f"---\n{_metadata(folder, record, results).to_yaml()}\n---\n\n{_text(folder, record, results)}\n")
+    results = _read(folder / "eval" / "metrics.json").get("results", {})
+    values = _values(folder, record, _read(folder / "metrics.json"))
+    card = ModelCard.from_template(_metadata(folder, record, results), str(TEMPLATE), results=results, **values)
     temporary = folder / "README.md.tmp"
     card.save(temporary)
     os.replace(temporary, folder / "README.md")
@@ -97,7 +93,7 @@ def _metadata(folder: Path, record: dict[str, Any], results: dict[str, Any]) -> 
             metric_type="accuracy",
             metric_value=round(result["accuracy"], 4),
         )
-        for name, result in results.get("results", {}).items()
+        for name, result in results.items()
     ]
     return ModelCardData(
         model_name=folder.resolve().name,
@@ -111,7 +107,7 @@ def _metadata(folder: Path, record: dict[str, Any], results: dict[str, Any]) -> 
 
 
 def base_model(recipe: dict[str, Any]) -> str | None:
-    """The Hub id of the model that training began with; None where only a folder of this machine is known."""
+    """Return the Hub id of the model that training began with; None where only a folder of this machine is known."""
     name = estimates.base_model(str(recipe["model_name_or_path"]))
     if Path(name).is_dir() or name.count("/") != 1 or name.startswith(("/", ".", "~", "outputs/", "models/")):
         inner = _card_data(Path(name) / "README.md").get("base_model")
@@ -120,7 +116,7 @@ def base_model(recipe: dict[str, Any]) -> str | None:
 
 
 def license_of(recipe: dict[str, Any], base: str | None) -> str | None:
-    """The base model's licence: the recipe's word, its card's where that is at hand, or the table's of known models."""
+    """Return the base model's licence: the recipe's, or its card's where that is at hand, or a known model's."""
     if recipe.get("license"):
         return str(recipe["license"])
     places = [Path(str(recipe["model_name_or_path"]), "README.md")]
@@ -134,7 +130,7 @@ def license_of(recipe: dict[str, Any], base: str | None) -> str | None:
 
 
 def _card_data(path: Path) -> dict[str, Any]:
-    """The metadata of a card; none of a file that isn't there, or is none."""
+    """Read the metadata of a card; nothing of a file that isn't there, or is none."""
     try:
         head = re.match(r"---\n(.*?)\n---", path.read_text(encoding="utf-8"), re.DOTALL)
         return dict(yaml.safe_load(head[1]) or {}) if head else {}
@@ -148,29 +144,33 @@ def _is_preference(record: dict[str, Any]) -> bool:
     )
 
 
-def _text(folder: Path, record: dict[str, Any], results: dict[str, Any]) -> str:
+def _values(folder: Path, record: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """Collect what the template prints: what was done, with which data, and what training ended with."""
     recipe = {key: portable(value) for key, value in record["recipe"].items()}
-    name, base = folder.resolve().name, base_model(record["recipe"])
-    kind = "Preference training" if _is_preference(record) else "Supervised fine-tuning"
-    of = f"[{base}](https://huggingface.co/{base})" if base else f"`{recipe['model_name_or_path']}`"
-    command = portable(record["command"])
-    git = record.get("git")
-    commit = f", commit {git['commit']}{' and changes since' if git['dirty'] else ''}" if git else ""
-    versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items() if version)
-    parts = [
-        f"# {name}\n\n{kind} of {of} with [bmc]({PAPER}).",
-        "## Method\n\n" + _method(record),
-        "## Data\n\n" + _data(record),
-        "## Results\n\n" + _results(results, _read(folder / "metrics.json")),
-        f"## Recipe\n\n```yaml\n{yaml.safe_dump(recipe, sort_keys=True, allow_unicode=True).rstrip()}\n```",
-        f"Run as `{command}` on {record['processes']} process(es){commit}.\n\n{versions}",
-        f"## Citation\n\n```bibtex\n{CITATION}\n```",
-    ]
-    return "\n\n".join(parts)
+    base, git = base_model(record["recipe"]), record.get("git")
+    mixture = record["recipe"].get("dataset_mixture", {})
+    data = [f"`{portable(part.get('id') or part.get('source'))}`" for part in mixture.get("datasets", [])]
+    data += [f"{portable(one.get('file', 'the rows as read'))}: SHA-256 `{one['sha256']}`" for one in record["data"]]
+    ends = ("train_loss", "eval_loss", "rewards/accuracies", "rewards/margins")
+    ended = ", ".join(f"{name} {metrics[name]:.4g}" for name in ends if isinstance(metrics.get(name), int | float))
+    return {
+        "name": folder.resolve().name,
+        "paper": PAPER,
+        "kind": "Preference training" if _is_preference(record) else "Supervised fine-tuning",
+        "base": f"[{base}](https://huggingface.co/{base})" if base else f"`{recipe['model_name_or_path']}`",
+        "method": _method(record),
+        "data": data,
+        "ended": f"{ended} ({metrics['rows']:,} rows)" if ended and "rows" in metrics else "",
+        "recipe": yaml.safe_dump(recipe, sort_keys=True, allow_unicode=True).rstrip(),
+        "command": portable(record["command"]),
+        "processes": record["processes"],
+        "commit": f", commit {git['commit']}{' and changes since' if git['dirty'] else ''}" if git else "",
+        "versions": ", ".join(f"{package} {version}" for package, version in record["versions"].items() if version),
+    }
 
 
 def _method(record: dict[str, Any]) -> str:
-    """What was minimised, as equations."""
+    """Say what was minimised, as equations."""
     if not _is_preference(record):
         return f"The response's negative log-likelihood:\n\n$$ {SFT} $$"
     from .losses import LOSSES
@@ -192,34 +192,8 @@ def _method(record: dict[str, Any]) -> str:
     return "\n\n".join([head, *shown, f"with\n\n$$ {weights} $$"])
 
 
-def _data(record: dict[str, Any]) -> str:
-    mixture = record["recipe"].get("dataset_mixture", {})
-    names = [portable(dataset.get("id") or dataset.get("source")) for dataset in mixture.get("datasets", [])]
-    lines = [f"- `{name}`" for name in names]
-    lines += [
-        f"- {portable(entry.get('file', 'the rows as read'))}: SHA-256 `{entry['sha256']}`" for entry in record["data"]
-    ]
-    return "\n".join(lines)
-
-
-def _results(results: dict[str, Any], metrics: dict[str, Any]) -> str:
-    """Accuracies with their intervals, and what training ended with."""
-    lines = []
-    for name, r in results.get("results", {}).items():
-        low, high = (f"{100 * end:.1f}" for end in r["interval"])
-        lines.append(f"| {name} | {100 * r['accuracy']:.1f} | [{low}, {high}] | {r['n']:,} |")
-    table = ["| benchmark | accuracy, % | 95 % interval | n |\n| --- | ---: | ---: | ---: |", *lines] if lines else []
-    last = [
-        f"{name} {metrics[name]:.4g}"
-        for name in ("train_loss", "eval_loss", "rewards/accuracies", "rewards/margins")
-        if isinstance(metrics.get(name), int | float)
-    ]
-    ended = f"Training ended with {', '.join(last)} ({metrics['rows']:,} rows)." if last and "rows" in metrics else ""
-    return "\n\n".join(filter(None, ["\n".join(table), ended])) or "None yet."
-
-
 def portable(value: Any) -> Any:
-    """A value without absolute paths, which mean nothing on another machine, and without secrets."""
+    """Return a value without absolute paths, which mean nothing on another machine, and without secrets."""
     if isinstance(value, dict):
         return {key: portable(item) for key, item in value.items()}
     if isinstance(value, list):
