@@ -225,9 +225,10 @@ def test_training_data_that_cannot_be_used(model_dir: Path) -> None:
 PEFT = ("--use_peft", "--lora_target_modules")
 
 
-@pytest.mark.parametrize(
-    ("argv", "fault"),
-    [
+def test_what_a_run_would_stumble_over_is_told_before_it_and_by_a_dry_run(
+    subtests: pytest.Subtests, model_dir: Path
+) -> None:
+    table: list[tuple[Any, ...]] = [
         (["--attn_implementation", "flash_attention_2"], "attn_implementation: flash_attention_2 isn't installed; "),
         (["--attn_implementation", "sdpaa"], "attn_implementation: 'sdpaa' is unknown (did you mean 'sdpa'?); choose"),
         ([*PEFT, "q_prj"], "lora_target_modules: 'q_prj' is in no layer of the model (did you mean 'q_proj'?); there"),
@@ -249,38 +250,40 @@ PEFT = ("--use_peft", "--lora_target_modules")
             "push_to_hub: the Hub can't be written to from here; `hf auth login`, or write push_to_hub",
         ),
         (["--report_to", "wandb"], "report_to: wandb can't be used here"),
-    ],
-)
-def test_what_a_run_would_stumble_over_is_told_before_it_and_by_a_dry_run(
-    argv: list[str], fault: str, model_dir: Path
-) -> None:
-    from bmc.training import run as training
-    from bmc.training.config import BMCConfig, PreferenceArguments
+    ]
+    for argv, fault in table:
+        with subtests.test(argv=argv, fault=fault):
+            from bmc.training import run as training
+            from bmc.training.config import BMCConfig, PreferenceArguments
 
-    rows("pairs.jsonl", PAIR)
-    path = recipe(output_dir="out", model_name_or_path=model_dir, loss_type="sigmoid")
-    (found,) = told(path, *argv)
-    assert found.startswith(fault)
-    parsed = training.parse_training([path, "--use_cpu", "--dry_run", *argv], PreferenceArguments, BMCConfig, "")
-    with pytest.raises(Faults) as caught:
-        training.check_run(*parsed, ("prompt", "chosen", "rejected"))
-    assert str(caught.value) == found
+            rows("pairs.jsonl", PAIR)
+            path = recipe(output_dir="out", model_name_or_path=model_dir, loss_type="sigmoid")
+            (found,) = told(path, *argv)
+            assert found.startswith(fault)
+            parsed = training.parse_training(
+                [path, "--use_cpu", "--dry_run", *argv], PreferenceArguments, BMCConfig, ""
+            )
+            with pytest.raises(Faults) as caught:
+                training.check_run(*parsed, ("prompt", "chosen", "rejected"))
+            assert str(caught.value) == found
 
 
-@pytest.mark.parametrize(
-    ("attention", "fault"),
-    [("flash_attention_2", "flash_attention_2 isn't installed"), ("spda", "'spda' is unknown (did you mean 'sdpa'?)")],
-)
-def test_attention_of_a_generating_stage(attention: str, fault: str, model_dir: Path) -> None:
-    from bmc.config import EvaluateConfig
-    from bmc.generation.generate import generate_responses
-    from bmc.recipe import parse
+def test_attention_of_a_generating_stage(subtests: pytest.Subtests, model_dir: Path) -> None:
+    table: list[tuple[Any, ...]] = [
+        ("flash_attention_2", "flash_attention_2 isn't installed"),
+        ("spda", "'spda' is unknown (did you mean 'sdpa'?)"),
+    ]
+    for attention, fault in table:
+        with subtests.test(attention=attention, fault=fault):
+            from bmc.config import EvaluateConfig
+            from bmc.generation.generate import generate_responses
+            from bmc.recipe import parse
 
-    rows("pairs.jsonl", PAIR)
-    path = recipe(output_dir="out", model_name_or_path=model_dir, attn_implementation=attention)
-    with pytest.raises(Faults, match=re.escape(f"attn_implementation: {fault}")):
-        generate_responses(parse([path], EvaluateConfig)[0])
-    assert not Path("out").exists()
+            rows("pairs.jsonl", PAIR)
+            path = recipe(output_dir="out", model_name_or_path=model_dir, attn_implementation=attention)
+            with pytest.raises(Faults, match=re.escape(f"attn_implementation: {fault}")):
+                generate_responses(parse([path], EvaluateConfig)[0])
+            assert not Path("out").exists()
 
 
 def test_the_head_has_no_adapter(tmp_path: Path, model_dir: Path) -> None:
@@ -306,12 +309,13 @@ def test_a_dry_run_for_another_machine_tells_what_is_missing_here(model_dir: Pat
     assert str(facts["not on this machine"]).startswith("attn_implementation: flash_attention_2 isn't installed; ")
 
 
-@pytest.mark.parametrize("key", ["deepspeed", "fsdp"])
-def test_an_engine_without_a_launcher(key: str, model_dir: Path) -> None:
-    from bmc.preflight import launch_faults
+def test_an_engine_without_a_launcher(subtests: pytest.Subtests, model_dir: Path) -> None:
+    for key in ["deepspeed", "fsdp"]:
+        with subtests.test(key=key):
+            from bmc.preflight import launch_faults
 
-    (fault,) = launch_faults(SimpleNamespace(**{"deepspeed": None, "fsdp": "", key: "x"}))
-    assert str(fault).startswith(f"{key}: needs processes that a launcher starts: accelerate launch ")
+            (fault,) = launch_faults(SimpleNamespace(**{"deepspeed": None, "fsdp": "", key: "x"}))
+            assert str(fault).startswith(f"{key}: needs processes that a launcher starts: accelerate launch ")
 
 
 def test_a_dry_run_sees_the_folder_the_rows_and_the_names(model_dir: Path) -> None:

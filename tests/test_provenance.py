@@ -94,9 +94,8 @@ def test_a_local_model_is_known_by_its_files(model_dir: Path) -> None:
     assert provenance._model({"model_name_or_path": "a/b/c/d"})["commit"] is None
 
 
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
+def test_secrets_are_masked(subtests: pytest.Subtests) -> None:
+    table: list[tuple[Any, ...]] = [
         (["a.py", "--hub_token", "abc", "--beta", "0.1"], "a.py --hub_token *** --beta 0.1"),
         (["a.py", "--api-key=abc"], "a.py --api-key=***"),
         (["a.py", "--api_key_env", "MY_KEY"], "a.py --api_key_env MY_KEY"),
@@ -105,10 +104,10 @@ def test_a_local_model_is_known_by_its_files(model_dir: Path) -> None:
         (["a.py", "--x", "hf_" + "a" * 30], "a.py --x ***"),
         (["a.py", "--x", "a b"], 'a.py --x "a b"'),
         (["a.py", "--hub_token", "--beta", "1"], "a.py --hub_token --beta 1"),
-    ],
-)
-def test_secrets_are_masked(argv: list[str], said: str) -> None:
-    assert provenance.redact_command(argv) == said
+    ]
+    for argv, said in table:
+        with subtests.test(argv=argv, said=said):
+            assert provenance.redact_command(argv) == said
 
 
 def test_paths_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,18 +87,20 @@ def test_other_processes_do_not_write(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["file", "file/below"])
-def test_a_file_is_no_folder(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(Faults, match="is a file, or lies in one; choose another output_dir"):
-        claim_output_dir(str(tmp_path / name), recipe())
+def test_a_file_is_no_folder(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for name in ["file", "file/below"]:
+        with subtests.test(name=name):
+            (tmp_path / "file").write_text("x")
+            with pytest.raises(Faults, match="is a file, or lies in one; choose another output_dir"):
+                claim_output_dir(str(tmp_path / name), recipe())
 
 
-@pytest.mark.parametrize("text", ["{", "3", ""])
-def test_a_manifest_that_is_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "recipe.json").write_text(text)
-    with pytest.raises(Faults, match="is no record of a run; choose another output_dir or remove the folder"):
-        claim_output_dir(str(tmp_path), recipe())
+def test_a_manifest_that_is_none(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for text in ["{", "3", ""]:
+        with subtests.test(text=text):
+            (tmp_path / "recipe.json").write_text(text)
+            with pytest.raises(Faults, match="is no record of a run; choose another output_dir or remove the folder"):
+                claim_output_dir(str(tmp_path), recipe())
 
 
 def test_json_is_written_whole(tmp_path: Path) -> None:

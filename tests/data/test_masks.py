@@ -101,36 +101,33 @@ TALKS = {
 }
 
 
-@pytest.mark.parametrize("talk", TALKS)
-@pytest.mark.parametrize(
-    # TRL's markers of the second group begin before the header or line break that the generation prompt has already
-    ("name", "early"),
-    [
+def test_the_masks_are_those_of_markers(subtests: pytest.Subtests) -> None:
+    table1: list[tuple[Any, ...]] = [
         *(
             (name, "")
             for name in ("llama3", "gemma", "gemma3", "phi3", "phi3_5", "cohere", "lfm2", "qwen3_instruct_2507")
         ),
         *(("qwen2_5", "\n"), ("deepseekv3", "<｜Assistant｜>"), ("gptoss", "<|start|>assistant")),
-    ],
-)
-def test_the_masks_are_those_of_markers(name: str, early: str, talk: str) -> None:
-    plain, marked = ((TRL / f"{name}{kind}.jinja").read_text() for kind in ("", "_training"))
-    with_markers, without = byte_tokenizer(marked, plain), byte_tokenizer(plain, marked)
-    row = {"messages": TALKS[talk]}
-    for tokenizer in (with_markers, without):  # Gemma has no system message, and some have no tools
-        try:
-            tokenizer.apply_chat_template(row["messages"], tokenize=False)
-        except (TemplateError, TypeError):
-            pytest.skip("the template refuses these messages")
-    theirs = mark_assistant(row, with_markers)
-    ours = mark_assistant(row, without)
-    assert ours["input_ids"] == theirs["input_ids"]
-    assert shown(without, ours) == shown(without, theirs).replace(f"«{early}", f"{early}«")
+    ]
+    for talk in TALKS:
+        for name, early in table1:
+            with subtests.test(talk=talk, name=name, early=early):
+                plain, marked = ((TRL / f"{name}{kind}.jinja").read_text() for kind in ("", "_training"))
+                with_markers, without = byte_tokenizer(marked, plain), byte_tokenizer(plain, marked)
+                row = {"messages": TALKS[talk]}
+                for tokenizer in (with_markers, without):  # Gemma has no system message, and some have no tools
+                    try:
+                        tokenizer.apply_chat_template(row["messages"], tokenize=False)
+                    except (TemplateError, TypeError):
+                        pytest.skip("the template refuses these messages")
+                theirs = mark_assistant(row, with_markers)
+                ours = mark_assistant(row, without)
+                assert ours["input_ids"] == theirs["input_ids"]
+                assert shown(without, ours) == shown(without, theirs).replace(f"«{early}", f"{early}«")
 
 
-@pytest.mark.parametrize(
-    ("template", "text"),
-    [
+def test_templates_without_markers(subtests: pytest.Subtests) -> None:
+    table: list[tuple[Any, ...]] = [
         (
             SMOLLM2,
             "<|im_start|>system\nbe<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n«yes ok"
@@ -149,14 +146,14 @@ def test_the_masks_are_those_of_markers(name: str, early: str, talk: str) -> Non
         ),
         (LLAMA2, "<s>[INST] <<SYS>>\nbe\n<</SYS>>\n\nhi [/INST]« yes ok </s>»<s>[INST] yes more [/INST]« done </s>»"),
         (MISTRAL, "<s>[INST] hi[/INST] «yes ok</s>»[INST] be\n\nyes more[/INST]« done</s>»"),
-    ],
-)
-def test_templates_without_markers(template: str, text: str) -> None:
-    tokenizer = byte_tokenizer(template)
-    marked = mark_assistant({"messages": TALKS["system"]}, tokenizer)
-    rendered = tokenizer.apply_chat_template(TALKS["system"], tokenize=True, return_dict=True)
-    assert marked["input_ids"] == rendered["input_ids"]
-    assert shown(tokenizer, marked) == text
+    ]
+    for template, text in table:
+        with subtests.test(template=template, text=text):
+            tokenizer = byte_tokenizer(template)
+            marked = mark_assistant({"messages": TALKS["system"]}, tokenizer)
+            rendered = tokenizer.apply_chat_template(TALKS["system"], tokenize=True, return_dict=True)
+            assert marked["input_ids"] == rendered["input_ids"]
+            assert shown(tokenizer, marked) == text
 
 
 def test_thoughts_that_the_template_drops_from_earlier_turns() -> None:
@@ -205,9 +202,8 @@ def test_a_conversation_without_an_assistant() -> None:
             mark_assistant({"messages": TALK[:1]}, byte_tokenizer(template))
 
 
-@pytest.mark.parametrize(
-    ("template", "end"),
-    [
+def test_what_ends_a_turn(subtests: pytest.Subtests) -> None:
+    table: list[tuple[Any, ...]] = [
         (SMOLLM2, "<|im_end|>"),
         (ZEPHYR, "</s>"),
         (LLAMA3, "<|eot_id|>"),
@@ -216,17 +212,21 @@ def test_a_conversation_without_an_assistant() -> None:
         *(
             ((TRL / f"{name}.jinja").read_text(), end)
             for name, end in {
-                "gemma": "<end_of_turn>", "phi3": "<|end|>", "qwen3": "<|im_end|>", "gptoss": "<|return|>",
-                "deepseekv3": "<｜end▁of▁sentence｜>", "glm4moe": None,
+                "gemma": "<end_of_turn>",
+                "phi3": "<|end|>",
+                "qwen3": "<|im_end|>",
+                "gptoss": "<|return|>",
+                "deepseekv3": "<｜end▁of▁sentence｜>",
+                "glm4moe": None,
             }.items()
         ),
         ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", None),
         ("{{ raise_exception('no') }}", None),
-    ],
-)  # fmt: skip
-def test_what_ends_a_turn(template: str, end: str | None) -> None:
-    tokenizer = byte_tokenizer(template)
-    assert turn_end(tokenizer) == (None if end is None else tokenizer.convert_tokens_to_ids(end))
+    ]
+    for template, end in table:
+        with subtests.test(template=template, end=end):
+            tokenizer = byte_tokenizer(template)
+            assert turn_end(tokenizer) == (None if end is None else tokenizer.convert_tokens_to_ids(end))
 
 
 def test_a_token_that_the_tokenizer_lacks_ends_no_turn(tokenizer: Any) -> None:

@@ -69,18 +69,19 @@ def both(tokenizer: Any, row: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     return response_start(tokenizer, row, *(tokens.ids for tokens in sides.values())), sides
 
 
-@pytest.mark.parametrize("kind", ["bytes", "merging", "trimming", "thinking", "tools", "BOS"])
-@pytest.mark.parametrize("name", list(ROWS))
-def test_tokens_are_the_trainers(kind: str, name: str, tokenizer: Any) -> None:
-    row, chosen = ROWS[name], tokenizers(tokenizer)[kind]
-    trl = trl_tokens(chosen, row)
-    start, sides = both(chosen, row)
-    for side, tokens in sides.items():
-        assert tokens.ids == trl["prompt_ids"] + trl[f"{side}_ids"]
-        assert len(tokens.spans) == len(tokens.ids)
-        assert tokens.ids[start:] == trl[f"{side}_ids"]
-        if kind == "BOS":
-            assert tokens.ids.count(chosen.bos_token_id) == 1
+def test_tokens_are_the_trainers(subtests: pytest.Subtests, tokenizer: Any) -> None:
+    for kind in ["bytes", "merging", "trimming", "thinking", "tools", "BOS"]:
+        for name in list(ROWS):
+            with subtests.test(kind=kind, name=name):
+                row, chosen = ROWS[name], tokenizers(tokenizer)[kind]
+                trl = trl_tokens(chosen, row)
+                start, sides = both(chosen, row)
+                for side, tokens in sides.items():
+                    assert tokens.ids == trl["prompt_ids"] + trl[f"{side}_ids"]
+                    assert len(tokens.spans) == len(tokens.ids)
+                    assert tokens.ids[start:] == trl[f"{side}_ids"]
+                    if kind == "BOS":
+                        assert tokens.ids.count(chosen.bos_token_id) == 1
 
 
 def test_a_rows_own_template_options_count(tokenizer: Any) -> None:
@@ -120,23 +121,21 @@ def test_spans_of_messages_are_in_their_joined_words(tokenizer: Any) -> None:
         assert all(end - start in (0, 1) for start, end in tokens.spans)
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
+def test_a_template_that_changes_the_words(subtests: pytest.Subtests, tokenizer: Any) -> None:
+    for template in [
         "{% for message in messages %}{{ message.content | upper }}{% endfor %}",
         "{% for message in messages %}{{ message.content + message.content }}{% endfor %}",
         "{% for message in messages[:2] %}{{ message.content }}{% endfor %}",
         "no words",
-    ],
-)
-def test_a_template_that_changes_the_words(template: str, tokenizer: Any) -> None:
-    import copy
+    ]:
+        with subtests.test(template=template):
+            import copy
 
-    other = copy.deepcopy(tokenizer)
-    other.chat_template = template
-    for response in (ROWS["several"]["chosen"], [*assistant("cat"), *user("")]):
-        with pytest.raises(AlignmentError, match="the chat template changes the response"):
-            align_response(other, ROWS["several"], response)
+            other = copy.deepcopy(tokenizer)
+            other.chat_template = template
+            for response in (ROWS["several"]["chosen"], [*assistant("cat"), *user("")]):
+                with pytest.raises(AlignmentError, match="the chat template changes the response"):
+                    align_response(other, ROWS["several"], response)
 
 
 def test_a_tokenizer_without_offsets_is_a_fault(tokenizer: Any) -> None:
@@ -148,14 +147,21 @@ def test_a_tokenizer_without_offsets_is_a_fault(tokenizer: Any) -> None:
 # --- beginnings ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("fraction", "text"), [(0.5, "abcde"), (0.01, "a"), (0.99, "abcdefghi"), (0.24, "ab"), (0.25, "ab"), (0.26, "abc")]
-)
-def test_a_share_of_the_tokens_but_one_and_less_than_all(fraction: float, text: str, tokenizer: Any) -> None:
-    row = {"prompt": user("x"), "chosen": assistant("abcdefghij")}  # a token a letter
-    ids, begins = response_prefix(tokenizer, row, row["chosen"], fraction)
-    assert begins == text
-    assert tokenizer.decode(ids) == f"<s><user> x\n<assistant> {text}"
+def test_a_share_of_the_tokens_but_one_and_less_than_all(subtests: pytest.Subtests, tokenizer: Any) -> None:
+    table: list[tuple[Any, ...]] = [
+        (0.5, "abcde"),
+        (0.01, "a"),
+        (0.99, "abcdefghi"),
+        (0.24, "ab"),
+        (0.25, "ab"),
+        (0.26, "abc"),
+    ]
+    for fraction, text in table:
+        with subtests.test(fraction=fraction, text=text):
+            row = {"prompt": user("x"), "chosen": assistant("abcdefghij")}  # a token a letter
+            ids, begins = response_prefix(tokenizer, row, row["chosen"], fraction)
+            assert begins == text
+            assert tokenizer.decode(ids) == f"<s><user> x\n<assistant> {text}"
 
 
 def test_strings_begin_with_their_prompt() -> None:
@@ -173,19 +179,18 @@ def test_no_character_is_cut(tokenizer: Any) -> None:
         assert tokenizer.decode(ids).endswith(f"<assistant> {text}")
 
 
-@pytest.mark.parametrize(
-    ("chosen", "reason"),
-    [
+def test_no_beginning(subtests: pytest.Subtests, tokenizer: Any) -> None:
+    table: list[tuple[Any, ...]] = [
         (assistant("a"), "y_w has no tokens between which to cut it"),
         (assistant("🙂"), "y_w has no tokens between which to cut it"),
         ("a", "y_w has no tokens between which to cut it"),
         ([*assistant("abc"), *user("d"), *assistant("efg")], "y_w is several messages"),
-    ],
-)
-def test_no_beginning(chosen: Any, reason: str, tokenizer: Any) -> None:
-    row = {"prompt": "x" if isinstance(chosen, str) else user("x")}
-    with pytest.raises(AlignmentError, match=reason):
-        response_prefix(tokenizer, row, chosen, 0.5)
+    ]
+    for chosen, reason in table:
+        with subtests.test(chosen=chosen, reason=reason):
+            row = {"prompt": "x" if isinstance(chosen, str) else user("x")}
+            with pytest.raises(AlignmentError, match=reason):
+                response_prefix(tokenizer, row, chosen, 0.5)
 
 
 @given(text=st.text(min_size=1), fraction=st.floats(0.01, 0.99))

@@ -29,9 +29,8 @@ def said(text: str, **more: Any) -> dict[str, Any]:
     return {"text": text, "tokens": 1, "finished": True, **more}
 
 
-@pytest.mark.parametrize(
-    ("row", "response", "pair"),
-    [
+def test_a_pair(subtests: pytest.Subtests) -> None:
+    table: list[tuple[Any, ...]] = [
         ({"completion": "w"}, said(" l\n"), {"chosen": "w", "rejected": "l"}),
         ({"chosen": "w", "rejected": "old"}, said("l"), {"chosen": "w", "rejected": "l"}),
         ({"chosen": assistant("w")}, said("l"), {"chosen": assistant("w"), "rejected": assistant("l")}),
@@ -42,26 +41,25 @@ def said(text: str, **more: Any) -> dict[str, Any]:
         ),
         ({"completion": " w x"}, said("\n l \n", prefix=" w"), {"chosen": " w x", "rejected": " w\n l"}),
         ({"completion": "w x"}, said("", prefix="w "), {"chosen": "w x", "rejected": "w"}),
-    ],
-)
-def test_a_pair(row: dict[str, Any], response: dict[str, Any], pair: dict[str, Any]) -> None:
-    expected = {"id": "1", "prompt": "x", "finished": True, **pair}
-    assert make_pairs([{"id": "1", "prompt": "x", **row}], [response]) == ([expected], [])
+    ]
+    for row, response, pair in table:
+        with subtests.test(row=row, response=response):
+            expected = {"id": "1", "prompt": "x", "finished": True, **pair}
+            assert make_pairs([{"id": "1", "prompt": "x", **row}], [response]) == ([expected], [])
 
 
-@pytest.mark.parametrize(
-    ("response", "reason"),
-    [
+def test_no_pair(subtests: pytest.Subtests) -> None:
+    table: list[tuple[Any, ...]] = [
         (said(" \n"), "empty response"),
         (said(" w x "), "equal to y_w"),
         (said("x\n", prefix="w "), "equal to y_w"),
         (said("", reason="y_w is several messages"), "y_w is several messages"),
-    ],
-)
-def test_no_pair(response: dict[str, Any], reason: str) -> None:
-    pairs, dropped = make_pairs([{"prompt": "x", "completion": "w x"}], [response])
-    assert pairs == []
-    assert [row["reason"] for row in dropped] == [reason]
+    ]
+    for response, reason in table:
+        with subtests.test(response=response, reason=reason):
+            pairs, dropped = make_pairs([{"prompt": "x", "completion": "w x"}], [response])
+            assert pairs == []
+            assert [row["reason"] for row in dropped] == [reason]
 
 
 # --- continuing ----------------------------------------------------------------------------------------------------
