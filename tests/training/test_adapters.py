@@ -166,6 +166,7 @@ def test_the_fault_of_vllm_names_the_command(adapter: Path, monkeypatch: Any) ->
     assert merge_command(str(adapter)) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_an_adapter_on_a_quantised_base(recipe: Path) -> None:
     """The handbook's QLoRA: SFT with an adapter, then DPO with the same on the 4-bit base; the reference is a copy."""
     pytest.importorskip("bitsandbytes")

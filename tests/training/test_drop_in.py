@@ -99,6 +99,7 @@ SCRIPTS: dict[str, tuple[dict[str, Any], Callable[[Any], dict[str, Any]]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_for_trl_logs_what_trl_logs(script, model_dir, tmp_path):
     """With `DPOConfig` left as it is, and with `BMCConfig`."""
@@ -113,6 +114,7 @@ def test_a_script_for_trl_logs_what_trl_logs(script, model_dir, tmp_path):
             assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=2e-5), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"precompute_ref_log_probs": True}], ids=["", "precomputed"])
 def test_predictions_are_those_of_trl(options, model_dir, tmp_path):
     """Four pairs in a batch: logits (8, S, V), the chosen before the rejected ones, with the token ids beside them."""
@@ -131,6 +133,7 @@ def test_predictions_are_those_of_trl(options, model_dir, tmp_path):
     assert made.data_collator.packing  # for what comes after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peft", [False, True])
 def test_rows_that_come_after_training_are_evaluated_against_the_reference(peft, model_dir, tmp_path):
     """Even where the reference ran beforehand and isn't in memory, which TRL refuses."""

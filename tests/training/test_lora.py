@@ -68,6 +68,7 @@ def test_qlora_is_understood_and_wants_its_package(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 def test_qlora_trains_on_a_cpu(recipe: Path, bits: int) -> None:
     pytest.importorskip("bitsandbytes")
@@ -83,6 +84,7 @@ def test_qlora_trains_on_a_cpu(recipe: Path, bits: int) -> None:
     assert losses[2] < losses[1] < losses[0]
 
 
+@pytest.mark.slow
 def test_an_evaluation_leaves_the_gradients_of_qlora_as_they_were(recipe: Path) -> None:
     """bitsandbytes packs weights for a CPU when it first evaluates them, and packed ones pass no gradient on."""
     pytest.importorskip("bitsandbytes")

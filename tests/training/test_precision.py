@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from datasets import Dataset
 from tiny_pairs import opened, parsed, write_recipe
 
 import bmc
+from bmc.cli import main
 from bmc.errors import Faults
 from bmc.planning.describe import training_facts
 from bmc.planning.hardware import LaunchConfig, read_launch
@@ -55,22 +54,19 @@ def recipe(tmp_path: Path, model_dir: Path) -> Path:
     return write_recipe(tmp_path, model_dir, bf16=True, max_steps=1)
 
 
-def test_the_fault_comes_before_anything_is_written_and_in_a_dry_run_too(recipe: Path, tmp_path: Path) -> None:
-    said = []
+def test_the_fault_comes_before_anything_is_written_and_in_a_dry_run_too(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages = []
     for flags in ([], ["--dry_run"]):
-        command = [
-            sys.executable,
-            str(ROOT / "scripts/preference.py"),
-            str(recipe),
-            "--torch_dtype",
-            "bfloat16",
-            *flags,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 2, done.stderr
-        said.append(done.stderr.splitlines()[-1])
-    assert said[0] == said[1]
-    assert said[0].startswith("command line (torch_dtype): dtype: bfloat16 weights without float32 copies hardly train")
+        with pytest.raises(SystemExit) as caught:
+            main(["train", str(recipe), "--torch_dtype", "bfloat16", *flags])
+        assert caught.value.code == 2
+        messages.append(capsys.readouterr().err.splitlines()[-1])
+    assert messages[0] == messages[1]
+    assert messages[0].startswith(
+        "command line (torch_dtype): dtype: bfloat16 weights without float32 copies hardly train"
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -12,6 +12,7 @@ from tiny_pairs import logged, make
 
 import bmc
 
+pytestmark = pytest.mark.slow
 PLAIN = {"prefix_sharing": False, "packing": False, "precompute_ref_log_probs": False}
 PAIRS = [
     {

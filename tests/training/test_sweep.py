@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -198,10 +199,9 @@ def test_a_sweep_needs_rows_to_score_on(recipe: Path) -> None:
     ],
 )
 def test_the_default_grid_is_the_paper_s(recipe: Path, options: list[str], count: int, keys: list[str]) -> None:
-    given = ["dpo.yaml", "--sweep", *options]
-    arguments, config = parsed(given)
+    _, config = parsed(["dpo.yaml", "--sweep", *options])
     assert list(table_7(config)) == keys
-    assert describe_sweep(given, arguments, config) == f"{count} points of {' × '.join(keys)}, in out/dpo-sweep"
+    assert math.prod(map(len, table_7(config).values())) == count
 
 
 def test_sweep_on_the_command_line_leaves_the_recipe_s_grid(recipe: Path) -> None:

@@ -92,6 +92,7 @@ def test_precomputed_reference_gives_the_same_curve(model_dir, tmp_path):
     assert curves[0][3] < curves[0][0]
 
 
+@pytest.mark.slow
 def test_batch_1_by_8_is_batch_8_by_1(model_dir, tmp_path):
     """One optimiser step of plain SGD: the weights' change is the gradient."""
 

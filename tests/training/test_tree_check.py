@@ -69,6 +69,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "options"), [*WINDOWS, *OTHERS], ids=[kind for kind, _ in [*WINDOWS, *OTHERS]])
 def test_every_architecture_trains_on_the_numbers_of_padded_sequences(kind, options, tokenizer, tmp_path, caplog):
     found: list[tuple[float, float]] = []

@@ -74,6 +74,7 @@ def test_external_weights_that_are_missing_or_wrong_are_faults(model_dir, tmp_pa
     assert "rejected_weights: has a weight below 0" in second
 
 
+@pytest.mark.slow
 def test_a_loss_without_reference_loads_and_runs_none(model_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(bmc.BMCTrainer, "_reference_logps", None)  # a call would fail
     for loss in (["simpo"], ["figa"], ["orpo", "sft"]):
