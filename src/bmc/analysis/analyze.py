@@ -30,7 +30,8 @@ from .figures import (
     figure3,
     figure4,
     figure5,
-    line_style,
+    method_style,
+    plot,
     save,
     table9,
     table10,
@@ -65,14 +66,18 @@ def analyze(config: AnalyzeConfig) -> dict[str, Any]:
     check_comparable(runs)
     there = [run for run in runs if run.has_weights]
     missing |= {run.name: "its weights are gone; only its curves are shown" for run in runs if run not in there}
-    ready = _of_files(Path(config.setting), config.metric, runs)  # a damaged file is told before anything is scored
+    setting = Path(config.setting)  # a damaged file is named before anything is scored
+    ablations = [draw(setting, config.metric) for draw in (figure3, figure4, figure5)]
+    costs = [table9(setting), table10(setting, runs)]
     pairs, why = _pairs(config, there)
     scorer = Scorer(config, there) if pairs else None
     folder = claim_output_dir(config.output_dir, recipe, config, rows=pairs.rows if pairs else None)
     scored = _score(scorer, there, pairs, folder) if scorer and pairs else []
     with report_disk_errors(folder):
         (folder / "figures").mkdir(exist_ok=True)
-        figures = list(_figures(config, runs, scored, pairs, why, ready))
+        figures = list(_figures(config, runs, scored, pairs, why))
+        figures[1:1] = ablations  # in the paper's order
+        figures += costs
         drawn = [figure for figure in figures if isinstance(figure, Figure)]
         files = {figure.name: save(figure, folder / "figures") for figure in drawn}
         _remove_others(folder, [one.run.name for one in scored], files)
@@ -82,12 +87,8 @@ def analyze(config: AnalyzeConfig) -> dict[str, Any]:
         "pairs": None if pairs is None else {"n": len(pairs.rows), "from": pairs.origin, "left_out": pairs.left_out},
         "runs": {one.run.name: _described(one) for one in scored},
         "figures": [
-            {
-                "name": figure.name,
-                "title": figure.title,
-                "caption": figure.caption,
-                **{kind: f"figures/{name}" for kind, name in files[figure.name].items()},
-            }
+            {"name": figure.name, "title": figure.title, "caption": figure.caption}
+            | {kind: f"figures/{name}" for kind, name in files[figure.name].items()}
             for figure in drawn
         ],
         "missing": [vars(one) for one in (*gone, *figures) if isinstance(one, MissingFigure)],
@@ -140,25 +141,14 @@ def _described(one: ScoredRun) -> dict[str, Any]:
     }
 
 
-def _of_files(setting: Path, metric: str, runs: list[Run]) -> dict[str, Figure | MissingFigure]:
-    """Make the figures that need no model, by name."""
-    made = (
-        *(draw(setting, metric) for draw in (figure3, figure4, figure5)),
-        table9(setting),
-        table10(setting, runs),
-    )
-    return {figure.name: figure for figure in made}
-
-
 def _figures(
     config: AnalyzeConfig,
     runs: list[Run],
     scored: list[ScoredRun],
     pairs: EvalPairs | None,
     why: str,
-    ready: dict[str, Figure | MissingFigure],
 ) -> Iterator[Figure | MissingFigure]:
-    """Make each figure, or say what it lacks, in the paper's order."""
+    """Make each figure of validation pairs, or say what it lacks."""
     by_name = {one.run.name: one for one in scored}
 
     def of_runs(name: str, runs: tuple[str, ...], draw: Callable[[], Figure | MissingFigure]) -> Figure | MissingFigure:
@@ -172,13 +162,11 @@ def _figures(
     prompts = pairs.prompts if pairs else {}
     again, two = stage_command("analyze", config.setting), ("dpo", "dpo_bmc")
     yield of_runs("figure2", ("dpo_bc",), lambda: figure2(by_name["dpo_bc"]))
-    yield from (ready[name] for name in ("figure3", "figure4", "figure5"))
     yield of_runs("figure6", two, lambda: figure6([by_name[run] for run in two], prompts, config.pair, again))
     yield (
         rewards_figure(scored) if scored else MissingFigure("rewards", why, make_command(config.setting, *config.runs))
     )
     yield figure9(runs, scored, make_command(config.setting, *METHODS))
-    yield from (ready[name] for name in ("table9", "table10"))
 
 
 # Figure 2
@@ -402,11 +390,14 @@ def _draw_rewards(figure: Any, found: dict[tuple[str, str], tuple[Estimate, Esti
         for offset, (kind, (label, color, marker, face)) in zip((-0.14, 0.14), PAIR_KINDS.items(), strict=True):
             there = [(place + offset, found[m, kind][number]) for place, m in enumerate(methods) if (m, kind) in found]
             if there:
-                panel.errorbar(
-                    [estimate.value for _, estimate in there], [place for place, _ in there],
-                    xerr=error_bars([estimate for _, estimate in there]), linestyle="none", marker=marker, color=color,
-                    markerfacecolor=face or color, markersize=8, label=label,
-                )  # fmt: skip
+                style: dict[str, Any] = {
+                    "marker": marker,
+                    "color": color,
+                    "markerfacecolor": face or color,
+                    "label": label,
+                }
+                places, estimates = zip(*there, strict=True)
+                plot(panel, places, estimates, sideways=True, linestyle="none", markersize=8, **style)
         chance = 50 if number else 0
         panel.axvline(chance, color="#777777", linewidth=1, linestyle=":")
         panel.set_xlabel(title)
@@ -490,30 +481,18 @@ def _draw_divergence(figure: Any, panels: list[str], logged: Lines, exact: dict[
     for title, panel in zip(panels, axes, strict=True):
         if title == LOGGED:
             for method, line in logged.items():
-                style = line_style(method, list(logged))
-                panel.plot(
-                    list(line), list(line.values()), color=style.color, marker=style.marker, linestyle=style.line,
-                    linewidth=2, label=method,
-                )  # fmt: skip
+                panel.plot(list(line), list(line.values()), **method_style(method, list(logged)))
             _finish(panel)
         elif max(map(len, exact["y_w"].values())) > 1:
-            _draw_steps(panel, exact["y_w"])
+            for method, points in exact["y_w"].items():
+                steps, found = zip(*points, strict=True)
+                plot(panel, steps, found, **method_style(method, list(exact["y_w"])))
+            _finish(panel)
         else:
             _draw_methods(panel, exact)
         panel.set_title(title)
         panel.set_ylim(bottom=0)
     axes[0].set_ylabel("nats a token")
-
-
-def _draw_steps(panel: Any, points: Points) -> None:
-    """Draw a line a run, on y_w."""
-    for method, line in points.items():
-        style, found = line_style(method, list(points)), [estimate for _, estimate in line]
-        panel.errorbar(
-            [step for step, _ in line], [estimate.value for estimate in found], yerr=error_bars(found),
-            color=style.color, marker=style.marker, linestyle=style.line, linewidth=2, label=method,
-        )  # fmt: skip
-    _finish(panel)
 
 
 def _finish(panel: Any) -> None:
@@ -532,11 +511,9 @@ def _draw_methods(panel: Any, exact: dict[str, Points]) -> None:
     methods = list(exact["y_w"])
     for offset, (kind, (label, color, marker, face)) in zip((-0.12, 0.12), KL_KINDS.items(), strict=True):
         found = [exact[kind][method][-1][1] for method in methods]
-        panel.errorbar(
-            [place + offset for place in range(len(methods))], [estimate.value for estimate in found],
-            yerr=error_bars(found), linestyle="none", color=color, marker=marker, markerfacecolor=face or color,
-            markersize=8, label=label,
-        )  # fmt: skip
+        places = [place + offset for place in range(len(methods))]
+        style: dict[str, Any] = {"color": color, "marker": marker, "markerfacecolor": face or color, "label": label}
+        plot(panel, places, found, linestyle="none", markersize=8, **style)
     panel.set_xticks(range(len(methods)), methods, rotation=25)
     panel.grid(axis="x", visible=False)
     _legend(panel, f"{exact['y_w'][methods[0]][-1][1].n} pairs")

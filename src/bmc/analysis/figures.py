@@ -142,9 +142,22 @@ def _cell(value: str | int | float | None) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def method_style(method: str, among: Sequence[str] = ()) -> dict[str, Any]:
+    """Return matplotlib's options of a method's line."""
+    color, marker, line = line_style(method, among)
+    return {"color": color, "marker": marker, "linestyle": line, "linewidth": 2, "label": method}
+
+
 def error_bars(estimates: Sequence[Estimate]) -> Any:
     """Return matplotlib's `yerr` of estimates."""
     return list(zip(*(estimate.bars for estimate in estimates), strict=True))
+
+
+def plot(panel: Any, at: Sequence[float], estimates: Sequence[Estimate], sideways: bool = False, **style: Any) -> None:
+    """Draw estimates with their intervals at places along x, or along y where `sideways`."""
+    values, bars = [estimate.value for estimate in estimates], error_bars(estimates)
+    places: Any = (values, at) if sideways else (at, values)
+    panel.errorbar(*places, **{"xerr" if sideways else "yerr": bars}, **style)
 
 
 # Figures 3, 4 and 5
@@ -256,11 +269,13 @@ def _over(name: str, caption: str, axis: str, metric: str, points: Points, basel
     def draw(figure: Any) -> None:
         panel = figure.subplots()
         if baseline is not None:
-            style = line_style("DPO", ())
-            panel.axhline(baseline.value, color=style.color, linestyle="--", linewidth=2, label="DPO")
+            color = STYLES["DPO"].color
+            panel.axhline(baseline.value, color=color, linestyle="--", linewidth=2, label="DPO")
             if baseline.low is not None:
-                panel.axhspan(baseline.low, baseline.high, color=style.color, alpha=0.12, linewidth=0)
-        _line(panel, "DPO-BMC", points, solid=True)
+                panel.axhspan(baseline.low, baseline.high, color=color, alpha=0.12, linewidth=0)
+        plot(
+            panel, list(points), list(points.values()), **method_style("DPO-BMC") | {"linestyle": "-", "markersize": 7}
+        )
         panel.set_xticks(list(points))
         panel.set_xlabel(axis)
         panel.set_ylabel(f"{_axis(metric)} (n = {_counts(points.values())})")
@@ -270,15 +285,6 @@ def _over(name: str, caption: str, axis: str, metric: str, points: Points, basel
     return Figure(name, TITLES[name], caption, header, rows, draw)
 
 
-def _line(panel: Any, method: str, points: Points, solid: bool = False, shift: float = 0.0) -> None:
-    style, estimates = line_style(method, ()), list(points.values())
-    panel.errorbar(
-        [x + shift for x in points], [estimate.value for estimate in estimates], yerr=error_bars(estimates),
-        color=style.color, marker=style.marker, linestyle="-" if solid else style.line, linewidth=2, markersize=7,
-        label=method,
-    )  # fmt: skip
-
-
 def _draw_panels(figure: Any, panels: dict[str, dict[str, Points]]) -> None:
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for panel, (name, lines) in zip(axes, panels.items(), strict=True):
@@ -286,7 +292,8 @@ def _draw_panels(figure: Any, panels: dict[str, dict[str, Points]]) -> None:
             if name == DISTANCE:
                 panel.bar(list(points), [estimate.value for estimate in points.values()], color=GREY)
                 continue
-            _line(panel, method, points, shift=0.1 * (place - (len(lines) - 1) / 2))  # so that bars stand side by side
+            shift = 0.1 * (place - (len(lines) - 1) / 2)  # so that bars stand side by side
+            plot(panel, [x + shift for x in points], list(points.values()), **method_style(method), markersize=7)
         panel.set_xticks(list(SPLITS))
         panel.set_xlabel("split, by edit distance")
         panel.set_ylabel(name)
@@ -306,12 +313,9 @@ def _named(metric: str) -> str:
 
 
 def _intervals(points: Points) -> str:
-    kind = (
-        "Error bars: 95 % intervals, over test rows or, where a run has several seeds, over these. "
-        if any(e.low is not None for e in points.values())
-        else ""
-    )
-    return f"n = {_counts(points.values())} test rows a point. {kind}".rstrip()
+    kind = "Error bars: 95 % intervals, over test rows or, where a run has several seeds, over these."
+    there = any(estimate.low is not None for estimate in points.values())
+    return f"n = {_counts(points.values())} test rows a point.{f' {kind}' if there else ''}"
 
 
 def _counts(estimates: Iterable[Estimate]) -> str:
