@@ -21,6 +21,7 @@ from reference_tokens import trl_prepared
 from test_masks import TRL, byte_tokenizer
 
 from bmc.config import DatasetConfig, DatasetMixture
+from bmc.data import loading
 from bmc.data.loading import RowStream, load_mixture, load_split, to_dataset, unique_ids
 from bmc.data.schema import PAIR, assistant, chosen_response, edit_split, unbridged, user
 from bmc.data.tokenization import encode_prompt
@@ -376,7 +377,14 @@ def test_the_same_rows_are_the_same_table() -> None:
     assert list(to_dataset(RowStream([row]), PAIR)) == [row]
 
 
-def test_a_stream_is_cut_ordered_and_mapped() -> None:
+def test_a_stream_is_cut_ordered_and_mapped(monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests) -> None:
+    for memory in (2**20, 100):  # bytes; beyond them rows are in a file
+        with subtests.test(memory=memory):
+            monkeypatch.setattr(loading, "MEMORY", memory)
+            check_stream()
+
+
+def check_stream() -> None:
     stream = RowStream({"n": n} for n in range(12))
     assert (len(stream.first(3)), len(stream.first(99)), len(stream.first(None))) == (3, 12, 12)
     twice = stream.select([5, 1, 3]).map(lambda row: {"n": 2 * row["n"]}).map(lambda row: {"n": row["n"] + 1})

@@ -1,8 +1,8 @@
 """Load the data sets of a recipe and mix them: from files, the Hub or a generator to the rows of a stage.
 
 Each data set is read once. Its rows are converted to ours, get ids, are drawn and renamed, and the prompt is split from
-the responses; the results are kept in an unnamed temporary file, so that rows of any number take little memory and can
-be read again and again, in any order. No column is forced into one type.
+the responses. The results are kept in memory or, if they are large, in an unnamed temporary file, and can be read again
+and again, in any order. No column is forced into one type.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import Fault, Faults, did_you_mean, fail
 from .files import SUFFIXES, file_rows, local_files, plain_row, split_files
@@ -34,6 +34,7 @@ TEXT_COLUMNS = ("prompt", "completion", "messages", "chosen", "rejected")
 # columns that go to a trainer where they exist: TRL hands two to the chat template, two are token weights, and ids name
 # rows in messages
 EXTRA_COLUMNS = ("tools", "chat_template_kwargs", *WEIGHTS, "id")
+MEMORY = 64 * 2**20  # bytes of stored rows to keep in memory; more go to a temporary file
 _UNKNOWN_SHAPE = (KeyError, ValueError, TypeError, AttributeError, IndexError)
 
 
@@ -45,27 +46,38 @@ class RowStream:
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        """Store the rows in an unnamed temporary file.
+        """Store the rows.
 
         Raises:
             Faults: The temporary folder is full.
         """
         columns: dict[str, None] = {}
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the rows)
+        self._memory = bytearray()
+        self._file: IO[bytes] | None = None
         self._ends = array("Q", [0])
         self._order: Sequence[int] | None = None
         self._function: Callable[[Row], Row] | None = None
         try:
             for row in rows:
                 columns |= dict.fromkeys(row)
-                data = pickle.dumps(row)
-                self._file.write(data)
-                self._ends.append(self._ends[-1] + len(data))
-            self._file.flush()
+                self._append(pickle.dumps(row))
+            if self._file is not None:
+                self._file.flush()
         except OSError as error:
             where = tempfile.gettempdir()
             raise fail(where, f"can't be written ({error.strerror}); make room, or set TMPDIR") from error
         self.columns = [*columns]
+
+    def _append(self, data: bytes) -> None:
+        self._ends.append(self._ends[-1] + len(data))
+        if self._file is None and self._ends[-1] > MEMORY:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the rows)
+            self._file.write(self._memory)
+            self._memory = bytearray()
+        if self._file is None:
+            self._memory += data
+        else:
+            self._file.write(data)
 
     def __len__(self) -> int:
         return len(self._ends) - 1 if self._order is None else len(self._order)
@@ -74,7 +86,12 @@ class RowStream:
         if self._order is not None:
             place = self._order[place]
         start, end = self._ends[place], self._ends[place + 1]
-        row = pickle.loads(os.pread(self._file.fileno(), end - start, start))  # forks would share a position to seek
+        if self._file is None:
+            row = pickle.loads(memoryview(self._memory)[start:end])
+        else:
+            row = pickle.loads(
+                os.pread(self._file.fileno(), end - start, start)
+            )  # forks would share a position to seek
         return row if self._function is None else self._function(row)
 
     def __iter__(self) -> Iterator[Row]:
