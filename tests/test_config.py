@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bmc.config import BridgeConfig, EvaluateConfig, SampleConfig
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.recipe import parse
 
 DATA = "{id: rows.jsonl}"
@@ -21,7 +21,7 @@ def read(folder: Path, kind: Any, *lines: str, data: str = DATA) -> Any:
 
 
 def faults(folder: Path, kind: Any, *lines: str, data: str = DATA) -> list[str]:
-    with pytest.raises(Faults) as raised:
+    with pytest.raises(UserErrors) as raised:
         read(folder, kind, *lines, data=data)
     return [line.removeprefix(f"{folder / 'r.yaml'}: ") for line in str(raised.value).splitlines()]
 

@@ -25,7 +25,7 @@ from handbook_recipes import (
     ZEPHYR_SFT,
 )
 
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.recipe import load
 from bmc.training.config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
 from bmc.training.run import parse_training
@@ -233,7 +233,7 @@ def test_objectives_by_the_names_of_other_trainers(lines: str, expected: dict[st
     ],
 )
 def test_objectives_that_are_not_guessed(lines: str, fault: str) -> None:
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         read(SHORT.replace("output_dir: out\n", "" if "output_dir" in lines else "output_dir: out\n") + f"{lines}\n")
     assert str(caught.value).splitlines()[0].startswith(f"recipe.yaml: {fault}")
 
@@ -243,13 +243,15 @@ def test_an_orpo_recipe_trains_no_dpo(caplog: pytest.LogCaptureFixture) -> None:
         path = Path(place, "config.yaml")
         path.parent.mkdir()
         path.write_text(comment + CAPYBARA_ORPO)
-        with pytest.raises(Faults, match=r"loss_type: is missing, and .* speaks of orpo|ORPO; write loss_type: orpo"):
+        with pytest.raises(
+            UserErrors, match=r"loss_type: is missing, and .* speaks of orpo|ORPO; write loss_type: orpo"
+        ):
             parse_training([str(path), "--dry_run"], PreferenceArguments, BMCConfig, "")
         config = parse_training([str(path), "--dry_run", "--loss_type", "orpo"], PreferenceArguments, BMCConfig, "")[2]
         assert (config.loss_type, config.orpo_lambda) == (["orpo"], 0.05)
     line = ["--model_name_or_path", "m", "--dataset_name", "d", "--output_dir", "Qwen2-0.5B-ORPO", "--dry_run"]
     with pytest.raises(
-        Faults, match=r"command line: loss_type: is missing, and output_dir speaks of ORPO; write loss_"
+        UserErrors, match=r"command line: loss_type: is missing, and output_dir speaks of ORPO; write loss_"
     ):
         parse_training(line, PreferenceArguments, BMCConfig, "")
     read(CAPYBARA_ORPO, "--output_dir", "sweep/simpo_gamma-0.5")
@@ -342,7 +344,7 @@ def test_data_of_the_command_line_replace_the_recipes() -> None:
     ],
 )
 def test_faults_of_older_keys(lines: str, fault: str) -> None:
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         read(f"model_name_or_path: m\noutput_dir: out\n{lines}\n")
     assert str(caught.value.faults[0]).startswith(fault)
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bmc import commands
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.pipeline import Pipeline, producer
 from bmc.recipe_files import ablations, find_ablation, load
 
@@ -178,7 +178,7 @@ def test_every_ablation_is_its_recipe_with_the_words_of_its_command() -> None:
 
 
 def test_an_unknown_ablation_names_the_nearest() -> None:
-    with pytest.raises(Faults, match=r"no such ablation \(did you mean 'dpo_bmc_delta_1.0'\?\)"):
+    with pytest.raises(UserErrors, match=r"no such ablation \(did you mean 'dpo_bmc_delta_1.0'\?\)"):
         load(Path("recipes/llama2-7b/qa/ablations/dpo_bmc_delta_1.4.yaml"))
     assert find_ablation(Path("recipes/llama2-7b/qa/dpo.yaml")) is None
 
@@ -324,7 +324,7 @@ def test_a_recipe_without_an_evaluation_is_only_trained(own: Path) -> None:
 )  # fmt: skip
 def test_faults_of_a_pipeline(name: str, text: str, fault: str | None, own: Path) -> None:
     (own / f"{name}.yaml").write_text(text)
-    with pytest.raises(Faults) as raised:
+    with pytest.raises(UserErrors) as raised:
         planned(f"lab/notes/{'bridge_of_sighs' if fault is None else name}")
     fault = fault or "HERE/bridge_of_sighs.yaml: eval_recipe: several could evaluate it; write one of "
     assert str(raised.value).startswith(fault.replace("HERE", "recipes/lab/notes"))
@@ -335,7 +335,7 @@ def test_recipes_that_read_each_other(own: Path) -> None:
         "{stage: sft, model_name_or_path: outputs/lab/four, output_dir: outputs/lab/one,"
         " dataset_mixture: {datasets: [{id: outputs/lab/zero/train.jsonl}]}}"
     )
-    with pytest.raises(Faults, match=r"reads what it makes in turn: .*outputs/lab/four → .*; break the circle"):
+    with pytest.raises(UserErrors, match=r"reads what it makes in turn: .*outputs/lab/four → .*; break the circle"):
         planned("lab/notes/bridge_of_sighs")
 
 
@@ -350,12 +350,14 @@ def test_a_checkpoint_is_of_its_run_and_what_is_there_needs_no_recipe(own: Path)
 
 def test_without_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Faults, match=r"recipes/: isn't in .*; run it from the repository's root"):
+    with pytest.raises(UserErrors, match=r"recipes/: isn't in .*; run it from the repository's root"):
         planned("llama2-7b/qa/dpo")
 
 
 def test_an_unknown_target(own: Path) -> None:
-    with pytest.raises(Faults, match=r"^lab/notes/pair: there is no such target \(did you mean 'lab/notes/pairs'\?\)"):
+    with pytest.raises(
+        UserErrors, match=r"^lab/notes/pair: there is no such target \(did you mean 'lab/notes/pairs'\?\)"
+    ):
         planned("lab/notes/pair")
 
 

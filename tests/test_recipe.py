@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bmc.config import BridgeConfig, PrepareConfig
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.recipe import load, parse
 
 DATA = "dataset_mixture: {datasets: [{id: rows.jsonl}]}\noutput_dir: out\n"
@@ -34,7 +34,7 @@ def bridge(*argv: str) -> BridgeConfig:
 
 
 def faults(call: Any, *argv: str) -> list[str]:
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         call(*argv)
     return str(caught.value).splitlines()
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bmc.config import BridgeConfig, EvaluateConfig, JudgeConfig, PrepareConfig, SampleConfig
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.program import script_of
 from bmc.recipe import parse
 from bmc.recipe_files import Loader, load
@@ -109,7 +109,7 @@ def _faults(path: Path, values: dict[str, Any]) -> Iterator[str]:
     text, stage = path.read_text(), values["stage"]
     try:
         _check(stage, classes_of(stage), [str(path)])
-    except Faults as error:
+    except UserErrors as error:
         yield str(error)
     if f"scripts/{script_of(stage)}.py {path}" not in text.splitlines()[0]:
         yield "doesn't begin with its command"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bmc.config import DatasetConfig, DatasetMixture, PrepareConfig
-from bmc.errors import Fault, Faults, did_you_mean, fail
+from bmc.errors import UserError, UserErrors, did_you_mean, user_error
 from bmc.runs import check_output_dir, claim_output_dir, run_fingerprint, run_main, write_json, write_jsonl
 
 
@@ -46,7 +46,7 @@ def test_another_recipe_is_refused_with_the_keys_that_differ(tmp_path: Path) -> 
     folder = claim_output_dir(str(tmp_path / "run"), recipe())
     (folder / "train.jsonl").write_text("")
     before = (folder / "recipe.json").read_text()
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         claim_output_dir(str(folder), recipe(validation_fraction=0.1, chat_template="x"))
     assert str(caught.value) == (
         f"{folder}: holds a run of another recipe (it differs in chat_template, validation_fraction); "
@@ -65,18 +65,18 @@ def test_a_folder_without_results_is_free(tmp_path: Path) -> None:
         assert "resumed" not in json.loads((tmp_path / "provenance.json").read_text())
     (tmp_path / "checkpoint-4").mkdir()
     (tmp_path / "checkpoint-4/model.safetensors").write_text("x")
-    with pytest.raises(Faults, match=r"differs in b\)"):
+    with pytest.raises(UserErrors, match=r"differs in b\)"):
         claim_output_dir(str(tmp_path), {"a": 2, "b": 1})
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for name in ("file", "file/below"):
-        with pytest.raises(Faults, match="is a file, or lies in one; choose another output_dir"):
+        with pytest.raises(UserErrors, match="is a file, or lies in one; choose another output_dir"):
             claim_output_dir(str(tmp_path / name), recipe())
     for text in ("{", "3", ""):
         (tmp_path / "recipe.json").write_text(text)
-        with pytest.raises(Faults, match="is no record of a run; choose another output_dir or remove"):
+        with pytest.raises(UserErrors, match="is no record of a run; choose another output_dir or remove"):
             claim_output_dir(str(tmp_path), recipe())
 
 
@@ -100,7 +100,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_a_stage_prints_one_line_an_error_and_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> None:
-        raise Faults(Fault("a.yaml", "beta:\n  is wrong"), Fault("b", "too"))
+        raise UserErrors(UserError("a.yaml", "beta:\n  is wrong"), UserError("b", "too"))
 
     with pytest.raises(SystemExit) as caught:
         run_main(main)
@@ -111,7 +111,7 @@ def test_a_stage_prints_one_line_an_error_and_exits_with_2(capsys: pytest.Captur
 
 
 def test_messages_and_suggestions() -> None:
-    assert str(fail("a", "b")) == "a: b"
+    assert str(user_error("a", "b")) == "a: b"
     assert did_you_mean("wieght", ["weight", "split"]) == " (did you mean 'weight'?)"
     assert did_you_mean("bta", ["base_url", "beta"]) == " (did you mean 'beta'?)"
     assert did_you_mean("bta", ["base_url"]) == did_you_mean("x", []) == ""

@@ -11,7 +11,7 @@ import yaml
 
 from bmc import show
 from bmc.commands import show as command
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.recipe import translate
 from bmc.recipe_files import Loader, ablations, load
 
@@ -59,7 +59,7 @@ def test_words_of_the_command_line_are_read_by_their_types() -> None:
     assert [found[key] for key in ("loss_type", "bf16", "eval_recipe")] == [
         ("[sigmoid, bco_pair]", "command line"), ("false", "command line"), ("e.yaml", "command line"),
     ]  # fmt: skip
-    with pytest.raises(Faults, match="names no recipe"):
+    with pytest.raises(UserErrors, match="names no recipe"):
         command(["--flat"])
 
 
@@ -138,7 +138,7 @@ def test_a_handbook_recipe_in_todays_keys(tmp_path: Path) -> None:
     path = tmp_path / "config_full.yaml"
     path.write_text(HANDBOOK)
     with pytest.raises(
-        Faults, match=r"config_full.yaml: stage: is missing; add one of prepare, .*, or give it as --stage"
+        UserErrors, match=r"config_full.yaml: stage: is missing; add one of prepare, .*, or give it as --stage"
     ):
         show.read([str(path)])
     found = origins(str(path), "--stage", "train")
@@ -151,7 +151,7 @@ def test_a_handbook_recipe_in_todays_keys(tmp_path: Path) -> None:
 def test_faults_are_told_all_at_once(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("stage: bridge\nproportion: 2\neditr: x\noutput_dir: o\ndataset_mixture: {datasets: [{id: a}]}\n")
-    with pytest.raises(Faults) as raised:
+    with pytest.raises(UserErrors) as raised:
         show.read([str(path)])
     assert [fault.what.partition(":")[0] for fault in raised.value.faults] == ["editr", "proportion"]
 
@@ -201,7 +201,7 @@ def test_token_scores_ask_twice(bridging: list[str], model_dir: Path, capsys: py
     ],
 )
 def test_faults_of_a_prompt(words: list[str], fault: str, bridging: list[str]) -> None:
-    with pytest.raises(Faults) as raised:
+    with pytest.raises(UserErrors) as raised:
         command([*bridging, *words])
     assert str(raised.value).endswith(fault)
 
@@ -209,9 +209,9 @@ def test_faults_of_a_prompt(words: list[str], fault: str, bridging: list[str]) -
 def test_without_data_the_prompt_is_shown_with_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
     command(["recipes/llama2-7b/qa/bridge.yaml", "--prompt"])
     assert "{rejected}" in capsys.readouterr().out
-    with pytest.raises(Faults, match=r"sample/train\.jsonl"):
+    with pytest.raises(UserErrors, match=r"sample/train\.jsonl"):
         command(["recipes/llama2-7b/qa/bridge.yaml", "--prompt", "--row", "0"])
-    with pytest.raises(Faults, match="stage: is train; --prompt is for recipes of bridging"):
+    with pytest.raises(UserErrors, match="stage: is train; --prompt is for recipes of bridging"):
         command(["recipes/llama2-7b/qa/dpo.yaml", "--prompt"])
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.models import check_model, check_weights
 
 
@@ -21,7 +21,7 @@ def model(tmp_path: Path, model_dir: Path) -> Path:
 
 
 def told(folder: Path, **options: bool) -> str:
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         check_model(str(folder), "main", options.pop("trust_remote_code", False), **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)

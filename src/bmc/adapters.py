@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import MergeConfig
-from .errors import Fault, fail
+from .errors import UserError, user_error
 from .models import check_model, load_tokenizer
 from .runs import claim_output_dir, run_fingerprint
 
@@ -48,32 +48,34 @@ def check_base(name: str, adapter: dict[str, Any], trust_remote_code: bool, allo
     """Check an adapter's base model without loading it, and return its name.
 
     Raises:
-        Faults: The base model doesn't exist, or can't be loaded.
+        UserErrors: The base model doesn't exist, or can't be loaded.
     """
     base = str(adapter.get("base_model_name_or_path") or "")
     where = Path(name, CONFIG)
     if not base:
-        raise fail(str(where), "names no base_model_name_or_path; write there which model the adapter belongs to")
+        raise user_error(str(where), "names no base_model_name_or_path; write there which model the adapter belongs to")
     if read_adapter(base):
-        raise fail(str(where), f"its base {base} is an adapter itself; merge that first: {merge_command(base)}")
+        raise user_error(str(where), f"its base {base} is an adapter itself; merge that first: {merge_command(base)}")
     try:
         check_model(base, adapter.get("revision") or "main", trust_remote_code, allow_pickle)
     except Exception as error:
-        raise fail(str(where), f"its base_model_name_or_path: {error}") from None
+        raise user_error(str(where), f"its base_model_name_or_path: {error}") from None
     return base
 
 
-def adapter_faults(model_args: Any, trust_remote_code: bool) -> Iterator[Fault]:
+def adapter_faults(model_args: Any, trust_remote_code: bool) -> Iterator[UserError]:
     """Find what prevents training from continuing with the adapter that a recipe names as its model."""
     name = model_args.model_name_or_path
     adapter = read_adapter(name, model_args.model_revision)
     if adapter is None:
         return
     if adapter.get("peft_type") != "LORA":
-        yield Fault("model_name_or_path", f"{name} is an adapter of kind {adapter.get('peft_type')}; LoRA is supported")
+        yield UserError(
+            "model_name_or_path", f"{name} is an adapter of kind {adapter.get('peft_type')}; LoRA is supported"
+        )
     elif not model_args.use_peft:
         how = f"write use_peft: true to train it on, or merge it into its model first: {merge_command(name)}"
-        yield Fault("use_peft", f"{name} is an adapter; {how}")
+        yield UserError("use_peft", f"{name} is an adapter; {how}")
     check_base(name, adapter, trust_remote_code, model_args.allow_pickle)
 
 
@@ -133,7 +135,7 @@ def merge_adapter(config: MergeConfig) -> Path:
         The output folder.
 
     Raises:
-        Faults: The model is no adapter, its base doesn't exist, or the folder is another recipe's.
+        UserErrors: The model is no adapter, its base doesn't exist, or the folder is another recipe's.
     """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -141,7 +143,7 @@ def merge_adapter(config: MergeConfig) -> Path:
     name, revision = config.model_name_or_path, config.model_revision
     adapter = read_adapter(name, revision)
     if adapter is None:
-        raise fail("model_name_or_path", f"{name} is no adapter (it has no {CONFIG}); there is nothing to merge")
+        raise user_error("model_name_or_path", f"{name} is no adapter (it has no {CONFIG}); there is nothing to merge")
     base = check_base(name, adapter, config.trust_remote_code, config.allow_pickle)
     check_model(name, revision, config.trust_remote_code, config.allow_pickle)
     tokenizer = load_tokenizer(config.tokenizer_name_or_path or name, revision, config.trust_remote_code, None)

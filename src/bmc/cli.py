@@ -58,13 +58,13 @@ def _dispatch(command: str, argv: list[str]) -> None:
     """Import and call what a command names.
 
     Raises:
-        Faults: There is no such command, or its arguments are wrong.
+        UserErrors: There is no such command, or its arguments are wrong.
     """
     if command not in STAGES and command not in OTHERS:
-        from .errors import did_you_mean, fail
+        from .errors import did_you_mean, user_error
 
         hint = did_you_mean(command, [*STAGES, *OTHERS])
-        raise fail("command line", f"bmc {command}: there is no such command{hint}; bmc --help lists them")
+        raise user_error("command line", f"bmc {command}: there is no such command{hint}; bmc --help lists them")
     getattr(import_module("bmc.commands"), command)(argv)
 
 

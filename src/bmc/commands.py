@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import program
-from .errors import fail
+from .errors import user_error
 from .recipe import parse
 from .recipe_files import load
 from .runs import elapsed, is_main_process, write_json, write_jsonl
@@ -357,7 +357,7 @@ def table(argv: list[str]) -> None:
     from .analysis.tables import table as run
 
     if not argv:
-        raise fail("command line", "names no table; give table1, figure4, …, or --help for the keys")
+        raise user_error("command line", "names no table; give table1, figure4, …, or --help for the keys")
     if not argv[0].startswith("-"):
         argv = ["--table", *argv]
     (config,) = parse(argv, TableConfig, description=table.__doc__ or "", usage="TABLE [--key value …]")
@@ -474,12 +474,12 @@ def _run_options(argv: list[str]) -> argparse.Namespace:
     """Read the command line of `bmc run`.
 
     Raises:
-        Faults: It is wrong.
+        UserErrors: It is wrong.
     """
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> Any:
-            raise fail("command line", message)
+            raise user_error("command line", message)
 
     parser = Parser(
         prog=program.name(),

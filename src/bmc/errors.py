@@ -9,7 +9,7 @@ from rapidfuzz import fuzz, process
 
 
 @dataclass(frozen=True)
-class Fault:
+class UserError:
     """Describe one thing that is wrong.
 
     Attributes:
@@ -24,23 +24,23 @@ class Fault:
         return printable(f"{self.where}: {self.what}")
 
 
-class Faults(Exception):
+class UserErrors(Exception):
     """Report everything that is wrong with a recipe or its data; scripts print it and exit with 2."""
 
-    def __init__(self, *faults: Fault) -> None:
+    def __init__(self, *faults: UserError) -> None:
         self.faults = faults
         super().__init__("\n".join(map(str, faults)))
 
 
-def fail(where: str, what: str) -> Faults:
+def user_error(where: str, what: str) -> UserErrors:
     """Create an exception with a single fault."""
-    return Faults(Fault(where, what))
+    return UserErrors(UserError(where, what))
 
 
-def raise_all(faults: list[Fault]) -> None:
+def raise_all(faults: list[UserError]) -> None:
     """Raise the given faults, each once; nothing if there are none."""
     if faults:
-        raise Faults(*dict.fromkeys(faults))
+        raise UserErrors(*dict.fromkeys(faults))
 
 
 # ANSI escape sequences whole; then what is left of control characters, and marks that reorder a line.

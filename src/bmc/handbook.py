@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from .errors import Fault
+from .errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def replace_rivals(values: dict[str, Any], chosen: str) -> None:
             values.pop(pair[1 - pair.index(chosen)], None)
 
 
-def objective(path: Path | None, values: dict[str, Any], origin: dict[str, str], faults: list[Fault]) -> None:
+def objective(path: Path | None, values: dict[str, Any], origin: dict[str, str], faults: list[UserError]) -> None:
     """Translate the objective of a recipe for TRL's, SimPO's or the released BMC trainer into `loss_type` and its keys.
 
     Each translation prints a sentence. A recipe that names another method and has no `loss_type` is a fault, since
@@ -149,7 +149,7 @@ def objective(path: Path | None, values: dict[str, Any], origin: dict[str, str],
         _older_losses(values, move)
         _likelihood(values, move)
     except _Mismatch as error:
-        faults.append(Fault(origin.get(error.key, str(path)), f"{error.key}: {error}"))
+        faults.append(UserError(origin.get(error.key, str(path)), f"{error.key}: {error}"))
         values.pop(error.key, None)
         return
     if values.get("loss_type") is None:
@@ -159,7 +159,7 @@ def objective(path: Path | None, values: dict[str, Any], origin: dict[str, str],
             method, place = named
             ours = OBJECTIVES.get(method.lower().replace("-", ""))
             instead = f"loss_type: {ours}, or loss_type: sigmoid for DPO" if ours else "loss_type: sigmoid for DPO"
-            faults.append(Fault(where, f"loss_type: is missing, and {place} speaks of {method}; write {instead}"))
+            faults.append(UserError(where, f"loss_type: is missing, and {place} speaks of {method}; write {instead}"))
         else:
             logger.warning("%s: loss_type: is missing; trains sigmoid (DPO)", where)
 
@@ -237,7 +237,9 @@ def _other_method(path: Path | None, values: dict[str, Any]) -> tuple[str, str] 
     return None
 
 
-def mixture(values: dict[str, Any], origin: dict[str, str], faults: list[Fault], known: Collection[str]) -> set[str]:
+def mixture(
+    values: dict[str, Any], origin: dict[str, str], faults: list[UserError], known: Collection[str]
+) -> set[str]:
     """Turn `dataset_mixer`, `dataset_name` or TRL's `datasets` into a `dataset_mixture`.
 
     Args:
@@ -253,7 +255,7 @@ def mixture(values: dict[str, Any], origin: dict[str, str], faults: list[Fault],
         for key in refinements:
             if key in values and name not in values:
                 faults.append(
-                    Fault(origin[key], f"{key}: refines {name}, which the recipe doesn't have; {_instead(key)}")
+                    UserError(origin[key], f"{key}: refines {name}, which the recipe doesn't have; {_instead(key)}")
                 )
                 del values[key]
     given = [key for key in DATA if key in values]
@@ -266,7 +268,7 @@ def mixture(values: dict[str, Any], origin: dict[str, str], faults: list[Fault],
         made = _MIXTURES[given[0]](values)
     except ValueError as error:
         key = str(error).partition(":")[0]
-        faults.append(Fault(origin.get(key, ""), str(error)))
+        faults.append(UserError(origin.get(key, ""), str(error)))
         return {"dataset_mixture", *keys}
     source = f"{origin[given[0]]} ({given[0]})"
     if given == ["dataset_mixer"]:

@@ -23,7 +23,7 @@ from statistics import fmean, stdev
 from . import commands
 from .config import LabConfig
 from .data.schema import Row
-from .errors import fail
+from .errors import user_error
 from .evaluation.summary import markdown_table
 from .runs import read_json, write_json
 
@@ -46,7 +46,7 @@ def run_study(config: LabConfig, argv: list[str]) -> list[Row]:
         One row a model: SFT seed, preference seed, method, its values, accuracy, n, number of pairs, curves.
 
     Raises:
-        Faults: A unit failed; the message names its log.
+        UserErrors: A unit failed; the message names its log.
     """
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def run_study(config: LabConfig, argv: list[str]) -> list[Row]:
     with ThreadPoolExecutor(config.workers) as pool:
         ended = dict(zip(config.sft_seeds, pool.map(start, config.sft_seeds), strict=True))
     if failed := [seed for seed, status in ended.items() if status]:
-        raise fail(str(folder), f"SFT seeds {failed} failed; see {folder}/seed_{failed[0]}.log")
+        raise user_error(str(folder), f"SFT seeds {failed} failed; see {folder}/seed_{failed[0]}.log")
     rows = [row for seed in config.sft_seeds for row in read_json(folder / f"seed_{seed}.json")["rows"]]
     write_json(folder / "results.json", {"study": _study(config), "rows": rows})
     return rows

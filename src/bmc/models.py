@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .data.tokenization import read_template, with_empty_system
-from .errors import Fault, Faults, did_you_mean, fail
+from .errors import UserError, UserErrors, did_you_mean, user_error
 
 SAFE = ("model.safetensors", "adapter_model.safetensors")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
@@ -25,7 +25,7 @@ def check_weights(name: str, revision: str = "main", allow_pickle: bool = False)
         allow_pickle: Whether pickled weights, which may run any code, will do.
 
     Raises:
-        Faults: The weights are pickled and that isn't allowed; a file is missing, damaged or cut short.
+        UserErrors: The weights are pickled and that isn't allowed; a file is missing, damaged or cut short.
     """
     folder = Path(name)
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else _names_on_hub(name, revision)
@@ -33,21 +33,21 @@ def check_weights(name: str, revision: str = "main", allow_pickle: bool = False)
     pickled = [file for file in names if file.endswith(PICKLED) and "model" in file]
     if not safe and pickled and not allow_pickle:
         what = f"'{name}' has only pickled weights ({pickled[0]}), which may run any code when they are loaded"
-        raise fail("model_name_or_path", f"{what}; convert them to safetensors, or set allow_pickle: true")
+        raise user_error("model_name_or_path", f"{what}; convert them to safetensors, or set allow_pickle: true")
     if not folder.is_dir():
         return
     faults = []
     if INDEX in names and SAFE[0] not in names:
         wanted = sorted(set(_index(folder / INDEX).values()))
         missing = [file for file in wanted if file not in names]
-        faults += [Fault(str(folder / file), f"is missing, and {INDEX} names it; copy it too") for file in missing]
+        faults += [UserError(str(folder / file), f"is missing, and {INDEX} names it; copy it too") for file in missing]
     else:
         wanted = [file for file in SAFE if file in names]
     for file in wanted:
         if file in names and (reason := damage(folder / file)):
-            faults.append(Fault(str(folder / file), f"{reason}; copy or save the model again"))
+            faults.append(UserError(str(folder / file), f"{reason}; copy or save the model again"))
     if faults:
-        raise Faults(*faults)
+        raise UserErrors(*faults)
 
 
 def damage(path: Path) -> str | None:
@@ -66,7 +66,7 @@ def _index(path: Path) -> dict[str, str]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, TypeError):
-        raise fail(str(path), "is no index of safetensors files; copy or save the model again") from None
+        raise user_error(str(path), "is no index of safetensors files; copy or save the model again") from None
 
 
 def _names_on_hub(name: str, revision: str) -> list[str]:
@@ -92,7 +92,7 @@ def load_tokenizer(
         empty_system: Whether conversations get an empty system turn (`auto_insert_empty_system_msg`).
 
     Raises:
-        Faults: There is no such model, or no such template.
+        UserErrors: There is no such model, or no such template.
     """
     from transformers import AutoTokenizer
 
@@ -104,7 +104,7 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # a damaged file raises whatever its reader does
         what = f"'{name}' has none that can be loaded ({_reason(name, error)}); give tokenizer_name_or_path"
-        raise fail("tokenizer", what) from None
+        raise user_error("tokenizer", what) from None
     if template is not None:
         tokenizer.chat_template = template
     if empty_system and isinstance(tokenizer.chat_template, str):
@@ -118,8 +118,8 @@ def check_model(name: str, revision: str, trust_remote_code: bool, allow_pickle:
     """Check that a model, or an adapter, is there and its files are whole, without loading its weights.
 
     Raises:
-        Faults: There is no such model, it wants to run code of its own, its weights are pickled and that isn't allowed,
-            or a file of a local one is damaged.
+        UserErrors: There is no such model, it wants to run code of its own, its weights are pickled and that isn't
+            allowed, or a file of a local one is damaged.
     """
     from transformers import AutoConfig
     from transformers.utils.peft_utils import find_adapter_config_file
@@ -129,7 +129,7 @@ def check_model(name: str, revision: str, trust_remote_code: bool, allow_pickle:
         if find_adapter_config_file(name, revision=revision) is None:
             if not trust_remote_code and _wants_code(name, revision):
                 what = f"'{name}' wants to run code of its own; read it, then set trust_remote_code: true, or choose"
-                raise fail("trust_remote_code", f"{what} a model that transformers has")
+                raise user_error("trust_remote_code", f"{what} a model that transformers has")
             AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from None
@@ -145,7 +145,7 @@ def refuse_typo(key: str, name: str) -> None:
     """Refuse the path of a folder that isn't there beside one of nearly its name, before the Hub is asked for it.
 
     Raises:
-        Faults: It is such a path, and the Hub's cache has no model of that name.
+        UserErrors: It is such a path, and the Hub's cache has no model of that name.
     """
     path = Path(name)
     near = None if path.exists() else _near(path)
@@ -153,7 +153,7 @@ def refuse_typo(key: str, name: str) -> None:
         return
     what = f"there is no folder {name} (did you mean '{near}'?)"
     hub = "" if is_path(name) else f"; for a model of the Hub first write: hf download {name} --local-dir {name}"
-    raise fail(key, what + hub)
+    raise user_error(key, what + hub)
 
 
 def _near(path: Path) -> Path | None:
@@ -229,7 +229,7 @@ def load_model(args: Any) -> Any:
     """Load the causal language model of a recipe for inference, on this process's GPU if there is one.
 
     Raises:
-        Faults: There is no such model, or no GPU for this process.
+        UserErrors: There is no such model, or no GPU for this process.
     """
     from transformers import AutoModelForCausalLM
 
@@ -255,7 +255,7 @@ def local_gpus(each: int = 1) -> range:
         each: GPUs for each process.
 
     Raises:
-        Faults: There are too few.
+        UserErrors: There are too few.
     """
     import torch
 
@@ -264,7 +264,7 @@ def local_gpus(each: int = 1) -> range:
     first, there = int(os.environ.get("LOCAL_RANK", "0")) * each, torch.cuda.device_count()
     if first + each > there:
         what = f"{first // each + 1} × {each} GPUs are wanted, and there are {there}"
-        raise fail("GPUs", f"{what}; lower the number of processes (data_parallel_size) or tensor_parallel_size")
+        raise user_error("GPUs", f"{what}; lower the number of processes (data_parallel_size) or tensor_parallel_size")
     return range(first, first + each)
 
 
@@ -278,7 +278,7 @@ def check_context_length(args: Any, prompts: dict[int, list[int]], settings: dic
         where: What to call the data in a fault.
 
     Raises:
-        Faults: Some don't fit; the longest is named.
+        UserErrors: Some don't fit; the longest is named.
     """
     from transformers import AutoConfig
     from transformers.utils.peft_utils import find_adapter_config_file
@@ -297,17 +297,17 @@ def check_context_length(args: Any, prompts: dict[int, list[int]], settings: dic
         what = f"the prompt has {longest:,} tokens, the model's context {context:,}"
         more = f" ({over:,} rows are too long)" if over > 1 else ""
         how = "shorten or remove it, or take a model with a longer context"
-        raise fail(f"{where}: row {place + 1}", f"{what}{more}; {how}")
+        raise user_error(f"{where}: row {place + 1}", f"{what}{more}; {how}")
     place = max(prompts, key=lambda place: len(prompts[place]) + settings[place].max_new_tokens)
     longest, new = len(prompts[place]), settings[place].max_new_tokens
     if longest + new > context:
         what = f"{new:,} more than the {longest:,} tokens of row {place + 1}'s prompt exceed the model's context of"
-        raise fail("max_new_tokens", f"{what} {context:,}; {context - longest:,} are the most")
+        raise user_error("max_new_tokens", f"{what} {context:,}; {context - longest:,} are the most")
 
 
 def _unreadable(name: str, error: Exception) -> Exception:
     what = f"'{name}' is no model that can be loaded ({_reason(name, error)})"
-    return fail("model_name_or_path", f"{what}; give a Hub id or the folder of a saved model")
+    return user_error("model_name_or_path", f"{what}; give a Hub id or the folder of a saved model")
 
 
 def _reason(name: str, error: Exception) -> str:

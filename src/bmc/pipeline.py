@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .errors import Faults, did_you_mean, fail
+from .errors import UserErrors, did_you_mean, user_error
 from .handbook import mixture
 from .program import script_of
 from .recipe import STAGES, stage_fault
@@ -63,10 +63,10 @@ class Recipe:
         """Its output folder.
 
         Raises:
-            Faults: It names none.
+            UserErrors: It names none.
         """
         if not self.values.get("output_dir"):
-            raise fail(str(self.path), "output_dir: is missing; add it to the recipe")
+            raise user_error(str(self.path), "output_dir: is missing; add it to the recipe")
         return str(self.values["output_dir"]).rstrip("/")
 
     def overrides(self) -> dict[str, Any]:
@@ -87,11 +87,11 @@ def read_recipe(path: Path) -> Recipe:
     """Read a recipe that says which stage runs it.
 
     Raises:
-        Faults: It can't be read, or its `stage` is missing or unknown.
+        UserErrors: It can't be read, or its `stage` is missing or unknown.
     """
     values, origin = load(path)
     if values.get("stage") not in STAGES:
-        raise fail(origin.get("stage", str(path)), f"stage: {stage_fault(values.get('stage'))}")
+        raise user_error(origin.get("stage", str(path)), f"stage: {stage_fault(values.get('stage'))}")
     mixture(values, origin, [], ())  # the older ways to name the data
     return Recipe(path, values["stage"], values, find_ablation(path))
 
@@ -112,7 +112,7 @@ def producer(folder: str) -> Recipe | None:
 def _readable(path: Path) -> Recipe | None:
     try:
         return read_recipe(path)
-    except Faults:  # which it tells itself when it is run
+    except UserErrors:  # which it tells itself when it is run
         return None
 
 
@@ -159,10 +159,10 @@ class Pipeline:
         """Plan what a target needs and isn't there yet.
 
         Raises:
-            Faults: There is no such target, or nothing makes what one of its recipes reads.
+            UserErrors: There is no such target, or nothing makes what one of its recipes reads.
         """
         if not RECIPES.is_dir():
-            raise fail(f"{RECIPES}/", f"isn't in {Path.cwd()}; run it from the repository's root")
+            raise user_error(f"{RECIPES}/", f"isn't in {Path.cwd()}; run it from the repository's root")
         name = target.removeprefix(f"{self.outputs}/").removeprefix(f"{OUTPUTS}/").removesuffix(".yaml")
         name = name.removeprefix(f"{RECIPES}/") if target.endswith(".yaml") else name
         folder, _, last = name.rpartition("/")
@@ -187,7 +187,7 @@ class Pipeline:
         """Plan a recipe: a training with its evaluation, another stage alone."""
         try:
             recipe = read_recipe(path) if path.is_file() or path.parent.name == ABLATIONS else None
-        except Faults:
+        except UserErrors:
             if path.is_file() or path.stem in self._ablations():
                 raise
             recipe = None
@@ -195,7 +195,7 @@ class Pipeline:
             if producer(f"{OUTPUTS}/{name}/eval"):  # of a model that isn't trained here
                 self._evaluate(name)
                 return
-            raise fail(name, f"there is no such target{did_you_mean(name, _names())}; make help lists them")
+            raise user_error(name, f"there is no such target{did_you_mean(name, _names())}; make help lists them")
         if recipe.stage == "analyze":
             self._analyze(recipe)
         elif recipe.stage == "train" and self.seeds:
@@ -216,15 +216,15 @@ class Pipeline:
         """Plan the recipe that writes a folder, unless it is there.
 
         Raises:
-            Faults: No recipe does, or it reads in turn what it makes.
+            UserErrors: No recipe does, or it reads in turn what it makes.
         """
         recipe = recipe or producer(folder)
         if recipe is None:
             hint = did_you_mean(folder, list(_by_output(RECIPES.resolve())))
-            raise fail(folder, f"isn't there, and no recipe in {RECIPES}/ writes it{hint}")
+            raise user_error(folder, f"isn't there, and no recipe in {RECIPES}/ writes it{hint}")
         if folder in self._building:
             circle = " → ".join([*self._building[self._building.index(folder) :], folder])
-            raise fail(str(recipe.path), f"reads what it makes in turn: {circle}; break the circle")
+            raise user_error(str(recipe.path), f"reads what it makes in turn: {circle}; break the circle")
         file = f"{self._out(folder)}/{LAST[recipe.stage]}"
         if not self._is_there(file):
             self._building.append(folder)
@@ -296,17 +296,17 @@ class Pipeline:
         """Return the benchmarks that a judge is for among those that a run is evaluated on.
 
         Raises:
-            Faults: There is none, or no such run.
+            UserErrors: There is none, or no such run.
         """
         recipe = producer(f"{OUTPUTS}/{run}")
         evaluation = evaluation_of(recipe) if recipe else producer(f"{OUTPUTS}/{run}/eval")
         if evaluation is None:
-            raise fail(f"{run}/judge", f"there is no such target{did_you_mean(run, _names())}")
+            raise user_error(f"{run}/judge", f"there is no such target{did_you_mean(run, _names())}")
         prepared = [producer(str(Path(place).parent)) for place in evaluation.reads()]
         tested = [entry.get("source") for made in prepared if made for entry in _tested(made.values)]
         found = [judge.values["benchmark"] for judge in judges() if judge.values["benchmark"] in tested]
         if not found:
-            raise fail(f"{run}/judge", f"no judge is for its benchmarks ({', '.join(map(str, tested))})")
+            raise user_error(f"{run}/judge", f"no judge is for its benchmarks ({', '.join(map(str, tested))})")
         return found
 
     def _step(
@@ -364,7 +364,7 @@ def evaluation_of(recipe: Recipe) -> Recipe | None:
     """Find the recipe that evaluates what another one trains: its `eval_recipe`, or the one beside it; None of none.
 
     Raises:
-        Faults: There are several.
+        UserErrors: There are several.
     """
     if named := recipe.values.get("eval_recipe"):
         return read_recipe(Path(named))
@@ -376,7 +376,7 @@ def evaluation_of(recipe: Recipe) -> Recipe | None:
     found = [other for other in beside if other.stage == "evaluate"]
     if len(found) > 1:
         named = ", ".join(str(other.path) for other in found)
-        raise fail(str(recipe.path), f"eval_recipe: several could evaluate it; write one of {named}")
+        raise user_error(str(recipe.path), f"eval_recipe: several could evaluate it; write one of {named}")
     return found[0] if found else None
 
 
@@ -412,7 +412,7 @@ def _run(command: list[str]) -> int:
     try:
         running = subprocess.Popen(command)
     except OSError as error:
-        raise fail("launcher", f"'{command[0]}' can't be started ({error.strerror})") from None
+        raise user_error("launcher", f"'{command[0]}' can't be started ({error.strerror})") from None
     with running, on_sigterm(lambda number, frame: running.send_signal(number)):
         status = running.wait()
     return 128 - status if status < 0 else status

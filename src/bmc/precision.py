@@ -10,7 +10,7 @@ import dataclasses
 import logging
 from typing import Any
 
-from .errors import fail
+from .errors import user_error
 from .planning.hardware import Engine, read_launch
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def weights_dtype(dtype: str | None, engine: Engine, mixed_precision: str, froze
         `float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's.
 
     Raises:
-        Faults: 16-bit weights would be trained without float32 copies.
+        UserErrors: 16-bit weights would be trained without float32 copies.
     """
     if engine == "deepspeed" and mixed_precision in HALF:
         return HALF[mixed_precision]  # DeepSpeed casts to it whatever it is given
@@ -89,7 +89,7 @@ def weights_dtype(dtype: str | None, engine: Engine, mixed_precision: str, froze
         return dtype
     if dtype in HALF.values():
         computes = "bf16: true still computes in bfloat16" if dtype == "bfloat16" else "fp16: true computes in float16"
-        raise fail(
+        raise user_error(
             "dtype",
             f"{dtype} weights without float32 copies hardly train, since small updates are rounded away; write dtype: "
             f"float32 ({computes}) or use_peft: true, or launch with recipes/accelerate_configs/zero3.yaml and "

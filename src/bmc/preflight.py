@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from .adapters import adapter_faults
-from .errors import Fault, did_you_mean
+from .errors import UserError, did_you_mean
 from .models import empty_model, read_config
 
 LOADING = (
@@ -29,7 +29,7 @@ LOADING = (
 CHECKPOINTING = {"use_reentrant", "context_fn", "determinism_check", "debug", "preserve_rng_state", "early_stop"}
 
 
-def recipe_faults(model_args: Any, config: Any) -> Iterator[Fault]:
+def recipe_faults(model_args: Any, config: Any) -> Iterator[UserError]:
     """Find what is wrong with a recipe on any machine.
 
     Args:
@@ -46,38 +46,40 @@ def recipe_faults(model_args: Any, config: Any) -> Iterator[Fault]:
         return
     for name in sorted(set(config.gradient_checkpointing_kwargs or {}) - CHECKPOINTING):
         what = f"'{name}' is unknown{did_you_mean(name, [*CHECKPOINTING])}; torch's checkpoint has use_reentrant, …"
-        yield Fault("gradient_checkpointing_kwargs", what)
+        yield UserError("gradient_checkpointing_kwargs", what)
     accelerator = config.accelerator_config
     if accelerator.dispatch_batches:
-        yield Fault("accelerator_config", "dispatch_batches: a batch of pairs can't be dealt out by rows; leave it out")
+        yield UserError(
+            "accelerator_config", "dispatch_batches: a batch of pairs can't be dealt out by rows; leave it out"
+        )
     if config.torch_compile_backend:
         yield from _compiler(config.torch_compile_backend)
     if model is not None:
         yield from _adapter(model_args, model)
         yield from _loading(config.model_init_kwargs or {}, model)
         if config.router_aux_loss_coef and not hasattr(model.config.get_text_config(), "output_router_logits"):
-            yield Fault("router_aux_loss_coef", f"{type(model).__name__} isn't a mixture of experts; leave it out")
+            yield UserError("router_aux_loss_coef", f"{type(model).__name__} isn't a mixture of experts; leave it out")
 
 
-def machine_faults(model_args: Any, config: Any) -> Iterator[Fault]:
+def machine_faults(model_args: Any, config: Any) -> Iterator[UserError]:
     """Find what a recipe needs that this machine lacks: packages, a GPU, a token."""
     yield from _attention(model_args.attn_implementation)
     yield from _quantisation(model_args)
     yield from _optimizer(config)
     yield from _reporting(config.report_to)
     if config.use_liger_kernel and not importlib.util.find_spec("liger_kernel"):
-        yield Fault("use_liger_kernel", "liger-kernel isn't installed; pip install liger-kernel, or leave it out")
+        yield UserError("use_liger_kernel", "liger-kernel isn't installed; pip install liger-kernel, or leave it out")
     if config.activation_offloading and not torch.accelerator.is_available():
-        yield Fault("activation_offloading", "needs a GPU, and there is none; leave it out")
+        yield UserError("activation_offloading", "needs a GPU, and there is none; leave it out")
     if config.push_to_hub and not config.hub_token:
         from huggingface_hub import get_token
 
         if get_token() is None or os.environ.get("HF_HUB_OFFLINE") == "1":
             what = "the Hub can't be written to from here; `hf auth login`, or write push_to_hub: false"
-            yield Fault("push_to_hub", what)
+            yield UserError("push_to_hub", what)
 
 
-def attention_faults(args: Any) -> Iterator[Fault]:
+def attention_faults(args: Any) -> Iterator[UserError]:
     """Find what is wrong with a generating stage's attention; vLLM has its own."""
     if args.backend != "transformers":
         return
@@ -88,7 +90,7 @@ def attention_faults(args: Any) -> Iterator[Fault]:
         yield attention_fault(error, args.attn_implementation)
 
 
-def launch_faults(config: Any) -> Iterator[Fault]:
+def launch_faults(config: Any) -> Iterator[UserError]:
     """Find engines that the recipe names and that only a launcher starts."""
     if "LOCAL_RANK" in os.environ:
         return
@@ -96,10 +98,10 @@ def launch_faults(config: Any) -> Iterator[Fault]:
         how = (
             "accelerate launch --num_processes 4 SCRIPT RECIPE, or leave it out and take accelerate_configs/zero3.yaml"
         )
-        yield Fault("deepspeed", f"needs processes that a launcher starts: {how}")
+        yield UserError("deepspeed", f"needs processes that a launcher starts: {how}")
     if config.fsdp:
         how = "accelerate launch --config_file recipes/accelerate_configs/fsdp2.yaml SCRIPT RECIPE, and leave it out"
-        yield Fault("fsdp", f"needs processes that a launcher starts: {how}")
+        yield UserError("fsdp", f"needs processes that a launcher starts: {how}")
 
 
 def _empty_model(model_args: Any, trust_remote_code: bool) -> Any:
@@ -115,23 +117,23 @@ def _empty_model(model_args: Any, trust_remote_code: bool) -> Any:
     return None if config is None else empty_model(config, trust_remote_code)
 
 
-def attention_fault(error: Exception, given: str | None) -> Fault:
+def attention_fault(error: Exception, given: str | None) -> UserError:
     """Explain why transformers refuses an attention implementation."""
     words = re.findall(r"implementation=\W*([a-z_0-9]+)", str(error).partition("arguments are")[2])
     what = str(error).partition("\n")[0]
     if words:
         what = f"'{given}' is unknown{did_you_mean(str(given), words)}; choose from {', '.join(dict.fromkeys(words))}"
-    return Fault("attn_implementation", what)
+    return UserError("attn_implementation", what)
 
 
-def writable(output_dir: str) -> Iterator[Fault]:
+def writable(output_dir: str) -> Iterator[UserError]:
     """Check that a folder can be made."""
     there = next(path for path in (Path(output_dir).absolute(), *Path(output_dir).absolute().parents) if path.exists())
     if (there.is_dir() and not os.access(there, os.W_OK | os.X_OK)) or str(there).startswith(("/proc", "/sys")):
-        yield Fault("output_dir", f"{output_dir} can't be written, since {there} can't; choose another one")
+        yield UserError("output_dir", f"{output_dir} can't be written, since {there} can't; choose another one")
 
 
-def _scheduler(config: Any) -> Iterator[Fault]:
+def _scheduler(config: Any) -> Iterator[UserError]:
     from transformers import get_scheduler
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
@@ -139,28 +141,28 @@ def _scheduler(config: Any) -> Iterator[Fault]:
     try:
         get_scheduler(config.lr_scheduler_type, optimizer, 1, 10, scheduler_specific_kwargs=dict(given))
     except (TypeError, ValueError, KeyError) as error:
-        yield Fault("lr_scheduler_kwargs", f"don't suit {config.lr_scheduler_type.value}: {error}")
+        yield UserError("lr_scheduler_kwargs", f"don't suit {config.lr_scheduler_type.value}: {error}")
 
 
-def _loading(given: dict[str, Any], model: Any) -> Iterator[Fault]:
+def _loading(given: dict[str, Any], model: Any) -> Iterator[UserError]:
     """Check that `from_pretrained` takes what it is given."""
     known = [*inspect.signature(model.from_pretrained).parameters, *LOADING]
     for name in given:
         if name not in known and not hasattr(model.config, name):
             what = f"'{name}' is nothing that from_pretrained takes{did_you_mean(name, known)}; leave it out"
-            yield Fault("model_init_kwargs", what)
+            yield UserError("model_init_kwargs", what)
 
 
-def _compiler(backend: str) -> Iterator[Fault]:
+def _compiler(backend: str) -> Iterator[UserError]:
     from accelerate.utils import DynamoBackend
 
     words = [member.value.lower() for member in DynamoBackend]
     if backend.lower() not in words:
         what = f"'{backend}' is unknown{did_you_mean(backend, words)}; choose from {', '.join(words)}"
-        yield Fault("torch_compile_backend", what)
+        yield UserError("torch_compile_backend", what)
 
 
-def _adapter(model_args: Any, model: Any) -> Iterator[Fault]:
+def _adapter(model_args: Any, model: Any) -> Iterator[UserError]:
     """Check that PEFT finds the modules to adapt, and those to train beside them."""
     if not model_args.use_peft:
         return
@@ -184,11 +186,11 @@ def _adapter(model_args: Any, model: Any) -> Iterator[Fault]:
         for name in names if isinstance(names, list) else []:
             if not any(one == name or one.endswith(f".{name}") for one in there):
                 what = f"'{name}' is in no layer of the model{did_you_mean(name, known)}; there are {', '.join(known)}"
-                yield Fault(key, what)
+                yield UserError(key, what)
                 found = True
     if isinstance(wanted, list) and heads & set(wanted):
         what = f"{', '.join(heads & set(wanted))} can't have an adapter, since log-probs come from its weight; write"
-        yield Fault("lora_target_modules", f"{what} it in lora_modules_to_save, which trains it whole")
+        yield UserError("lora_target_modules", f"{what} it in lora_modules_to_save, which trains it whole")
         found = True
     if found:
         return
@@ -199,29 +201,29 @@ def _adapter(model_args: Any, model: Any) -> Iterator[Fault]:
         said = " ".join(str(error).split())
         said = said if len(said) <= 120 else f"{said[:117]}…"
         what = f"PEFT refuses {wanted} ({said}); there are {', '.join(known)}, and all-linear"
-        yield Fault("lora_target_modules", what)
+        yield UserError("lora_target_modules", what)
 
 
-def _attention(name: str | None) -> Iterator[Fault]:
+def _attention(name: str | None) -> Iterator[UserError]:
     packages = {"flash_attention_2": ("flash_attn", "flash-attn"), "flash_attention_3": ("flash_attn_interface", "")}
     if name in packages:
         module, package = packages[name]
         if not importlib.util.find_spec(module):
             how = f"pip install {package} --no-build-isolation, or " if package else ""
-            yield Fault("attn_implementation", f"{name} isn't installed; {how}write attn_implementation: sdpa")
+            yield UserError("attn_implementation", f"{name} isn't installed; {how}write attn_implementation: sdpa")
     elif name and "/" in name and not importlib.util.find_spec("kernels"):
-        yield Fault("attn_implementation", f"{name} needs the package kernels; pip install kernels, or write sdpa")
+        yield UserError("attn_implementation", f"{name} needs the package kernels; pip install kernels, or write sdpa")
 
 
-def _quantisation(model_args: Any) -> Iterator[Fault]:
+def _quantisation(model_args: Any) -> Iterator[UserError]:
     from transformers.utils import is_bitsandbytes_available
 
     for key in ("load_in_4bit", "load_in_8bit"):
         if getattr(model_args, key) and not is_bitsandbytes_available():
-            yield Fault(key, "needs bitsandbytes, which isn't there; pip install '.[qlora]', or leave it out")
+            yield UserError(key, "needs bitsandbytes, which isn't there; pip install '.[qlora]', or leave it out")
 
 
-def _optimizer(config: Any) -> Iterator[Fault]:
+def _optimizer(config: Any) -> Iterator[UserError]:
     from transformers import Trainer
 
     name = str(getattr(config.optim, "value", config.optim))
@@ -229,10 +231,10 @@ def _optimizer(config: Any) -> Iterator[Fault]:
         Trainer.get_optimizer_cls_and_kwargs(config, torch.nn.Linear(1, 1))
     except (ImportError, ValueError, AssertionError) as error:
         what = str(error).partition("\n")[0].rstrip(".")
-        yield Fault("optim", f"{name} can't be used here ({what}); or write optim: adamw_torch")
+        yield UserError("optim", f"{name} can't be used here ({what}); or write optim: adamw_torch")
 
 
-def _reporting(report_to: list[str]) -> Iterator[Fault]:
+def _reporting(report_to: list[str]) -> Iterator[UserError]:
     from transformers.integrations import get_reporting_integration_callbacks
 
     for name in report_to:
@@ -240,9 +242,9 @@ def _reporting(report_to: list[str]) -> Iterator[Fault]:
             for callback in get_reporting_integration_callbacks([name]):
                 callback()
         except ValueError as error:  # no such integration
-            yield Fault("report_to", f"{str(error).rstrip('.')}; or set it to none")
+            yield UserError("report_to", f"{str(error).rstrip('.')}; or set it to none")
         except (ImportError, RuntimeError) as error:
             reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
-            yield Fault(
+            yield UserError(
                 "report_to", f"{name} can't be used here ({reason}); pip install {name}, or set report_to: none"
             )

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from .errors import Fault, Faults, did_you_mean, fail
+from .errors import UserError, UserErrors, did_you_mean, user_error
 from .handbook import EXPLAINED, RENAMED, SWITCHES, mixture, objective
 from .manual import manual
 from .program import script_of
@@ -50,21 +50,21 @@ def parse(
         across: Yields `(key, what is wrong)` for what must hold between the instances.
 
     Raises:
-        Faults: One fault for each thing that is wrong.
+        UserErrors: One fault for each thing that is wrong.
         SystemExit: After `--help`.
     """
     if "-h" in argv or "--help" in argv:
         print(manual(usage, description, classes))
         raise SystemExit(0)
     if not argv:
-        raise fail(COMMAND_LINE, "names no recipe; give its path, or --help for the keys")
+        raise user_error(COMMAND_LINE, "names no recipe; give its path, or --help for the keys")
     draft = translate(argv, *classes, adjust=adjust)
     values, origin, faults, broken, where = draft.values, draft.origin, draft.faults, draft.broken, draft.where
     instances = [_build(cls, values, origin, where, faults, broken) for cls in classes]
     if not faults:
-        faults += [Fault(_source(origin, key, where), f"{key}: {what}") for key, what in across(*instances)]
+        faults += [UserError(_source(origin, key, where), f"{key}: {what}") for key, what in across(*instances)]
     if faults:
-        raise Faults(*dict.fromkeys(faults))
+        raise UserErrors(*dict.fromkeys(faults))
     _SOURCES.setdefault("", where)  # of the first recipe, which is the stage's own
     if _SOURCES[""] == where:
         _SOURCES.update({key: origin.get(key, where) for key in known_keys(classes)} | origin)
@@ -86,7 +86,7 @@ class Draft:
     path: Path | None
     values: dict[str, Any]
     origin: dict[str, str]
-    faults: list[Fault]
+    faults: list[UserError]
     broken: set[str]
 
     @property
@@ -104,7 +104,7 @@ def translate(argv: list[str], *classes: type, adjust: Callable[[dict[str, Any]]
     """Read a recipe and the command line, and translate the keys of other projects and earlier versions.
 
     Raises:
-        Faults: A file can't be read, or the command line names several recipes.
+        UserErrors: A file can't be read, or the command line names several recipes.
     """
     path, values, origin, faults = resolve(argv, *classes)
     draft = Draft(path, values, origin, faults, set())
@@ -116,12 +116,12 @@ def translate(argv: list[str], *classes: type, adjust: Callable[[dict[str, Any]]
         objective(path, values, origin, faults)
     for key in sorted(set(values) - set(known) - draft.broken):
         what = EXPLAINED.get(key) or f"unknown key{did_you_mean(key, known) or '; remove it'}"
-        faults.append(Fault(origin.get(key, draft.where), f"{key}: {what}"))
+        faults.append(UserError(origin.get(key, draft.where), f"{key}: {what}"))
     return draft
 
 
 def _check_stage(
-    values: dict[str, Any], origin: dict[str, str], where: str, classes: tuple[type, ...], faults: list[Fault]
+    values: dict[str, Any], origin: dict[str, str], where: str, classes: tuple[type, ...], faults: list[UserError]
 ) -> None:
     """Take `stage` out of a recipe; it must be the one that is run, if it is said."""
     said, source = values.pop("stage", None), origin.pop("stage", where)
@@ -130,9 +130,9 @@ def _check_stage(
         return
     if said in STAGES:
         how = f"run bmc {said}, or scripts/{script_of(said)}.py"
-        faults.append(Fault(source, f"stage: is {said}, and this is bmc {wanted}; {how}"))
+        faults.append(UserError(source, f"stage: is {said}, and this is bmc {wanted}; {how}"))
     else:
-        faults.append(Fault(source, f"stage: {stage_fault(said)}"))
+        faults.append(UserError(source, f"stage: {stage_fault(said)}"))
 
 
 def stage_fault(said: Any) -> str:
@@ -142,7 +142,7 @@ def stage_fault(said: Any) -> str:
     return f"'{said}' is unknown{did_you_mean(str(said), list(STAGES))}; choose from {', '.join(STAGES)}"
 
 
-def located(error: Faults) -> str:
+def located(error: UserErrors) -> str:
     """Return faults as lines; those of the stage's recipe that a later check has found name its file, too."""
     lines = [
         f"{_SOURCES[key]}: {fault}" if (key := fault.where) in _SOURCES and key else str(fault)
@@ -151,23 +151,23 @@ def located(error: Faults) -> str:
     return "\n".join(lines)
 
 
-def resolve(argv: list[str], *classes: type) -> tuple[Path | None, dict[str, Any], dict[str, str], list[Fault]]:
+def resolve(argv: list[str], *classes: type) -> tuple[Path | None, dict[str, Any], dict[str, str], list[UserError]]:
     """Read a recipe with the command line over it, before anything is made of its values.
 
     Returns:
         `(the recipe's path, values, where each key comes from, faults of the command line)`.
 
     Raises:
-        Faults: As `load`.
+        UserErrors: As `load`.
     """
     path, overrides = _split(argv, _hints(classes))
     values, origin = load(path) if path else ({}, {})
-    faults: list[Fault] = []
+    faults: list[UserError] = []
     for key, value in overrides:
         try:
             override(values, origin, key, value)
         except (KeyError, IndexError, ValueError, TypeError, AttributeError):
-            faults.append(Fault(COMMAND_LINE, f"--{key}: there is no such place in the recipe"))
+            faults.append(UserError(COMMAND_LINE, f"--{key}: there is no such place in the recipe"))
     return path, values, origin, faults
 
 
@@ -218,7 +218,7 @@ def _split(argv: list[str], hints: dict[str, Any]) -> tuple[Path | None, list[tu
     follows a switch or a list, as in `--dry_run RECIPE.yaml`, is not its value.
 
     Raises:
-        Faults: There are two recipes, or a key that takes one value has several.
+        UserErrors: There are two recipes, or a key that takes one value has several.
     """
     paths: list[str] = []
     pairs: list[tuple[str, Any]] = []
@@ -226,7 +226,7 @@ def _split(argv: list[str], hints: dict[str, Any]) -> tuple[Path | None, list[tu
     while rest:
         word = rest.pop(0)
         if re.match(r"-[A-Za-z]", word):
-            raise fail(COMMAND_LINE, f"{word}: write -{word}")
+            raise user_error(COMMAND_LINE, f"{word}: write -{word}")
         if not word.startswith("--"):
             paths.append(word)
             continue
@@ -241,11 +241,11 @@ def _split(argv: list[str], hints: dict[str, Any]) -> tuple[Path | None, list[tu
             paths += words
             rest = rest if equals else rest[1:]
         elif len(words) > 1 and not _takes(hint, list):
-            raise fail(COMMAND_LINE, f"--{key}: takes one value, got {' '.join(words)}; put it in quotes")
+            raise user_error(COMMAND_LINE, f"--{key}: takes one value, got {' '.join(words)}; put it in quotes")
         else:
             pairs.append((key, _value(hint, words)))
     if len(paths) > 1:
-        raise fail(COMMAND_LINE, f"one recipe at a time, got {', '.join(paths)}")
+        raise user_error(COMMAND_LINE, f"one recipe at a time, got {', '.join(paths)}")
     return (Path(paths[0]) if paths else None), pairs
 
 
@@ -294,7 +294,7 @@ def _fits(hint: Any, value: Any) -> bool:
 
 
 def _build(
-    cls: type, values: dict[str, Any], origin: dict[str, str], where: str, faults: list[Fault], broken: set[str]
+    cls: type, values: dict[str, Any], origin: dict[str, str], where: str, faults: list[UserError], broken: set[str]
 ) -> Any:
     """Make an instance of `cls`, or None with the reasons appended to `faults`; `broken` keys have theirs already.
 
@@ -307,7 +307,7 @@ def _build(
     before = len(faults)
 
     def object_to(key: str, what: str) -> None:
-        faults.append(Fault(_source(origin, key, where), f"{key}: {what}"))
+        faults.append(UserError(_source(origin, key, where), f"{key}: {what}"))
 
     for field in fields:
         name = field.name
@@ -324,7 +324,7 @@ def _build(
             if unknown := unknown_word(choices, arguments[name]):
                 object_to(name, unknown)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            faults.append(Fault(where, f"{name}: is missing; add it to the recipe, or give --{name}"))
+            faults.append(UserError(where, f"{name}: is missing; add it to the recipe, or give --{name}"))
             continue
         value = arguments[name] if name in arguments else default_of(field)
         for key, what in _faults_of(value):
@@ -338,7 +338,9 @@ def _build(
     except (ValueError, TypeError, ImportError, OSError) as error:  # TRL's and transformers' own checks
         what = (str(error).strip() or type(error).__name__).partition("\n")[0]
         about = _spoken_of(what, arguments)
-        faults.append(Fault(_source(origin, about, where), _named(about, what)) if about else Fault(where, what))
+        faults.append(
+            UserError(_source(origin, about, where), _named(about, what)) if about else UserError(where, what)
+        )
         return None
     for key, what in _faults_of(instance):
         object_to(key, what)

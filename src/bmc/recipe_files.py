@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from .errors import did_you_mean, fail
+from .errors import did_you_mean, user_error
 from .handbook import replace_rivals, today
 
 COMMAND_LINE = "command line"
@@ -56,7 +56,7 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         `(values, which file each key (`a`, `a.b`) comes from)`.
 
     Raises:
-        Faults: A file is missing, isn't a YAML mapping, or extends itself.
+        UserErrors: A file is missing, isn't a YAML mapping, or extends itself.
     """
     return _load(path, ())
 
@@ -71,7 +71,7 @@ def _load(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], dict[
     given = values.pop("extends", None)
     parents = given if isinstance(given, list) else [] if given is None else [given]
     if not all(isinstance(parent, str) for parent in parents):
-        raise fail(str(path), "extends: must be the path of a recipe, or a list of paths")
+        raise user_error(str(path), "extends: must be the path of a recipe, or a list of paths")
     values, sources = today(values, os.path.normpath(path))
     origin: dict[str, str] = {}
     for key, source in sources.items():
@@ -95,20 +95,20 @@ def _beside(recipe: Path, name: str) -> str:
 def _read(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read the mapping in one file; `children` led to it by their `extends`."""
     if path.resolve() in [child.resolve() for child in children]:
-        raise fail(str(children[-1]), f"extends: {path} extends this recipe in turn; break the circle")
+        raise user_error(str(children[-1]), f"extends: {path} extends this recipe in turn; break the circle")
     heir = f" (extended by {children[-1]})" if children else ""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
     except OSError as error:
-        raise fail(str(path), f"cannot be read: {error.strerror}{heir}{_folded(path)}") from None
+        raise user_error(str(path), f"cannot be read: {error.strerror}{heir}{_folded(path)}") from None
     except yaml.MarkedYAMLError as error:
         line = f": line {error.problem_mark.line + 1}" if error.problem_mark else ""
         what = error.problem if isinstance(error, yaml.composer.ComposerError) else f"is not YAML: {error.problem}"
-        raise fail(f"{path}{line}", str(what)) from None
+        raise user_error(f"{path}{line}", str(what)) from None
     except (yaml.YAMLError, ValueError) as error:
-        raise fail(str(path), f"is not YAML: {error}") from None
+        raise user_error(str(path), f"is not YAML: {error}") from None
     if not isinstance(values, dict):
-        raise fail(str(path), f"must be a mapping of keys to values, as in `beta: 0.1`{heir}")
+        raise user_error(str(path), f"must be a mapping of keys to values, as in `beta: 0.1`{heir}")
     return {str(key): value for key, value in values.items()}
 
 
@@ -202,7 +202,7 @@ def find_ablation(path: Path) -> Ablation | None:
     """Find what a path `recipes/MODEL/TASK/ablations/NAME.yaml` stands for, where no file is there.
 
     Raises:
-        Faults: The folder's runs are listed, and this one isn't among them; or its recipe isn't there.
+        UserErrors: The folder's runs are listed, and this one isn't among them; or its recipe isn't there.
     """
     if path.parent.name != ABLATIONS or path.exists() or len(path.parents) < 4:
         return None
@@ -213,7 +213,7 @@ def find_ablation(path: Path) -> Ablation | None:
     runs = ablations(table.resolve())
     if path.stem not in runs:
         hint = did_you_mean(path.stem, list(runs)) or f"; {table} lists what there is"
-        raise fail(str(path), f"there is no such ablation{hint}")
+        raise user_error(str(path), f"there is no such ablation{hint}")
     outputs = f"outputs/{task.relative_to(root).as_posix()}"
     recipe, *given = (
         {key: _fill(value, {"outputs": outputs}) for key, value in part.items()} for part in runs[path.stem]
@@ -227,7 +227,7 @@ def ablations(table: Path) -> dict[str, tuple[dict[str, Any], dict[str, Any], di
     """Expand a table of ablations: name → its recipe, overrides, and overrides of what the recipe leaves out.
 
     Raises:
-        Faults: The table can't be read.
+        UserErrors: The table can't be read.
     """
     listed = _read(table)
     found = {}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .distributed import rank, world_size
-from .errors import Faults, fail
+from .errors import UserErrors, user_error
 from .provenance import PROVENANCE, describe_run, merge_provenance, read_provenance
 from .recipe import located
 from .wording import default_of
@@ -60,7 +60,7 @@ def run_main(main: Callable[[], None]) -> None:
     try:
         with on_sigterm(partial(_leave, os.getpid())):
             main()
-    except Faults as error:
+    except UserErrors as error:
         if not is_main_process():
             _wait_for_the_launcher()
         _end_progress()
@@ -160,20 +160,22 @@ def check_output_dir(output_dir: str, recipe: dict[str, Any]) -> None:
     """Check that a recipe may write to a folder; writes nothing.
 
     Raises:
-        Faults: The folder holds results of another recipe, or is a file.
+        UserErrors: The folder holds results of another recipe, or is a file.
     """
     folder, manifest = Path(output_dir), Path(output_dir) / RECIPE_FILE
     if any(path.is_file() for path in (folder, *folder.parents)):
-        raise fail(output_dir, "is a file, or lies in one; choose another output_dir")
+        raise user_error(output_dir, "is a file, or lies in one; choose another output_dir")
     if not manifest.exists():
         return
     try:
         earlier = dict(json.loads(manifest.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
-        raise fail(str(manifest), "is no record of a run; choose another output_dir or remove the folder") from None
+        raise user_error(
+            str(manifest), "is no record of a run; choose another output_dir or remove the folder"
+        ) from None
     changed = differing_keys(earlier, recipe)
     if changed and holds_results(folder):
-        raise fail(
+        raise user_error(
             str(folder),
             f"holds a run of another recipe (it differs in {', '.join(changed)}); "
             "choose another output_dir or remove the folder",
@@ -216,7 +218,7 @@ def claim_output_dir(
         rows: The rows that the stage reads, for the record; hashed if they don't come from files.
 
     Raises:
-        Faults: As `check_output_dir`.
+        UserErrors: As `check_output_dir`.
     """
     check_output_dir(output_dir, recipe)
     folder = Path(output_dir)
@@ -246,23 +248,23 @@ def report_disk_errors(folder: str | Path) -> Iterator[None]:
         raise
     except OSError as error:
         what = f"can't be written ({error.strerror or error}); make room or choose another output_dir"
-        raise fail(str(error.filename or folder), what) from None
+        raise user_error(str(error.filename or folder), what) from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object that a stage wrote.
 
     Raises:
-        Faults: It is no JSON object, or can't be read.
+        UserErrors: It is no JSON object, or can't be read.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise fail(str(path), f"can't be read ({error.strerror}); run its stage again") from None
+        raise user_error(str(path), f"can't be read ({error.strerror}); run its stage again") from None
     except ValueError:
-        raise fail(str(path), "is not JSON; remove it and run its stage again") from None
+        raise user_error(str(path), "is not JSON; remove it and run its stage again") from None
     if not isinstance(found, dict):
-        raise fail(str(path), "is not a JSON object; remove it and run its stage again")
+        raise user_error(str(path), "is not a JSON object; remove it and run its stage again")
     return found
 
 

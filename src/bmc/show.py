@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from .errors import Faults, fail
+from .errors import UserErrors, user_error
 from .recipe import STAGES, Draft, parse, stage_fault, translate
 from .recipe_files import COMMAND_LINE, load
 from .wording import default_of
@@ -50,11 +50,11 @@ def read(argv: list[str], check: bool = True) -> tuple[str, tuple[type, ...], Dr
         `(stage, its dataclasses, the recipe's values)`.
 
     Raises:
-        Faults: The stage or anything else in the recipe is wrong; all of it at once.
+        UserErrors: The stage or anything else in the recipe is wrong; all of it at once.
     """
     stage, where = _stage(argv)
     if stage not in STAGES:
-        raise fail(where, f"stage: {stage_fault(stage)}{'' if stage else ', or give it as --stage'}")
+        raise user_error(where, f"stage: {stage_fault(stage)}{'' if stage else ', or give it as --stage'}")
     classes = classes_of(stage)
     if check:
         _check(stage, classes, argv)
@@ -81,7 +81,7 @@ def _stage(argv: list[str]) -> tuple[Any, str]:
         path = [*alone, named[0][1]][0]
         values, origin = load(Path(path))
         return values.get("stage"), origin.get("stage", path)
-    raise fail(COMMAND_LINE, "names no recipe; give its path")
+    raise user_error(COMMAND_LINE, "names no recipe; give its path")
 
 
 def _check(stage: str, classes: tuple[type, ...], argv: list[str]) -> Any:
@@ -175,21 +175,23 @@ def prompt(argv: list[str], row: str | None) -> Iterator[str]:
         row: The row's number, from 0, or its id; the first one by default.
 
     Raises:
-        Faults: The recipe is of another stage, has an editor that is sent nothing, or there is no such row.
+        UserErrors: The recipe is of another stage, has an editor that is sent nothing, or there is no such row.
     """
     stage, classes, draft = read(argv)
     if stage != "bridge":
-        raise fail(draft.where, f"stage: is {stage}; --prompt is for recipes of bridging")
+        raise user_error(draft.where, f"stage: is {stage}; --prompt is for recipes of bridging")
     from .config import OFFLINE
 
     (config,) = parse(argv, *classes)
     if config.editor in OFFLINE:
-        raise fail(draft.where, f"editor: {config.editor} is sent nothing; give --editor openai to see its prompt")
+        raise user_error(
+            draft.where, f"editor: {config.editor} is sent nothing; give --editor openai to see its prompt"
+        )
     from .bridging.pipeline import load as load_pairs
 
     try:
         pairs = load_pairs(config)[0]
-    except Faults as error:
+    except UserErrors as error:
         if row is not None:
             raise
         logging.getLogger(__name__).warning("%s; the prompt without a row:", error.faults[0])
@@ -204,7 +206,7 @@ def _row(pairs: Any, wanted: str | None) -> dict[str, Any]:
         if wanted is None or wanted in (str(number), str(pair["id"])):
             return dict(pair)
         count = number + 1
-    raise fail(COMMAND_LINE, f"--row {wanted}: there is no such row; give 0 to {count - 1}, or an id")
+    raise user_error(COMMAND_LINE, f"--row {wanted}: there is no such row; give 0 to {count - 1}, or an id")
 
 
 def _request(config: Any, pair: dict[str, Any]) -> Iterator[str]:
@@ -237,7 +239,7 @@ def options(argv: list[str]) -> tuple[list[str], bool, bool, str | None]:
         `(the rest, whether flat, whether the prompt, the row)`.
 
     Raises:
-        Faults: `--row` says nothing, or comes without `--prompt`.
+        UserErrors: `--row` says nothing, or comes without `--prompt`.
     """
     rest = [word for word in argv if word not in ("--flat", "--prompt")]
     row = None
@@ -245,11 +247,11 @@ def options(argv: list[str]) -> tuple[list[str], bool, bool, str | None]:
         if word == "--row" or word.startswith("--row="):
             given = [word[6:]] if "=" in word else rest[place + 1 : place + 2]
             if not given:
-                raise fail(COMMAND_LINE, "--row: give a row's number, from 0, or its id")
+                raise user_error(COMMAND_LINE, "--row: give a row's number, from 0, or its id")
             row, rest = given[0], rest[:place] + rest[place + (1 if "=" in word else 2) :]
             break
     if row is not None and "--prompt" not in argv:
-        raise fail(COMMAND_LINE, "--row: goes with --prompt")
+        raise user_error(COMMAND_LINE, "--row: goes with --prompt")
     return rest, "--flat" in argv, "--prompt" in argv, row
 
 

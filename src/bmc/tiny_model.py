@@ -10,7 +10,7 @@ from .config import TinyModelConfig
 from .data.loading import load_mixture
 from .data.schema import content
 from .data.tokenization import read_template
-from .errors import fail
+from .errors import user_error
 from .runs import claim_output_dir, elapsed, run_fingerprint, write_json
 
 EOS, PAD = "<eos>", "<pad>"
@@ -23,13 +23,13 @@ def make_model(config: TinyModelConfig) -> dict[str, Any]:
         `parameters` and `vocabulary`, also in `stats.json`.
 
     Raises:
-        Faults: The rows can't be read, or the sizes don't fit together.
+        UserErrors: The rows can't be read, or the sizes don't fit together.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     if config.hidden_size % (2 * config.num_attention_heads):
-        raise fail("hidden_size", "must be a multiple of twice num_attention_heads")
+        raise user_error("hidden_size", "must be a multiple of twice num_attention_heads")
     rows = load_mixture(config.dataset_mixture.datasets, config.dataset_mixture.seed)
     tokenizer = _tokenizer(list(rows), read_template(config.chat_template), config)
     folder = claim_output_dir(config.output_dir, run_fingerprint(config), config, rows=rows)

@@ -30,7 +30,7 @@ from bmc.bridging import page as bridging_page
 from bmc.bridging.making import bridged_pair
 from bmc.bridging.statistics import EXAMPLES, Statistics, examples_of
 from bmc.config import ReportConfig
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.web.page import data
 
 
@@ -111,7 +111,7 @@ def test_verdicts_that_cannot_be_read_are_counted(tmp_path: Path, caplog: pytest
 def test_faults(files: dict[str, Any], what: str, tmp_path: Path) -> None:
     for file, value in files.items():
         write(tmp_path / file, value)
-    with pytest.raises(Faults, match=what):
+    with pytest.raises(UserErrors, match=what):
         made(tmp_path)
     assert not (tmp_path / "report.md").exists()
 
@@ -429,10 +429,10 @@ def write_whole(root: Path) -> None:
         write_rows(root / file, [value]) if file.endswith(".jsonl") else write(root / file, value)
 
 
-def outcome(root: Path) -> Faults | None:
+def outcome(root: Path) -> UserErrors | None:
     try:
         made(root)
-    except Faults as faults:
+    except UserErrors as faults:
         return faults
     return None
 

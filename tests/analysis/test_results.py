@@ -26,7 +26,7 @@ from bmc.analysis.results import (
 from bmc.analysis.token_rewards import load_eval_pairs
 from bmc.config import AnalyzeConfig, DatasetConfig, DatasetMixture
 from bmc.data.loading import load_split
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.recipe import parse
 
 HITS = {"r1": True, "r2": False}
@@ -115,7 +115,7 @@ def test_a_judge_result_belongs_to_the_run_it_is_about(tmp_path: Path, monkeypat
     owned = {"dpo": ["alpaca_eval"], "ipo": ["alpaca_eval"], "sft": ["arena_hard"]}
     assert {name: list(run.judged) for name, run in runs.items()} == owned
     write(Path("runs/dpo/eval/again/judged.json"), JUDGED)
-    with pytest.raises(Faults, match=r"dpo was judged twice on alpaca_eval: \S+/again/\S+ and \S+/alpaca/judged"):
+    with pytest.raises(UserErrors, match=r"dpo was judged twice on alpaca_eval: \S+/again/\S+ and \S+/alpaca/judged"):
         find_runs(Path("runs"), [])
 
 
@@ -147,7 +147,7 @@ def test_the_papers_numbers_stand_beside_those_of_its_settings(tmp_path: Path, m
 )
 def test_a_file_of_another_shape_is_named(file: str, value: Any, tmp_path: Path) -> None:
     write(tmp_path / "dpo/eval" / file, value)
-    with pytest.raises(Faults, match=rf"dpo/eval/{file}.*; \w+") as caught:
+    with pytest.raises(UserErrors, match=rf"dpo/eval/{file}.*; \w+") as caught:
         columns(tmp_path)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -274,12 +274,12 @@ def test_what_is_there_and_what_is_missing(tmp_path: Path) -> None:
     assert found == [("dpo", "DPO", True), ("dpo_bc", "DPO-BC", False)]
     assert missing == {"dpo_mc": "not finished", "dpo_bmc": "not run"}
     assert make_command(str(setting), "dpo_mc", "dpo_bmc") == "make a/b/dpo_mc a/b/dpo_bmc"
-    with pytest.raises(Faults, match=r"outputs/a: holds no finished run dpo \(metrics.json\); make a/dpo"):
+    with pytest.raises(UserErrors, match=r"outputs/a: holds no finished run dpo \(metrics.json\); make a/dpo"):
         find_trained(str(tmp_path / "outputs/a"), ["dpo"])
-    with pytest.raises(Faults, match=r"setting: there is no folder .*/none; give the one"):
+    with pytest.raises(UserErrors, match=r"setting: there is no folder .*/none; give the one"):
         find_trained(str(tmp_path / "none"), ["dpo"])
     (setting / "dpo/metrics.json").write_text("{")
-    with pytest.raises(Faults, match=r"dpo/metrics.json: is not JSON; remove it"):
+    with pytest.raises(UserErrors, match=r"dpo/metrics.json: is not JSON; remove it"):
         _ = runs[0].metrics
 
 
@@ -297,7 +297,7 @@ def test_runs_that_are_not_comparable(tmp_path: Path) -> None:
         ("other", "reference model than dpo (x and sft)"), ("long", "max_length than dpo (9 and 64)"),
         ("words", "tokenizer than dpo"),
     ):  # fmt: skip
-        with pytest.raises(Faults) as caught:
+        with pytest.raises(UserErrors) as caught:
             check_comparable(find_trained(str(tmp_path), ["dpo", name])[0])
         assert str(caught.value) == f"runs: {name} has another {what}; analyse them apart"
 
@@ -332,7 +332,7 @@ def test_pairs_must_be_bridged_and_not_trained_on(tmp_path: Path) -> None:
         (None, "dataset_mixture: the runs held no pairs out; name some"),
         (str(tmp_path / "plain.jsonl"), r"has no column original_chosen; .* not bridged: run scripts/bridge\.py"),
     ):
-        with pytest.raises(Faults, match=what):
+        with pytest.raises(UserErrors, match=what):
             load(path)
 
 
@@ -345,7 +345,7 @@ def test_pairs_must_be_bridged_and_not_trained_on(tmp_path: Path) -> None:
     ],
 )
 def test_recipes_that_can_not_be(words: str, what: str) -> None:
-    with pytest.raises(Faults) as error:
+    with pytest.raises(UserErrors) as error:
         parse(["--setting=x", "--output_dir=y", words], AnalyzeConfig)
     assert str(error.value) == f"command line: {what}"
 

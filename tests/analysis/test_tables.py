@@ -12,7 +12,7 @@ from made import write
 
 from bmc.analysis import tables
 from bmc.analysis.tables import BRIDGING_METRICS, FIGURE_METRICS, NOT_RUN, TableConfig, table, table_rows, targets
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.evaluation.summary import average
 from bmc.recipe import load, parse
 
@@ -215,7 +215,7 @@ def test_what_bridging_left_out_and_changed_stands_beside_the_papers(tmp_path: P
     assert row("bridging", tmp_path, "cosine of (y_l, ỹ_l)")[:2] == ["0.73", "0.70 (n = 90)"]
     write(tmp_path / "llama2-7b/qa/bridge/stats.json", {"mode": "targeted"})
     with pytest.raises(
-        Faults, match=r"llama2-7b/qa: its files hold no bridging.good_enough that can be read; run make"
+        UserErrors, match=r"llama2-7b/qa: its files hold no bridging.good_enough that can be read; run make"
     ):
         table(TableConfig(table="bridging", runs=str(tmp_path)))
 
@@ -230,7 +230,7 @@ def test_what_bridging_left_out_and_changed_stands_beside_the_papers(tmp_path: P
     ],
 )
 def test_faults(words: list[str], what: str) -> None:
-    with pytest.raises(Faults, match=what) as caught:
+    with pytest.raises(UserErrors, match=what) as caught:
         parse(words, TableConfig)
     assert len(caught.value.faults) == 1
 
@@ -240,7 +240,7 @@ def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "llama2-7b/qa/dpo/eval/metrics.json"
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    with pytest.raises(Faults, match=r"dpo/eval/metrics\.json: is"):
+    with pytest.raises(UserErrors, match=r"dpo/eval/metrics\.json: is"):
         table(TableConfig(table="table1", runs=str(tmp_path)))
 
 

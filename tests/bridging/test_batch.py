@@ -15,7 +15,7 @@ from server import HANGS_UP, ChatServer, Reply, part, refuses, revises, says
 
 from bmc.bridging.pipeline import bridge
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.llm import batch, errors
 
 KEY = "sk-test-22"
@@ -166,7 +166,7 @@ def test_what_an_expired_batch_left_is_submitted_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["failed", "cancelled"])
 def test_a_batch_that_fails_stops_the_run(tmp_path: Path, end: str) -> None:
     with BatchServer(mends, ends=[end]) as server:
-        with pytest.raises(Faults, match=f"batch batch-0 was {end}"):
+        with pytest.raises(UserErrors, match=f"batch batch-0 was {end}"):
             bridge(recipe(tmp_path, server.url))
         bridge(recipe(tmp_path, server.url))
     assert len(ids(tmp_path)) == 6
@@ -182,7 +182,7 @@ def test_passing_trouble_of_the_endpoints_is_waited_out(tmp_path: Path) -> None:
 
 
 def test_a_key_that_is_refused_stops_the_run(tmp_path: Path) -> None:
-    refused = pytest.raises(Faults, match="refuses the key in EDITOR_KEY; set a valid one")
+    refused = pytest.raises(UserErrors, match="refuses the key in EDITOR_KEY; set a valid one")
     with BatchServer(mends, breaks=lambda *_: refuses(401, KEY)) as server, refused:
         bridge(recipe(tmp_path, server.url))
 
@@ -190,7 +190,7 @@ def test_a_key_that_is_refused_stops_the_run(tmp_path: Path) -> None:
 def test_the_budget_bounds_what_is_submitted(tmp_path: Path) -> None:
     """An answer costs 0.6 cents, and might cost 58 with a request of some 270 tokens, doubled, and 600 written."""
     with BatchServer(mends) as server:
-        with pytest.raises(Faults, match="max_cost_usd: is reached"):
+        with pytest.raises(UserErrors, match="max_cost_usd: is reached"):
             bridge(recipe(tmp_path, server.url, max_cost_usd=0.58, max_tokens=600))
         assert len(server.requests) == 1
         bridge(recipe(tmp_path, server.url, max_cost_usd=1.3, max_tokens=600))
@@ -277,9 +277,9 @@ def test_what_never_comes_is_dropped_with_its_reason_and_not_asked_for_ever(tmp_
         return refuses(404, "gone") if path.endswith("content") and len(server.batches) < 3 else None
 
     with BatchServer(mends, breaks=breaks) as server:
-        with pytest.raises(Faults, match="all 6 pairs were dropped: 6 × the Batch API never gave an outcome"):
+        with pytest.raises(UserErrors, match="all 6 pairs were dropped: 6 × the Batch API never gave an outcome"):
             bridge(recipe(tmp_path, server.url))
-        with pytest.raises(Faults, match="never gave an outcome"):
+        with pytest.raises(UserErrors, match="never gave an outcome"):
             bridge(recipe(tmp_path, server.url))
         assert set(asked(server).values()) == {2}
     assert stats_of(tmp_path)["answers"]["possibly_billed_dollars"] > 0
@@ -301,7 +301,7 @@ def test_a_failed_batchs_words_hold_no_key_and_no_terminal_codes(tmp_path: Path)
 
         server._look = look  # type: ignore[method-assign]
         config = recipe(tmp_path, server.url)
-        with pytest.raises(Faults) as raised:
+        with pytest.raises(UserErrors) as raised:
             bridge(config)
     assert "batch batch-0 was failed (key …-4711-secret is bad); every response" in str(raised.value)
 
@@ -356,7 +356,7 @@ def test_a_run_without_batches_counts_those_under_way(tmp_path: Path) -> None:
     """The process ends while a batch is under way, and the next run asks otherwise; then the batch is collected."""
     with BatchServer(mends, breaks=lambda method, path, n: refuses(401) if path == "/batches/batch-0" else None) as s:
         config = recipe(tmp_path, s.url)
-        with pytest.raises(Faults, match="refuses the key"):
+        with pytest.raises(UserErrors, match="refuses the key"):
             bridge(config)
         with ChatServer(mends) as chat:
             stats = bridge(recipe(tmp_path, chat.url, batch_api=False))

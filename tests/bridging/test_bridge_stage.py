@@ -20,7 +20,7 @@ from bmc.bridging.pipeline import bridge, made
 from bmc.bridging.rules import RulesEditor
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.data.schema import hash_fraction
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-test-90e4"
@@ -244,7 +244,9 @@ def test_only_the_first_pairs_are_tried(tmp_path: Path) -> None:
 
 
 def test_nothing_to_keep(tmp_path: Path) -> None:
-    with pytest.raises(Faults, match=r"dropped\.jsonl: all 2 pairs were dropped: 1 × y_l is good enough; 1 × rules"):
+    with pytest.raises(
+        UserErrors, match=r"dropped\.jsonl: all 2 pairs were dropped: 1 × y_l is good enough; 1 × rules"
+    ):
         bridge(recipe(tmp_path, SUMS[1:3]))
     stats = json.loads((tmp_path / "out" / "stats.json").read_text())
     assert (stats["kept"], stats["edit_ratio"], stats["dropped"]) == (0, 0.0, 2)
@@ -296,7 +298,7 @@ def test_a_fault_on_the_way_leaves_no_files_but_what_was_answered(tmp_path: Path
     rows = [pair(f"r{number}", f"fine {number}\nThe answer is 4") for number in range(9)]
     with ChatServer(lambda request, number: refuses(401) if number == 5 else scripted(request, number)) as server:
         config = recipe(tmp_path, rows, editor="openai", base_url=server.url, max_concurrency=1)
-        with pytest.raises(Faults, match="refuses the key in EDITOR_KEY"):
+        with pytest.raises(UserErrors, match="refuses the key in EDITOR_KEY"):
             bridge(config)
         assert {file.name for file in (tmp_path / "out").iterdir()} == {"recipe.json", "provenance.json"}
         assert (tmp_path / "replies.sqlite").exists()
@@ -319,7 +321,7 @@ def test_any_other_error_leaves_no_half_a_file(tmp_path: Path, monkeypatch: pyte
 
 def test_what_a_folder_of_another_recipe_holds_stays(tmp_path: Path) -> None:
     bridge(recipe(tmp_path, SUMS))
-    with ChatServer(scripted) as server, pytest.raises(Faults, match="holds a run of another recipe"):
+    with ChatServer(scripted) as server, pytest.raises(UserErrors, match="holds a run of another recipe"):
         bridge(recipe(tmp_path, SUMS, editor="openai", base_url=server.url))
     assert server.requests == []
     assert not (tmp_path / "replies.sqlite").exists()
@@ -448,7 +450,7 @@ def test_bridging_takes_what_training_takes(rows: Rows, fault: str | None, tmp_p
     config = recipe(tmp_path, rows, editor="openai", model="m", on_failure="keep_original")
     if fault:
         for reads in (lambda: bridge(config), lambda: train(tmp_path / "pairs.jsonl")):
-            with pytest.raises(Faults, match=fault):
+            with pytest.raises(UserErrors, match=fault):
                 reads()
         return
     assert len(train(tmp_path / "pairs.jsonl")) == len(rows)

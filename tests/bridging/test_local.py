@@ -14,7 +14,7 @@ from vllm_double import Calls, vllm_double
 from bmc.bridging.editors import make_model
 from bmc.bridging.pipeline import bridge, estimate_for, load
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.llm.cache import ResponseCache
 from bmc.llm.client import CachedClient, Completion
 from bmc.llm.cost import UsageTracker
@@ -95,7 +95,7 @@ def test_a_run_with_a_model_in_process(tmp_path: Path, model_dir: Path, monkeypa
 @pytest.mark.parametrize("editor", ["transformers", "vllm"])
 def test_no_such_model(tmp_path: Path, editor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", vllm_double(Calls(), list))
-    with pytest.raises(Faults, match="there is no such folder"):
+    with pytest.raises(UserErrors, match="there is no such folder"):
         make_model(
             recipe(tmp_path, tmp_path / "none", editor=editor), UsageTracker(None), ResponseCache(tmp_path / "r")
         )
@@ -104,7 +104,7 @@ def test_no_such_model(tmp_path: Path, editor: str, monkeypatch: pytest.MonkeyPa
 def test_vllm_must_be_installed(tmp_path: Path, model_dir: Path) -> None:
     if "vllm" in sys.modules:
         pytest.skip("vLLM is installed")
-    with pytest.raises(Faults, match="vLLM is not installed; pip install"):
+    with pytest.raises(UserErrors, match="vLLM is not installed; pip install"):
         make_model(recipe(tmp_path, model_dir, editor="vllm"), UsageTracker(None), ResponseCache(tmp_path / "r"))
 
 

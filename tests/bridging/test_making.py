@@ -18,7 +18,7 @@ from bmc.bridging.making import Made, edited_pair, kept_original, scored_pair
 from bmc.bridging.prompts import PROMPTS
 from bmc.bridging.rules import RulesEditor
 from bmc.config import BridgeConfig, ValidatorSettings
-from bmc.errors import fail
+from bmc.errors import user_error
 from bmc.llm.client import Completion
 from bmc.llm.errors import RequestFailed
 
@@ -158,8 +158,8 @@ def test_what_the_endpoint_fails_at_is_not_asked_again() -> None:
     error, model = made(lambda messages, number: "?" if number == 1 else fails(messages, number))
     assert (str(error), len(model.asked)) == ("endpoint failed: InternalServerError", 2)
     assert error.turned_down == "unreadable reply: no revised draft between the tags"
-    with pytest.raises(type(fail("a", "b")), match="a: b"):
-        made(lambda messages, number: (_ for _ in ()).throw(fail("a", "b")))
+    with pytest.raises(type(user_error("a", "b")), match="a: b"):
+        made(lambda messages, number: (_ for _ in ()).throw(user_error("a", "b")))
 
 
 def test_an_editor_by_rule_is_not_asked_again() -> None:

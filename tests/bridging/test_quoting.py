@@ -14,7 +14,7 @@ from server import ChatServer, Reply, part, revises, says
 
 from bmc.bridging.pipeline import bridge, estimate_for, load
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.llm.cost import CostEstimate, estimated_tokens
 from bmc.recipe import parse
 
@@ -80,7 +80,7 @@ def test_a_quote_knows_of_second_tries_that_wait(tmp_path: Path) -> None:
 
     with ChatServer(script) as server:
         config = recipe(tmp_path, server.url, rows=2, max_concurrency=1)
-        with pytest.raises(Faults, match="refuses the key"):
+        with pytest.raises(UserErrors, match="refuses the key"):
             bridge(config)
     found = estimate_cost(config)
     assert (found.cached, found.to_send) == (1, 2)
@@ -102,7 +102,7 @@ def test_the_budget_holds_over_runs_and_keeps_everything(tmp_path: Path) -> None
     with ChatServer(mends) as server:
         config = recipe(tmp_path, server.url, rows=9, max_cost_usd=1.0, max_tokens=200, max_concurrency=2)
         for _ in range(2):
-            with pytest.raises(Faults, match="max_cost_usd: is reached"):
+            with pytest.raises(UserErrors, match="max_cost_usd: is reached"):
                 bridge(config)
             assert 1 <= len(server.requests) <= 4
         config.max_cost_usd = 10.0
@@ -123,7 +123,7 @@ def test_a_terminal_is_asked_first(
         if asked:
             bridge(config)
         else:
-            with pytest.raises(Faults, match="was declined, and nothing was sent; --yes"):
+            with pytest.raises(UserErrors, match="was declined, and nothing was sent; --yes"):
                 bridge(config)
             assert not (tmp_path / "out").exists()
             assert not (tmp_path / "replies.sqlite").exists()
@@ -177,6 +177,6 @@ def test_a_dry_run_quotes_without_a_key_and_leaves_nothing(tmp_path: Path) -> No
 )
 def test_faults_of_a_recipe(settings: list[str], words: str) -> None:
     data = ["--dataset_mixture.datasets", "[{id: pairs.jsonl}]", "--output_dir", "out"]
-    with pytest.raises(Faults) as raised:
+    with pytest.raises(UserErrors) as raised:
         parse([*data, *settings], BridgeConfig)
     assert words in str(raised.value)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bmc.bridging.edit import Case, EditError
 from bmc.bridging.rules import RulesEditor, _mend_options, state, steps
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.evaluation.scoring import is_correct
 
 LEAD = "Let's think step by step.\n"
@@ -202,7 +202,7 @@ def test_steps_reads_whole_equations_only() -> None:
 
 @pytest.mark.parametrize(("task", "answer"), [("chat", "4"), ("math", None), ("qa", None)])
 def test_rows_that_are_not_closed_stop_the_run(task: str, answer: str | None) -> None:
-    with pytest.raises(Faults, match="row 1: editor: rules mends only qa and math rows"):
+    with pytest.raises(UserErrors, match="row 1: editor: rules mends only qa and math rows"):
         mended(task, "y_l", answer)
 
 

@@ -18,7 +18,7 @@ from server import HANGS_UP, NO_JSON, ChatServer, Reply, half_sent, part, refuse
 
 from bmc.bridging.pipeline import bridge
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.llm import errors
 
 ROOT = Path(__file__).parents[2]
@@ -212,7 +212,7 @@ def test_a_folder_that_can_not_be_written_costs_nothing(tmp_path: Path, folder: 
     """Not even root may write there."""
     with ChatServer(lambda request, number: mends(request)) as server:
         config = recipe(write(tmp_path, 4), server.url, Path(folder), replies=str(tmp_path / "r.sqlite"))
-        with pytest.raises(Faults, match=f"{folder}.*: can't be written .*make room or choose another output_dir"):
+        with pytest.raises(UserErrors, match=f"{folder}.*: can't be written .*make room or choose another output_dir"):
             bridge(config)
     assert server.requests == []
 

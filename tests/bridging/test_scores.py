@@ -20,7 +20,7 @@ from bmc.bridging.scores import number_words, read_scores, token_weights
 from bmc.bridging.words import words
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
 from bmc.data.schema import assistant, user
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 
 # --- pure ----------------------------------------------------------------------------------------------------------
 
@@ -264,7 +264,7 @@ def test_several_messages_and_a_template_that_trims(folder: Path, tokenizer: Any
     ],
 )
 def test_nothing_is_asked_where_no_token_can_be_weighed(settings: dict[str, Any], fault: str, folder: Path) -> None:
-    with ChatServer(scripted) as server, pytest.raises(Faults, match=fault):
+    with ChatServer(scripted) as server, pytest.raises(UserErrors, match=fault):
         bridge(replace(recipe(folder, server.url, [CHAT]), **settings))
     assert server.requests == []
 

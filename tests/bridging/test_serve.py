@@ -17,7 +17,7 @@ import pytest
 
 from bmc.bridging.pipeline import bridge
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 
 MODEL = Path(__file__).parents[2] / "models" / "smollm2-135m"
 ROWS = [
@@ -84,5 +84,5 @@ def test_a_model_that_the_server_does_not_have(tmp_path: Path, url: str, monkeyp
     config = BridgeConfig(
         dataset_mixture=mixture, base_url=f"{url}/wrong", model="m", api_key_env="EDITOR_KEY", output_dir=str(tmp_path)
     )
-    with pytest.raises(Faults, match=r"refuses the request \(404: .*\); fix the recipe"):
+    with pytest.raises(UserErrors, match=r"refuses the request \(404: .*\); fix the recipe"):
         bridge(config)

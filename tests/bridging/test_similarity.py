@@ -10,7 +10,7 @@ import pytest
 
 from bmc.bridging.making import bridged_pair
 from bmc.bridging.similarity import cosine, load
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 
 VECTORS = {"w": [1.0, 0.0], "l": [0.0, 2.0], "edit": [3.0, 4.0]}
 ROW = {"id": "a", "prompt": "x", "chosen": "w", "rejected": "l"}
@@ -53,11 +53,11 @@ def test_a_stream_is_read_in_batches() -> None:
 
 def test_the_extra_and_the_model_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(Faults, match=r"similarity_model: needs the extra `embeddings`; pip install"):
+    with pytest.raises(UserErrors, match=r"similarity_model: needs the extra `embeddings`; pip install"):
         load("m")
     module = types.ModuleType("sentence_transformers")
     module.SentenceTransformer = Encoder  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sentence_transformers", module)
     assert isinstance(load("m"), Encoder)
-    with pytest.raises(Faults, match=r"similarity_model: 'none' can't be loaded \(none is not a local folder\)"):
+    with pytest.raises(UserErrors, match=r"similarity_model: 'none' can't be loaded \(none is not a local folder\)"):
         load("none")

@@ -11,7 +11,7 @@ from bmc.bridging.edit import Case
 from bmc.bridging.phrases import meta_phrases, refusal
 from bmc.bridging.validate import Candidate, final_answer, lost_share, objection, unfinished, wrongly_good
 from bmc.config import BridgeConfig, ValidatorSettings
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.llm.client import Completion
 from bmc.recipe import parse
 
@@ -347,7 +347,7 @@ def test_thresholds_stand_in_the_recipe() -> None:
     given = ["--output_dir", "o", "--dataset_mixture.datasets", "[{id: a}]"]
     (config,) = parse([*given, "--validators.max_edit_ratio", "0.4"], BridgeConfig)
     assert config.validators == ValidatorSettings(max_edit_ratio=0.4)
-    with pytest.raises(Faults) as raised:
+    with pytest.raises(UserErrors) as raised:
         parse([*given, "--validators", "{max_edit_ration: 1, min_edit_ratio: 2, cut_off: maybe}"], BridgeConfig)
     assert str(raised.value).splitlines() == [
         "command line: validators.max_edit_ration: unknown key (did you mean 'max_edit_ratio'?)",

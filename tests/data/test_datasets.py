@@ -15,7 +15,7 @@ from bmc.data.datasets import CLOSE, LEAD, boxed, generate, running_sums, sft_ta
 from bmc.data.loading import open_dataset
 from bmc.data.registry import DATASETS, GENERATORS
 from bmc.data.schema import split_prompt
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.evaluation.scoring import is_correct
 
 CLOSED = [
@@ -221,6 +221,6 @@ def test_generator_faults() -> None:
         (None, "config: must name the task and its parameters, as in {task: chain_sum, seed: 7}"),
         ({"seed": 7}, "config: must name the task"),
     ):
-        with pytest.raises(Faults) as caught:
+        with pytest.raises(UserErrors) as caught:
             list(open_dataset(DatasetConfig(source="reasoning_gym", config=config)))
         assert str(caught.value).startswith(f"reasoning_gym: {message}")

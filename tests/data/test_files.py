@@ -23,7 +23,7 @@ from bmc.data.files import file_rows
 from bmc.data.loading import files_of, load_mixture, open_dataset
 from bmc.data.registry import DATASETS
 from bmc.data.schema import split_prompt
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": "Why, then?", "chosen": 'He said "no",\nand left.', "rejected": "007"},
@@ -37,7 +37,7 @@ def rows(**config: Any) -> list[dict[str, Any]]:
 
 
 def fault(**config: Any) -> str:
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         list(open_dataset(DatasetConfig(**config)))
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -214,9 +214,9 @@ FOLDERS = {  # training_data/ of YJiangcm/BMC, as its tree lists it
 def test_a_clone_of_the_authors_repository_is_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     unknown = DatasetConfig(source="bmc_released_qa", id="data/BMC")  # could be a Hub id
-    with pytest.raises(Faults, match=r"^data/BMC: holds no training_data/qa_dpo_bmc; git clone"):
+    with pytest.raises(UserErrors, match=r"^data/BMC: holds no training_data/qa_dpo_bmc; git clone"):
         load_mixture([unknown], 0)
-    with pytest.raises(Faults, match=r"^bmc_released_qa: lies in its authors' repository; git clone"):
+    with pytest.raises(UserErrors, match=r"^bmc_released_qa: lies in its authors' repository; git clone"):
         load_mixture([DatasetConfig(source="bmc_released_qa")], 0)
     clone = tmp_path / "BMC"
     for source, (folder, names) in FOLDERS.items():

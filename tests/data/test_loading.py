@@ -25,7 +25,7 @@ from bmc.data import loading
 from bmc.data.loading import RowStream, load_mixture, load_split, to_dataset, unique_ids
 from bmc.data.schema import PAIR, assistant, chosen_response, edit_split, unbridged, user
 from bmc.data.tokenization import encode_prompt
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 
 Rows = list[dict[str, Any]]
 
@@ -62,7 +62,7 @@ def load(*configs: DatasetConfig, seed: int = 3) -> Rows:
 
 
 def faults(*configs: DatasetConfig) -> str:
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         load_mixture(configs, 0)
     return str(caught.value)
 
@@ -234,7 +234,7 @@ def test_held_out_rows(tmp_path: Path) -> None:
         (50, [], "test_split_size: would hold out 50 of 50 rows and leave none to train on; make it smaller"),
         (0.5, [one], "test_split_size: there are test_datasets already; give one of the two"),
     ):
-        with pytest.raises(Faults, match=message):
+        with pytest.raises(UserErrors, match=message):
             load_split(DatasetMixture(datasets=[one], test_datasets=test, test_split_size=size))
 
 

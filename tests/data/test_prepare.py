@@ -11,7 +11,7 @@ import pytest
 
 from bmc.config import DatasetConfig, DatasetMixture, PrepareConfig
 from bmc.data.prepare import prepare
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.recipe import parse
 
 ROWS = [{"problem": f"What is {i}?", "solution": f"It is {i}.", "answer": str(i)} for i in range(200)]
@@ -87,8 +87,10 @@ def test_a_validation_set_of_its_own_takes_nothing_from_training(tmp_path: Path)
 
 def test_validation_is_asked_for_in_one_way() -> None:
     words = ["--dataset_mixture", "{datasets: [{source: ecqa}]}", "--output_dir", "o"]
-    with pytest.raises(Faults, match="validation_fraction: there are validation_datasets already") as caught:
+    with pytest.raises(UserErrors, match="validation_fraction: there are validation_datasets already") as caught:
         parse([*words, "--validation_fraction", "0.1", "--validation_datasets", "[{source: ecqa}]"], PrepareConfig)
     assert len(caught.value.faults) == 1
-    with pytest.raises(Faults, match=r"validation_datasets\[0\].source: 'ecka' is unknown \(did you mean 'ecqa'\?\)"):
+    with pytest.raises(
+        UserErrors, match=r"validation_datasets\[0\].source: 'ecka' is unknown \(did you mean 'ecqa'\?\)"
+    ):
         parse([*words, "--validation_datasets", "[{source: ecka}]"], PrepareConfig)

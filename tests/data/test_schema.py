@@ -16,11 +16,11 @@ from bmc.data.schema import (
     user,
     with_content,
 )
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 
 
 def told(rows: list[dict[str, Any]], columns: tuple[str, ...] = PAIR) -> list[str]:
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         check_rows(rows, columns, "data")
     return str(caught.value).splitlines()
 

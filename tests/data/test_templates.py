@@ -8,7 +8,7 @@ import pytest
 
 from bmc.data.schema import assistant, user
 from bmc.data.tokenization import check_template, encode_prompt, read_template
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.models import load_tokenizer
 
 INSTRUCTION = Path(__file__).parents[2] / "recipes/chat_templates/instruction.jinja"
@@ -23,7 +23,7 @@ def instructed(tokenizer: Any) -> Any:
 
 
 def told(tokenizer: Any, rows: list[dict[str, Any]], responses: tuple[str, ...] = ("chosen", "rejected")) -> list[str]:
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         check_template(tokenizer, rows, responses, "data")
     return str(caught.value).splitlines()
 
@@ -53,7 +53,7 @@ def test_read_template() -> None:
     assert read_template(None) is None
     assert read_template("{{ messages }}") == "{{ messages }}"
     assert "### Instruction" in (read_template(str(INSTRUCTION)) or "")
-    with pytest.raises(Faults, match=r"^chat_template: no/such.jinja cannot be read: No such file or directory$"):
+    with pytest.raises(UserErrors, match=r"^chat_template: no/such.jinja cannot be read: No such file or directory$"):
         read_template("no/such.jinja")
 
 

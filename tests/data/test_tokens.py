@@ -20,7 +20,7 @@ from bmc.data.tokenization import (
     response_prefix,
     response_start,
 )
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 
 TRIMMING = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content | trim }}{{ eos_token }}{% endfor %}"
@@ -140,7 +140,7 @@ def test_a_template_that_changes_the_words(subtests: pytest.Subtests, tokenizer:
 
 def test_a_tokenizer_without_offsets_is_a_fault(tokenizer: Any) -> None:
     check_offsets(tokenizer)
-    with pytest.raises(Faults, match="tokenizer_name_or_path: SimpleNamespace can't tell which characters"):
+    with pytest.raises(UserErrors, match="tokenizer_name_or_path: SimpleNamespace can't tell which characters"):
         check_offsets(SimpleNamespace(is_fast=False))
 
 

@@ -12,7 +12,7 @@ import pytest
 from server import ChatServer, Reply, refuses, says
 
 from bmc.config import JudgeConfig
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.evaluation import alpaca_eval as alpaca
 from bmc.evaluation.judges import judge
 
@@ -153,7 +153,7 @@ def test_a_row_that_the_endpoint_refuses_is_named(tmp_path: Path) -> None:
 
 def test_a_server_without_log_probabilities_is_left_at_the_first_reply(tmp_path: Path) -> None:
     with ChatServer(lambda request, number: says("m")) as server:
-        with pytest.raises(Faults) as raised:
+        with pytest.raises(UserErrors) as raised:
             judge(recipe(tmp_path, server.url, max_concurrency=1))
         assert str(raised.value) == (
             f"j at {server.url}: the response has no `logprobs`, by which AlpacaEval weighs a verdict; the "

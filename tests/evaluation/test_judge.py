@@ -17,7 +17,7 @@ from batch_server import BatchServer
 from server import ChatServer, Reply, refuses, says
 
 from bmc.config import JudgeConfig, Price
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.evaluation import alpaca_eval as alpaca
 from bmc.evaluation.judges import judge
 from bmc.llm import batch, errors
@@ -116,7 +116,7 @@ def test_verdicts_become_a_win_rate(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_judge_that_says_nothing_sensible(tmp_path: Path) -> None:
     with ChatServer(lambda request, number: says("Banana.")) as server:
         what = r"judgements.jsonl: none of 4 rows can be scored \(the first: no verdict; no verdict\)"
-        with pytest.raises(Faults, match=what):
+        with pytest.raises(UserErrors, match=what):
             judge(arena(tmp_path, url=server.url))
     assert not (tmp_path / "dpo/eval/arena_hard/judged.json").exists()
 
@@ -161,7 +161,7 @@ def test_the_budget_stops_it_and_keeps_all(tmp_path: Path) -> None:
     with ChatServer(verdicts) as server:
         config = arena(tmp_path, url=server.url, prices=prices, max_cost_usd=9.3, max_concurrency=1)
         # the requests of some 450 tokens might cost $9.08, by twice the estimate
-        with pytest.raises(Faults, match=r"^max_cost_usd: is reached: \$0.2800 of \$9.30 spent"):
+        with pytest.raises(UserErrors, match=r"^max_cost_usd: is reached: \$0.2800 of \$9.30 spent"):
             judge(config)
         assert len(server.requests) == 4
         assert not Path(config.output_dir, "judged.json").exists()
@@ -218,7 +218,7 @@ def test_a_dry_run_quotes_without_a_key_and_leaves_nothing(tmp_path: Path) -> No
 
 
 def fault(config: JudgeConfig) -> str:
-    with pytest.raises(Faults) as raised:
+    with pytest.raises(UserErrors) as raised:
         judge(config)
     assert "\n" not in str(raised.value)
     return str(raised.value)
@@ -256,7 +256,7 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fault(config).startswith("hf://datasets/owner/name/a.jsonl: can't be loaded from the Hub; download it")
 
     arguments = [f"--{key}=x" for key in ("responses", "reference", "output_dir")]
-    with pytest.raises(Faults, match="benchmark"):
+    with pytest.raises(UserErrors, match="benchmark"):
         parse(["--benchmark=arena-hard", *arguments], JudgeConfig)
     config = arena(tmp_path)
     monkeypatch.delenv("JUDGE_KEY")

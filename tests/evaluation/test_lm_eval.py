@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bmc.config import HarnessConfig
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.evaluation import lm_eval
 from bmc.evaluation.lm_eval import command, describe, fold, measure
 
@@ -64,14 +64,14 @@ def test_a_result_file_is_folded() -> None:
 @pytest.mark.parametrize("missing", ["results", "n-samples", "lm_eval_version"])
 def test_what_is_no_result_file(missing: str) -> None:
     broken = {key: value for key, value in FOUND.items() if key != missing}
-    with pytest.raises(Faults, match=r"^file: is no result file of lm-evaluation-harness 0.4$"):
+    with pytest.raises(UserErrors, match=r"^file: is no result file of lm-evaluation-harness 0.4$"):
         fold(broken, "file")
 
 
 def test_a_task_without_numbers() -> None:
     broken = copy.deepcopy(FOUND)
     broken["results"]["own"] = {"alias": "own"}
-    with pytest.raises(Faults, match="is no result file"):
+    with pytest.raises(UserErrors, match="is no result file"):
         fold(broken, "file")
 
 
@@ -121,7 +121,7 @@ def test_results_stand_beside_the_metrics(tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_a_harness_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, what: str) -> None:
     double(tmp_path, monkeypatch, body)
-    with pytest.raises(Faults) as raised:
+    with pytest.raises(UserErrors) as raised:
         measure(HarnessConfig(model_name_or_path="m", output_dir=str(tmp_path / "eval")))
     assert what in str(raised.value)
     assert not (tmp_path / "eval/lm_eval.json").exists()
@@ -129,7 +129,9 @@ def test_a_harness_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, b
 
 def test_it_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lm_eval.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(Faults, match=r"^lm_eval: lm-evaluation-harness is not installed; pip install '\.\[eval\]'$"):
+    with pytest.raises(
+        UserErrors, match=r"^lm_eval: lm-evaluation-harness is not installed; pip install '\.\[eval\]'$"
+    ):
         measure(recipe())
 
 

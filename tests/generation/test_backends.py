@@ -18,7 +18,7 @@ from vllm_double import Calls, SamplingParams, vllm_double
 
 from bmc.config import Decoding, EvaluateConfig, GenerationArguments
 from bmc.data.tokenization import ContinuationDecoder
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.generation import decoding
 from bmc.generation.backends import batches, load_backend, stop_ids
 from bmc.generation.decoding import GumbelNoise, decode
@@ -207,7 +207,7 @@ def test_each_benchmark_is_generated_in_its_own_way(model_dir: Path, tokenizer: 
 )
 def test_settings_of_a_benchmark_are_judged(words: str, what: str) -> None:
     argv = ["--model_name_or_path", "m", "--output_dir", "o", "--dataset_mixture", "{datasets: [{source: gsm8k}]}"]
-    with pytest.raises(Faults, match=what) as caught:
+    with pytest.raises(UserErrors, match=what) as caught:
         parse([*argv, "--benchmarks", words], EvaluateConfig)
     assert len(caught.value.faults) == 1
 
@@ -293,7 +293,7 @@ def test_each_process_has_an_engine_on_gpus_of_its_own(
     monkeypatch.setenv("LOCAL_RANK", "2")
     for refused in (settings, config(model_dir)):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        with pytest.raises(Faults, match=r"^GPUs: 3 × \d GPUs are wanted, and there are 2; lower"):
+        with pytest.raises(UserErrors, match=r"^GPUs: 3 × \d GPUs are wanted, and there are 2; lower"):
             load_backend(refused, refused, tokenizer)
 
 
@@ -301,7 +301,7 @@ def test_vllm_takes_no_adapter(tmp_path: Path, tokenizer: Any, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "vllm", vllm_double(Calls(), list))
     (tmp_path / "adapter_config.json").write_text("{}")
     settings = config(tmp_path, backend="vllm")
-    with pytest.raises(Faults, match=r"model_name_or_path: .* is an adapter"):
+    with pytest.raises(UserErrors, match=r"model_name_or_path: .* is an adapter"):
         load_backend(settings, settings, tokenizer)
 
 
@@ -309,7 +309,7 @@ def test_vllm_must_be_installed(model_dir: Path, tokenizer: Any) -> None:
     if "vllm" in sys.modules:
         pytest.skip("vLLM is installed")
     settings = config(model_dir, backend="vllm")
-    with pytest.raises(Faults, match=r"backend: vllm: vLLM is not installed; pip install '.\["):
+    with pytest.raises(UserErrors, match=r"backend: vllm: vLLM is not installed; pip install '.\["):
         load_backend(settings, settings, tokenizer)
 
 

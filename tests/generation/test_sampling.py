@@ -17,7 +17,7 @@ from reference_tokens import merging_tokenizer, trl_tokens
 
 from bmc.config import DatasetConfig, DatasetMixture, EvaluateConfig, SampleConfig
 from bmc.data.schema import assistant, user
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.generation import generate as generation
 from bmc.generation.generate import PARTIAL, generate_responses, make_pairs
 
@@ -145,7 +145,7 @@ def test_rows_without_a_winner_are_a_fault_before_anything_is_generated(
     mode: str, tmp_path: Path, model_dir: Path
 ) -> None:
     rows = [*CHAT, {"id": "n", "prompt": user("q")}]
-    with pytest.raises(Faults, match=r"row 5: chosen: is missing; there are id, prompt$"):
+    with pytest.raises(UserErrors, match=r"row 5: chosen: is missing; there are id, prompt$"):
         generate_responses(recipe(tmp_path, model_dir, rows, mode=mode))
     assert not (tmp_path / "out").exists()
 
@@ -158,7 +158,7 @@ def test_a_prompt_that_leaves_no_room_is_a_fault_before_anything_is_generated(tm
         (600, "rows.jsonl: row 2: the prompt has 621 tokens, the model's context 512; shorten or remove it, or take"),
     ):
         rows = [CHAT[0], {"id": "long", "prompt": user("x" * size), "completion": assistant("a")}]
-        with pytest.raises(Faults, match=fault):
+        with pytest.raises(UserErrors, match=fault):
             generate_responses(recipe(tmp_path, model_dir, rows, mode="respond", max_new_tokens=5))
         assert not (tmp_path / "out").exists()
     generate_responses(

@@ -21,7 +21,7 @@ from bmc.bridging.ideal_editor import IdealEditor
 from bmc.config import DatasetConfig, LabConfig
 from bmc.data.lab import BOXES
 from bmc.data.loading import load_mixture
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.lab import trainings
 from bmc.recipe import parse
 
@@ -100,7 +100,7 @@ def test_rejected_responses_are_wrong_at_the_given_rate(rate: float) -> None:
     ],
 )
 def test_parameters_that_are_no_good(config: Any, fault: str) -> None:
-    with pytest.raises(Faults, match=re.escape(fault)):
+    with pytest.raises(UserErrors, match=re.escape(fault)):
         read(config, 100)
 
 
@@ -116,7 +116,7 @@ def test_the_ideal_editor_keeps_the_style_of_y_l() -> None:
     assert edited("4 + 3 = 7\n7 + 2 = 8\nThe answer is 8") == SOLUTIONS[1]
     assert edited("2 + 3 = 6\n6 + 4 = 10\nThe answer is 10") == SOLUTIONS[0]
     assert edited(SOLUTIONS[1]) is None  # right as it is, in whatever style
-    with pytest.raises(Faults, match="need a column `solutions`"):
+    with pytest.raises(UserErrors, match="need a column `solutions`"):
         edited("x", ())
 
 
@@ -165,7 +165,7 @@ def test_studies_that_cant_run(
     monkeypatch.chdir(ROOT)
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump({"recipes": "recipes/lab", "output_dir": "o", **values}))
-    with pytest.raises(Faults, match=re.escape(fault)):
+    with pytest.raises(UserErrors, match=re.escape(fault)):
         parse([str(study)], LabConfig)
 
 

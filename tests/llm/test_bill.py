@@ -19,7 +19,7 @@ from billing_server import BillingServer, edit_of, edits, in_parts, raw, recipe,
 from server import HANGS_UP, Reply, gzipped, half_sent, part, refuses
 
 from bmc.bridging.pipeline import bridge
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.llm import errors
 from bmc.llm.cache import CachedResponses
 
@@ -151,7 +151,7 @@ def test_the_cap_holds_when_every_response_is_lost(tmp_path: Path, kind: str) ->
     """Three runs; each request costs 0.4 cents unseen, and counts as about 1.2 of the 6 cents."""
     with BillingServer(lambda request, number: LOST[kind](request)) as server:
         for _ in range(3):
-            with pytest.raises(Faults, match="max_cost_usd: is reached"):
+            with pytest.raises(UserErrors, match="max_cost_usd: is reached"):
                 bridge(recipe(tmp_path, server.url, timeout=0.4, max_cost_usd=0.06, max_concurrency=4))
     assert 0 < server.lost <= Decimal("0.06")
     assert 4 <= len(server.requests) <= 9
@@ -206,7 +206,7 @@ def test_the_cap_holds_over_reruns_whatever_the_endpoint_sends(tmp_path: Path) -
 
     with BillingServer(script) as server:
         for _ in range(6):
-            with pytest.raises(Faults, match="max_cost_usd: is reached"):
+            with pytest.raises(UserErrors, match="max_cost_usd: is reached"):
                 bridge(recipe(tmp_path, server.url, rows=60, max_cost_usd=0.04))
         assert Decimal("0.025") < server.bill <= Decimal("0.04")
         stats = bridge(recipe(tmp_path, server.url, rows=60, max_cost_usd=10.0))
@@ -222,7 +222,7 @@ def test_the_cap_holds_when_replies_grow_at_64_at_once(tmp_path: Path) -> None:
 
     with BillingServer(script, delay=0.02) as server:
         config = recipe(tmp_path, server.url, rows=300, max_cost_usd=1.0, max_concurrency=64, max_tokens=1000)
-        with pytest.raises(Faults, match="max_cost_usd: is reached"):
+        with pytest.raises(UserErrors, match="max_cost_usd: is reached"):
             bridge(config)
     assert Decimal("0.95") < server.bill <= 1
 
@@ -304,7 +304,7 @@ def test_one_row_that_is_refused_is_dropped_with_the_endpoints_words(tmp_path: P
     ],
 )
 def test_what_every_request_gets_is_the_recipes_fault(tmp_path: Path, reply: Reply, words: str) -> None:
-    with BillingServer(lambda request, number: reply) as server, pytest.raises(Faults, match=re.escape(words)):
+    with BillingServer(lambda request, number: reply) as server, pytest.raises(UserErrors, match=re.escape(words)):
         bridge(recipe(tmp_path, server.url, max_concurrency=2))
     assert len(server.requests) <= 10
     assert not (tmp_path / "out" / "train.jsonl").exists()
@@ -323,7 +323,7 @@ def test_a_server_that_turns_refuses_everything_after_a_while(tmp_path: Path) ->
     with BillingServer(
         lambda request, number: edits(request) if number < 5 else refuses(404, "no such model")
     ) as server:
-        with pytest.raises(Faults, match="no such model"):
+        with pytest.raises(UserErrors, match="no such model"):
             bridge(recipe(tmp_path, server.url, rows=200, max_concurrency=4))
         assert 50 <= len(server.requests) - 5 <= 60
 
@@ -347,7 +347,7 @@ def test_a_wait_beyond_the_bound_ends_the_run_with_everything_kept(tmp_path: Pat
     with BillingServer(script) as server:
         config = recipe(tmp_path, server.url, max_concurrency=1)
         with pytest.raises(
-            Faults, match=r"asks to wait .*longer than max_retry_wait, 600 s; every response so far is cached"
+            UserErrors, match=r"asks to wait .*longer than max_retry_wait, 600 s; every response so far is cached"
         ):
             bridge(config)
         assert bridge(config)["kept"] == 12
@@ -362,7 +362,7 @@ def test_a_wait_beyond_the_bound_ends_the_run_with_everything_kept(tmp_path: Pat
 def test_a_key_that_is_refused_on_the_way_stops_the_run(tmp_path: Path) -> None:
     with BillingServer(lambda request, number: refuses(401) if number == 4 else edits(request)) as server:
         config = recipe(tmp_path, server.url, max_concurrency=1)
-        with pytest.raises(Faults, match="refuses the key in EDITOR_KEY"):
+        with pytest.raises(UserErrors, match="refuses the key in EDITOR_KEY"):
             bridge(config)
         assert len(server.requests) == 5
         stats = bridge(config)
@@ -372,7 +372,7 @@ def test_a_key_that_is_refused_on_the_way_stops_the_run(tmp_path: Path) -> None:
 def test_prompts_go_to_no_other_host(tmp_path: Path) -> None:
     with BillingServer(lambda request, number: edits(request)) as other:
         moved = {"status": 307, "body": "", "headers": {"Location": f"{other.url}/chat/completions?token=secret"}}
-        with BillingServer(lambda request, number: moved) as server, pytest.raises(Faults) as raised:
+        with BillingServer(lambda request, number: moved) as server, pytest.raises(UserErrors) as raised:
             bridge(recipe(tmp_path, server.url))
     assert other.requests == []
     told = f"redirects requests to {other.url}/chat/completions (307), which are not sent there"
@@ -397,7 +397,7 @@ def test_an_endpoint_can_not_steer_the_terminal(tmp_path: Path) -> None:
         BillingServer(
             lambda request, number: refuses(400, "\x1b]0;owned\x07\x1b[2Jno\u202e such\x9b31m thing\r\n!")
         ) as server,
-        pytest.raises(Faults) as raised,
+        pytest.raises(UserErrors) as raised,
     ):
         bridge(recipe(tmp_path, server.url, 1))
     assert str(raised.value) == f"m at {server.url}: refuses the request (400: no such thing !); fix the recipe"
@@ -405,6 +405,9 @@ def test_an_endpoint_can_not_steer_the_terminal(tmp_path: Path) -> None:
 
 def test_a_short_key_garbles_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITOR_KEY", "e")
-    with BillingServer(lambda request, number: refuses(400, "the key word")) as server, pytest.raises(Faults) as raised:
+    with (
+        BillingServer(lambda request, number: refuses(400, "the key word")) as server,
+        pytest.raises(UserErrors) as raised,
+    ):
         bridge(recipe(tmp_path, server.url, 1))
     assert "(400: the key word)" in str(raised.value)

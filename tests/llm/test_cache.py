@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.llm.cache import CachedResponses, ResponseCache, request_key
 
 
@@ -90,7 +90,7 @@ def test_a_second_process_waits_and_says_for_whom(tmp_path: Path, caplog: pytest
 
 def test_a_store_is_opened_once_in_a_process(tmp_path: Path) -> None:
     store = ResponseCache(tmp_path / "r")
-    with pytest.raises(Faults, match="in use by this very process"):
+    with pytest.raises(UserErrors, match="in use by this very process"):
         ResponseCache(tmp_path / "r")
     assert CachedResponses(tmp_path / "r").get("k") is None  # to be read by anyone
     store.close()
@@ -116,7 +116,7 @@ def test_a_full_disk_is_a_fault_and_loses_nothing(tmp_path: Path) -> None:
     """Files that may not grow beyond 200 kB stand for a disk that is full."""
     out, err = run(FULL, tmp_path / "r").communicate()
     *kept, last = out.splitlines()
-    assert last.startswith(f"Faults {tmp_path / 'r'}: can't be used ("), err
+    assert last.startswith(f"UserErrors {tmp_path / 'r'}: can't be used ("), err
     assert last.endswith("make room there or give another file as `replies`, then run the same command again: "
                          "the responses in it stay")  # fmt: skip
     store = ResponseCache(tmp_path / "r")
@@ -131,9 +131,9 @@ def test_a_full_disk_is_a_fault_and_loses_nothing(tmp_path: Path) -> None:
 def test_what_is_no_store_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "r").write_text("no database " * 100)
     for kind in (ResponseCache, CachedResponses):
-        with pytest.raises(Faults, match=f"{tmp_path / 'r'}: is no response cache"):
+        with pytest.raises(UserErrors, match=f"{tmp_path / 'r'}: is no response cache"):
             kind(tmp_path / "r")
-    with pytest.raises(Faults, match="can't be used"):
+    with pytest.raises(UserErrors, match="can't be used"):
         ResponseCache(Path("/proc/none/r"))
     assert (tmp_path / "r").read_text() == "no database " * 100
 

@@ -23,7 +23,7 @@ from server import Reply, part, revises
 from bmc.bridging import pipeline
 from bmc.bridging.pipeline import bridge
 from bmc.bridging.validate import edit_ratio
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.llm.cache import CachedResponses
 from bmc.llm.client import off_loop
 
@@ -136,7 +136,7 @@ def test_a_long_comparison_holds_up_no_other_request(tmp_path: Path) -> None:
     with BillingServer(reverses, delay=0.3) as server:
         config = recipe(tmp_path, server.url, timeout=2.5)
         (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        with pytest.raises(Faults, match="all 12 pairs were dropped: 12 × a rewrite"):
+        with pytest.raises(UserErrors, match="all 12 pairs were dropped: 12 × a rewrite"):
             bridge(config)
         assert set(server.asked.values()) == {1}
         assert len(server.requests) == 24  # each is asked once more, for the rewrite

@@ -14,7 +14,7 @@ import pytest
 from server import HANGS_UP, NO_JSON, ChatServer, Reply, Script, half_sent, refuses, says
 
 from bmc.config import LLMArguments, Price
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.llm import errors
 from bmc.llm.cache import ResponseCache
 from bmc.llm.client import CachedClient
@@ -201,7 +201,7 @@ STOPS = [
 
 @pytest.mark.parametrize(("reply", "words"), STOPS)
 def test_a_request_that_can_never_do_stops_the_run(tmp_path: Path, reply: Reply, words: str) -> None:
-    with ChatServer(always(reply)) as server, pytest.raises(Faults) as raised:
+    with ChatServer(always(reply)) as server, pytest.raises(UserErrors) as raised:
         ask(tmp_path, recipe(server.url, max_retries=3))
     assert str(raised.value) == f"m at {server.url}: {words}"
     assert len(server.requests) == 1
@@ -218,7 +218,9 @@ def test_what_is_under_way_is_kept_when_the_run_stops(tmp_path: Path) -> None:
     with ChatServer(script) as server:
         config = recipe(server.url, max_concurrency=4)
         results = ask(tmp_path, config, *numbered(12))
-        assert [isinstance(result, Faults) for result in results] == [number not in (0, 2, 3) for number in range(12)]
+        assert [isinstance(result, UserErrors) for result in results] == [
+            number not in (0, 2, 3) for number in range(12)
+        ]
         assert len(server.requests) == 4
     connection = sqlite3.connect(tmp_path / "replies.sqlite")
     assert connection.execute("SELECT count(*) FROM replies").fetchone() == (3,)
@@ -227,7 +229,7 @@ def test_what_is_under_way_is_kept_when_the_run_stops(tmp_path: Path) -> None:
 def test_a_server_that_is_down_stops_the_run(tmp_path: Path) -> None:
     with ChatServer(always(says("4"))) as server:
         url = server.url
-    with pytest.raises(Faults, match="can't be reached; check base_url and that the server is up"):
+    with pytest.raises(UserErrors, match="can't be reached; check base_url and that the server is up"):
         ask(tmp_path, recipe(url))
 
 
@@ -269,7 +271,7 @@ def test_the_budget_stops_before_it_is_exceeded_and_keeps_all(tmp_path: Path) ->
         results = ask(tmp_path, config, *numbered(20), usage=usage)
         assert len(server.requests) == 6
     assert usage.spent["dollars"] == pytest.approx(6 * 0.012)
-    assert sum(isinstance(result, Faults) for result in results) == 14
+    assert sum(isinstance(result, UserErrors) for result in results) == 14
     told = "max_cost_usd: is reached: $0.0720 of $0.10 spent, and the next response may cost up to $0.0380; raise it"
     assert str(results[-1]).startswith(told)
 
@@ -324,7 +326,7 @@ def test_the_key_is_in_no_file_and_no_log(tmp_path: Path, caplog: pytest.LogCapt
     replies = [refuses(500, KEY), HANGS_UP, {"body": f"{KEY}{{"}, refuses(429, KEY), says(f"… {KEY}")]
     with ChatServer(lambda request, number: replies[number]) as server:
         ask(tmp_path, recipe(server.url, max_retries=9))
-    with ChatServer(always(refuses(401, KEY, KEY))) as server, pytest.raises(Faults) as raised:
+    with ChatServer(always(refuses(401, KEY, KEY))) as server, pytest.raises(UserErrors) as raised:
         ask(tmp_path, recipe(server.url, model="n"))
     assert any(record.name.startswith("httpcore") for record in caplog.records)
     assert KEY not in caplog.text
@@ -339,7 +341,7 @@ def test_no_key_is_a_fault(monkeypatch: pytest.MonkeyPatch, value: str | None) -
     monkeypatch.delenv("MODEL_KEY")
     if value is not None:
         monkeypatch.setenv("MODEL_KEY", value)
-    with pytest.raises(Faults, match=r"^environment variable MODEL_KEY: (is not set; export|holds characters)"):
+    with pytest.raises(UserErrors, match=r"^environment variable MODEL_KEY: (is not set; export|holds characters)"):
         HttpTransport(recipe("http://127.0.0.1:9/v1"))
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.llm.openai_client import Budget, TokenBucket
 
 
@@ -79,7 +79,7 @@ def test_a_budget_holds_room_for_the_most_that_requests_may_cost() -> None:
         await budget.settle(first, 0.3, 0.1)
         assert await second == 0.4
         await budget.settle(0.4, 0.4, 0.0)  # it failed and has cost nothing
-        with pytest.raises(Faults):
+        with pytest.raises(UserErrors):
             await budget.reserve(0.6)
         await budget.settle(await budget.reserve(0.1), 0.1, 0.2)  # twice what was thought to be the most
         assert await budget.reserve(0.1) == pytest.approx(0.2)
@@ -88,7 +88,7 @@ def test_a_budget_holds_room_for_the_most_that_requests_may_cost() -> None:
         await asyncio.sleep(0)
         assert not third.done()
         await budget.settle(0.2, 0.1, 0.2)
-        with pytest.raises(Faults):
+        with pytest.raises(UserErrors):
             await third
 
     asyncio.run(run())
@@ -96,5 +96,5 @@ def test_a_budget_holds_room_for_the_most_that_requests_may_cost() -> None:
 
 @pytest.mark.parametrize(("most", "spent"), [(0.0, 0.0), (1.0, 1.0), (1.0, 2.0)])
 def test_nothing_is_asked_of_a_budget_that_is_spent(most: float, spent: float) -> None:
-    with pytest.raises(Faults):
+    with pytest.raises(UserErrors):
         asyncio.run(Budget(most, spent).reserve(0.0001))

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from bmc.config import GpuName
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.planning.hardware import GPUS, LaunchConfig, _of_environment, read_launch
 
 CONFIGS = Path(__file__).parents[2] / "recipes/accelerate_configs"
@@ -68,15 +68,15 @@ def test_under_accelerate_launch_it_is_what_that_says() -> None:
 )
 def test_faults(tmp_path: Path, text: str, what: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(Faults, match=what) as caught:
+    with pytest.raises(UserErrors, match=what) as caught:
         read_launch(str(tmp_path / "a.yaml"))
     assert "\n" not in str(caught.value)
     assert read_launch("zero3") == read_launch(str(CONFIGS / "zero3.yaml"))
     with pytest.raises(
-        Faults, match=r"accelerate_config: zero4 cannot be read: .*one of cpu, ddp, fsdp2, zero2, zero3"
+        UserErrors, match=r"accelerate_config: zero4 cannot be read: .*one of cpu, ddp, fsdp2, zero2, zero3"
     ):
         read_launch("zero4")
-    with pytest.raises(Faults, match=r"accelerate_config: .*none.yaml cannot be read: No such file"):
+    with pytest.raises(UserErrors, match=r"accelerate_config: .*none.yaml cannot be read: No such file"):
         read_launch(str(tmp_path / "none.yaml"))
 
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bmc.adapters import merge_adapter, merge_command
 from bmc.config import MergeConfig
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.planning.describe import adapter_of
 from bmc.planning.estimates import model_size
 from bmc.training.run import check_run
@@ -111,7 +111,7 @@ def test_a_dry_run_plans_the_adapter(recipe: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("look", [opened, lambda recipe, *argv: rehearsed(recipe, *argv)], ids=["run", "dry run"])
 def test_faults_of_an_adapter_come_before_the_claim(look: Any, recipe: Path, adapter: Path, tmp_path: Path) -> None:
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         look(recipe, "--use_peft", "false")
     assert str(caught.value) == (
         f"use_peft: {adapter} is an adapter; write use_peft: true to train it on, or merge it into its model first: "
@@ -119,7 +119,7 @@ def test_faults_of_an_adapter_come_before_the_claim(look: Any, recipe: Path, ada
     )
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "./gone"}))
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         look(recipe)
     assert str(caught.value).startswith(f"{adapter}/adapter_config.json: its base_model_name_or_path: ")
     assert "'./gone' is no model that can be loaded (there is no such folder" in str(caught.value)
@@ -149,7 +149,7 @@ def test_a_merged_adapter_is_a_whole_model_that_says_the_same(adapter: Path, mod
 
 def test_what_cannot_be_merged(adapter: Path, model_dir: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "whole")
-    with pytest.raises(Faults, match=r"is no adapter \(it has no adapter_config.json\); there is nothing to merge"):
+    with pytest.raises(UserErrors, match=r"is no adapter \(it has no adapter_config.json\); there is nothing to merge"):
         merge_adapter(MergeConfig(model_name_or_path=str(model_dir), output_dir=out))
     merge_adapter(MergeConfig(model_name_or_path=str(adapter), output_dir=out, dry_run=True))
     assert not Path(out).exists()
@@ -161,7 +161,7 @@ def test_the_fault_of_vllm_names_the_command(adapter: Path, monkeypatch: Any) ->
 
     monkeypatch.setattr(backends, "check_vllm", lambda key: None)
     config = EvaluateConfig(model_name_or_path=str(adapter), output_dir="out", backend="vllm")
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         backends._vllm(config, config, None, None)
     assert merge_command(str(adapter)) in str(caught.value)
 

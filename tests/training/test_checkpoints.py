@@ -18,7 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.training.fault_tolerance import (
     CHECKPOINT_FILES,
     check_checkpoint,
@@ -120,7 +120,7 @@ def test_checkpoints_of_another_trainer_are_found_and_never_overwritten(tmp_path
         (False, "checkpoint-2, checkpoint-4"),
         (str(two), "checkpoint-4"),
     ):
-        with pytest.raises(Faults) as caught:
+        with pytest.raises(UserErrors) as caught:
             find_start(folder, given, {})
         assert str(caught.value) == f"{folder}: holds {names} {said}, another output_dir starts anew"
     ours = checkpoint(tmp_path, 6)
@@ -131,19 +131,21 @@ def test_checkpoints_of_another_trainer_are_found_and_never_overwritten(tmp_path
 
 def test_where_there_is_no_checkpoint_a_run_starts_from_the_beginning(tmp_path: Path) -> None:
     assert find_start(str(tmp_path), None, {}) is find_start(str(tmp_path), False, {}) is None
-    with pytest.raises(Faults, match=r"^resume_from_checkpoint: true, and .* holds no whole checkpoint; leave it out"):
+    with pytest.raises(
+        UserErrors, match=r"^resume_from_checkpoint: true, and .* holds no whole checkpoint; leave it out"
+    ):
         find_start(str(tmp_path), True, {})
 
 
 def test_a_named_checkpoint_must_be_whole_and_of_the_recipe(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, 5, {"beta": 0.1, "seed": 1})
     check_checkpoint(path, {"beta": 0.1, "seed": 1})
-    with pytest.raises(Faults, match=r"is a checkpoint of another recipe \(it differs in beta\)"):
+    with pytest.raises(UserErrors, match=r"is a checkpoint of another recipe \(it differs in beta\)"):
         check_checkpoint(path, {"beta": 0.2, "seed": 1})
     (path / "model.safetensors").unlink()
-    with pytest.raises(Faults, match=r"is torn \(model.safetensors is missing\)"):
+    with pytest.raises(UserErrors, match=r"is torn \(model.safetensors is missing\)"):
         check_checkpoint(path, {})
-    with pytest.raises(Faults, match=r"resume_from_checkpoint: .* is no folder"):
+    with pytest.raises(UserErrors, match=r"resume_from_checkpoint: .* is no folder"):
         check_checkpoint(tmp_path / "none", {})
 
 
@@ -322,7 +324,7 @@ def test_after_the_swap_a_run_goes_on_where_trl_stopped(tmp_path: Path, model_di
     _, ours = trainers(tmp_path / "swapped", model_dir)
     shutil.copytree(tmp_path / "whole/checkpoint-4", tmp_path / "swapped/checkpoint-4")
     before = (tmp_path / "swapped/checkpoint-4/model.safetensors").read_bytes()
-    with pytest.raises(Faults, match="holds checkpoint-4 of another trainer"):
+    with pytest.raises(UserErrors, match="holds checkpoint-4 of another trainer"):
         ours.train()
     ours.train(resume_from_checkpoint=True)
     assert ours.state.global_step == 6
@@ -330,5 +332,5 @@ def test_after_the_swap_a_run_goes_on_where_trl_stopped(tmp_path: Path, model_di
     assert (tmp_path / "swapped/checkpoint-4/model.safetensors").read_bytes() == before
     assert not (tmp_path / "swapped/checkpoint-2").exists()
     _, fresh = trainers(tmp_path / "nothing", model_dir)
-    with pytest.raises(Faults, match="holds no whole checkpoint"):
+    with pytest.raises(UserErrors, match="holds no whole checkpoint"):
         fresh.train(resume_from_checkpoint=True)

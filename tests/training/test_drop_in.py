@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DataCollatorForVisionPreference
 
 import bmc
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 
 ROWS, HELD = Dataset.from_list(PAIRS), Dataset.from_list(PAIRS[:3])
 CLOCK = ("runtime", "per_second", "flos")
@@ -182,7 +182,7 @@ def test_columns_of_another_precomputed_reference_are_not_read(model_dir, tmp_pa
 )
 def test_what_is_not_trls_is_refused_in_one_line(options, arguments, message, model_dir, tmp_path):
     given = {"model": str(model_dir), "train_dataset": ROWS, **arguments}
-    with pytest.raises((Faults, ValueError)) as caught:
+    with pytest.raises((UserErrors, ValueError)) as caught:
         trained(bmc.BMCTrainer, trl.DPOConfig, given, tmp_path, **options)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_pairs import LORA, logged, opened, parsed, write_recipe
 
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.planning.describe import adapter_of
 from bmc.planning.estimates import model_size
 from bmc.training.config import BMCConfig
@@ -59,7 +59,7 @@ def test_qlora_is_understood_and_wants_its_package(
     assert (quantisation.load_in_4bit, quantisation.bnb_4bit_use_double_quant) == (True, True)
     assert adapter_of(model_args).bits == 4
     monkeypatch.setattr(transformers.utils, "is_bitsandbytes_available", lambda: False)
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         opened(recipe, *argv)
     assert (
         str(caught.value)
@@ -107,7 +107,9 @@ def test_an_evaluation_leaves_the_gradients_of_qlora_as_they_were(recipe: Path) 
 
 
 def test_quantised_weights_are_trained_by_an_adapter_alone(recipe: Path) -> None:
-    with pytest.raises(Faults, match="load_in_4bit: quantised weights can't be trained themselves; set use_peft: true"):
+    with pytest.raises(
+        UserErrors, match="load_in_4bit: quantised weights can't be trained themselves; set use_peft: true"
+    ):
         opened(recipe, "--load_in_4bit", "--use_peft", "false")
 
 
@@ -119,13 +121,15 @@ def test_packages_that_training_is_to_report_to(recipe: Path, tmp_path: Path, mo
             raise RuntimeError("WandbCallback requires wandb to be installed. Run `pip install wandb`.")
 
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", Missing)
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         opened(recipe, "--report_to", "wandb")
     assert str(caught.value) == (
         "report_to: wandb can't be used here (WandbCallback requires wandb to be installed); pip install wandb, or set "
         "report_to: none"
     )
-    with pytest.raises(Faults, match=r"^report_to: nothing is not supported, only .* are supported; or set it to none"):
+    with pytest.raises(
+        UserErrors, match=r"^report_to: nothing is not supported, only .* are supported; or set it to none"
+    ):
         opened(recipe, "--report_to", "nothing")
     assert not (tmp_path / "run").exists()
 
@@ -138,20 +142,20 @@ def test_report_to_is_passed_on(recipe: Path) -> None:
 
 def test_more_processes_than_rows(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BMCConfig, "world_size", property(lambda self: 8))
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         opened(recipe)
     assert str(caught.value) == (
         "accelerate launch: 8 processes can't share 4 rows; start at most 4 (--num_processes), or give more data"
     )
     monkeypatch.setattr(BMCConfig, "world_size", property(lambda self: 3))
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         opened(recipe, "--accelerator_config", "{split_batches: true}")
     assert str(caught.value) == (
         "per_device_train_batch_size: 4 rows can't be split over 3 processes (split_batches); make it a multiple"
     )
     monkeypatch.setattr(BMCConfig, "world_size", property(lambda self: 2))
     with pytest.raises(
-        Faults, match=r"^accelerator_config.even_batches: processes would wait for one that has no batch"
+        UserErrors, match=r"^accelerator_config.even_batches: processes would wait for one that has no batch"
     ):
         opened(recipe, "--accelerator_config", "{even_batches: false}")
     assert not (tmp_path / "run").exists()

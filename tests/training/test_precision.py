@@ -12,7 +12,7 @@ from tiny_pairs import opened, parsed, write_recipe
 
 import bmc
 from bmc.cli import main
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.planning.describe import training_facts
 from bmc.planning.hardware import LaunchConfig, read_launch
 from bmc.precision import keep_outputs, weights_dtype
@@ -43,7 +43,7 @@ def test_what_weights_are_loaded_in(dtype: Any, engine: Any, mixed: str, frozen:
     if loaded is not None:
         assert weights_dtype(dtype, engine, mixed, frozen) == loaded
         return
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         weights_dtype(dtype, engine, mixed, frozen)
     assert str(caught.value).startswith(f"dtype: {dtype} weights without float32 copies hardly train")
     assert "write dtype: float32" in str(caught.value)

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import bmc
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.training import reference_cache as reference
 
 
@@ -219,6 +219,8 @@ def test_a_disk_that_is_not_shared_is_told_before_the_pass(make: Any, monkeypatc
     monkeypatch.setattr(reference, "SHARED_SECONDS", 0)
     monkeypatch.setattr(Accelerator, "num_processes", property(lambda self: 2))
     monkeypatch.setattr(reference, "gather_object", lambda seen: [*seen, False])  # the other one sees nothing
-    with pytest.raises(Faults, match=r"^reference_cache: .* lacks what other processes wrote; give a disk that all"):
+    with pytest.raises(
+        UserErrors, match=r"^reference_cache: .* lacks what other processes wrote; give a disk that all"
+    ):
         make()
     assert Counting.computed == 0

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from bmc.analysis.results import method_and_seed
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.evaluation.summary import seed_summary, seeds_cell
 from bmc.recipe import parse
 from bmc.runs import Preempted
@@ -82,7 +82,7 @@ def commands() -> list[list[str]]:
 
 
 def faults(*argv: str) -> list[str]:
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         swept(*argv)
     return str(caught.value).splitlines()
 
@@ -139,7 +139,7 @@ def test_failures_and_a_missing_launcher_are_faults(recipe: Path, monkeypatch: p
     ]
     assert "RuntimeError: out of memory" in Path("out/dpo-sweep/learning_rate=9e-06.log").read_text()
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(Faults, match="run it by python"):
+    with pytest.raises(UserErrors, match="run it by python"):
         refuse_launcher()
 
 

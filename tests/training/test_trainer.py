@@ -13,7 +13,7 @@ from datasets import Dataset
 from tiny_pairs import PAIRS, logged, make, perturb, settings
 
 import bmc
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.training.collator import DataCollatorForBMC, no_signal
 
 
@@ -154,9 +154,9 @@ def test_pairs_without_a_difference_or_room_are_dropped_and_counted(model_dir, t
     assert "max_length: dropped 2 of 12 train pairs, whose responses are equal within its 64 tokens" in caplog.text
     assert "max_length: dropped 1 of 12 train pairs, whose prompts alone fill its 64 tokens" in caplog.text
     assert "dropped 1 of 12 train pairs, whose responses are equal once tokenised" in caplog.text
-    with pytest.raises(Faults, match="train data: no pair is left: chosen and rejected are equal once tokenised"):
+    with pytest.raises(UserErrors, match="train data: no pair is left: chosen and rejected are equal once tokenised"):
         make(model_dir, tmp_path, rows[:1], processing_class=trims)
-    with pytest.raises(Faults, match="max_length: no train pair is left under 8 tokens"):
+    with pytest.raises(UserErrors, match="max_length: no train pair is left under 8 tokens"):
         make(model_dir, tmp_path, max_length=8)
 
 

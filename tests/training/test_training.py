@@ -12,7 +12,7 @@ import pytest
 from accelerate.utils import DistributedType
 
 import bmc
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.recipe import parse
 from bmc.training import token_weights as diff
 from bmc.training.config import BMCConfig, ModelArguments, PreferenceArguments, SFTConfig, TrainingArguments
@@ -73,7 +73,7 @@ def test_engines_that_accelerate_would_leave_out_in_silence(
     if said is None:
         _check_engine(config)
         return
-    with pytest.raises(Faults, match=f"^{said}"):
+    with pytest.raises(UserErrors, match=f"^{said}"):
         _check_engine(config)
 
 
@@ -183,7 +183,7 @@ def test_faults_before_anything_is_written(
     row: dict[str, Any], overrides: list[str], fault: str, tmp_path: Path, model_dir: Path
 ) -> None:
     given, model_args, config = arguments(tmp_path, model_dir, [row], *overrides)
-    with pytest.raises(Faults, match=f"^{fault}"):
+    with pytest.raises(UserErrors, match=f"^{fault}"):
         prepare_run(given, model_args, config, SFT)
     assert not (tmp_path / "run").exists()
 

@@ -13,7 +13,7 @@ from datasets import Dataset
 from tiny_pairs import perturb
 
 import bmc
-from bmc.errors import Faults
+from bmc.errors import UserErrors
 from bmc.training.losses import sum_weighted_logps
 from bmc.training.token_weights import STOP_WORDS, mark_differences, stop_word_ids
 
@@ -60,12 +60,12 @@ def test_external_weights_stand_at_their_tokens(model_dir, tmp_path):
 
 
 def test_external_weights_that_are_missing_or_wrong_are_faults(model_dir, tmp_path):
-    with pytest.raises(Faults, match="external needs chosen_weights and rejected_weights in the train data"):
+    with pytest.raises(UserErrors, match="external needs chosen_weights and rejected_weights in the train data"):
         make(model_dir, tmp_path, token_weighting="external")
     rows = weighted(lambda text: [1.0] * (len(text) + 1))
     rows[1]["chosen_weights"] = [1.0]
     rows[2]["rejected_weights"][0] = -1.0
-    with pytest.raises(Faults) as caught:
+    with pytest.raises(UserErrors) as caught:
         make(model_dir, tmp_path, rows, token_weighting="external")
     first, second = map(str, caught.value.faults)
     assert "row 2" in first

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import AnalyzeConfig
 from ..data.schema import digest
-from ..errors import Faults
+from ..errors import UserErrors
 from ..evaluation.summary import Estimate
 from ..runs import (
     check_output_dir,
@@ -57,7 +57,7 @@ def analyze(config: AnalyzeConfig) -> dict[str, Any]:
     `analysis.json`, which it returns.
 
     Raises:
-        Faults: There is no finished run, runs don't compare, a file is damaged, or the output folder is another
+        UserErrors: There is no finished run, runs don't compare, a file is damaged, or the output folder is another
             recipe's. Nothing has been written.
     """
     recipe = run_fingerprint(config)
@@ -113,7 +113,7 @@ def _pairs(config: AnalyzeConfig, there: list[Run]) -> tuple[EvalPairs | None, s
         return None, "no run has its weights"
     try:
         return load_eval_pairs(config, there), ""
-    except Faults as error:
+    except UserErrors as error:
         if config.dataset_mixture is not None:
             raise
         return None, "; ".join(map(str, error.faults))

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from ..bridging import page as bridging_page
 from ..bridging.statistics import examples_of
 from ..config import ReportConfig
-from ..errors import fail
+from ..errors import user_error
 from ..evaluation.judges import lost
 from ..evaluation.summary import NOT_RUN, SEEDS_FILE, Table, join_names, markdown_table, seeds_cell
 from ..provenance import read_provenance
@@ -74,14 +74,16 @@ def report(config: ReportConfig) -> str:
     """Write `report.md` and `report.html`, return the tables as Markdown, and warn of what a reader must know.
 
     Raises:
-        Faults: There is no such folder, no run in it, two runs have one name, or an evaluation's files are damaged.
+        UserErrors: There is no such folder, no run in it, two runs have one name, or an evaluation's files are damaged.
     """
     root, notices = Path(config.runs), list[str]()
     if not root.is_dir():
-        raise fail(config.runs, "no such folder; give the one that the runs were written to")
+        raise user_error(config.runs, "no such folder; give the one that the runs were written to")
     runs, analyses = find_runs(root, notices), find_files(root, ANALYSIS_FILE)
     if not (runs or analyses):
-        raise fail(config.runs, "holds no run; train one by scripts/preference.py, evaluate it by scripts/evaluate.py")
+        raise user_error(
+            config.runs, "holds no run; train one by scripts/preference.py, evaluate it by scripts/evaluate.py"
+        )
     evaluated = {name: run.evaluation for name, run in runs.items() if run.evaluation}
     predictions = {name: folder / "predictions.jsonl" for name, folder in evaluated.items()}
     correctness = {name: load_correctness(path) for name, path in predictions.items()}

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..config import EvaluateConfig
 from ..data.schema import digest
-from ..errors import Faults, fail
+from ..errors import UserErrors, user_error
 from ..evaluation.stats import Z95, holm, paired_difference, share_interval, wilson
 from ..evaluation.summary import (
     NOT_RUN,
@@ -158,7 +158,7 @@ def find_runs(root: Path, notices: list[str]) -> dict[str, Run]:
         notices: Receives what can't be read of trainings.
 
     Raises:
-        Faults: A file of an evaluation can't be read or isn't of its shape, or two are of one run.
+        UserErrors: A file of an evaluation can't be read or isn't of its shape, or two are of one run.
     """
     runs = _evaluations(root)
     for path in find_files(root, "judged.json"):
@@ -166,12 +166,14 @@ def find_runs(root: Path, notices: list[str]) -> dict[str, Run]:
         run, benchmark = _owner(runs, path, found, root), str(found.get("benchmark"))
         if benchmark in run.judged:
             both = f"{run.judged[benchmark].path} and {path}"
-            raise fail(str(root), f"{run.name} was judged twice on {benchmark}: {both}; move or remove one of them")
+            raise user_error(
+                str(root), f"{run.name} was judged twice on {benchmark}: {both}; move or remove one of them"
+            )
         run.judged[benchmark] = ResultFile(path, found)
     for path in find_files(root, "lm_eval.json"):
         found = read_json(path)
         if not isinstance(tasks := found.get("tasks"), dict):
-            raise fail(str(path), "has no tasks; run lm-eval again")
+            raise user_error(str(path), "has no tasks; run lm-eval again")
         files = {name: ResultFile(path, as_dict(task)) for name, task in tasks.items()}
         _owner(runs, path, found, root).harness.update(files)
     for path in find_files(root, "metrics.json", STATE_FILE):
@@ -192,14 +194,14 @@ def _evaluations(root: Path) -> dict[str, Run]:
         name = run_name(path.parent, root)
         if name in runs:
             both = f"{runs[name].evaluation}/{path.name} and {path}"
-            raise fail(str(root), f"two runs are called {name}: {both}; move or remove one of them")
+            raise user_error(str(root), f"two runs are called {name}: {both}; move or remove one of them")
         runs[name] = Run(name, None, path.parent, metrics["results"])
     return runs
 
 
 def _check_results(results: Any, path: Path) -> None:
     if not isinstance(results, dict):
-        raise fail(f"{path}: results", "is no mapping of benchmarks; remove the file and evaluate again")
+        raise user_error(f"{path}: results", "is no mapping of benchmarks; remove the file and evaluate again")
     for name, result in results.items():
         try:
             numbers = [result["accuracy"], *result["interval"], result.get("accuracy_released", 0.0)]
@@ -209,7 +211,7 @@ def _check_results(results: Any, path: Path) -> None:
             whole = False
         if not whole:
             what = "lacks accuracy, interval or n; remove the file and evaluate again"
-            raise fail(f"{path}: results.{name}", what)
+            raise user_error(f"{path}: results.{name}", what)
 
 
 def _owner(runs: dict[str, Run], path: Path, found: dict[str, Any], root: Path) -> Run:
@@ -228,7 +230,7 @@ def read_or_warn(path: Path, notices: list[str]) -> dict[str, Any] | None:
     """Read a JSON object; None, with a notice, where it can't be read."""
     try:
         return read_json(path)
-    except Faults as error:
+    except UserErrors as error:
         notices.append(str(error))
         return None
 
@@ -263,11 +265,11 @@ def find_trained(setting: str, names: list[str]) -> tuple[list[Run], dict[str, s
         `(runs, name → what is missing)`.
 
     Raises:
-        Faults: There is no such folder, or none of them in it.
+        UserErrors: There is no such folder, or none of them in it.
     """
     folder = Path(setting)
     if not folder.is_dir():
-        raise fail("setting", f"there is no folder {setting}; give the one that the runs were written to")
+        raise user_error("setting", f"there is no folder {setting}; give the one that the runs were written to")
     runs, missing = [], {}
     for name in names:
         if (folder / name / "metrics.json").is_file():
@@ -276,7 +278,7 @@ def find_trained(setting: str, names: list[str]) -> tuple[list[Run], dict[str, s
             missing[name] = "not finished" if (folder / name / RECIPE_FILE).exists() else NOT_RUN
     if not runs:
         what = f"holds no finished run {', '.join(names)} (metrics.json)"
-        raise fail(setting, f"{what}; {make_command(setting, names[-1])}")
+        raise user_error(setting, f"{what}; {make_command(setting, names[-1])}")
     return runs, missing
 
 
@@ -300,14 +302,14 @@ def check_comparable(runs: list[Run]) -> None:
     """Check that runs share their reference, `max_length`, and tokenizer with its template.
 
     Raises:
-        Faults: They don't.
+        UserErrors: They don't.
     """
     first = runs[0]
     for run in runs[1:]:
         for what, of in (("reference model", _reference), ("tokenizer", _tokenizer), ("max_length", _max_length)):
             if of(run) != of(first):
                 both = "" if of is _tokenizer else f" ({of(run)} and {of(first)})"
-                raise fail("runs", f"{run.name} has another {what} than {first.name}{both}; analyse them apart")
+                raise user_error("runs", f"{run.name} has another {what} than {first.name}{both}; analyse them apart")
 
 
 def _reference(run: Run) -> str:
@@ -369,7 +371,7 @@ def load_metric(folder: Path, metric: str) -> Estimate | None:
             `grad_norm` (mean of those logged), or `judged.BENCHMARK_lc` and `_wr` (win rates in %).
 
     Raises:
-        Faults: A file of the run is damaged.
+        UserErrors: A file of the run is damaged.
     """
     try:
         if metric == "accuracy" and (folder / SEEDS_FILE).is_file():
@@ -386,7 +388,7 @@ def load_metric(folder: Path, metric: str) -> Estimate | None:
         found = (judged_of(content, kind) for content in judged if content["benchmark"] == benchmark)
         return next((estimate for estimate in found if estimate is not None), None)
     except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
-        raise fail(str(folder), f"{metric} can't be read from its files ({error!r}); evaluate it again") from None
+        raise user_error(str(folder), f"{metric} can't be read from its files ({error!r}); evaluate it again") from None
 
 
 # Overview: runs × benchmarks
@@ -454,7 +456,7 @@ def overview(runs: dict[str, Run], root: Path) -> list[Column]:
     """Collect accuracies, their average, the released code's scoring, win rates, and lm-eval's metrics.
 
     Raises:
-        Faults: A judge's or lm-eval's file isn't of its shape.
+        UserErrors: A judge's or lm-eval's file isn't of its shape.
     """
     columns = [column for column in (*_accuracies(runs), *_win_rates(runs), *_harness(runs)) if column.scores]
     known = _reported(root, list(runs)) if columns else {}
@@ -536,11 +538,11 @@ def _checked(file: ResultFile, key: str, value: Any, interval: Any) -> Estimate:
     """Return an estimate over a file's n rows.
 
     Raises:
-        Faults: Its parts aren't numbers.
+        UserErrors: Its parts aren't numbers.
     """
     n, ends = file.content.get("n"), interval or []
     if not (isinstance(ends, list) and len(ends) in (0, 2) and are_numbers(value, *ends, whole=n)):
-        raise fail(f"{file.path}: {key}", "is no number with an interval and n; make the file again")
+        raise user_error(f"{file.path}: {key}", "is no number with an interval and n; make the file again")
     low, high = ends or (None, None)
     return Estimate(value, low, high, n)
 
@@ -755,7 +757,7 @@ def load_correctness(path: Path) -> Correctness:
     """Load which predictions are right (`predictions.jsonl`); nothing where nothing was scored.
 
     Raises:
-        Faults: A line is no prediction.
+        UserErrors: A line is no prediction.
     """
     found: Correctness = {}
     if not path.exists():
@@ -767,5 +769,7 @@ def load_correctness(path: Path) -> Correctness:
                 if row["correct"] is not None:
                     found.setdefault(row["source"] or "data", {})[row["id"]] = bool(row["correct"])
             except (ValueError, KeyError, TypeError):
-                raise fail(f"{path}: row {number}", "is no prediction; remove the folder and evaluate again") from None
+                raise user_error(
+                    f"{path}: row {number}", "is no prediction; remove the folder and evaluate again"
+                ) from None
     return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import did_you_mean, fail
+from ..errors import did_you_mean, user_error
 from ..evaluation.summary import NOT_RUN, SEEDS_FILE, Estimate, markdown_table, seeds_cell
 from ..recipe import load
 from ..runs import read_json
@@ -159,7 +159,7 @@ def table(config: TableConfig) -> str:
     """Format a table as Markdown: title, sources, and for each method and column the reported and reproduced number.
 
     Raises:
-        Faults: A file of a run can't be read.
+        UserErrors: A file of a run can't be read.
     """
     rows, entry, runs = table_rows(config), _entry(config), Path(config.runs)
     header = ["method", *(f"{cell.column}, {what}" for cell in rows[0] for what in ("reported", "reproduced"))]
@@ -211,7 +211,9 @@ def reproduced(runs: Path, cell: Cell) -> str:
             return NOT_RUN if norm is None else f"{norm.value:.2f} (n = {norm.n} logged)"
         found = accuracy_of(content["results"]) if cell.metric == "accuracy" else _judged(content, cell)
     except DAMAGED:
-        raise fail(str(path), f"isn't of the shape that {cell.metric} needs; remove it and make it again") from None
+        raise user_error(
+            str(path), f"isn't of the shape that {cell.metric} needs; remove it and make it again"
+        ) from None
     return NOT_RUN if found is None else str(found)
 
 
@@ -228,7 +230,7 @@ def _of_analysis(folder: Path, cell: Cell) -> str:
         return (_of_bridging(read_json(path), cell.metric) if path.is_file() else None) or NOT_RUN
     except DAMAGED:
         what = f"hold no {cell.metric} that can be read; run make {cell.target} again"
-        raise fail(str(folder), f"its files {what}") from None
+        raise user_error(str(folder), f"its files {what}") from None
 
 
 def _of_figure(folder: Path, cell: Cell) -> str | None:

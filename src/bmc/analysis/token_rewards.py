@@ -20,7 +20,7 @@ from ..config import AnalyzeConfig, DatasetMixture, ModelArguments, names
 from ..data.loading import RowStream, load_mixture, load_split, to_dataset
 from ..data.schema import PAIR, Row, check_rows, content, digest, transcript, unbridged
 from ..data.tokenization import check_offsets
-from ..errors import Faults, fail
+from ..errors import UserErrors, user_error
 from ..evaluation import stats
 from ..evaluation.stats import t95, wilson
 from ..evaluation.summary import Estimate
@@ -67,7 +67,7 @@ def load_eval_pairs(config: AnalyzeConfig, runs: list[Run]) -> EvalPairs:
     A pair whose prompt stands in the training data of a run is left out.
 
     Raises:
-        Faults: There are none, or they are no bridged pairs.
+        UserErrors: There are none, or they are no bridged pairs.
     """
     mixtures = [mixture_of(run) for run in runs]
     if config.dataset_mixture is not None:
@@ -77,7 +77,7 @@ def load_eval_pairs(config: AnalyzeConfig, runs: list[Run]) -> EvalPairs:
     else:
         holding = [mixture for mixture in mixtures if mixture.test_datasets or mixture.test_split_size]
         if not holding:
-            raise fail("dataset_mixture", NO_VALIDATION)
+            raise user_error("dataset_mixture", NO_VALIDATION)
         found, origin = load_split(holding[0])[1] or (), names(holding[0].test_datasets)
         origin = origin or f"{holding[0].test_split_size:g} of {names(holding[0].datasets)}, held out of training"
     rows = [*found]
@@ -85,7 +85,9 @@ def load_eval_pairs(config: AnalyzeConfig, runs: list[Run]) -> EvalPairs:
     trained = _trained(mixtures)
     kept = [row for row in rows if _key(row) not in trained]
     if not kept:
-        raise fail("validation pairs", f"the prompts of all {len(rows)} pairs of {origin} were trained on; give others")
+        raise user_error(
+            "validation pairs", f"the prompts of all {len(rows)} pairs of {origin} were trained on; give others"
+        )
     if len(kept) < len(rows):
         logger.warning(
             "validation pairs: left out %d of %d, whose prompts were trained on", len(rows) - len(kept), len(rows)
@@ -97,12 +99,12 @@ def mixture_of(run: Run) -> DatasetMixture:
     """Return the data that a run was trained on.
 
     Raises:
-        Faults: Its `recipe.json` doesn't say.
+        UserErrors: Its `recipe.json` doesn't say.
     """
     try:
         return TypeAdapter(DatasetMixture).validate_python(run.recipe["dataset_mixture"])
     except (KeyError, ValueError):
-        raise fail(str(run.trained / "recipe.json"), "names no dataset_mixture; train the run again") from None
+        raise user_error(str(run.trained / "recipe.json"), "names no dataset_mixture; train the run again") from None
 
 
 def _trained(mixtures: list[DatasetMixture]) -> set[str]:
@@ -113,7 +115,7 @@ def _trained(mixtures: list[DatasetMixture]) -> set[str]:
             continue
         try:
             train = load_split(mixture)[0]
-        except Faults as error:
+        except UserErrors as error:
             logger.warning("validation pairs: can't tell whether they were trained on: %s", error)
             continue
         prompts |= {_key(row) for row in train}
@@ -184,13 +186,13 @@ class Scorer:
         runs: With their models, which have the reference in common.
 
     Raises:
-        Faults: A model can't be loaded, or a run's weights λ came with its data.
+        UserErrors: A model can't be loaded, or a run's weights λ came with its data.
     """
 
     def __init__(self, config: AnalyzeConfig, runs: list[Run]) -> None:
         recipe = runs[0].recipe
         if "model_name_or_path" not in recipe:
-            raise fail(str(runs[0].trained / RECIPE_FILE), "names no model_name_or_path; train the run again")
+            raise user_error(str(runs[0].trained / RECIPE_FILE), "names no model_name_or_path; train the run again")
         self.config = config
         self.arguments = ModelArguments(
             model_name_or_path=recipe["model_name_or_path"],
@@ -286,11 +288,11 @@ def trainer_config(config: AnalyzeConfig, run: Run) -> BMCConfig:
     """Return a trainer's settings that score a run's tokens as its training did.
 
     Raises:
-        Faults: The run's weights λ came with its data.
+        UserErrors: The run's weights λ came with its data.
     """
     if run.recipe.get("token_weighting") == "external":
         what = f"{run.name}'s λ are scores that an LLM gave the training pairs, and validation pairs have none"
-        raise fail("runs", f"{what}; leave it out")
+        raise user_error("runs", f"{what}; leave it out")
     return BMCConfig(
         **{key: run.recipe[key] for key in KEPT if key in run.recipe},
         output_dir=config.output_dir,

@@ -92,7 +92,7 @@ class Editor(Protocol):
 
         Raises:
             EditError: Nothing usable came of it; the pair is dropped with that reason.
-            Faults: The run can't go on (no such model, a refused key).
+            UserErrors: The run can't go on (no such model, a refused key).
         """
         ...
 

@@ -23,7 +23,7 @@ def make_model(config: BridgeConfig, usage: UsageTracker, store: ResponseCache, 
         paid: Dollars that earlier runs have spent.
 
     Raises:
-        Faults: It needs a key and there is none, or there is no such model.
+        UserErrors: It needs a key and there is none, or there is no such model.
     """
     if config.editor == "vllm" or config.editor == "transformers":
         from ..llm.local import LocalClient

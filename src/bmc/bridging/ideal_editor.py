@@ -5,7 +5,7 @@ from __future__ import annotations
 from rapidfuzz.distance import Levenshtein
 
 from ..data.schema import hash_fraction
-from ..errors import fail
+from ..errors import user_error
 from .edit import Case, Edit, EditError, Scores
 from .validate import edit_ratio
 from .words import words
@@ -32,7 +32,7 @@ class IdealEditor:
 
     async def edit(self, case: Case) -> Edit:
         if not case.solutions:
-            raise fail(
+            raise user_error(
                 f"row {case.id}",
                 "editor: ideal and editor: sloppy need a column `solutions`, a list of right responses",
             )

@@ -41,7 +41,7 @@ async def edited_pair(row: Row, editor: Editor | CachedClient, settings: BridgeC
 
     Raises:
         EditError: There is none that may be trained on; the message says why.
-        Faults: The run can't go on.
+        UserErrors: The run can't go on.
     """
     _check_editable(row)
     case = case_of(row)
@@ -141,7 +141,7 @@ async def asked_twice(
 
     Raises:
         EditError: The last reply is of no use either, or there is none.
-        Faults: The run can't go on.
+        UserErrors: The run can't go on.
     """
     reply = await _asked(client, messages)
     try:
@@ -197,7 +197,7 @@ async def scored_pair(row: Row, editor: Editor | CachedClient, tokenizer: Any, s
 
     Raises:
         EditError: The scores are of no use, or the chat template hides the words; the message says why.
-        Faults: The run can't go on.
+        UserErrors: The run can't go on.
     """
     case, turned_down = case_of(row), None
     try:

@@ -17,7 +17,7 @@ from ..config import OFFLINE, BridgeConfig, names
 from ..data.loading import RowStream, load_mixture
 from ..data.schema import PAIR, Row, check_rows, content, unbridged
 from ..data.tokenization import check_offsets, check_template
-from ..errors import fail
+from ..errors import user_error
 from ..llm.batch import BatchClient
 from ..llm.cache import CachedResponses, cache_path
 from ..llm.client import CachedClient, PendingRequest, confirm, estimate_cost, off_loop, open_client
@@ -50,7 +50,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     """Runs the stage and returns what it writes to `stats.json`.
 
     Raises:
-        Faults: The data, the folder or the editor can't be used, the quote is declined, or no pair is kept. Answers
+        UserErrors: The data, the folder or the editor can't be used, the quote is declined, or no pair is kept. Answers
             that the editor has given are kept in any case.
     """
     pairs, making = load(config)
@@ -75,7 +75,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
         write_json(folder / "stats.json", stats)  # the last one: it says that the run is done
     if not stats["kept"]:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in stats["reasons"].items())
-        raise fail(str(folder / "dropped.jsonl"), f"all {stats['rows']} pairs were dropped: {reasons}")
+        raise user_error(str(folder / "dropped.jsonl"), f"all {stats['rows']} pairs were dropped: {reasons}")
     return stats
 
 
@@ -83,7 +83,7 @@ def load(config: BridgeConfig) -> tuple[RowStream, Any]:
     """A recipe's pairs, checked, and what makes of an editor that which makes a pair with it.
 
     Raises:
-        Faults: The pairs can't be used; or the tokenizer that `token_scores` needs.
+        UserErrors: The pairs can't be used; or the tokenizer that `token_scores` needs.
     """
     mixture = config.dataset_mixture
     rows, where = load_mixture(mixture.datasets, mixture.seed).first(config.limit), names(mixture.datasets)
@@ -109,7 +109,7 @@ def _tokenizer(config: BridgeConfig, rows: Iterable[Row], where: str) -> Any:
     """The tokenizer whose tokens are to be weighed; the rows' conversations are rendered once before any is paid for.
 
     Raises:
-        Faults: There is no such tokenizer or template, or they can't do that.
+        UserErrors: There is no such tokenizer or template, or they can't do that.
     """
     template, system = config.chat_template, config.auto_insert_empty_system_msg
     tokenizer = load_tokenizer(str(config.tokenizer_name_or_path), "main", False, template, system)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
-from ..errors import fail
+from ..errors import user_error
 from ..evaluation.extraction import MARK, stated_answer, statement
 from ..evaluation.maths import math_equal
 from ..evaluation.qa import normalise, read_options, split_label
@@ -45,7 +45,7 @@ class RulesEditor:
 
     async def edit(self, case: Case) -> Edit:
         if case.task not in GRADERS or case.answer is None:
-            raise fail(f"row {case.id}", "editor: rules mends only qa and math rows with an `answer`; use openai")
+            raise user_error(f"row {case.id}", "editor: rules mends only qa and math rows with an `answer`; use openai")
         right = is_correct(case.rejected, case.answer, case.task, case.prompt)
         if case.task == "qa":
             options = [text for _, text in read_options(case.prompt)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import BridgeMode
 from ..data.schema import Row, content, unbridged
-from ..errors import fail
+from ..errors import user_error
 from .making import edited_side
 from .statistics import Mean
 
@@ -19,18 +19,20 @@ def load(name: str) -> Any:
     """The model, a `SentenceTransformer`; loaded before anything is paid for.
 
     Raises:
-        Faults: The extra isn't installed, or there is no such model.
+        UserErrors: The extra isn't installed, or there is no such model.
     """
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         what = "needs the extra `embeddings`; pip install -e '.[embeddings]', or leave the key out"
-        raise fail("similarity_model", what) from None
+        raise user_error("similarity_model", what) from None
     try:
         return SentenceTransformer(name)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise fail("similarity_model", f"'{name}' can't be loaded ({reason}); give a Hub id or a folder") from None
+        raise user_error(
+            "similarity_model", f"'{name}' can't be loaded ({reason}); give a Hub id or a folder"
+        ) from None
 
 
 def cosine(model: Any, pairs: Iterable[Row], mode: BridgeMode) -> dict[str, float | None]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from ..errors import did_you_mean, fail
+from ..errors import did_you_mean, user_error
 from .schema import Row, assistant, hash_fraction, user
 
 GENERATOR = "reasoning_gym"
@@ -189,24 +189,24 @@ def generate(parameters: Any, num_rows: int | None) -> list[Row]:
         `{"question", "answer", "metadata", "solution_order"}` each.
 
     Raises:
-        Faults: The task or a parameter is unknown, or a parameter's value is refused.
+        UserErrors: The task or a parameter is unknown, or a parameter's value is refused.
     """
     where = f"{GENERATOR}: config"
     if not isinstance(parameters, Mapping) or "task" not in parameters:
-        raise fail(where, "must name the task and its parameters, as in {task: chain_sum, seed: 7}")
+        raise user_error(where, "must name the task and its parameters, as in {task: chain_sum, seed: 7}")
     from reasoning_gym.factory import DATASETS, create_dataset
 
     task = parameters["task"]
     if task not in DATASETS:
-        raise fail(f"{where}.task", f"'{task}' is unknown{did_you_mean(str(task), list(DATASETS))}")
+        raise user_error(f"{where}.task", f"'{task}' is unknown{did_you_mean(str(task), list(DATASETS))}")
     known = [parameter.name for parameter in fields(DATASETS[task][1])]
     own = {"seed": 0} | {key: value for key, value in parameters.items() if key not in ("task", ORDER)}
     order = parameters.get(ORDER, "left")
     if order not in ("left", "either"):
-        raise fail(f"{where}.{ORDER}", f"must be left or either, got '{order}'")
+        raise user_error(f"{where}.{ORDER}", f"must be left or either, got '{order}'")
     for key in own:
         if key not in known and key in parameters:
-            raise fail(
+            raise user_error(
                 f"{where}.{key}", f"is no parameter of {task}{did_you_mean(key, known)}; it has {', '.join(known)}"
             )
     if num_rows is not None:
@@ -215,7 +215,7 @@ def generate(parameters: Any, num_rows: int | None) -> list[Row]:
         rows = create_dataset(task, **{key: own[key] for key in own if key in known})
         return [{**row, ORDER: order} for row in rows]
     except (AssertionError, TypeError, ValueError) as error:
-        raise fail(where, f"{task} refuses these parameters ({error})") from error
+        raise user_error(where, f"{task} refuses these parameters ({error})") from error
 
 
 def boxed(solution: str) -> str:

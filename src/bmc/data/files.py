@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from ..errors import did_you_mean, fail
+from ..errors import did_you_mean, user_error
 from .schema import Row
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz")
@@ -35,7 +35,7 @@ def local_files(name: str, split: str, config: Any = None) -> list[Path] | None:
         config: The configuration, which may be a folder within the folder.
 
     Raises:
-        Faults: The name looks like a path, but there is no such file, no such split, or no file of a known format.
+        UserErrors: The name looks like a path, but there is no such file, no such split, or no file of a known format.
     """
     if "://" in name:
         return None
@@ -44,15 +44,15 @@ def local_files(name: str, split: str, config: Any = None) -> list[Path] | None:
         return _files_in_folder(path, split, config if isinstance(config, str) else None)
     if path.is_file():
         if not path.name.endswith(SUFFIXES):
-            raise fail(name, f"is no {', '.join(SUFFIXES)} file; convert it")
+            raise user_error(name, f"is no {', '.join(SUFFIXES)} file; convert it")
         return [path]
     if name.endswith(SUFFIXES) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         there = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise fail(name, f"no such file{did_you_mean(path.name, there)}; paths are relative to {Path.cwd()}")
+        raise user_error(name, f"no such file{did_you_mean(path.name, there)}; paths are relative to {Path.cwd()}")
     beside = [*path.parent.iterdir()] if len(path.parts) > 1 and path.parent.is_dir() else []
     if hint := did_you_mean(path.name, [folder.name for folder in beside if folder.is_dir()]):
         hub = f"for a data set of the Hub first write: hf download --repo-type dataset {name} --local-dir {name}"
-        raise fail(name, f"there is no such folder{hint}; {hub}")
+        raise user_error(name, f"there is no such folder{hint}; {hub}")
     return None
 
 
@@ -60,9 +60,9 @@ def _files_in_folder(folder: Path, split: str, config: str | None) -> list[Path]
     there = split_files(folder, config)
     if split not in there:
         what = f"there are {', '.join(sorted(there))}" if there else f"it holds no {', '.join(SUFFIXES)} file"
-        raise fail(str(folder), f"has no split '{split}'{did_you_mean(split, list(there))}; {what}")
+        raise user_error(str(folder), f"has no split '{split}'{did_you_mean(split, list(there))}; {what}")
     if missing := _missing_shard(there[split]):
-        raise fail(str(folder), f"{missing} is missing; copy it too")
+        raise user_error(str(folder), f"{missing} is missing; copy it too")
     return there[split]
 
 
@@ -101,7 +101,7 @@ def file_rows(path: Path) -> Iterator[Row]:
     """Read the raw rows of one file, one at a time.
 
     Raises:
-        Faults: The file can't be read, or a row is no object.
+        UserErrors: The file can't be read, or a row is no object.
     """
     suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
     return {".parquet": _parquet_rows, ".csv": _csv_rows, ".json": _json_rows, ".jsonl": _json_lines}[suffix](path)
@@ -120,7 +120,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
         yield from _objects(_parse(text), path)
     except json.JSONDecodeError as error:
         if not text.lstrip().startswith("{"):
-            raise fail(f"{path}: line {error.lineno}", f"is not JSON ({error.msg})") from error
+            raise user_error(f"{path}: line {error.lineno}", f"is not JSON ({error.msg})") from error
         yield from _parse_lines(text.split("\n"), path)  # not splitlines(), which also cuts at U+2028
 
 
@@ -129,10 +129,10 @@ def _objects(value: Any, path: Path) -> list[Row]:
         nested = bool(value) and all(isinstance(row, dict) for row in value.values())
         return list(value.values()) if nested else [value]
     if not isinstance(value, list):
-        raise fail(str(path), "must hold a list of objects")
+        raise user_error(str(path), "must hold a list of objects")
     for number, row in enumerate(value, start=1):
         if not isinstance(row, dict):
-            raise fail(f"{path}: row {number}", 'is not an object; write {"column": value, …}')
+            raise user_error(f"{path}: row {number}", 'is not an object; write {"column": value, …}')
     return value
 
 
@@ -144,9 +144,9 @@ def _parse_lines(lines: Iterable[str], path: Path) -> Iterator[Row]:
             row = _parse(line.rstrip("\n"))
         except json.JSONDecodeError as error:
             what = f"is not JSON ({error.msg} at column {error.colno}); write one object a line"
-            raise fail(f"{path}: row {number}", what) from error
+            raise user_error(f"{path}: row {number}", what) from error
         if not isinstance(row, dict):
-            raise fail(f"{path}: row {number}", 'is not an object; write {"column": value, …}')
+            raise user_error(f"{path}: row {number}", 'is not an object; write {"column": value, …}')
         yield row
 
 
@@ -176,9 +176,9 @@ def _open_text(path: Path) -> Iterator[IO[str]]:
         with opener(path, "rt", encoding="utf-8-sig", newline="\n") as file:
             yield cast("IO[str]", file)
     except UnicodeDecodeError as error:
-        raise fail(str(path), f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise user_error(str(path), f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise fail(str(path), f"can't be read ({getattr(error, 'strerror', None) or error})") from error
+        raise user_error(str(path), f"can't be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
@@ -189,14 +189,14 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             table = csv.DictReader(lines, strict=True)
             names = table.fieldnames or []
             if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
-                raise fail(str(path), f"has two columns '{twice}'; give each its own name in the first line")
+                raise user_error(str(path), f"has two columns '{twice}'; give each its own name in the first line")
             for number, row in enumerate(table, start=1):
                 if None in row:
                     what = "has more cells than the first line has names; put texts with commas in quotes"
-                    raise fail(f"{path}: row {number}", what)
+                    raise user_error(f"{path}: row {number}", what)
                 yield {column: text for column, text in row.items() if text}
     except csv.Error as error:
-        raise fail(str(path), f"can't be read as CSV ({error})") from error
+        raise user_error(str(path), f"can't be read as CSV ({error})") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -212,7 +212,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                 for start in range(0, batch.num_rows, PARQUET_SLICE):
                     yield from map(plain_row, batch.slice(start, PARQUET_SLICE).to_pylist())
     except (ArrowException, OSError) as error:
-        raise fail(str(path), f"can't be read as Parquet ({error})") from error
+        raise user_error(str(path), f"can't be read as Parquet ({error})") from error
 
 
 def _is_text(column: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from ..errors import fail
+from ..errors import user_error
 from .datasets import Parts, answerable_task, sft_target, with_options
 from .schema import Row, assistant
 
@@ -139,16 +139,16 @@ def generate_lab(parameters: Any, num_rows: int | None) -> list[Row]:
         at random, the solutions of all, and y_l or None.
 
     Raises:
-        Faults: A parameter is unknown or out of range, or there aren't so many questions.
+        UserErrors: A parameter is unknown or out of range, or there aren't so many questions.
     """
     where = f"{LAB}: config"
     if not isinstance(parameters, Mapping):
-        raise fail(where, "must be a mapping, as in {task: sums, writers: 4, length: 5, seed: 7}")
+        raise user_error(where, "must be a mapping, as in {task: sums, writers: 4, length: 5, seed: 7}")
     try:
         given = TypeAdapter(LabParameters).validate_python(dict(parameters))
     except ValidationError as error:
         first = error.errors()[0]
-        raise fail(f"{where}.{'.'.join(map(str, first['loc']))}", first["msg"]) from None
+        raise user_error(f"{where}.{'.'.join(map(str, first['loc']))}", first["msg"]) from None
     kind, make = TASKS[given.task]
     draw, wanted = random.Random(given.seed), num_rows or 500
     rows: dict[str, Row] = {}
@@ -158,7 +158,7 @@ def generate_lab(parameters: Any, num_rows: int | None) -> list[Row]:
         rows.setdefault(problem.question, row)
         if len(rows) == wanted:
             return list(rows.values())
-    raise fail(where, f"has only {len(rows):,} different questions of {wanted:,}; raise length or lower num_rows")
+    raise user_error(where, f"has only {len(rows):,} different questions of {wanted:,}; raise length or lower num_rows")
 
 
 def _raw(problem: Problem, kind: str, draw: random.Random, writers: list[Style], error_rate: float | None) -> Row:

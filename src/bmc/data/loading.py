@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ..errors import Fault, Faults, did_you_mean, fail
+from ..errors import UserError, UserErrors, did_you_mean, user_error
 from .files import SUFFIXES, file_rows, local_files, plain_row, split_files
 from .registry import DATASETS, GENERATORS, REPOSITORY, DatasetSpec
 from .schema import WEIGHTS, Row, digest, edit_split, split_prompt, tools_of
@@ -49,7 +49,7 @@ class RowStream:
         """Store the rows.
 
         Raises:
-            Faults: The temporary folder is full.
+            UserErrors: The temporary folder is full.
         """
         columns: dict[str, None] = {}
         self._memory = bytearray()
@@ -65,7 +65,7 @@ class RowStream:
                 self._file.flush()
         except OSError as error:
             where = tempfile.gettempdir()
-            raise fail(where, f"can't be written ({error.strerror}); make room, or set TMPDIR") from error
+            raise user_error(where, f"can't be written ({error.strerror}); make room, or set TMPDIR") from error
         self.columns = [*columns]
 
     def _append(self, data: bytes) -> None:
@@ -136,20 +136,20 @@ def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> RowStream:
         seed: Decides which rows are drawn.
 
     Raises:
-        Faults: A data set can't be read or lacks a column, or no row is left. The faults of all data sets at once.
+        UserErrors: A data set can't be read or lacks a column, or no row is left. The faults of all data sets at once.
     """
     parts: list[_Part] = []
-    faults: list[Fault] = []
+    faults: list[UserError] = []
     for config in datasets:
         try:
             parts.append(_load_part(config, seed))
-        except Faults as error:
+        except UserErrors as error:
             faults += error.faults
     if faults:
-        raise Faults(*faults)
+        raise UserErrors(*faults)
     if not any(part.places for part in parts):
         names = ", ".join(map(part_name, datasets))
-        raise fail(names, "no rows are left; look at the files, `edit_split`, `weight` and `num_rows`")
+        raise user_error(names, "no rows are left; look at the files, `edit_split`, `weight` and `num_rows`")
     ids = iter(unique_ids(part.ids[place] for part in parts for place in part.places))
     return RowStream(part.row(place, next(ids)) for part in parts for place in part.places)
 
@@ -164,10 +164,10 @@ def load_split(mixture: DatasetMixture) -> tuple[RowStream, RowStream | None]:
         The training rows; `test_datasets`, the rows that `test_split_size` holds out, or None.
 
     Raises:
-        Faults: As `load_mixture`; or both kinds of evaluation are given, or `test_split_size` leaves no rows.
+        UserErrors: As `load_mixture`; or both kinds of evaluation are given, or `test_split_size` leaves no rows.
     """
     if mixture.test_datasets and mixture.test_split_size is not None:
-        raise fail("dataset_mixture.test_split_size", "there are test_datasets already; give one of the two")
+        raise user_error("dataset_mixture.test_split_size", "there are test_datasets already; give one of the two")
     train = load_mixture(mixture.datasets, mixture.seed)
     evaluation: RowStream | None = None
     if mixture.test_datasets:
@@ -185,10 +185,10 @@ def _held_out_rows(size: float, rows: int) -> int:
     """Count the rows to hold out: `size` itself from 1 on, that share of the rows below 1, but at least one."""
     where = "dataset_mixture.test_split_size"
     if size >= 1 and size != int(size):
-        raise fail(where, f"is {size}; give a whole number of rows, or a share below 1")
+        raise user_error(where, f"is {size}; give a whole number of rows, or a share below 1")
     cut = int(size) if size >= 1 else max(1, round(size * rows))
     if cut >= rows:
-        raise fail(where, f"would hold out {cut} of {rows} rows and leave none to train on; make it smaller")
+        raise user_error(where, f"would hold out {cut} of {rows} rows and leave none to train on; make it smaller")
     return cut
 
 
@@ -244,14 +244,16 @@ def kept_columns(columns: list[str] | dict[str, str] | None, there: list[str], w
     """Map our names to the file's columns for those that a recipe keeps, and `id`; None for all.
 
     Raises:
-        Faults: A column doesn't exist.
+        UserErrors: A column doesn't exist.
     """
     if columns is None:
         return None
     named = columns if isinstance(columns, dict) else dict(zip(columns, columns, strict=True))
     for column in named.values():
         if column not in there:
-            raise fail(where, f"has no column '{column}'{did_you_mean(column, there)}; there are {', '.join(there)}")
+            raise user_error(
+                where, f"has no column '{column}'{did_you_mean(column, there)}; there are {', '.join(there)}"
+            )
     return named if "id" in named else {**named, "id": "id"}
 
 
@@ -297,11 +299,11 @@ def open_dataset(config: DatasetConfig) -> Iterator[Row]:
         config: `source`, `id` (by default the source's), `config`, `split` and, for a generator, `num_rows` are read.
 
     Raises:
-        Faults: The data can't be found. While reading: the source doesn't know a row's shape, or it is no row.
+        UserErrors: The data can't be found. While reading: the source doesn't know a row's shape, or it is no row.
     """
     source = config.source
     if source is not None and source not in DATASETS:
-        raise fail("source", f"'{source}' is unknown{did_you_mean(source, list(DATASETS))}")
+        raise user_error("source", f"'{source}' is unknown{did_you_mean(source, list(DATASETS))}")
     spec = DATASETS[source] if source else None
     if source in GENERATORS and config.id is None:
         return _convert(GENERATORS[source](config.config, config.num_rows), spec, source, source)
@@ -309,7 +311,7 @@ def open_dataset(config: DatasetConfig) -> Iterator[Row]:
     if spec is not None and spec.folder is not None:
         name = _path_in_clone(config)
     if name is None:
-        raise fail(f"{source}", "has no home on the Hub; give the path of its file as `id`")
+        raise user_error(f"{source}", "has no home on the Hub; give the path of its file as `id`")
     if _is_saved(name):
         return _convert(map(plain_row, _from_disk(name, config.split)), spec, source, name)
     files = local_files(name, config.split, config.config)
@@ -328,7 +330,7 @@ def _convert(raw: Iterable[Row], spec: DatasetSpec | None, source: str | None, w
         except _UNKNOWN_SHAPE as error:
             why = str(error) if type(error) is ValueError else f"is of no shape that source '{source}' knows"
             what = f"{why}; it has {', '.join(map(str, row))}, and {source} wants {spec.wants}"
-            raise fail(f"{where}: row {number}", what) from error
+            raise user_error(f"{where}: row {number}", what) from error
 
 
 def in_clone(name: str, source: str | None) -> Path:
@@ -343,15 +345,15 @@ def _path_in_clone(config: DatasetConfig) -> str:
     """Find a source's data in a clone of its authors' repository.
 
     Raises:
-        Faults: `id` is missing, or names no such clone, nor a folder or file of that data set.
+        UserErrors: `id` is missing, or names no such clone, nor a folder or file of that data set.
     """
     if config.id is None:
         what = f"lies in its authors' repository; git clone {REPOSITORY} data/BMC, and give `id: data/BMC`"
-        raise fail(f"{config.source}", what)
+        raise user_error(f"{config.source}", what)
     path = in_clone(config.id, config.source)
     if not path.is_file() and not split_files(path):
         folder = DATASETS[str(config.source)].folder
-        raise fail(config.id, f"holds no {folder}; git clone {REPOSITORY} {config.id}")
+        raise user_error(config.id, f"holds no {folder}; git clone {REPOSITORY} {config.id}")
     return f"{path.parent}/{path.name}"  # with a slash, so that it is never taken for a Hub id
 
 
@@ -375,7 +377,7 @@ def _from_disk(name: str, split: str) -> Iterable[Row]:
     if not isinstance(whole, datasets.DatasetDict):
         return whole
     if split not in whole:
-        raise fail(name, f"has no split '{split}'{did_you_mean(split, [*whole])}; there are {', '.join(whole)}")
+        raise user_error(name, f"has no split '{split}'{did_you_mean(split, [*whole])}; there are {', '.join(whole)}")
     return whole[split]
 
 
@@ -384,7 +386,9 @@ def _from_hub(name: str, config: Any, split: str, spec: DatasetSpec | None) -> I
     import datasets
 
     if config is not None and not isinstance(config, str):
-        raise fail(f"{name}: config", "must be the name of a configuration; a mapping is for source: reasoning_gym")
+        raise user_error(
+            f"{name}: config", "must be the name of a configuration; a mapping is for source: reasoning_gym"
+        )
     if spec is not None and name == spec.hub_id:
         config, split = config or spec.hub_config, spec.splits.get(split, split)
         if spec.hub_file:
@@ -395,7 +399,7 @@ def _from_hub(name: str, config: Any, split: str, spec: DatasetSpec | None) -> I
             return datasets.load_dataset(builder, data_files=name, split="train")
         return datasets.load_dataset(name, config, split=split)
     except Exception as error:  # the Hub's client fails in too many ways to list; each is the user's to fix
-        raise fail(name, _hub_advice(error, split)) from error
+        raise user_error(name, _hub_advice(error, split)) from error
 
 
 def _hub_advice(error: Exception, split: str) -> str:

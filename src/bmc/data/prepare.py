@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..config import PrepareConfig
-from ..errors import fail
+from ..errors import user_error
 from ..runs import claim_output_dir, elapsed, run_fingerprint, write_json, write_jsonl
 from .loading import load_mixture, load_split
 from .schema import Row, content, hash_fraction
@@ -33,7 +33,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     benchmark = _prompts(test)
     kept = [row for row in train if _key(row) not in benchmark]
     if not kept:
-        raise fail("dataset_mixture", "every training row is in a benchmark; nothing is left to train on")
+        raise user_error("dataset_mixture", "every training row is in a benchmark; nothing is left to train on")
     parts: dict[str, list[Row]] = {"train": [], "validation": [], "test": test}
     for row in kept:
         parts["validation" if hash_fraction(_key(row)) < config.validation_fraction else "train"].append(row)
@@ -63,7 +63,7 @@ def _key(row: Row) -> str:
     """Normalise a prompt for comparison: its words, in lower case and evenly spaced."""
     text: Any = row.get("prompt") or (row.get("messages") or [])[:1]
     if not text:
-        raise fail(f"row {row['id']}", f"has neither prompt nor messages; there are {', '.join(row)}")
+        raise user_error(f"row {row['id']}", f"has neither prompt nor messages; there are {', '.join(row)}")
     return " ".join(content(text).casefold().split())
 
 

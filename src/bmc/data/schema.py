@@ -20,7 +20,7 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from ..errors import Fault, Faults, fail
+from ..errors import UserError, UserErrors, user_error
 
 Text = str | list[dict[str, str]]
 Row = dict[str, Any]
@@ -181,13 +181,13 @@ def check_rows(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) 
         rows: The rows, in the order of their file.
         columns: The texts that each row must have.
         where: Name of the data in a fault.
-        most: Faults to report at most.
+        most: Errors to report at most.
 
     Raises:
-        Faults: A column is missing, a text is empty or no text, strings and messages are mixed, the responses of a
+        UserErrors: A column is missing, a text is empty or no text, strings and messages are mixed, the responses of a
             pair are equal, or the chat template can't use `tools` or `chat_template_kwargs`.
     """
-    faults: list[Fault] = []
+    faults: list[UserError] = []
     forms: dict[type, int] = {}  # of the texts → the first row that has it
     there: dict[str, None] = {}  # columns that a row has had a value in
     for number, row in enumerate(rows, start=1):
@@ -200,14 +200,14 @@ def check_rows(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) 
                 found = [f"{', '.join(columns)}: {kinds[0]}, but {kinds[1]} in row {other}; make all rows alike"]
             else:
                 forms.setdefault(form, number)
-        faults += [Fault(f"{where}: row {number}", what) for what in found]
+        faults += [UserError(f"{where}: row {number}", what) for what in found]
         if len(faults) >= most:
-            faults = [*faults[:most], Fault(where, f"more rows may be at fault; these are the first {most}")]
+            faults = [*faults[:most], UserError(where, f"more rows may be at fault; these are the first {most}")]
             break
     if faults and (absent := [column for column in columns if column not in there]):
-        raise Faults(Fault(where, _unnamed(columns, absent, [*there])))
+        raise UserErrors(UserError(where, _unnamed(columns, absent, [*there])))
     if faults:
-        raise Faults(*faults)
+        raise UserErrors(*faults)
 
 
 def _unnamed(columns: tuple[str, ...], absent: list[str], there: list[str]) -> str:
@@ -350,7 +350,7 @@ def edit_split(rows: Iterable[Row], part: str, where: str) -> list[int]:
         Indices of the k-th split's rows, ascending.
 
     Raises:
-        Faults: The rows aren't pairs.
+        UserErrors: The rows aren't pairs.
     """
     number, count = map(int, part.split("/"))
     return sorted(index for _, index in _split(_by_distance(rows, where), number, count))
@@ -375,7 +375,7 @@ def _by_distance(rows: Iterable[Row], where: str) -> list[tuple[int, int]]:
         ids.append(row["id"])
         there |= dict.fromkeys(key for key, value in row.items() if value is not None)
     if ids and ("rejected" not in there or not there.keys() & {"chosen", "original_chosen"}):
-        raise fail(where, f"edit_split: is for pairs with `chosen` and `rejected`; there are {', '.join(there)}")
+        raise user_error(where, f"edit_split: is for pairs with `chosen` and `rejected`; there are {', '.join(there)}")
 
     def pairs() -> Iterator[Row]:
         return (

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import Fault, Faults, fail
+from ..errors import UserError, UserErrors, user_error
 from .schema import Row, Text, assistant, content, digest, tools_of, user
 
 Span = tuple[int, int]
@@ -25,14 +25,14 @@ def read_template(chat_template: str | None) -> str | None:
     """Read the Jinja text that a recipe's `chat_template` names; None for the tokenizer's own.
 
     Raises:
-        Faults: It is a path, and there is no such file.
+        UserErrors: It is a path, and there is no such file.
     """
     if chat_template is None or not chat_template.endswith(".jinja"):
         return chat_template
     try:
         return Path(chat_template).read_text(encoding="utf-8")
     except OSError as error:
-        raise fail("chat_template", f"{chat_template} cannot be read: {error.strerror}") from None
+        raise user_error("chat_template", f"{chat_template} cannot be read: {error.strerror}") from None
 
 
 def with_empty_system(template: str) -> str:
@@ -92,7 +92,7 @@ def check_turn_end(tokenizer: Any) -> None:
     """Check that a chat template teaches a token to stop at.
 
     Raises:
-        Faults: No special token follows the assistant's words.
+        UserErrors: No special token follows the assistant's words.
     """
     if turn_end(tokenizer) is not None:
         return
@@ -101,7 +101,7 @@ def check_turn_end(tokenizer: Any) -> None:
         what = f"ends the assistant's turn with {closing!r}, in which there is no special token of the tokenizer"
     else:
         what = "ends the assistant's turn without a special token of the tokenizer"
-    raise fail(
+    raise user_error(
         "chat_template",
         f"{what}, so that a model trained with it would never stop; write {{{{ eos_token }}}} after the assistant's "
         f"content (eos_token is {eos!r}), or name a tokenizer that has the token",
@@ -116,35 +116,39 @@ def check_template(tokenizer: Any, rows: Any, responses: tuple[str, ...], where:
         rows: Rows with `prompt` and the columns in `responses`, or with `messages`.
         responses: Columns that follow the prompt.
         where: Name of the data in a fault.
-        most: Faults to report at most.
+        most: Errors to report at most.
 
     Raises:
-        Faults: The template refuses a row, or there are messages but no template.
+        UserErrors: The template refuses a row, or there are messages but no template.
     """
     from jinja2 import TemplateError, TemplateSyntaxError
 
-    faults: list[Fault] = []
+    faults: list[UserError] = []
     for number, row in enumerate(rows, start=1):
         for conversation in _conversations(row, responses):
             if tokenizer.chat_template is None:
-                raise fail("chat_template", "the tokenizer has none; name one in the recipe")
+                raise user_error("chat_template", "the tokenizer has none; name one in the recipe")
             prompted = conversation is row.get("prompt")  # alone, as before a response
             try:
                 tokenizer.apply_chat_template(
                     conversation, add_generation_prompt=prompted, tokenize=False, **template_options(row)
                 )
             except TemplateSyntaxError as error:
-                raise fail("chat_template", f"is no Jinja template (line {error.lineno}: {error.message})") from None
+                raise user_error(
+                    "chat_template", f"is no Jinja template (line {error.lineno}: {error.message})"
+                ) from None
             except (TemplateError, ValueError, TypeError, KeyError) as error:
                 roles = ", ".join(message.get("role", "none") for message in conversation)
                 faults.append(
-                    Fault(f"{where}: row {number}", f"the chat template refuses its messages (roles {roles}): {error}")
+                    UserError(
+                        f"{where}: row {number}", f"the chat template refuses its messages (roles {roles}): {error}"
+                    )
                 )
                 break
         if len(faults) >= most:
             break
     if faults:
-        raise Faults(*faults)
+        raise UserErrors(*faults)
 
 
 def _conversations(row: Row, responses: tuple[str, ...]) -> list[list[dict[str, str]]]:
@@ -178,11 +182,11 @@ def check_offsets(tokenizer: Any) -> None:
     """Check that a tokenizer can map tokens to characters.
 
     Raises:
-        Faults: It can't.
+        UserErrors: It can't.
     """
     if not tokenizer.is_fast:
         what = f"{type(tokenizer).__name__} can't tell which characters its tokens stand for"
-        raise fail("tokenizer_name_or_path", f"{what}; name a model with a tokenizer.json")
+        raise user_error("tokenizer_name_or_path", f"{what}; name a model with a tokenizer.json")
 
 
 def align_response(tokenizer: Any, row: Row, response: Text) -> AlignedTokens:

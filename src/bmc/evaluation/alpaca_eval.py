@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from ..data.schema import Row
-from ..errors import fail
+from ..errors import user_error
 from ..llm.client import CachedClient, Completion, PendingRequest
 from ..llm.cost import Messages
 from ..llm.errors import RequestFailed
@@ -146,17 +146,17 @@ class AlpacaEval:
 def require() -> None:
     """
     Raises:
-        Faults: alpaca_eval isn't installed.
+        UserErrors: alpaca_eval isn't installed.
     """
     if "alpaca_eval" not in sys.modules and importlib.util.find_spec("alpaca_eval") is None:
-        raise fail("benchmark: alpaca_eval", NOT_INSTALLED)
+        raise user_error("benchmark: alpaca_eval", NOT_INSTALLED)
 
 
 async def answer(prompt: str, client: CachedClient) -> Answer:
     """Send a prompt to the judge.
 
     Raises:
-        Faults: Fatal error.
+        UserErrors: Fatal error.
     """
     try:
         return await client.complete(messages(prompt))

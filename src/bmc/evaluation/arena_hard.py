@@ -115,7 +115,7 @@ async def play(comparison: Comparison, swapped: bool, client: CachedClient) -> G
     """Play one game. A judgment without a label is continued once, as published.
 
     Raises:
-        Faults: Fatal error.
+        UserErrors: Fatal error.
     """
     conversation, judgment, cut = messages(comparison, swapped), "", ""
     for _ in range(TRIES):

@@ -11,7 +11,7 @@ from typing import Any
 from ..config import JudgeConfig
 from ..data.files import file_rows, local_files
 from ..data.schema import Row
-from ..errors import fail
+from ..errors import user_error
 from .stats import win_rate
 
 PREDICTIONS, HUB = "predictions.jsonl", "hf://datasets/"
@@ -42,23 +42,23 @@ def load_comparisons(config: JudgeConfig) -> tuple[list[Comparison], str]:
     """Load the recipe's comparisons, in the reference's order, and the reference's name.
 
     Raises:
-        Faults: There are no responses of the benchmark, no reference, or prompts that only one of them answers.
+        UserErrors: There are no responses of the benchmark, no reference, or prompts that only one of them answers.
     """
     path = Path(config.responses) / PREDICTIONS
     if not path.is_file():
-        raise fail(str(path), "there is none; evaluate first, or give the evaluation's folder as `responses`")
+        raise user_error(str(path), "there is none; evaluate first, or give the evaluation's folder as `responses`")
     rows = [row for row in file_rows(path) if row.get("source") == config.benchmark]
     if not rows:
-        raise fail(str(path), f"holds no responses to {config.benchmark}'s prompts; evaluate them first")
+        raise user_error(str(path), f"holds no responses to {config.benchmark}'s prompts; evaluate them first")
     given = {_name(row, config.benchmark, f"{path}: row of {row.get('id')}"): row for row in rows}
     answers = list(_reference(config))[: config.limit]
     for name, _, _ in answers:
         if name not in given:
             what = f"lacks the response to {name[:80]!r}, which the reference answers; evaluate every prompt"
-            raise fail(str(path), f"{what}, or set `limit`")
+            raise user_error(str(path), f"{what}, or set `limit`")
     known = {name for name, _, _ in answers}
     if config.limit is None and (other := next((name for name in given if name not in known), None)):
-        raise fail(config.reference, f"has no answer to {other[:80]!r} ({path}: row of {given[other].get('id')})")
+        raise user_error(config.reference, f"has no answer to {other[:80]!r} ({path}: row of {given[other].get('id')})")
     strip = config.benchmark == "alpaca_eval"  # as alpaca_eval does with what it generates itself
     comparisons = []
     for name, answer, _ in answers:
@@ -71,7 +71,7 @@ def load_comparisons(config: JudgeConfig) -> tuple[list[Comparison], str]:
 def _name(row: Row, benchmark: str, where: str) -> str:
     column = "prompt" if benchmark == "alpaca_eval" else "question_id"
     if not isinstance(row.get(column), str):
-        raise fail(where, f"has no {column}; take the prompts from `source: {benchmark}` and evaluate again")
+        raise user_error(where, f"has no {column}; take the prompts from `source: {benchmark}` and evaluate again")
     return row[column]
 
 
@@ -79,14 +79,14 @@ def _reference(config: JudgeConfig) -> Iterator[tuple[str, str, str]]:
     """Yield the prompt's name, the answer and the model of each row of the reference."""
     rows = [*file_rows(_local(config.reference))]
     if not rows:
-        raise fail(config.reference, "is empty")
+        raise user_error(config.reference, "is empty")
     read = _alpaca_answer if config.benchmark == "alpaca_eval" else _arena_answer
     for number, row in enumerate(rows, start=1):
         try:
             yield read(row)
         except (KeyError, IndexError, TypeError, StopIteration):
             what = f"isn't of the shape of {config.benchmark}'s reference answers; it has {', '.join(map(str, row))}"
-            raise fail(f"{config.reference}: row {number}", what) from None
+            raise user_error(f"{config.reference}: row {number}", what) from None
 
 
 def _alpaca_answer(row: Row) -> tuple[str, str, str]:
@@ -108,7 +108,7 @@ def _local(reference: str) -> Path:
     if not reference.startswith(HUB):
         if files := local_files(reference, ""):
             return files[0]
-        raise fail(reference, f"no such file; give a file, or {HUB}OWNER/NAME/FILE")
+        raise user_error(reference, f"no such file; give a file, or {HUB}OWNER/NAME/FILE")
     import huggingface_hub
 
     owner, name, *file = reference.removeprefix(HUB).split("/")
@@ -116,7 +116,7 @@ def _local(reference: str) -> Path:
         return Path(huggingface_hub.hf_hub_download(f"{owner}/{name}", os.path.join(*file), repo_type="dataset"))
     except Exception as error:  # the Hub's client fails in too many ways to list
         said = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-        raise fail(reference, f"can't be loaded from the Hub; download it and give its path {said}") from None
+        raise user_error(reference, f"can't be loaded from the Hub; download it and give its path {said}") from None
 
 
 def win_rate_in_percent(won: Sequence[float], played: Sequence[float]) -> Row:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..config import JudgeConfig
 from ..data.schema import Row
-from ..errors import fail
+from ..errors import user_error
 from ..llm.batch import BatchClient
 from ..llm.cache import CachedResponses, cache_path
 from ..llm.client import PendingRequest, confirm, estimate_cost, open_client
@@ -77,8 +77,8 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
     """Run the stage and return what it writes to `judged.json`.
 
     Raises:
-        Faults: The responses, the reference, the folder or the endpoint can't be used, the cost estimate is declined,
-            or no verdict can be read. The judge's responses are cached in any case.
+        UserErrors: The responses, the reference, the folder or the endpoint can't be used, the cost estimate is
+            declined, or no verdict can be read. The judge's responses are cached in any case.
     """
     benchmark, comparisons, reference = load(config)
     check_output_dir(config.output_dir, run_fingerprint(config))
@@ -98,7 +98,7 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
         if not summary["n"]:
             first = next(iter(unreadable.values()))
             what = f"none of {len(verdicts)} rows can be scored (the first: {first}); try another judge"
-            raise fail(str(folder / "judgements.jsonl"), what)
+            raise user_error(str(folder / "judgements.jsonl"), what)
         benchmark.write(folder)
         judged = {
             "benchmark": config.benchmark,
@@ -120,7 +120,7 @@ def load(config: JudgeConfig) -> tuple[Benchmark, list[Comparison], str]:
     """Load the benchmark with its comparisons, the comparisons, and the reference's name.
 
     Raises:
-        Faults: The responses or the reference can't be used, or the evaluator isn't installed.
+        UserErrors: The responses or the reference can't be used, or the evaluator isn't installed.
     """
     if config.benchmark == "alpaca_eval":
         alpaca_eval.require()

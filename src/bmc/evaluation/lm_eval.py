@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import HarnessConfig
 from ..data.schema import Row
-from ..errors import fail
+from ..errors import user_error
 from ..runs import write_json
 
 RAW = "lm_eval"  # folder of the harness's own files
@@ -46,18 +46,18 @@ def measure(config: HarnessConfig) -> Row:
     """Runs the harness and returns what it writes to `lm_eval.json`.
 
     Raises:
-        Faults: The harness isn't installed, fails, or leaves no result.
+        UserErrors: The harness isn't installed, fails, or leaves no result.
     """
     if importlib.util.find_spec("lm_eval") is None:
-        raise fail("lm_eval", "lm-evaluation-harness is not installed; pip install '.[eval]'")
+        raise user_error("lm_eval", "lm-evaluation-harness is not installed; pip install '.[eval]'")
     raw = Path(config.output_dir) / RAW
     before = set(raw.rglob("results_*.json"))
     status = subprocess.run(command(config)).returncode
     if status:
-        raise fail("lm_eval", f"ended with status {status}; what it says above tells why")
+        raise user_error("lm_eval", f"ended with status {status}; what it says above tells why")
     made = sorted(set(raw.rglob("results_*.json")) - before)
     if not made:
-        raise fail(str(raw), "lm_eval left no result there")
+        raise user_error(str(raw), "lm_eval left no result there")
     folded = fold(_read(made[-1]), str(made[-1])) | {"results": str(made[-1].relative_to(config.output_dir))}
     write_json(Path(config.output_dir) / "lm_eval.json", folded)
     return folded
@@ -74,14 +74,14 @@ def fold(found: Mapping[str, Any], where: str) -> Row:
         where: The file, for a fault.
 
     Raises:
-        Faults: It isn't of that shape.
+        UserErrors: It isn't of that shape.
     """
     try:
         counts = found["n-samples"]
         tasks = {task: _task(found["results"][task], int(counts[task]["effective"])) for task in counts}
         return {"tasks": tasks, "version": str(found["lm_eval_version"])}
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
-        raise fail(where, "is no result file of lm-evaluation-harness 0.4") from None
+        raise user_error(where, "is no result file of lm-evaluation-harness 0.4") from None
 
 
 def _task(scores: Mapping[str, Any], n: int) -> Row:
@@ -100,7 +100,7 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        raise fail(str(path), "is not JSON; run lm_eval again") from None
+        raise user_error(str(path), "is not JSON; run lm_eval again") from None
 
 
 def describe(folded: Row) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import GenerationArguments
 from ..data.tokenization import turn_end
-from ..errors import fail
+from ..errors import user_error
 from .engine_guard import MARK, engine_guard
 
 Response = dict[str, Any]  # {"text": str, "tokens": int, "finished": bool}
@@ -34,7 +34,7 @@ def load_backend(args: GenerationArguments, model_args: Any, tokenizer: Any, lon
         longest: Tokens of the longest prompt with its response; vLLM's `max_model_len`.
 
     Raises:
-        Faults: There is no such model, or vLLM can't run it.
+        UserErrors: There is no such model, or vLLM can't run it.
     """
     if args.backend == "vllm":
         return _vllm(args, model_args, tokenizer, longest)
@@ -83,7 +83,7 @@ def _vllm(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: i
     if find_adapter_config_file(model_args.model_name_or_path, revision=model_args.model_revision):
         name = model_args.model_name_or_path
         how = f"merge it into its model ({merge_command(name)}), or choose backend: transformers"
-        raise fail("model_name_or_path", f"{name} is an adapter, which vLLM doesn't load by itself; {how}")
+        raise user_error("model_name_or_path", f"{name} is an adapter, which vLLM doesn't load by itself; {how}")
     with _engine_environment(local_gpus(args.tensor_parallel_size), engine_guard().mark):
         from vllm import LLM, SamplingParams
 
@@ -123,11 +123,11 @@ def check_vllm(key: str) -> None:
     """Check that vLLM is installed; `key` is the recipe's key that asks for it.
 
     Raises:
-        Faults: It isn't.
+        UserErrors: It isn't.
     """
     if "vllm" not in sys.modules and importlib.util.find_spec("vllm") is None:
         what = "vLLM is not installed; pip install '.[vllm]', or choose"
-        raise fail(f"{key}: vllm", f"{what} {key}: transformers")
+        raise user_error(f"{key}: vllm", f"{what} {key}: transformers")
 
 
 @contextlib.contextmanager

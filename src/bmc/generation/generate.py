@@ -49,7 +49,7 @@ def generate_responses(config: SampleConfig | EvaluateConfig) -> tuple[list[Row]
         `(rows, responses, output folder)`. Once the results are written, remove `PARTIAL` from the folder.
 
     Raises:
-        Faults: The rows, the template or the model can't be used, or the folder is another recipe's.
+        UserErrors: The rows, the template or the model can't be used, or the folder is another recipe's.
     """
     launch_workers(config.data_parallel_size)
     rows, tokenizer = load_prompts(config)
@@ -73,7 +73,7 @@ def load_prompts(config: SampleConfig | EvaluateConfig) -> tuple[list[Row], Any]
     """Load and check a recipe's rows and its tokenizer.
 
     Raises:
-        Faults: The rows, the template or the model can't be used.
+        UserErrors: The rows, the template or the model can't be used.
     """
     mixture = config.dataset_mixture
     loaded = load_mixture(mixture.datasets, mixture.seed)
@@ -156,7 +156,7 @@ def generate(
         seed: A response depends on it, on the prompt, and on the number of equal prompts before it.
 
     Raises:
-        Faults: The folder can't be written.
+        UserErrors: The folder can't be written.
     """
     keys = cache_keys(prompts)
     kept = {key: response for found in all_gather(_read_partial(folder)) for key, response in found.items()}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from ..config import LLMArguments
-from ..errors import Faults, fail
+from ..errors import UserErrors, user_error
 from .address import endpoint_name
 from .cache import NO_OUTCOME, ResponseCache
 from .client import CachedClient, DryRunClient, PendingRequest, collect_requests
@@ -60,7 +60,7 @@ class BatchClient:
         spent: Dollars spent in earlier runs, which count towards `max_cost_usd`.
 
     Raises:
-        Faults: There is no API key.
+        UserErrors: There is no API key.
     """
 
     def __init__(self, settings: LLMArguments, usage: UsageTracker, cache: ResponseCache, spent: float = 0.0) -> None:
@@ -88,7 +88,7 @@ class BatchClient:
             client: The client whose cache gets the responses.
 
         Raises:
-            Faults: Fatal; what was submitted stays recorded.
+            UserErrors: Fatal; what was submitted stays recorded.
         """
         self.any_success = client.refusals.succeeded_before
         await self._collect()
@@ -150,7 +150,7 @@ class BatchClient:
         await self.cache.reserve({key: _bound(tokens) for key, tokens in file.requests.items()})
         try:
             self.cache.keep_batch(name, state | {"batch": await self._create(name, False), "since": time.time()})
-        except Faults:
+        except UserErrors:
             self.cache.keep_batch(name, None)  # it was refused: nothing of it is in progress
             await self.cache.release(file.requests)
             raise
@@ -189,7 +189,7 @@ class BatchClient:
         for name, state in self.cache.batches().items():
             if state["at"] != endpoint_name(self.settings.base_url):
                 what = f"a batch is in progress at {state['at']}; run with that base_url first, or give other `replies`"
-                raise fail(str(self.cache.path), what)
+                raise user_error(str(self.cache.path), what)
             wanted = _requests(state["requests"])
             fatal: list[Exception] = []
             reason = await self._results(name, state, wanted, fatal)
@@ -240,7 +240,7 @@ class BatchClient:
             # what it doesn't list was never processed: it is neither paid for nor lost
             await self.cache.release(key for key in wanted or () if key not in self.seen)
             self.seen.update(wanted or ())
-            fatal.append(fail(self.transport.where, f"{self._why(batch)}; {CACHED}, with what it left"))
+            fatal.append(user_error(self.transport.where, f"{self._why(batch)}; {CACHED}, with what it left"))
         return None
 
     def _why(self, batch: Any) -> str:
@@ -278,7 +278,7 @@ class BatchClient:
                 state["timed out"], limit = True, time.time() + CANCELLING
                 logger.warning("%s: %s after %g hours (batch_timeout); it is cancelled, its responses are cached",
                                self.transport.where, excerpt(now, key), self.settings.batch_timeout)  # fmt: skip
-                with contextlib.suppress(Faults):  # it may have ended, or be unknown: the next poll tells
+                with contextlib.suppress(UserErrors):  # it may have ended, or be unknown: the next poll tells
                     await self._retried(
                         lambda: self.transport.send(self.transport.client.batches.cancel(state["batch"]))
                     )
@@ -341,7 +341,7 @@ class BatchClient:
         return None
 
     def _failed(self, key: str, outcome: Exception, fatal: list[Exception]) -> None:
-        if isinstance(outcome, Faults):
+        if isinstance(outcome, UserErrors):
             fatal.append(outcome)
             return
         self.failures[key] += 1
@@ -375,20 +375,20 @@ class BatchClient:
 
         Raises:
             Lost: The endpoint has no such object.
-            Faults: The last try failed.
+            UserErrors: The last try failed.
         """
         try:
             return await with_retries(once, self.settings, self.usage)
         except RetryableError as error:
-            raise fail(self.transport.where, f"failed repeatedly ({error}); {CACHED}") from None
+            raise user_error(self.transport.where, f"failed repeatedly ({error}); {CACHED}") from None
         except RequestRefused as error:
             raise Lost(error.row, error.fault) from None
 
 
-class Lost(Faults):
+class Lost(UserErrors):
     """The endpoint doesn't have a batch or a file (404, 410, …), or refuses to create it."""
 
-    def __init__(self, reason: str, fault: Faults) -> None:
+    def __init__(self, reason: str, fault: UserErrors) -> None:
         self.reason = reason
         super().__init__(*fault.faults)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import Faults, fail
+from ..errors import UserErrors, user_error
 from .errors import parse_json
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class CachedResponses:
         """Return the completion of a request, if a readable one is cached.
 
         Raises:
-            Faults: The file is damaged beyond single rows.
+            UserErrors: The file is damaged beyond single rows.
         """
         try:
             row = self.reading.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
@@ -142,14 +142,14 @@ class CachedResponses:
     def close(self) -> None:
         self.reading.close()
 
-    def _fault(self, error: Exception) -> Faults:
+    def _fault(self, error: Exception) -> UserErrors:
         if "malformed" in str(error):
             what = f"is damaged ({error}); save what is in it by `sqlite3 {self.path} .recover | sqlite3 NEW`, and set"
-            return fail(str(self.path), f"{what} replies: NEW, or move it away: then every request is sent again")
+            return user_error(str(self.path), f"{what} replies: NEW, or move it away: then every request is sent again")
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-            return fail(str(self.path), f"is no response cache ({error}); give another file as `replies`")
+            return user_error(str(self.path), f"is no response cache ({error}); give another file as `replies`")
         what = "make room there or give another file as `replies`, then run the same command again"
-        return fail(str(self.path), f"can't be used ({error}); {what}: the responses in it stay")
+        return user_error(str(self.path), f"can't be used ({error}); {what}: the responses in it stay")
 
 
 class ResponseCache(CachedResponses):
@@ -173,7 +173,7 @@ class ResponseCache(CachedResponses):
                 still in flight; otherwise they are possibly billed.
 
         Raises:
-            Faults: The file can't be written, or is no response cache.
+            UserErrors: The file can't be written, or is no response cache.
         """
         self.path, self.collects = path, batches
         self.in_flight: dict[str, int] = {}
@@ -194,7 +194,7 @@ class ResponseCache(CachedResponses):
         except (sqlite3.Error, OSError) as error:
             self.lock.release()
             raise self._fault(error) from None
-        except Faults:
+        except UserErrors:
             self.lock.release()
             raise
         self.pending: list[Statement] = []
@@ -215,7 +215,7 @@ class ResponseCache(CachedResponses):
             bounds: Request key → the most tokens that it can cost.
 
         Raises:
-            Faults: The file can't be written (as in all methods that write).
+            UserErrors: The file can't be written (as in all methods that write).
         """
         entries = []
         for key, most in bounds.items():
@@ -304,7 +304,7 @@ def _lock(path: Path) -> FileLock:
     """Lock a file for this process; if another one holds it, log which, and wait.
 
     Raises:
-        Faults: This very process holds it.
+        UserErrors: This very process holds it.
         OSError: The lock can't be written.
     """
     lock = FileLock(f"{path}.lock", thread_local=False)
@@ -313,7 +313,7 @@ def _lock(path: Path) -> FileLock:
     except Timeout:
         holder = _holder(path)
         if (holder.get("pid"), holder.get("host")) == (os.getpid(), socket.gethostname()):
-            raise fail(str(path), "is in use by this very process; close it first") from None
+            raise user_error(str(path), "is in use by this very process; close it first") from None
         logger.warning(
             "%s: waiting for process %s on %s, which has held it since %s (Ctrl-C gives up)",
             path, holder.get("pid"), holder.get("host"), holder.get("since"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from ..config import LLMArguments
-from ..errors import Faults, fail
+from ..errors import UserErrors, user_error
 from .address import endpoint_name
 from .cache import CachedResponses, ResponseCache, cache_path, request_key
 from .cost import CostEstimate, Messages, TokenCounter, UsageTracker, characters
@@ -57,7 +57,7 @@ class ChatModel(Protocol):
         Raises:
             RequestFailed: Row error.
             RequestRefused: Row error or fatal; `RefusalPolicy` decides.
-            Faults: Fatal.
+            UserErrors: Fatal.
             RunAborted: The run ended before the request was sent.
         """
         ...
@@ -116,7 +116,7 @@ class CachedClient:
         self.slots = asyncio.Semaphore(settings.max_concurrency)
         self.refusals = RefusalPolicy(succeeded_before)
         self.in_flight: dict[str, asyncio.Task[dict[str, Any]]] = {}
-        self.stopped: Faults | None = None
+        self.stopped: UserErrors | None = None
         self.any_complete = False  # whether a response had all that the recipe needs of it
 
     def keys(self, messages: Messages) -> list[str]:
@@ -158,7 +158,7 @@ class CachedClient:
 
         Raises:
             RequestFailed: Row error: too long, filtered, failed for good.
-            Faults: Fatal: no such model, an invalid key, the cost cap.
+            UserErrors: Fatal: no such model, an invalid key, the cost cap.
         """
         keys = await off_loop(characters(messages), self.keys, messages)
         key, found = keys[0], self.cached(keys)
@@ -203,7 +203,7 @@ class CachedClient:
                 return await self._sent(messages, key)
             except RequestRefused as refused:
                 outcome = await self.refusals.outcome(refused, self._still_succeeds)
-                if isinstance(outcome, Faults):
+                if isinstance(outcome, UserErrors):
                     self.stop(outcome)
                 raise outcome from None
 
@@ -221,8 +221,8 @@ class CachedClient:
                 if isinstance(self.cache, ResponseCache):
                     await self.cache.put(key, completion)
             except RunAborted:
-                raise (self.stopped or fail("the run", "was stopped")) from None
-            except Faults as error:
+                raise (self.stopped or user_error("the run", "was stopped")) from None
+            except UserErrors as error:
                 self.stop(error)  # before the next request takes the slot
                 raise
             return completion
@@ -233,7 +233,7 @@ class CachedClient:
         if self.any_complete:
             return RequestFailed(lacking)
         where = f"{self.settings.model} at {endpoint_name(self.settings.base_url)}"
-        return fail(where, f"{lacking}; the response was not cached: use a server and a model that provide it")
+        return user_error(where, f"{lacking}; the response was not cached: use a server and a model that provide it")
 
     async def _charge(self, key: str, completion: dict[str, Any], charge: dict[str, Any]) -> None:
         charge |= {name: completion[name] for name in ("prompt_tokens", "completion_tokens")}
@@ -259,7 +259,7 @@ class CachedClient:
         if not task.cancelled():
             task.exception()  # or asyncio would report it if nobody waits any more
 
-    def stop(self, why: Faults) -> None:
+    def stop(self, why: UserErrors) -> None:
         """Send no further requests."""
         self.stopped = self.stopped or why
         self.model.stop()
@@ -267,7 +267,7 @@ class CachedClient:
     async def aclose(self) -> None:
         """Wait for the requests in flight, cache their responses, and close the model; the cache stays open."""
         interrupted = isinstance(sys.exception(), asyncio.CancelledError | KeyboardInterrupt)
-        self.stop(fail("the run", "was stopped"))
+        self.stop(user_error("the run", "was stopped"))
         if self.in_flight:
             if interrupted:
                 what = f"stopping: waiting for {self.refusals.sent:,} requests that are in flight and paid for"
@@ -431,9 +431,9 @@ def confirm(settings: LLMArguments, estimate: CostEstimate) -> None:
     """Ask on a terminal before anything is paid for.
 
     Raises:
-        Faults: The estimate is declined.
+        UserErrors: The estimate is declined.
     """
     if settings.yes or not estimate.to_send or not sys.stdin.isatty():
         return
     if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise fail("the cost estimate", "was declined, and nothing was sent; --yes continues without a question")
+        raise user_error("the cost estimate", "was declined, and nothing was sent; --yes continues without a question")

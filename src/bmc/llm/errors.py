@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ..errors import Faults, fail, printable
+from ..errors import UserErrors, printable, user_error
 from .address import without_secrets
 from .cost import Messages
 
@@ -73,7 +73,7 @@ class RequestRefused(Exception):
         fault: The fatal error, if it concerns every request.
     """
 
-    def __init__(self, row: str, fault: Faults) -> None:
+    def __init__(self, row: str, fault: UserErrors) -> None:
         super().__init__(row)
         self.row, self.fault = row, fault
 
@@ -125,7 +125,7 @@ def classify_error(status: int, body: Any, headers: Mapping[str, str], where: st
         key_env: The environment variable that holds it.
 
     Returns:
-        `RetryableError`, `RequestRefused`, or `Faults` (fatal).
+        `RetryableError`, `RequestRefused`, or `UserErrors` (fatal).
     """
     error = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(error, dict):
@@ -137,28 +137,28 @@ def classify_error(status: int, body: Any, headers: Mapping[str, str], where: st
     if 300 <= status < 400:
         return _redirected(status, headers, where, key)
     if status == 402 or (status in (400, 403, 429) and _NO_CREDIT.search(code)):
-        return fail(where, f"the account has no credit left ({status}: {text}); add credit: {CACHED}")
+        return user_error(where, f"the account has no credit left ({status}: {text}); add credit: {CACHED}")
     if status in RETRYABLE or status >= 500:
         return RetryableError(f"HTTP {status}", retry_after(headers), sent=status in MAYBE_BILLED)
     if status == 401:
-        return fail(where, f"refuses the key in {key_env}; set a valid one")
+        return user_error(where, f"refuses the key in {key_env}; set a valid one")
     hint = next((hint for pattern, hint in _HINTS if pattern.search(text)), "fix the recipe")
     # numbers and request ids differ between rows, and the reasons of dropped rows are counted
     reason = re.sub(r"[\w-]*\d[\w-]*", "…", text)
     row = f"endpoint refuses the request ({status}: {reason})"
-    return RequestRefused(row, fail(where, f"refuses the request ({status}: {text}); {hint}"))
+    return RequestRefused(row, user_error(where, f"refuses the request ({status}: {text}); {hint}"))
 
 
-def _redirected(status: int, headers: Mapping[str, str], where: str, key: str) -> Faults:
+def _redirected(status: int, headers: Mapping[str, str], where: str, key: str) -> UserErrors:
     target = excerpt(without_secrets(headers.get("location", "")), key)
     what = f"redirects requests to {target or 'another address'} ({status}), which are not sent there"
     base = target.removesuffix("/").removesuffix("/chat/completions")
-    return fail(where, f"{what}; if that is right, set base_url: {base}" if base else f"{what}; fix base_url")
+    return user_error(where, f"{what}; if that is right, set base_url: {base}" if base else f"{what}; fix base_url")
 
 
-def not_the_protocol(where: str) -> Faults:
+def not_the_protocol(where: str) -> UserErrors:
     """Return the fatal error for an endpoint that doesn't speak the chat-completions protocol."""
-    return fail(where, "sends something other than a chat completion; does base_url lack its /v1?")
+    return user_error(where, "sends something other than a chat completion; does base_url lack its /v1?")
 
 
 def parse_json(text: str | bytes) -> Any:

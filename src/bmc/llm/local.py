@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..config import GenerationArguments, LLMArguments, ModelArguments
 from ..data.tokenization import encode_prompt
-from ..errors import fail
+from ..errors import user_error
 from ..generation.backends import Complete, Response, check_vllm, load_backend
 from ..models import check_model, load_tokenizer
 from .cost import Messages
@@ -36,7 +36,7 @@ class LocalClient:
         name: The backend.
 
     Raises:
-        Faults: There is no such model, or vLLM isn't installed.
+        UserErrors: There is no such model, or vLLM isn't installed.
     """
 
     def __init__(self, settings: LLMArguments, name: Literal["transformers", "vllm"]) -> None:
@@ -81,14 +81,14 @@ class LocalClient:
         from jinja2 import TemplateError
 
         if self.tokenizer.chat_template is None:
-            raise fail(
+            raise user_error(
                 f"model {self.model.model_name_or_path}", "has no chat template; choose an instruction-tuned one"
             )
         try:
             return encode_prompt(self.tokenizer, {"prompt": messages})
         except TemplateError as error:
             what = f"its chat template refuses the messages ({error}); choose another model"
-            raise fail(f"model {self.model.model_name_or_path}", what) from None
+            raise user_error(f"model {self.model.model_name_or_path}", what) from None
 
     async def _work(self) -> None:
         while self.queue:

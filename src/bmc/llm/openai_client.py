@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from ..config import LLMArguments
-from ..errors import Faults, fail
+from ..errors import UserErrors, user_error
 from .address import address, endpoint_name
 from .cache import ResponseCache
 from .client import off_loop
@@ -87,7 +87,7 @@ class Budget:
         """Wait until a request of this bound may be sent, and return the dollars reserved for it.
 
         Raises:
-            Faults: It doesn't fit, and nothing is in flight that could make room.
+            UserErrors: It doesn't fit, and nothing is in flight that could make room.
         """
         async with self.changed:
             while True:
@@ -111,10 +111,12 @@ class Budget:
             self.changed.notify_all()
 
 
-def over_budget(most: float, spent: float, bound: float) -> Faults:
+def over_budget(most: float, spent: float, bound: float) -> UserErrors:
     """Return the fatal error of a run at its cost cap."""
     what = f"is reached: ${spent:,.4f} of ${most:,.2f} spent, and the next response may cost up to ${bound:,.4f}"
-    return fail("max_cost_usd", f"{what}; raise it and run the same command again: every response so far is cached")
+    return user_error(
+        "max_cost_usd", f"{what}; raise it and run the same command again: every response so far is cached"
+    )
 
 
 class OpenAIClient:
@@ -127,7 +129,7 @@ class OpenAIClient:
         spent: Dollars spent in earlier runs, which count towards `max_cost_usd`.
 
     Raises:
-        Faults: There is no API key.
+        UserErrors: There is no API key.
     """
 
     def __init__(self, settings: LLMArguments, usage: UsageTracker, cache: ResponseCache, spent: float = 0.0) -> None:
@@ -152,7 +154,7 @@ class OpenAIClient:
             self.failures += 1
             if self.failures >= max(LEAST_PATIENCE, 3 * self.settings.max_concurrency):
                 what = f"has failed {self.failures} requests in a row, each for good (now: {error})"
-                raise fail(self.transport.where, f"{what}; check the server: {CACHED}") from None
+                raise user_error(self.transport.where, f"{what}; check the server: {CACHED}") from None
             raise RequestFailed(f"endpoint failed: {error}") from None
         self.failures = 0
         self.completions += 1
@@ -163,7 +165,7 @@ class OpenAIClient:
         """Send a request once, if the budget has room for it.
 
         Raises:
-            RetryableError, RequestFailed, RequestRefused, Faults: It failed.
+            RetryableError, RequestFailed, RequestRefused, UserErrors: It failed.
             RunAborted: It wasn't sent.
         """
         read, most = await off_loop(characters(messages), self._count, messages)
@@ -259,7 +261,7 @@ class HttpTransport:
         understood: Whether it ever sent a completion.
 
     Raises:
-        Faults: There is no API key.
+        UserErrors: There is no API key.
     """
 
     def __init__(self, settings: LLMArguments) -> None:
@@ -286,7 +288,7 @@ class HttpTransport:
             timed: Whether `timeout` holds for the whole call, not just for each wait in it (files).
 
         Raises:
-            RetryableError, RequestFailed, RequestRefused, Faults: It failed.
+            RetryableError, RequestFailed, RequestRefused, UserErrors: It failed.
         """
         import openai
 
@@ -301,7 +303,7 @@ class HttpTransport:
         except openai.APIConnectionError as error:
             cause = type(error.__cause__).__name__
             if cause == "ConnectError" and not self.reached:
-                raise fail(self.where, "can't be reached; check base_url and that the server is up") from None
+                raise user_error(self.where, "can't be reached; check base_url and that the server is up") from None
             raise RetryableError("lost connection", sent=cause not in NOT_SENT) from None
         except UnicodeEncodeError:
             raise RequestFailed("half a surrogate pair in its text, which no request can carry") from None
@@ -347,7 +349,7 @@ async def with_retries(
 
     Raises:
         RetryableError: The last try failed.
-        Faults: The endpoint asks to wait longer than `max_retry_wait`.
+        UserErrors: The endpoint asks to wait longer than `max_retry_wait`.
     """
     for retry in count():
         try:
@@ -358,7 +360,7 @@ async def with_retries(
                 what = f"asks to wait {after:,.0f} s ({error})" if after < 1e9 else f"asks to wait ({error})"
                 what = f"{what}, longer than max_retry_wait, {settings.max_retry_wait:g} s"
                 where = f"{settings.model} at {endpoint_name(settings.base_url)}"
-                raise fail(where, f"{what}; {CACHED} then, or raise the bound") from None
+                raise user_error(where, f"{what}; {CACHED} then, or raise the bound") from None
             if retry == settings.max_retries:
                 raise
             usage.retry(str(error))
@@ -392,12 +394,12 @@ def api_key(variable: str) -> str:
     """Read the API key from an environment variable.
 
     Raises:
-        Faults: It holds none, or something that can't be one.
+        UserErrors: It holds none, or something that can't be one.
     """
     key = os.environ.get(variable, "").strip()
     if not key:
         what = "is not set; export the endpoint's key (a server without keys takes any word), or name another variable"
-        raise fail(f"environment variable {variable}", f"{what} with api_key_env")
+        raise user_error(f"environment variable {variable}", f"{what} with api_key_env")
     if not key.isascii() or not key.isprintable():
-        raise fail(f"environment variable {variable}", "holds characters that no key has; set it again")
+        raise user_error(f"environment variable {variable}", "holds characters that no key has; set it again")
     return key

@@ -22,7 +22,7 @@ from ..config import (
 )
 from ..data.files import SUFFIXES
 from ..data.registry import DATASETS, REPOSITORY
-from ..errors import did_you_mean, fail
+from ..errors import did_you_mean, user_error
 from ..pipeline import producer
 from ..precision import HALF, mixed_precision, training_dtype
 from ..runs import is_main_process
@@ -51,13 +51,13 @@ def describe_data(datasets: list[DatasetConfig]) -> str:
     """Name the data sets, and say which of them aren't there yet.
 
     Raises:
-        Faults: A file isn't there, but one of nearly its name.
+        UserErrors: A file isn't there, but one of nearly its name.
     """
     for dataset in filter(_missing, datasets):
         path = Path(dataset.id or "")
         there = [file.stem for file in path.parent.glob(f"*{path.suffix}")]
         if hint := did_you_mean(path.stem, there):
-            raise fail(str(path), f"no such file{hint}; paths are relative to {Path.cwd()}")
+            raise user_error(str(path), f"no such file{hint}; paths are relative to {Path.cwd()}")
     return ", ".join(map(_describe, datasets))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import fail
+from ..errors import user_error
 
 OWN_CONFIGS = Path(__file__).parents[3] / "recipes/accelerate_configs"  # of the checkout that this is installed from
 Engine = Literal["none", "ddp", "fsdp", "deepspeed"]
@@ -93,7 +93,7 @@ def read_launch(path: str | None, processes: int | None = None) -> LaunchConfig:
         processes: World size instead of the file's, with as many processes on each machine.
 
     Raises:
-        Faults: The file can't be read, or is of a kind that no recipe is launched with.
+        UserErrors: The file can't be read, or is of a kind that no recipe is launched with.
     """
     if path is None or is_launched():
         return _of_environment(os.environ)
@@ -105,10 +105,10 @@ def read_launch(path: str | None, processes: int | None = None) -> LaunchConfig:
     except OSError as error:
         names = ", ".join(sorted(config.stem for config in OWN_CONFIGS.glob("*.yaml")))
         what = f"{path} cannot be read: {error.strerror}; give a file, or one of {names}"
-        raise fail("accelerate_config", what) from None
+        raise user_error("accelerate_config", what) from None
     except Exception as error:  # YAML's, JSON's and accelerate's own
         what = f"{path} is no config of accelerate's ({str(error).partition(chr(10))[0]}); see `accelerate config`"
-        raise fail("accelerate_config", what) from None
+        raise user_error("accelerate_config", what) from None
 
 
 def _of_file(file: Path, processes: int | None) -> LaunchConfig:

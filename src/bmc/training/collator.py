@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from ..errors import fail
+from ..errors import user_error
 from .prefix_sharing import Row, index_trees, pack_sequences
 from .token_weights import DIFF_COLUMNS, RESPONSES, WEIGHT_COLUMNS
 
@@ -72,15 +72,15 @@ class DataCollatorForBMC(DataCollatorForPreference):
         """Convert a `DataCollatorForPreference`, which keeps nothing beside tokens.
 
         Raises:
-            Faults: It is another collator, or cuts sequences at their beginning.
+            UserErrors: It is another collator, or cuts sequences at their beginning.
         """
         if isinstance(given, cls):
             return given
         if type(given) is not DataCollatorForPreference:
             how = "leave it out, or give a DataCollatorForPreference"
-            raise fail("data_collator", f"{type(given).__name__} doesn't make what token weights need; {how}")
+            raise user_error("data_collator", f"{type(given).__name__} doesn't make what token weights need; {how}")
         if given.truncation_mode != "keep_start":
-            raise fail("truncation_mode", f"{given.truncation_mode} isn't supported; set keep_start")
+            raise user_error("truncation_mode", f"{given.truncation_mode} isn't supported; set keep_start")
         return cls(given.pad_token_id, given.max_length, pad_to_multiple_of=given.pad_to_multiple_of)
 
     def torch_call(self, examples: list[dict[str, Any]]) -> Batch:

@@ -26,7 +26,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import has_length, rotate_checkpoints
 
 from ..data.masks import mark_assistant
-from ..errors import Faults, fail
+from ..errors import UserErrors, user_error
 from ..models import damage
 from ..precision import HALF, keep_differentiable, keep_outputs, mixed_precision, train_in_float32
 from ..runs import differing_keys, write_json
@@ -105,7 +105,7 @@ def check_start(output_dir: str, start: str | None) -> None:
         start: The checkpoint that it resumes from; None to start from the beginning.
 
     Raises:
-        Faults: There are some that it would come to.
+        UserErrors: There are some that it would come to.
     """
     done = (
         int(match[1]) if start and Path(start).parent == Path(output_dir) and (match := _numbered(Path(start))) else 0
@@ -114,7 +114,9 @@ def check_start(output_dir: str, start: str | None) -> None:
     ahead = [path.name for step, path in sorted(steps.items()) if step > done and is_from_another_trainer(path)]
     if ahead:
         what = f"holds {', '.join(ahead)} of another trainer, which this one would overwrite"
-        raise fail(output_dir, f"{what}; resume_from_checkpoint: true goes on from it, another output_dir starts anew")
+        raise user_error(
+            output_dir, f"{what}; resume_from_checkpoint: true goes on from it, another output_dir starts anew"
+        )
 
 
 def find_start(output_dir: str, given: bool | str | None, recipe: dict[str, Any]) -> str | None:
@@ -126,7 +128,8 @@ def find_start(output_dir: str, given: bool | str | None, recipe: dict[str, Any]
         recipe: What decides the run's results.
 
     Raises:
-        Faults: There is no such checkpoint, or it is another recipe's; or the run would overwrite another trainer's.
+        UserErrors: There is no such checkpoint, or it is another recipe's; or the run would overwrite another
+            trainer's.
     """
     if isinstance(given, str):
         check_checkpoint(Path(given), recipe)
@@ -136,7 +139,7 @@ def find_start(output_dir: str, given: bool | str | None, recipe: dict[str, Any]
         if given is None and start and is_from_another_trainer(Path(start)):
             start = None  # which check_start then refuses: the recipe that made it isn't known
     if given is True and start is None:
-        raise fail("resume_from_checkpoint", NONE_THERE.format(output_dir))
+        raise user_error("resume_from_checkpoint", NONE_THERE.format(output_dir))
     check_start(output_dir, start)
     return start
 
@@ -156,19 +159,23 @@ def check_checkpoint(folder: Path, recipe: dict[str, Any]) -> None:
     """Check that a run may go on from a checkpoint that its recipe names.
 
     Raises:
-        Faults: It isn't there, is torn, or was written by another recipe.
+        UserErrors: It isn't there, is torn, or was written by another recipe.
     """
     if not folder.is_dir():
-        raise fail("resume_from_checkpoint", f"{folder} is no folder; leave it out to start from the newest checkpoint")
+        raise user_error(
+            "resume_from_checkpoint", f"{folder} is no folder; leave it out to start from the newest checkpoint"
+        )
     reason = find_damage(folder)
     if reason:
-        raise fail(str(folder), f"is torn ({reason}); without resume_from_checkpoint the newest whole one is taken")
+        raise user_error(
+            str(folder), f"is torn ({reason}); without resume_from_checkpoint the newest whole one is taken"
+        )
     if is_from_another_trainer(folder):
         return  # what made it isn't known
     earlier = json.loads((folder / CHECKPOINT_FILES).read_text(encoding="utf-8"))["recipe"]
     changed = differing_keys(earlier or recipe, recipe)
     if changed:
-        raise fail(
+        raise user_error(
             str(folder),
             f"is a checkpoint of another recipe (it differs in {', '.join(changed)}); to go on from its weights alone, "
             "give it as model_name_or_path",
@@ -243,13 +250,13 @@ class FaultTolerantTrainer(Trainer):
         """Train as the trainer does; `True` takes the newest checkpoint that is whole, of this trainer or another.
 
         Raises:
-            Faults: `True`, and there is none; or the training would overwrite another trainer's checkpoints.
+            UserErrors: `True`, and there is none; or the training would overwrite another trainer's checkpoints.
         """
         folder = self.args.output_dir
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(folder)
             if resume_from_checkpoint is None:
-                raise fail("resume_from_checkpoint", NONE_THERE.format(folder))
+                raise user_error("resume_from_checkpoint", NONE_THERE.format(folder))
         check_start(folder, resume_from_checkpoint or None)
         self._resumed_from = resume_from_checkpoint or None
         return super().train(resume_from_checkpoint=self._resumed_from, **kwargs)
@@ -267,7 +274,7 @@ class FaultTolerantTrainer(Trainer):
         """Save as the trainer does, under another name first.
 
         Raises:
-            Faults: The disk is full or the like; the older checkpoints are as they were.
+            UserErrors: The disk is full or the like; the older checkpoints are as they were.
         """
         run = Path(super()._get_output_dir(trial))
         name, partial = f"checkpoint-{self.state.global_step}", run / PARTIAL
@@ -288,7 +295,7 @@ class FaultTolerantTrainer(Trainer):
             if not is_full_disk(error):
                 raise
             kept = last_checkpoint(str(run)) or "none was saved before"
-            raise fail(
+            raise user_error(
                 str(run / name), f"can't be written ({error}); make room and start again, from the newest: {kept}"
             ) from None
         finally:
@@ -416,7 +423,7 @@ class FaultTolerantTrainer(Trainer):
         self._batches.clear()
         return norm
 
-    def _not_finite(self, what: str, value: float, batches: list[Any]) -> Faults:
+    def _not_finite(self, what: str, value: float, batches: list[Any]) -> UserErrors:
         """Make the fault, with the rows of all ranks' `batches`."""
         rows: list[str] = []
         for batch in batches:  # ids, or the beginnings of rows
@@ -425,7 +432,7 @@ class FaultTolerantTrainer(Trainer):
         found = gather_object([(value, rows)])
         value = next(value for value, _ in found if not math.isfinite(value))
         kept = last_checkpoint(self.args.output_dir)
-        return fail(
+        return user_error(
             self.args.output_dir,
             f"stopped at step {self.state.global_step + 1}: the {what} is {value}; the batch has the rows "
             f"{', '.join(row for _, rows in found for row in rows)}; look at them, or lower learning_rate; "

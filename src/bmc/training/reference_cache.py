@@ -27,7 +27,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object, is_peft_model, send_to_device, tqdm
 from torch import Tensor
 
-from ..errors import Faults, fail
+from ..errors import UserErrors, user_error
 from ..runs import Preempted, on_sigterm
 from .collator import REF_COLUMNS, Batch
 from .fault_tolerance import any_process
@@ -145,7 +145,7 @@ def add_reference_logps(
         name: What to call the data set in the progress bar.
 
     Raises:
-        Faults: A process can't see what the others write.
+        UserErrors: A process can't see what the others write.
         Preempted: SIGTERM came. What was computed until then is kept.
     """
     keys, lengths = [], []
@@ -172,7 +172,7 @@ def _check_shared(folder: Path, accelerator: Accelerator) -> None:
     """Check, before the work is done, that each process sees a file that the first one writes.
 
     Raises:
-        Faults: One doesn't, in every process.
+        UserErrors: One doesn't, in every process.
     """
     if accelerator.num_processes == 1:
         return
@@ -191,8 +191,8 @@ def _check_shared(folder: Path, accelerator: Accelerator) -> None:
         raise _not_shared(folder)
 
 
-def _not_shared(folder: Path) -> Faults:
-    return fail("reference_cache", f"{folder} lacks what other processes wrote; give a disk that all share")
+def _not_shared(folder: Path) -> UserErrors:
+    return user_error("reference_cache", f"{folder} lacks what other processes wrote; give a disk that all share")
 
 
 def _missing(keys: list[list[bytes]], lengths: list[int], cache: ReferenceCache) -> list[tuple[bytes, int, int]]:

@@ -24,7 +24,7 @@ from ..data.masks import MaskError, has_markers, mark_assistant
 from ..data.schema import Row, check_rows
 from ..data.tokenization import check_offsets, check_template, check_turn_end, turn_end
 from ..distributed import world_size
-from ..errors import did_you_mean, fail, raise_all
+from ..errors import did_you_mean, raise_all, user_error
 from ..generation.backends import stop_ids
 from ..models import check_model, load_tokenizer, refuse_typo
 from ..pipeline import producer
@@ -138,7 +138,7 @@ def prepare_run(
         `(tokenizer, training rows, evaluation rows or None)`.
 
     Raises:
-        Faults: There is no such model, the folder or the checkpoint to go on from is another recipe's, the data are
+        UserErrors: There is no such model, the folder or the checkpoint to go on from is another recipe's, the data are
             wrong, or this machine or its processes won't do. Nothing has been written.
     """
     raise_all([*launch_faults(config)])
@@ -192,7 +192,7 @@ def check_run(
         Lines for the plan.
 
     Raises:
-        Faults: As `prepare_run`.
+        UserErrors: As `prepare_run`.
     """
     elsewhere = not torch.cuda.is_available() and not config.use_cpu
     adopt_adapter_settings(model_args)
@@ -218,12 +218,14 @@ def _check_engine(config: Any) -> None:
     engine = config.distributed_state.distributed_type
     wanted = {name for name in ("DEEPSPEED", "FSDP") if os.environ.get(f"ACCELERATE_USE_{name}") == "true"}
     if "FSDP" in wanted and engine in (DistributedType.NO, DistributedType.MULTI_CPU):
-        raise fail("accelerate launch", "has FSDP for GPUs alone; take accelerate_configs/zero3_cpu.yaml, or cpu.yaml")
+        raise user_error(
+            "accelerate launch", "has FSDP for GPUs alone; take accelerate_configs/zero3_cpu.yaml, or cpu.yaml"
+        )
     if "DEEPSPEED" in wanted and engine != DistributedType.DEEPSPEED:
-        raise fail("use_cpu", "accelerate then leaves DeepSpeed out; set it to false, and DS_ACCELERATOR=cpu")
+        raise user_error("use_cpu", "accelerate then leaves DeepSpeed out; set it to false, and DS_ACCELERATOR=cpu")
     if engine == DistributedType.NO and world_size() > 1:
         what = f"started {world_size()} processes, and there is no GPU to join them on"
-        raise fail("accelerate launch", f"{what}; for a CPU add --use_cpu true --bf16 false --ddp_backend gloo")
+        raise user_error("accelerate launch", f"{what}; for a CPU add --use_cpu true --bf16 false --ddp_backend gloo")
 
 
 def _set_eos(tokenizer: Any, config: Any) -> None:
@@ -233,7 +235,9 @@ def _set_eos(tokenizer: Any, config: Any) -> None:
         return
     if eos not in tokenizer.get_vocab():
         hint = did_you_mean(eos, list(tokenizer.get_added_vocab()))
-        raise fail("eos_token", f"'{eos}' is no token of the tokenizer{hint}; name one that it has, or leave it out")
+        raise user_error(
+            "eos_token", f"'{eos}' is no token of the tokenizer{hint}; name one that it has, or leave it out"
+        )
     tokenizer.eos_token = eos
 
 
@@ -248,14 +252,16 @@ def _check_loss(config: Any, tokenizer: Any, train: Dataset, evaluation: Dataset
     text = train.column_names[0]
     if isinstance(train[0][text], str):
         if assistant_only(config, train):
-            raise fail("assistant_only_loss", f"is for messages, and {text} is a string; leave it out")
+            raise user_error("assistant_only_loss", f"is for messages, and {text} is a string; leave it out")
         return
     check_turn_end(tokenizer)
     if not assistant_only(config, train):
         return
     if has_markers(tokenizer.chat_template) and not is_chat_template_stop_token_trained(tokenizer):
         what = "its {% generation %} markers leave out the token that ends a turn, so that a model would never stop"
-        raise fail("chat_template", f"{what}; put {{% endgeneration %}} behind eos_token, or take the markers out")
+        raise user_error(
+            "chat_template", f"{what}; put {{% endgeneration %}} behind eos_token, or take the markers out"
+        )
     check_offsets(tokenizer)
     for rows in filter(None, (train, evaluation)):
         for row in islice(rows, most):
@@ -263,7 +269,7 @@ def _check_loss(config: Any, tokenizer: Any, train: Dataset, evaluation: Dataset
                 mark_assistant(row, tokenizer)
             except MaskError as error:
                 what = f"{error}; remove the row, or set assistant_only_loss: false to train on all of it"
-                raise fail(f"row {row['id']}", what) from None
+                raise user_error(f"row {row['id']}", what) from None
 
 
 def _check_batches(arguments: TrainingArguments, config: Any, rows: int) -> None:
@@ -271,12 +277,14 @@ def _check_batches(arguments: TrainingArguments, config: Any, rows: int) -> None
     processes, micro_batch = config.world_size, config.per_device_train_batch_size
     if rows < processes:
         what = f"{processes} processes can't share {rows} rows"
-        raise fail("accelerate launch", f"{what}; start at most {rows} (--num_processes), or give more data")
+        raise user_error("accelerate launch", f"{what}; start at most {rows} (--num_processes), or give more data")
     if processes > 1 and not config.accelerator_config.even_batches:
-        raise fail("accelerator_config.even_batches", "processes would wait for one that has no batch; leave it out")
+        raise user_error(
+            "accelerator_config.even_batches", "processes would wait for one that has no batch; leave it out"
+        )
     if config.accelerator_config.split_batches and micro_batch % processes:
         what = f"{micro_batch} rows can't be split over {processes} processes (split_batches); make it a multiple"
-        raise fail("per_device_train_batch_size", what)
+        raise user_error("per_device_train_batch_size", what)
     batch = micro_batch * config.gradient_accumulation_steps * processes
     if (warning := batch_warning(batch, arguments.paper_batch_size)) and is_main_process():
         logger.warning("%s", warning)
@@ -307,7 +315,7 @@ def load_rows(
         whole = columns == SFT and "completion" not in rows.columns and "messages" in rows.columns
         wanted = ("messages",) if whole else columns
         if chosen_column not in (*rows.columns, "chosen"):
-            raise fail("chosen_column", f"'{chosen_column}' is no column of {name}; only bridged data has it")
+            raise user_error("chosen_column", f"'{chosen_column}' is no column of {name}; only bridged data has it")
         if chosen_column != "chosen":
             rows = rows.map(lambda row: {**row, "chosen": row.get(chosen_column)})
         check_rows(rows, wanted, name)
@@ -359,7 +367,7 @@ def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
         tokenizer: To be saved with the model.
 
     Raises:
-        Faults: The disk is full, or a number isn't finite.
+        UserErrors: The disk is full, or a number isn't finite.
         SystemExit: `EXIT_PREEMPTED`, after SIGTERM.
     """
     config = trainer.args

@@ -27,7 +27,7 @@ from .. import program
 from ..config import DatasetConfig, EvaluateConfig
 from ..data.loading import open_dataset
 from ..distributed import world_size
-from ..errors import Fault, Faults, fail
+from ..errors import UserError, UserErrors, user_error
 from ..evaluation.stats import accuracy
 from ..evaluation.summary import SEEDS_FILE, accuracy_cell, average, markdown_table, seed_summary, seeds_cell
 from ..recipe import COMMAND_LINE, load, parse, resolve
@@ -47,7 +47,7 @@ def seeds(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
         The table, as Markdown.
 
     Raises:
-        Faults: A folder holds another recipe's run, the test rows have no answers, or a training failed.
+        UserErrors: A folder holds another recipe's run, the test rows have no answers, or a training failed.
     """
     refuse_launcher()
     numbers, folder = arguments.seed_list(), Path(config.output_dir)
@@ -67,9 +67,11 @@ def seeds(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
         for benchmark, result in {**results, **({"average": average(results)} if len(results) > 1 else {})}.items():
             found.setdefault(benchmark, []).append(result)
     if failed:
-        raise fail(str(folder), f"{len(failed)} of {len(numbers)} seeds failed; run it again for those; {failed[-1]}")
+        raise user_error(
+            str(folder), f"{len(failed)} of {len(numbers)} seeds failed; run it again for those; {failed[-1]}"
+        )
     if not found:
-        raise fail(evaluate[0], "its rows have no answers to compare")
+        raise user_error(evaluate[0], "its rows have no answers to compare")
     summaries = {benchmark: seed_summary(results) for benchmark, results in found.items()}
     write_json(folder / SEEDS_FILE, {"seeds": numbers, "results": summaries})
     header = ["benchmark", "mean ± sd [95 % interval]", *(f"seed {number}" for number in numbers)]
@@ -139,7 +141,7 @@ def trials(
         key: The key of the recipe that the values come from, for messages.
 
     Raises:
-        Faults: A value can't be trained with, or a folder holds another recipe's run.
+        UserErrors: A value can't be trained with, or a folder holds another recipe's run.
     """
     made, faults = [], []
     for values, folder in zip(points, folders, strict=True):
@@ -153,12 +155,12 @@ def trials(
             if scored:
                 (evaluation,) = parse(scored, EvaluateConfig)
                 check_output_dir(evaluation.output_dir, run_fingerprint(evaluation))
-        except Faults as error:
-            faults += [Fault(fault.where, f"{key}: {fault.what}") for fault in error.faults]
+        except UserErrors as error:
+            faults += [UserError(fault.where, f"{key}: {fault.what}") for fault in error.faults]
             continue
         made.append(Trial(values, folder, train, scored))
     if faults:
-        raise Faults(*dict.fromkeys(faults))
+        raise UserErrors(*dict.fromkeys(faults))
     return made
 
 
@@ -166,7 +168,7 @@ def eval_recipe(argv: list[str], arguments: PreferenceArguments) -> Path:
     """Find the recipe that evaluates what a command line trains.
 
     Raises:
-        Faults: There is none.
+        UserErrors: There is none.
     """
     if arguments.eval_recipe:
         return Path(arguments.eval_recipe)
@@ -175,7 +177,7 @@ def eval_recipe(argv: list[str], arguments: PreferenceArguments) -> Path:
         recipe = ablation.recipe
     beside = recipe.with_name("eval.yaml") if recipe else None
     if beside is None or not beside.exists():
-        raise fail("eval_recipe", "is missing; no eval.yaml stands beside the recipe")
+        raise user_error("eval_recipe", "is missing; no eval.yaml stands beside the recipe")
     return beside
 
 
@@ -183,10 +185,10 @@ def refuse_launcher() -> None:
     """Refuse to run under a launcher: each training is started by it from here.
 
     Raises:
-        Faults: This process was started by one.
+        UserErrors: This process was started by one.
     """
     if world_size() > 1:
-        raise fail("command line", 'run it by python; `--launcher "accelerate launch …"` starts each training')
+        raise user_error("command line", 'run it by python; `--launcher "accelerate launch …"` starts each training')
 
 
 def run(trial: Trial, launcher: str | None) -> None:
@@ -210,7 +212,7 @@ def _process(command: list[str], log: Path) -> None:
         try:
             running = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         except OSError as error:
-            raise fail("launcher", f"'{command[0]}' can't be started ({error.strerror})") from None
+            raise user_error("launcher", f"'{command[0]}' can't be started ({error.strerror})") from None
         status = _wait(running)
         if status < 0:
             raise TrialFailed(f"ended by signal {-status}")
@@ -276,11 +278,13 @@ def table_7(config: BMCConfig) -> dict[str, list[float]]:
     Only DPO-BMC's row has a range for δ; IPO-BMC and its kin (§5.4), which have none, keep the recipe's.
 
     Raises:
-        Faults: The table doesn't have the objective.
+        UserErrors: The table doesn't have the objective.
     """
     names = [config.loss_type] if isinstance(config.loss_type, str) else config.loss_type
     if len(names) > 1 or names[0] not in RANGES:
-        raise fail("sweep", f"Table 7 has no ranges for {' + '.join(names)}; write them: `sweep: {{beta: [0.1, 0.5]}}`")
+        raise user_error(
+            "sweep", f"Table 7 has no ranges for {' + '.join(names)}; write them: `sweep: {{beta: [0.1, 0.5]}}`"
+        )
     deltas = {"bmc_delta": DELTAS} if names == ["sigmoid"] and config.token_weighting == "bmc" else {}
     return {"learning_rate": LEARNING_RATES, **RANGES[names[0]], **deltas}
 
@@ -297,7 +301,7 @@ def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
         The table, as Markdown.
 
     Raises:
-        Faults: The grid, the folder or the validation rows can't be used, or every point failed.
+        UserErrors: The grid, the folder or the validation rows can't be used, or every point failed.
     """
     refuse_launcher()
     how = scoring(argv, arguments)
@@ -319,7 +323,7 @@ def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
         write_json(folder / "sweep.json", {"scored_on": how.rows, "best": best, "points": results})
         (folder / "sweep.md").write_text(_table(how, results, best, len(made)) + "\n", encoding="utf-8")
     if best is None:
-        raise fail(str(folder), f"no point could be trained; the last said: {results[-1]['failed']}")
+        raise user_error(str(folder), f"no point could be trained; the last said: {results[-1]['failed']}")
     (folder / "best.yaml").write_text(_best(argv, made[best], results[best], how, config.output_dir), encoding="utf-8")
     return f"{_table(how, results, best, len(made))}\n\nbest: {folder / 'best.yaml'}; its weights: {made[best].folder}"
 
@@ -362,7 +366,7 @@ def _points(
     """List the grid's points, the last key's values changing fastest.
 
     Raises:
-        Faults: A point can't be trained, or its folder holds another run.
+        UserErrors: A point can't be trained, or its folder holds another run.
     """
     grid = arguments.sweep if isinstance(arguments.sweep, dict) else table_7(config)
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
@@ -373,7 +377,7 @@ def describe_sweep(argv: list[str], arguments: PreferenceArguments, config: BMCC
     """Say how many points of which grid a sweep would train.
 
     Raises:
-        Faults: A point can't be trained, or its folder holds another run.
+        UserErrors: A point can't be trained, or its folder holds another run.
     """
     folder = Path(f"{config.output_dir}-sweep")
     made = _points(argv, arguments, config, folder, [])
@@ -407,7 +411,7 @@ def scoring(argv: list[str], arguments: PreferenceArguments) -> Scoring:
     """Choose the score: accuracy on the validation rows where they have answers, else on rewards of validation pairs.
 
     Raises:
-        Faults: There is neither.
+        UserErrors: There is neither.
     """
     path = eval_recipe(argv, arguments)
     (evaluation,) = parse([str(path)], EvaluateConfig)
@@ -418,9 +422,9 @@ def scoring(argv: list[str], arguments: PreferenceArguments) -> Scoring:
             file = file.with_stem("validation")
             evaluate.append(f"--dataset_mixture.datasets.{number}.id={file}")
         if file.stem != "validation":
-            raise fail(str(path), "evaluates no test.jsonl of prepared data; name another by --eval_recipe")
+            raise user_error(str(path), "evaluates no test.jsonl of prepared data; name another by --eval_recipe")
         if not file.is_file() or not file.stat().st_size:
-            raise fail(
+            raise user_error(
                 str(file), "holds no rows; set validation_datasets or validation_fraction where the data are prepared"
             )
         files.append(str(file))
@@ -428,7 +432,7 @@ def scoring(argv: list[str], arguments: PreferenceArguments) -> Scoring:
         return Scoring(evaluate, ", ".join(files))
     mixture = arguments.dataset_mixture
     if not mixture.test_datasets and not mixture.test_split_size:
-        raise fail(
+        raise user_error(
             str(path), "its rows have no answers to compare; hold out pairs (dataset_mixture.test_split_size: 0.05)"
         )
     return Scoring([], "the pairs held out from training, by reward accuracy")

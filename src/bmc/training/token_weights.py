@@ -12,7 +12,7 @@ from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
 from ..data.schema import WEIGHTS as WEIGHT_COLUMNS
-from ..errors import Fault, Faults, fail
+from ..errors import UserError, UserErrors, user_error
 
 ALGORITHMS = ("levenshtein", "difflib")
 DIFF_COLUMNS = ("chosen_diff", "rejected_diff")
@@ -95,12 +95,12 @@ def check_weights(dataset: Any, name: str) -> None:
     """Check that the tokenised pairs have a weight for each response token.
 
     Raises:
-        Faults: They lack the columns, or rows have another number of weights, or one below 0 or not finite.
+        UserErrors: They lack the columns, or rows have another number of weights, or one below 0 or not finite.
     """
     missing = [column for column in WEIGHT_COLUMNS if column not in (dataset.column_names or WEIGHT_COLUMNS)]
     if missing:
         how = "scripts/bridge.py with mode: token_scores writes them"
-        raise fail("token_weighting", f"external needs {' and '.join(missing)} in the {name} data; {how}")
+        raise user_error("token_weighting", f"external needs {' and '.join(missing)} in the {name} data; {how}")
     faults = []
     for number, row in enumerate(dataset, start=1):
         for column, side in zip(WEIGHT_COLUMNS, RESPONSES, strict=True):
@@ -111,9 +111,9 @@ def check_weights(dataset: Any, name: str) -> None:
                 what = "has a weight below 0 or that is no number; fix or drop the row"
             else:
                 continue
-            faults.append(Fault(f"{name} row {row.get('id') or number}", f"{column}: {what}"))
+            faults.append(UserError(f"{name} row {row.get('id') or number}", f"{column}: {what}"))
     if faults:
-        raise Faults(*faults[:10])
+        raise UserErrors(*faults[:10])
 
 
 STOP_WORDS = """

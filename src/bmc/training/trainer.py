@@ -21,7 +21,7 @@ from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_config_model_id, use_adapter
 
-from ..errors import fail
+from ..errors import user_error
 from ..precision import require_float32, train_whole_in_float32
 from .collator import NO_SIGNAL, REF_COLUMNS, DataCollatorForBMC, chosen_first, no_signal
 from .config import BMCConfig
@@ -93,7 +93,9 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
     ) -> None:
         args = BMCConfig(output_dir="bmc-output") if args is None else BMCConfig.of(args)
         if args.n_gpu > 1:
-            raise fail("accelerate launch", f"is needed to use {args.n_gpu} GPUs; or show one, CUDA_VISIBLE_DEVICES=0")
+            raise user_error(
+                "accelerate launch", f"is needed to use {args.n_gpu} GPUs; or show one, CUDA_VISIBLE_DEVICES=0"
+            )
         self.reference_free = REFERENCE_FREE.issuperset(args.loss_type)
         if self.reference_free:
             ref_model, args.precompute_ref_log_probs = None, True  # DPOTrainer then loads none; see below
@@ -110,7 +112,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
             )
         data_collator = DataCollatorForBMC.of(data_collator)
         if args.accelerator_config.dispatch_batches:
-            raise fail("accelerator_config.dispatch_batches", "packed sequences can't be split; leave it out")
+            raise user_error("accelerator_config.dispatch_batches", "packed sequences can't be split; leave it out")
         args.accelerator_config.dispatch_batches = False  # nor can one of a streamed data set
         self._max_length = min((n for n in (args.max_length, data_collator.max_length) if n is not None), default=None)
         super().__init__(model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
@@ -156,9 +158,9 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
             logger.warning("%sdropped %d of %d %s pairs, whose %s", key, count, len(dataset), name, what)
         kept = dataset.select([place for place, reason in enumerate(found) if not reason])
         if not len(kept) and set(found) == {"equal"}:
-            raise fail(f"{name} data", "no pair is left: chosen and rejected are equal once tokenised")
+            raise user_error(f"{name} data", "no pair is left: chosen and rejected are equal once tokenised")
         if not len(kept):
-            raise fail("max_length", f"no {name} pair is left under {max_length} tokens; raise it")
+            raise user_error("max_length", f"no {name} pair is left under {max_length} tokens; raise it")
         return kept
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -170,7 +172,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
         if self.reference_free:
             return dataset
         if isinstance(dataset, IterableDataset):
-            raise fail("precompute_ref_log_probs", "a streamed data set can't keep them; set it to false")
+            raise user_error("precompute_ref_log_probs", "a streamed data set can't keep them; set it to false")
         self._choose_layout()
         if self.ref_model is None and self.is_deepspeed_enabled and self._precompute_engine is None:
             # as in TRL: the policy isn't on its device yet, so an inference engine places and gathers it
@@ -207,7 +209,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
             model = create_model_from_path(name, trust_remote_code=self.args.trust_remote_code, **options)
         except (OSError, ValueError, TypeError):
             what = f"new rows need the reference model, and '{name}' can't be loaded again"
-            raise fail("precompute_ref_log_probs", f"{what}; set it to false, or give a ref_model") from None
+            raise user_error("precompute_ref_log_probs", f"{what}; set it to false, or give a ref_model") from None
         add_fused_lm_head(model)
         slice_hidden_states(model)
         use_tree_attention(model, self.data_collator.prefix_sharing or self.data_collator.packing)
@@ -343,7 +345,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
         if not return_outputs:
             return loss
         if "trees" in inputs:
-            raise fail(
+            raise user_error(
                 "prefix_sharing", "sequences that share a row have no logits of their own; set packing to false too"
             )
         with torch.no_grad():  # the fused head makes no logits, which `compute_metrics` may ask for
@@ -490,7 +492,9 @@ def _pad_token(processing_class: Any, args: BMCConfig) -> int:
     tokenizer = getattr(processing_class, "tokenizer", processing_class)
     token = args.pad_token or tokenizer.pad_token or tokenizer.eos_token
     if token not in tokenizer.get_vocab():
-        raise fail("pad_token", f"'{token}' isn't in the tokenizer's vocabulary; leave it out, or name a token that is")
+        raise user_error(
+            "pad_token", f"'{token}' isn't in the tokenizer's vocabulary; leave it out, or name a token that is"
+        )
     tokenizer.pad_token = token
     return int(tokenizer.pad_token_id)
 
