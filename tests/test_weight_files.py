@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from bmc.errors import UserErrors
-from bmc.models import check_model, check_weights
+from bmc.models import check_model, check_weight_files
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_pickled_weights_are_refused_unless_they_are_allowed(model: Path) -> Non
     )
     check_model(str(model), "main", False, allow_pickle=True)
     shutil.copy(model / "pytorch_model.bin", model / "model.safetensors")  # beside safetensors nobody reads them
-    check_weights(str(model))
+    check_weight_files(str(model))
 
 
 def test_a_model_that_wants_to_run_code(model: Path) -> None:

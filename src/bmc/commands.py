@@ -65,7 +65,7 @@ def sft(argv: list[str]) -> None:
         describe_run,
         parse_training,
         prepare_run,
-        run,
+        run_training,
         trainer_arguments,
     )
 
@@ -85,7 +85,7 @@ def sft(argv: list[str]) -> None:
         processing_class=tokenizer,
         **trainer_arguments(model_args, config),
     )
-    metrics = run(trainer, tokenizer)
+    metrics = run_training(trainer, tokenizer)
     if is_main_process():
         card.write(Path(config.output_dir))
         print(f"trained on {metrics['rows']:,} rows in {metrics['seconds']:.0f} s: {config.output_dir}")
@@ -186,7 +186,7 @@ def train(argv: list[str]) -> None:
     from .training import model_card as card
     from .training.config import BMCConfig, PreferenceArguments
     from .training.losses import hyperparameters
-    from .training.run import check_run, describe_run, parse_training, prepare_run, run, trainer_arguments
+    from .training.run import check_run, describe_run, parse_training, prepare_run, run_training, trainer_arguments
     from .training.sweep import describe_sweep, seeds, sweep
 
     columns = ("prompt", "chosen", "rejected")
@@ -218,7 +218,7 @@ def train(argv: list[str]) -> None:
         processing_class=tokenizer,
         **trainer_arguments(model_args, config),
     )
-    metrics = run(trainer, tokenizer)
+    metrics = run_training(trainer, tokenizer)
     if is_main_process():
         card.write(Path(config.output_dir))
         print(f"trained on {metrics['rows']:,} pairs in {metrics['seconds']:.0f} s: {config.output_dir}")

@@ -16,7 +16,7 @@ INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 
 
-def check_weights(name: str, revision: str = "main", allow_pickle: bool = False) -> None:
+def check_weight_files(name: str, revision: str = "main", allow_pickle: bool = False) -> None:
     """Check the weight files of a model without loading them.
 
     Args:
@@ -44,13 +44,13 @@ def check_weights(name: str, revision: str = "main", allow_pickle: bool = False)
     else:
         wanted = [file for file in SAFE if file in names]
     for file in wanted:
-        if file in names and (reason := damage(folder / file)):
+        if file in names and (reason := find_file_damage(folder / file)):
             faults.append(UserError(str(folder / file), f"{reason}; copy or save the model again"))
     if faults:
         raise UserErrors(*faults)
 
 
-def damage(path: Path) -> str | None:
+def find_file_damage(path: Path) -> str | None:
     """Say why a safetensors file can't be opened (cut short, too long, a damaged header); None if it can."""
     from safetensors import SafetensorError, safe_open
 
@@ -133,7 +133,7 @@ def check_model(name: str, revision: str, trust_remote_code: bool, allow_pickle:
             AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from None
-    check_weights(name, revision, allow_pickle)
+    check_weight_files(name, revision, allow_pickle)
 
 
 def is_path(name: str) -> bool:

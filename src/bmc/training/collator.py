@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..errors import user_error
-from .prefix_sharing import Row, index_trees, pack_sequences
+from .prefix_sharing import PackedRow, index_trees, pack_sequences
 from .token_weights import DIFF_COLUMNS, RESPONSES, WEIGHT_COLUMNS
 
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -142,7 +142,7 @@ class DataCollatorForBMC(DataCollatorForPreference):
         positions = self._pad([row.positions for row in rows], 0, width)
         return layout | {"position_ids": positions, "trees": trees, "tree_index": index_trees(trees)}
 
-    def _rows(self, pairs: Sequence[tuple[list[int], list[int]]], sequences: list[list[int]]) -> list[Row]:
+    def _rows(self, pairs: Sequence[tuple[list[int], list[int]]], sequences: list[list[int]]) -> list[PackedRow]:
         """Pack the sequences into rows, in their order."""
         if self.packing:
             return [pack_sequences(sequences, self.prefix_sharing)]

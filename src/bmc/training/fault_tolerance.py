@@ -27,7 +27,7 @@ from transformers.trainer_utils import has_length, rotate_checkpoints
 
 from ..data.masks import mark_assistant
 from ..errors import UserErrors, user_error
-from ..models import damage
+from ..models import find_file_damage
 from ..precision import HALF, keep_differentiable, keep_outputs, mixed_precision, train_in_float32
 from ..runs import differing_keys, write_json
 from .trl_compat import items_in_batch
@@ -89,7 +89,7 @@ def _find_damage_without_manifest(folder: Path) -> str | None:
             f"it has neither {CHECKPOINT_FILES} nor a trainer_state.json that can be read, one of which is written last"
         )
     weights = sorted(folder.glob("*.safetensors"))
-    return next((f"{path.name} {reason}" for path in weights if (reason := damage(path))), None)
+    return next((f"{path.name} {reason}" for path in weights if (reason := find_file_damage(path))), None)
 
 
 def is_from_another_trainer(folder: Path) -> bool:

@@ -68,7 +68,7 @@ class Tree:
         return Tree((*self.sizes, tokens), (*self.parents, -1)) if tokens else self
 
 
-class Row(NamedTuple):
+class PackedRow(NamedTuple):
     """Several sequences in one.
 
     Attributes:
@@ -84,14 +84,14 @@ class Row(NamedTuple):
     places: list[list[int]]
 
 
-def pack_sequences(sequences: Sequence[list[int]], share: bool) -> Row:
+def pack_sequences(sequences: Sequence[list[int]], share: bool) -> PackedRow:
     """Pack sequences of token ids into one row.
 
     Args:
         sequences: Token ids, at least one each.
         share: Whether what several begin with is laid down once; otherwise they stand one after another.
     """
-    row = Row([], [], Tree((), ()), [[] for _ in sequences])
+    row = PackedRow([], [], Tree((), ()), [[] for _ in sequences])
     sizes: list[int] = []
     parents: list[int] = []
 

@@ -359,7 +359,7 @@ def recipe_fingerprint(arguments: TrainingArguments, model_args: ModelArguments,
     return run_fingerprint(arguments, model_args) | decisive
 
 
-def run(trainer: Any, tokenizer: Any) -> dict[str, Any]:
+def run_training(trainer: Any, tokenizer: Any) -> dict[str, Any]:
     """Train, from the checkpoint that `prepare_run` has found; save model, tokenizer, history and `metrics.json`.
 
     Args:

@@ -58,7 +58,7 @@ def seeds(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
     failed = []
     for trial in made:
         try:
-            run(trial, arguments.launcher)
+            run_trial(trial, arguments.launcher)
         except TrialFailed as error:
             failed.append(f"{trial.folder}: {error}")
             print(f"{trial.folder.name} failed: {error}", file=sys.stderr)
@@ -191,7 +191,7 @@ def refuse_launcher() -> None:
         raise user_error("command line", 'run it by python; `--launcher "accelerate launch …"` starts each training')
 
 
-def run(trial: Trial, launcher: str | None) -> None:
+def run_trial(trial: Trial, launcher: str | None) -> None:
     """Train and evaluate what isn't done yet; the processes' output goes to the trial's log.
 
     Raises:
@@ -311,7 +311,7 @@ def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
     best: int | None = None
     for number, trial in enumerate(made):
         try:
-            run(trial, arguments.launcher)
+            run_trial(trial, arguments.launcher)
             results.append({"values": trial.values, **how.score(trial), "seconds": _seconds(trial)})
             ahead = best is None or results[number]["accuracy"] > results[best]["accuracy"]
             if (worse := best if ahead else number) is not None:

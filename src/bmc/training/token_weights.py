@@ -91,7 +91,7 @@ def bmc_weights(logps: Tensor, diff_mask: Tensor, delta: float) -> Tensor:
     return torch.where(diff_mask, 1.0 + added, torch.ones_like(added))
 
 
-def check_weights(dataset: Any, name: str) -> None:
+def check_token_weights(dataset: Any, name: str) -> None:
     """Check that the tokenised pairs have a weight for each response token.
 
     Raises:

@@ -43,7 +43,7 @@ from .token_weights import (
     RESPONSES,
     WEIGHT_COLUMNS,
     bmc_weights,
-    check_weights,
+    check_token_weights,
     mark_differences,
     stop_word_ids,
 )
@@ -134,7 +134,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
         whole.max_length = None
         dataset = super()._prepare_dataset(dataset, processing_class, whole, dataset_name)
         if args.token_weighting == "external":
-            check_weights(dataset, dataset_name)
+            check_token_weights(dataset, dataset_name)
         ignored = stop_word_ids(self._tokenizer) if args.ignore_stop_words else []
         how = {"algorithm": args.diff_algorithm, "ignored": ignored}
         options = {} if streamed else {"num_proc": args.dataset_num_proc, "desc": f"Comparing {dataset_name} pairs"}
