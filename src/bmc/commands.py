@@ -321,7 +321,7 @@ def analyze(argv: list[str]) -> None:
         from .planning.describe import analysis_facts, describe_data, print_plan
 
         named = config.dataset_mixture
-        data = {"held-out pairs": describe_data(named.datasets) if named else None}
+        data = {"validation pairs": describe_data(named.datasets) if named else None}
         print_plan("analyze", data | analysis_facts(config))
         return
     from .analysis.analyze import analyze as run
@@ -329,7 +329,7 @@ def analyze(argv: list[str]) -> None:
     summary = run(config)
     for gap in summary["missing"]:
         print(f"{gap['name']}: {gap['why']}; {gap['command']}")
-    pairs = f"{summary['pairs']['n']:,} held-out pairs by {len(summary['runs'])} runs, " if summary["pairs"] else ""
+    pairs = f"{summary['pairs']['n']:,} validation pairs by {len(summary['runs'])} runs, " if summary["pairs"] else ""
     print(f"{pairs}{len(summary['figures'])} figures in {summary['seconds']:.0f} s: {config.output_dir}")
 
 

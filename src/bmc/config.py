@@ -671,7 +671,7 @@ class ReportConfig:
 
 @dataclass(kw_only=True)
 class AnalyzeConfig(StageArguments):
-    """Recipe of `scripts/analyze.py`: the runs of a setting → token scores of held-out pairs, and the paper's figures.
+    """Recipe of `scripts/analyze.py`: runs of a setting → token scores of validation pairs, and the paper's figures.
 
     Attributes:
         setting: Folder of the setting's runs, with `bridge` and `ablations` in it.

@@ -402,21 +402,21 @@ def table10(setting: Path, runs: list[Run]) -> Figure | MissingFigure:
         )
     baseline = next((seconds for run, seconds in took.items() if run.name == BASELINE), None)
     ratios = {run: None if baseline is None else seconds / baseline for run, seconds in took.items()}
-    told = [
+    sentences = [
         "Wall time of the training loop, evaluations during it included; the reference's log-probs, which runs share "
         "through a cache, are not. Each bar is a single run, without an interval.",
         "; ".join(f"{run.method}: {run.metrics.get('rows')} pairs, {run.steps} steps" for run in took) + ".",
     ]
     if len({str((read_provenance(run.trained) or {}).get("host")) for run in took}) > 1:
-        told.append("They ran on different machines, so their times don't compare.")
+        sentences.append("They ran on different machines, so their times don't compare.")
     if left_out := [run.method for run in runs if run not in took]:
-        told.append(f"Left out, since their time is that of their last part alone: {', '.join(left_out)}.")
+        sentences.append(f"Left out, since their time is that of their last part alone: {', '.join(left_out)}.")
     header = ("run", "pairs", "steps", "training seconds", "seconds of the whole stage", f"ratio to {BASELINE}")
     rows: list[Row] = [
         (run.name, run.metrics.get("rows"), run.steps, seconds, run.metrics.get("seconds"), ratios[run])
         for run, seconds in took.items()
     ]
-    return Figure("table10", TABLE10, " ".join(told), header, rows, lambda figure: _draw10(figure, took, ratios))
+    return Figure("table10", TABLE10, " ".join(sentences), header, rows, lambda figure: _draw10(figure, took, ratios))
 
 
 def _draw10(figure: Any, took: dict[Run, float], ratios: dict[Run, float | None]) -> None:

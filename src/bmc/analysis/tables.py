@@ -179,7 +179,7 @@ def table(config: TableConfig) -> str:
 
 def _left_out(config: TableConfig) -> list[str]:
     """Say of each of a table's settings how many training rows were set aside, where any were."""
-    said = []
+    notes = []
     for setting in dict.fromkeys(column["setting"] for column in _columns(config)):
         path = Path(config.runs, setting, "prepare/stats.json")
         found = read_json(path) if path.is_file() else {}
@@ -187,8 +187,8 @@ def _left_out(config: TableConfig) -> list[str]:
         counts = ", ".join(f"{count:,} {what}" for what, count in reasons.items() if count)
         rows = sum(found.get(part) or 0 for part in ("train", "held_out", "leaked"))
         if counts:
-            said.append(f"{setting}: not trained on, unlike in the paper: {counts} (of {rows:,} rows).")
-    return said
+            notes.append(f"{setting}: not trained on, unlike in the paper: {counts} (of {rows:,} rows).")
+    return notes
 
 
 def reproduced(runs: Path, cell: Cell) -> str:

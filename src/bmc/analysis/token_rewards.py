@@ -347,7 +347,7 @@ def _length(example: Row) -> int:
 
 
 def positions_in_span(differs: Sequence[bool]) -> list[int]:
-    """Number the tokens of each span of neighbouring differing tokens: 1, 2, …; 0 for one that doesn't differ.
+    """Count the tokens within each span of neighbouring differing tokens: 1, 2, …; 0 for one that doesn't differ.
 
     Example:
         >>> positions_in_span([True, True, False, True])

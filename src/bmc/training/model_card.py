@@ -125,7 +125,7 @@ def license_of(recipe: dict[str, Any], base: str | None) -> str | None:
 
         cached = try_to_load_from_cache(base, "README.md")
         places += [Path(cached)] if isinstance(cached, str) else []
-    found = next((said for path in places if isinstance(said := _card_data(path).get("license"), str)), None)
+    found = next((license for path in places if isinstance(license := _card_data(path).get("license"), str)), None)
     return found or LICENSES.get(base or estimates.base_model(str(recipe["model_name_or_path"])))
 
 
@@ -179,15 +179,15 @@ def _method(record: dict[str, Any]) -> str:
     given = recipe.get("loss_type", ["sigmoid"])
     shown = []
     for name in [given] if isinstance(given, str) else given:
-        said = (LOSSES[name].__doc__ or "").partition("\n\n")[0]
-        shown.append(f"$$ {EQUATIONS[name]} $$" if name in EQUATIONS else f"`{name}`: {' '.join(said.split())}")
+        summary = (LOSSES[name].__doc__ or "").partition("\n\n")[0]
+        shown.append(f"$$ {EQUATIONS[name]} $$" if name in EQUATIONS else f"`{name}`: {' '.join(summary.split())}")
     weighting = recipe.get("token_weighting", "none")
     weights = WEIGHTS[weighting]
     weights = weights % f"{recipe.get('bmc_delta', 3.0):g}" if weighting == "bmc" else weights
     title = "The objective"
     if weighting == "bmc" and shown == [f"$$ {EQUATIONS['sigmoid']} $$"]:
-        winner = recipe.get("chosen_column", "chosen")
-        title = "DPO-BMC (Eq. 4, on bridged pairs)" if winner == "chosen" else "DPO-MC (Eq. 4, on pairs as they were)"
+        column = recipe.get("chosen_column", "chosen")
+        title = "DPO-BMC (Eq. 4, on bridged pairs)" if column == "chosen" else "DPO-MC (Eq. 4, on pairs as they were)"
     head = f"{title} of [arXiv 2408.07471]({PAPER}), averaged over pairs (x, y_w, y_l):"
     return "\n\n".join([head, *shown, f"with\n\n$$ {weights} $$"])
 

@@ -167,8 +167,8 @@
     const place = runs.indexOf(run);
     const scored = [...verdicts[place]].filter((one) => one === RIGHT || one === WRONG);
     const right = scored.filter((one) => one === RIGHT).length;
-    const told = scored.length ? ` ${right.toLocaleString("en")} of ${scored.length.toLocaleString("en")} right` : "";
-    return make("li", {}, make("label", {}, box, make("span", {}, run, make("small", {}, told))));
+    const count = scored.length ? ` ${right.toLocaleString("en")} of ${scored.length.toLocaleString("en")} right` : "";
+    return make("li", {}, make("label", {}, box, make("span", {}, run, make("small", {}, count))));
   }
 
   $("p-runs").append(...runs.map(choice));

@@ -51,8 +51,8 @@
     for (const [run, line] of lines) {
       const [step, value] = line[line.length - 1];
       const path = line.map(([step, value]) => `${x(step).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
-      const said = element("title", {}, `${runs[run]}: ${number(value, 4)} at step ${step}`);
-      const group = element("g", { "data-run": runs[run] }, element("polyline", { points: path, ...stroke(run) }, said));
+      const end = element("title", {}, `${runs[run]}: ${number(value, 4)} at step ${step}`);
+      const group = element("g", { "data-run": runs[run] }, element("polyline", { points: path, ...stroke(run) }, end));
       for (const [step, value] of line.length <= MOST_DOTS ? line : []) {
         const title = element("title", {}, `${runs[run]}, step ${step}: ${number(value, 4)}`);
         group.append(element("circle", { class: `c${run % COLOURS}`, cx: x(step).toFixed(1), cy: y(value).toFixed(1), r: 2.5 }, title));

@@ -44,7 +44,7 @@
         plain += char;
         continue;
       }
-      // a mark of direction, or a character that acts, is told by its sign alone
+      // a mark of direction, or a character that acts, is shown by its sign alone
       const acts = char !== "\n" && char !== "\t" && char !== "\u00a0";
       element.append(plain, make("span", { class: "sign", "data-sign": sign(char) }), acts ? "" : char);
       plain = "";
