@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bmc.bridging.edit import Case
-from bmc.bridging.phrases import meta_phrases, refusal
+from bmc.bridging.phrases import refusal
 from bmc.bridging.validate import Candidate, final_answer, lost_share, objection, unfinished, wrongly_good
 from bmc.config import BridgeConfig, ValidatorSettings
 from bmc.errors import UserErrors
@@ -206,26 +206,6 @@ LEAKS_AFTER = [
     "\nNo other changes were needed.",
     "\nI hope this revision helps!",
 ]
-NO_LEAKS = [
-    "The answer is 4",
-    "Here is the recipe:",
-    "Here are five answers:",
-    "The revised budget was passed.",
-    "I changed the oil.",
-    "In this draft law",
-    "Note: I am no lawyer.",
-    "The original response of the government",
-    "Here is an improved algorithm",
-    "I made a cake (I added sugar) and ate it.",
-    "The draft law says so.",
-    "Corrected for inflation, it is 5.",
-    "Explanation: the bank is by the river.",
-    "He left (updated in 2020) the firm.",
-    "I made many changes.",
-    "The law needs changes: it is old.",
-    "No other changes are known.",
-    "See the reference manual, according to the reference desk.",
-]
 
 
 @pytest.mark.parametrize("leak", LEAKS + LEAKS_AFTER)
@@ -236,11 +216,6 @@ def test_talk_about_the_edit(leak: str) -> None:
     for name in ("chosen", "rejected"):  # what is there already is no leak
         known = replace(CHAT, **{name: f"{CHAT.chosen}{leak}" if leak in LEAKS_AFTER else f"{leak}{CHAT.chosen}"})
         assert reason(text, "targeted", known, max_edit_ratio=1.0, max_length_ratio=None) is None
-
-
-@pytest.mark.parametrize("text", NO_LEAKS)
-def test_what_only_sounds_like_talk_about_the_edit(text: str) -> None:
-    assert list(meta_phrases(text, 200)) == []
 
 
 @pytest.mark.parametrize(

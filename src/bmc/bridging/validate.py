@@ -18,7 +18,8 @@ from ..evaluation.scoring import GRADERS, is_correct
 from ..llm.client import Completion
 from .delimiters import delimiters
 from .edit import Case, Objection
-from .phrases import asks_for_edit, meta_phrases, own_words, plain, refusal
+from .edit_talk import Originals, plain, talk_about_edit, wraps_all
+from .phrases import refusal
 from .words import word_texts, words
 
 LONG = 5_000  # characters; below, a comparison takes no more than milliseconds
@@ -120,16 +121,15 @@ def _refusal(text: str, case: Case, limits: ValidatorSettings) -> Objection | No
 
 
 def tells_of_edit(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
-    """Reject talk about the edit. Where x asks for an edit, only the prompt's words for its parts that x doesn't use
-    count; where one of the texts is about a draft, the draft may be spoken of.
-    """
-    known, asked = plain(f"{edit.case.chosen}\n{edit.case.rejected}"), plain(edit.case.prompt)
-    open_task = edit.case.task not in GRADERS and asks_for_edit(edit.case.prompt)
-    for phrase in meta_phrases(edit.text, limits.meta_window):
-        if "draft" in phrase and "draft" in known + asked:
-            continue
-        if phrase not in known and (not open_task or any(word not in asked for word in own_words(phrase))):
-            return Objection("talks about the edit", "the text between the tags must not speak of the edit")
+    """Reject talk about the edit, and a wrapper around all of it that neither response has."""
+    case = edit.case
+    base = edit.base[0] if edit.base else f"{case.chosen}\n{case.rejected}"
+    originals = Originals.of(case.prompt, case.chosen, case.rejected, base, case.task not in GRADERS)
+    if talk_about_edit(edit.text, originals, limits.meta_window):
+        return Objection("talks about the edit", "the text between the tags must not speak of the edit")
+    if limits.delimiters and wraps_all(edit.text, case.prompt, (case.chosen, case.rejected), edit.base is None):
+        what = "a code fence, quotation marks or a tag hold the whole text, which the draft doesn't have"
+        return Objection("a wrapper around the whole edit", what)
     return None
 
 
