@@ -117,9 +117,10 @@ def test_a_preempted_job_is_queued_again_and_a_failed_one_is_not(calls: Path, st
     assert not any("requeue" in line for line in said)
 
 
-@pytest.mark.parametrize("arguments", [(), ("preference",), ("prefrence", RECIPE)])
-def test_usage(calls: Path, arguments: tuple[str, ...]) -> None:
-    assert launch(calls, *arguments) == (2, [])
+def test_usage(subtests: pytest.Subtests, calls: Path) -> None:
+    for arguments in [(), ("preference",), ("prefrence", RECIPE)]:
+        with subtests.test(arguments=arguments):
+            assert launch(calls, *arguments) == (2, [])
 
 
 RANK = """

@@ -40,7 +40,7 @@ def manual(usage: str, description: str, classes: tuple[type, ...]) -> str:
 
 
 def _is_ours(cls: type, name: str) -> bool:
-    """Whether this project declares or redeclares a field."""
+    """Tell whether this project declares or redeclares a field."""
     package = __name__.partition(".")[0]
     return any(
         name in vars(one).get("__annotations__", {}) for one in cls.__mro__ if one.__module__.startswith(package)

@@ -32,7 +32,7 @@ def start(stage: str) -> list[str]:
 
 
 def trains_on_pairs(command: str) -> bool:
-    """Whether a recorded command line is a preference training."""
+    """Tell whether a recorded command line is a preference training."""
     return "preference.py" in command or command.startswith("bmc train ")
 
 

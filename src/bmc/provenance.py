@@ -103,7 +103,7 @@ def redact_command(argv: list[str]) -> str:
 
 
 def is_secret(key: str) -> bool:
-    """Whether a key holds a secret: hub_token, api_key, …, but not the name of a variable (api_key_env)."""
+    """Tell whether a key holds a secret: hub_token, api_key, …, but not the name of a variable (api_key_env)."""
     name = key.rpartition(".")[2]
     return bool(_SECRET_KEY.search(name)) and name not in _NO_SECRET
 

@@ -128,7 +128,7 @@ def _end_progress() -> None:
 
 
 def is_main_process() -> bool:
-    """Whether this process writes files and messages: rank 0."""
+    """Tell whether this process writes files and messages: rank 0."""
     return rank() == 0
 
 
@@ -183,7 +183,7 @@ def check_output_dir(output_dir: str, recipe: dict[str, Any]) -> None:
 
 
 def holds_results(folder: Path) -> bool:
-    """Whether a folder holds more than records and temporary files; a run that failed at once leaves no results."""
+    """Tell whether a folder holds more than records and temporary files."""
     notes = {RECIPE_FILE, PROVENANCE}
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return any(file.parts[0] not in (*notes, "runs") and file.suffix != ".tmp" for file in files)

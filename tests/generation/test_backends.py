@@ -193,9 +193,8 @@ def test_each_benchmark_is_generated_in_its_own_way(model_dir: Path, tokenizer: 
     assert max(mixed[place]["tokens"] for place in (2, 6)) == 3
 
 
-@pytest.mark.parametrize(
-    ("words", "what"),
-    [
+def test_settings_of_a_benchmark_are_judged(subtests: pytest.Subtests) -> None:
+    table: list[tuple[Any, ...]] = [
         (
             "{alpaca_evil: {temperature: 1}}",
             r"benchmarks.alpaca_evil: is no known benchmark \(did you mean 'alpaca_eval'",
@@ -203,20 +202,27 @@ def test_each_benchmark_is_generated_in_its_own_way(model_dir: Path, tokenizer: 
         ("{alpaca_eval: {temperature: -1}}", "benchmarks.alpaca_eval.temperature: must be 0 or more|temperature"),
         ("{alpaca_eval: {top_k: 3}}", "top_k"),
         ("{alpaca_eval: {}}", "benchmarks.alpaca_eval: is empty"),
-    ],
-)
-def test_settings_of_a_benchmark_are_judged(words: str, what: str) -> None:
-    argv = ["--model_name_or_path", "m", "--output_dir", "o", "--dataset_mixture", "{datasets: [{source: gsm8k}]}"]
-    with pytest.raises(UserErrors, match=what) as caught:
-        parse([*argv, "--benchmarks", words], EvaluateConfig)
-    assert len(caught.value.faults) == 1
+    ]
+    for words, what in table:
+        with subtests.test(words=words, what=what):
+            argv = [
+                "--model_name_or_path",
+                "m",
+                "--output_dir",
+                "o",
+                "--dataset_mixture",
+                "{datasets: [{source: gsm8k}]}",
+            ]
+            with pytest.raises(UserErrors, match=what) as caught:
+                parse([*argv, "--benchmarks", words], EvaluateConfig)
+            assert len(caught.value.faults) == 1
 
 
-@pytest.mark.parametrize(
-    ("given_ids", "expected"), [((2, None), [2]), (([2, 5], 2), [2, 5]), ((None, [7, 7]), [7]), ((None, None), [])]
-)
-def test_stop_ids(given_ids: Any, expected: list[int]) -> None:
-    assert stop_ids(*given_ids) == expected
+def test_stop_ids(subtests: pytest.Subtests) -> None:
+    table: list[tuple[Any, ...]] = [((2, None), [2]), (([2, 5], 2), [2, 5]), ((None, [7, 7]), [7]), ((None, None), [])]
+    for given_ids, expected in table:
+        with subtests.test(given_ids=given_ids, expected=expected):
+            assert stop_ids(*given_ids) == expected
 
 
 @pytest.mark.parametrize("name", ["transformers", "vllm"])

@@ -1,4 +1,4 @@
-"""The laboratory's tasks: generated, with as many right solutions as there are writers.
+"""Generate the laboratory's tasks, with as many right solutions as there are writers.
 
 Preference pairs are written in isolation: y_w by one writer, y_l in the style of another. Here the number of writers
 is a setting, and the right solution in every writer's style is known, so that the noise of the pairs and the quality of
@@ -23,7 +23,7 @@ LAB = "lab"
 
 @dataclass(frozen=True)
 class Style:
-    """How a writer writes.
+    """Describe how a writer writes.
 
     Attributes:
         forward: Sums: add from the left, or from the right. Swaps: tell every move, or only those of the coin.

@@ -39,7 +39,7 @@ _UNKNOWN_SHAPE = (KeyError, ValueError, TypeError, AttributeError, IndexError)
 
 
 class RowStream:
-    """Rows that can be read many times, one at a time, in little memory.
+    """Store rows to be read many times, one at a time, in little memory.
 
     Attributes:
         columns: The columns that any row has; a row may lack some.
@@ -104,7 +104,7 @@ class RowStream:
 
     @property
     def order(self) -> Sequence[int] | None:
-        """Places of the rows in `in_file_order`; None for all of them as they are."""
+        """Return the places of the rows in `in_file_order`; None for all of them in that order."""
         return self._order
 
     def in_file_order(self) -> RowStream:
@@ -366,7 +366,7 @@ def files_of(name: str, split: str, source: str | None = None) -> list[Path]:
 
 
 def _is_saved(name: str) -> bool:
-    """Whether a folder was written by `save_to_disk`."""
+    """Tell whether a folder was written by `save_to_disk`."""
     return any(Path(name, file).is_file() for file in ("dataset_dict.json", "state.json"))
 
 

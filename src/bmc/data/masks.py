@@ -21,7 +21,7 @@ class MaskError(Exception):
 
 
 def has_markers(template: str | None) -> bool:
-    """Whether a chat template has {% generation %} markers."""
+    """Tell whether a chat template has {% generation %} markers."""
     return template is not None and "endgeneration" in template
 
 

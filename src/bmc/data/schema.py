@@ -164,12 +164,12 @@ def _after_messages(prompt: list[dict[str, Any]], turns: list[dict[str, Any]]) -
 
 
 def _repeats(turns: list[dict[str, Any]]) -> bool:
-    """Whether turns may repeat a prompt; those that begin with the assistant continue it."""
+    """Tell whether turns may repeat a prompt; those that begin with the assistant continue it."""
     return bool(turns) and turns[0]["role"] not in ("assistant", "tool")
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two messages are equal, apart from keys without a value."""
+    """Tell whether two messages are equal, apart from keys without a value."""
     filled = ({key: value for key, value in message.items() if value is not None} for message in (one, other))
     return next(filled) == next(filled)
 
