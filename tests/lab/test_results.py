@@ -1,0 +1,31 @@
+"""The numbers in `docs/results.md` are those of `results/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bmc.lab_verdicts import accuracies, claims_table, read_results
+
+ROOT = Path(__file__).parents[2]
+RESULTS = read_results(ROOT / "results")
+
+
+def test_the_verdicts_are_those_of_the_committed_numbers() -> None:
+    assert claims_table(RESULTS) in (ROOT / "docs/results.md").read_text()
+
+
+@pytest.mark.parametrize("study", [study for study in RESULTS if study != "search"])
+def test_a_study_shows_its_committed_numbers(study: str) -> None:
+    assert accuracies(RESULTS, study) in (ROOT / "docs/results.md").read_text()
+    assert all(row["n"] >= 2000 for row in RESULTS[study]["rows"])
+
+
+def test_every_method_was_tuned_where_it_is_best_on_validation_rows() -> None:
+    best: dict[str, tuple[float, dict[str, float]]] = {}
+    for row in sorted(RESULTS["search"]["rows"], key=lambda row: row["values"].get("learning_rate", 0)):
+        if row["accuracy"] > best.get(row["method"], (0.0, {}))[0]:
+            best[row["method"]] = (row["accuracy"], row["values"])
+    tuned = {row["method"]: row["values"] for row in RESULTS["core"]["rows"]}
+    assert tuned == {method: values for method, (_, values) in best.items()}
