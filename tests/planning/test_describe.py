@@ -47,17 +47,18 @@ def amount(fact: str) -> float:
     return float(re.match(r"[\d.,]+", fact)[0].replace(",", ""))
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_will_it_fit_on_four_cards_of_80_gb(setting: str) -> None:
-    found = plan(f"recipes/{setting}/dpo_bmc.yaml")
-    assert found["fits 4 × A800-80GB"].startswith("yes, ")
-    assert found["batch"] == "128 = 2 × 16 accumulation × 4 processes"
-    assert found["WARNING"] is None
-    assert found["launched with"] == "ZeRO-3, 4 processes (recipes/accelerate_configs/zero3.yaml)"
-    assert amount(found["steps"]) > 50
-    parts = re.findall(r"([\d.]+) ", found["memory a process"].partition("=")[2])
-    assert sum(map(float, parts)) == pytest.approx(amount(found["memory a process"]), abs=0.3)
-    assert "0.0 reference" in found["memory a process"]
+def test_will_it_fit_on_four_cards_of_80_gb(subtests: pytest.Subtests) -> None:
+    for setting in SETTINGS:
+        with subtests.test(setting=setting):
+            found = plan(f"recipes/{setting}/dpo_bmc.yaml")
+            assert found["fits 4 × A800-80GB"].startswith("yes, ")
+            assert found["batch"] == "128 = 2 × 16 accumulation × 4 processes"
+            assert found["WARNING"] is None
+            assert found["launched with"] == "ZeRO-3, 4 processes (recipes/accelerate_configs/zero3.yaml)"
+            assert amount(found["steps"]) > 50
+            parts = re.findall(r"([\d.]+) ", found["memory a process"].partition("=")[2])
+            assert sum(map(float, parts)) == pytest.approx(amount(found["memory a process"]), abs=0.3)
+            assert "0.0 reference" in found["memory a process"]
 
 
 def test_the_documents_say_what_the_plan_says() -> None:
@@ -124,17 +125,15 @@ def test_the_reference_is_in_memory_only_where_it_is_not_computed_beforehand() -
     assert "by the reference" not in found["tokens"]
 
 
-@pytest.mark.parametrize(
-    ("keys", "trained"),
-    [
+def test_lora_by_the_handbooks_keys(subtests: pytest.Subtests) -> None:
+    for keys, trained in [
         (["--use_peft", "--lora_r", "16"], "8.4 M"),  # 32 layers × 2 × 16 × (4096 + 4096)
         (["--use_peft", "--lora_r", "8", "--lora_target_modules", "all-linear"], "20.0 M"),
-    ],
-)
-def test_lora_by_the_handbooks_keys(keys: list[str], trained: str) -> None:
-    found = plan("recipes/llama2-7b/qa/dpo_bmc.yaml", *keys, "--precompute_ref_log_probs", "false")
-    assert f"of which {trained} are trained" in found["parameters"]
-    assert "0.0 reference" in found["memory a process"]  # the policy without its adapter
+    ]:
+        with subtests.test(keys=keys, trained=trained):
+            found = plan("recipes/llama2-7b/qa/dpo_bmc.yaml", *keys, "--precompute_ref_log_probs", "false")
+            assert f"of which {trained} are trained" in found["parameters"]
+            assert "0.0 reference" in found["memory a process"]  # the policy without its adapter
 
 
 def test_qlora_fits_a_small_card() -> None:

@@ -56,46 +56,42 @@ def small() -> estimates.ModelSize:
     return count_parameters(configuration())
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [  # as the repositories' safetensors say
+def test_the_table_of_known_models_is_what_their_configs_build(subtests: pytest.Subtests) -> None:
+    for name, parameters in [  # as the repositories' safetensors say
         ("meta-llama/Llama-2-7b-hf", 6_738_415_616),
         ("princeton-nlp/Llama-3-Base-8B-SFT", 8_030_261_248),
         ("alignment-handbook/zephyr-7b-sft-full", 7_241_732_096),
         ("Qwen/Qwen2.5-14B", 14_770_033_664),
         ("HuggingFaceTB/SmolLM2-135M", 134_515_008),
-    ],
-)
-def test_the_table_of_known_models_is_what_their_configs_build(name: str, parameters: int) -> None:
-    known = KNOWN[name]
-    assert known.parameters == parameters
-    counted = estimates._count(known.config)
-    assert replace(known, positions=0, config="") == replace(counted, positions=0, config="")
+    ]:
+        with subtests.test(name=name, parameters=parameters):
+            known = KNOWN[name]
+            assert known.parameters == parameters
+            counted = estimates._count(known.config)
+            assert replace(known, positions=0, config="") == replace(counted, positions=0, config="")
 
 
-@pytest.mark.parametrize(
-    ("kind", "changes", "mlp", "width"),
-    [
+def test_any_architecture_is_counted(subtests: pytest.Subtests) -> None:
+    for kind, changes, mlp, width in [
         ("LlamaConfig", {}, 20, 8),
         ("Qwen3Config", {"head_dim": 6, "tie_word_embeddings": True}, 20, 12),
         ("GemmaConfig", {"head_dim": 6}, 20, 12),
         ("GPT2Config", {"vocab_size": 100, "n_embd": 8, "n_layer": 3, "n_head": 2}, 32, 8),
         ("OPTConfig", {"ffn_dim": 20, "word_embed_proj_dim": 8}, 20, 8),
-    ],
-)
-def test_any_architecture_is_counted(kind: str, changes: dict[str, Any], mlp: int, width: int) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
+    ]:
+        with subtests.test(kind=kind, changes=changes):
+            import torch
+            from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(configuration(kind, **changes))
-    found = count_parameters(configuration(kind, **changes))
-    assert found.parameters == model.num_parameters()
-    assert (found.layers, found.hidden, found.intermediate, found.attention_width) == (3, 8, mlp, width)
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert found.matmul == model.num_parameters() - (0 if tied else 100 * 8)
-    blocks = [weight for name, weight in model.named_parameters() if weight.dim() == 2 and ".0." in name]
-    assert sum(a * b for _, a, b in found.matrices) == 3 * sum(weight.numel() for weight in blocks)
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(configuration(kind, **changes))
+            found = count_parameters(configuration(kind, **changes))
+            assert found.parameters == model.num_parameters()
+            assert (found.layers, found.hidden, found.intermediate, found.attention_width) == (3, 8, mlp, width)
+            tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+            assert found.matmul == model.num_parameters() - (0 if tied else 100 * 8)
+            blocks = [weight for name, weight in model.named_parameters() if weight.dim() == 2 and ".0." in name]
+            assert sum(a * b for _, a, b in found.matrices) == 3 * sum(weight.numel() for weight in blocks)
 
 
 def test_a_token_goes_through_some_of_the_experts() -> None:
@@ -191,23 +187,23 @@ def test_a_process_as_a_whole(small: estimates.ModelSize) -> None:
     assert (plan().overhead, plan(on_gpu=False).overhead) == (2 * 2**30, 0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "targets", "saved"),
-    [
+def test_lora_trains_what_peft_trains(subtests: pytest.Subtests) -> None:
+    for kind, targets, saved in [
         ("LlamaConfig", None, ()),
         ("LlamaConfig", ["q_proj", "down_proj"], ()),
         ("LlamaConfig", "all-linear", ("lm_head",)),
         ("GPT2Config", None, ()),
-    ],
-)
-def test_lora_trains_what_peft_trains(kind: str, targets: Any, saved: tuple[str, ...]) -> None:
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
+    ]:
+        with subtests.test(kind=kind, targets=targets):
+            from peft import LoraConfig, get_peft_model
+            from transformers import AutoModelForCausalLM
 
-    config = configuration(kind)
-    lora = LoraConfig(r=3, target_modules=targets, modules_to_save=[*saved] or None)
-    model = get_peft_model(AutoModelForCausalLM.from_config(config), lora)
-    assert Adapter(3, targets, saved).trained(count_parameters(config)) == model.num_parameters(only_trainable=True)
+            config = configuration(kind)
+            lora = LoraConfig(r=3, target_modules=targets, modules_to_save=[*saved] or None)
+            model = get_peft_model(AutoModelForCausalLM.from_config(config), lora)
+            assert Adapter(3, targets, saved).trained(count_parameters(config)) == model.num_parameters(
+                only_trainable=True
+            )
 
 
 def test_lora_and_qlora_by_hand(small: estimates.ModelSize) -> None:
@@ -256,15 +252,20 @@ def test_dollars_disk_and_durations() -> None:
     assert [duration(seconds) for seconds in (50, 720, 12_240)] == ["50 s", "12 min", "3.4 h"]
 
 
-@pytest.mark.parametrize(
-    ("optim", "bytes_"),
-    [("adamw_torch_fused", 8), ("adamw_bnb_8bit", 2), ("paged_adamw_8bit", 2), ("lion_32bit", 4), ("lion_8bit", 1),
-     ("adafactor", 0), ("sgd", 0)],
-)  # fmt: skip
-def test_optimizer_states(optim: str, bytes_: int) -> None:
-    from transformers.training_args import OptimizerNames
+def test_optimizer_states(subtests: pytest.Subtests) -> None:
+    for optim, bytes_ in [
+        ("adamw_torch_fused", 8),
+        ("adamw_bnb_8bit", 2),
+        ("paged_adamw_8bit", 2),
+        ("lion_32bit", 4),
+        ("lion_8bit", 1),
+        ("adafactor", 0),
+        ("sgd", 0),
+    ]:
+        with subtests.test(optim=optim, bytes_=bytes_):
+            from transformers.training_args import OptimizerNames
 
-    assert estimates.moment_bytes(optim) == estimates.moment_bytes(OptimizerNames(optim)) == bytes_
+            assert estimates.moment_bytes(optim) == estimates.moment_bytes(OptimizerNames(optim)) == bytes_
 
 
 @pytest.mark.slow

@@ -12,20 +12,18 @@ from bmc.planning.hardware import GPUS, LaunchConfig, _of_environment, read_laun
 CONFIGS = Path(__file__).parents[2] / "recipes/accelerate_configs"
 
 
-@pytest.mark.parametrize(
-    ("name", "launch", "said"),
-    [
+def test_every_accelerate_config_is_understood(subtests: pytest.Subtests) -> None:
+    for name, launch, said in [
         ("zero3", LaunchConfig(4, 1, "deepspeed", 3), "ZeRO-3, 4 processes"),
         ("zero2", LaunchConfig(4, 1, "deepspeed", 2), "ZeRO-2, 4 processes"),
         ("fsdp2", LaunchConfig(4, 1, "fsdp"), "FSDP2, 4 processes"),
         ("ddp", LaunchConfig(4, 1, "ddp"), "DDP, 4 processes"),
         ("cpu", LaunchConfig(2, 1, "ddp"), "DDP, 2 processes"),
         ("zero3_cpu", LaunchConfig(2, 1, "deepspeed", 3), "ZeRO-3, 2 processes"),
-    ],
-)
-def test_every_accelerate_config_is_understood(name: str, launch: LaunchConfig, said: str) -> None:
-    assert read_launch(str(CONFIGS / f"{name}.yaml")) == launch
-    assert str(launch) == said
+    ]:
+        with subtests.test(name=name, launch=launch):
+            assert read_launch(str(CONFIGS / f"{name}.yaml")) == launch
+            assert str(launch) == said
 
 
 def test_more_processes_than_the_config_has_are_on_more_machines() -> None:
@@ -57,27 +55,25 @@ def test_under_accelerate_launch_it_is_what_that_says() -> None:
     assert _of_environment({}) == LaunchConfig()
 
 
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
+def test_faults(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for text, what in [
         ("[", "is no config of accelerate's"),
         ("{num_processes: 4}", "is no config of accelerate's"),
         ("{distributed_type: XLA}", "distributed_type XLA is none of NO, MULTI_GPU"),
         ("{distributed_type: TPU}", "'TPU' is not a valid DistributedType"),
-    ],
-)
-def test_faults(tmp_path: Path, text: str, what: str) -> None:
-    (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(UserErrors, match=what) as caught:
-        read_launch(str(tmp_path / "a.yaml"))
-    assert "\n" not in str(caught.value)
-    assert read_launch("zero3") == read_launch(str(CONFIGS / "zero3.yaml"))
-    with pytest.raises(
-        UserErrors, match=r"accelerate_config: zero4 cannot be read: .*one of cpu, ddp, fsdp2, zero2, zero3"
-    ):
-        read_launch("zero4")
-    with pytest.raises(UserErrors, match=r"accelerate_config: .*none.yaml cannot be read: No such file"):
-        read_launch(str(tmp_path / "none.yaml"))
+    ]:
+        with subtests.test(text=text, what=what):
+            (tmp_path / "a.yaml").write_text(text)
+            with pytest.raises(UserErrors, match=what) as caught:
+                read_launch(str(tmp_path / "a.yaml"))
+            assert "\n" not in str(caught.value)
+            assert read_launch("zero3") == read_launch(str(CONFIGS / "zero3.yaml"))
+            with pytest.raises(
+                UserErrors, match=r"accelerate_config: zero4 cannot be read: .*one of cpu, ddp, fsdp2, zero2, zero3"
+            ):
+                read_launch("zero4")
+            with pytest.raises(UserErrors, match=r"accelerate_config: .*none.yaml cannot be read: No such file"):
+                read_launch(str(tmp_path / "none.yaml"))
 
 
 def test_a_recipe_can_name_each_card() -> None:

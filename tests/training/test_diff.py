@@ -12,9 +12,8 @@ import bmc
 IDS = st.lists(st.integers(0, 5), max_size=12)
 
 
-@pytest.mark.parametrize(
-    ("chosen", "rejected", "chosen_mask", "rejected_mask"),
-    [
+def test_marks_what_is_inserted_deleted_or_replaced(subtests: pytest.Subtests) -> None:
+    for chosen, rejected, chosen_mask, rejected_mask in [
         ([5, 6, 7], [5, 7], "010", "00"),  # an inserted token
         ([5, 7], [5, 6, 7], "00", "010"),  # a deleted one
         ([5, 6, 7], [5, 9, 7], "010", "010"),  # a replaced one
@@ -23,11 +22,10 @@ IDS = st.lists(st.integers(0, 5), max_size=12)
         ([1, 2, 3], [1, 2], "001", "00"),  # one is the other's beginning
         ([1], [2], "1", "1"),
         ([1], [], "1", ""),
-    ],
-)
-def test_marks_what_is_inserted_deleted_or_replaced(chosen, rejected, chosen_mask, rejected_mask):
-    marks = ["".join("01"[differs] for differs in mask) for mask in bmc.token_diff(chosen, rejected)]
-    assert marks == [chosen_mask, rejected_mask]
+    ]:
+        with subtests.test(chosen=chosen, rejected=rejected):
+            marks = ["".join("01"[differs] for differs in mask) for mask in bmc.token_diff(chosen, rejected)]
+            assert marks == [chosen_mask, rejected_mask]
 
 
 def test_an_inserted_not_differs():

@@ -50,19 +50,20 @@ def test_values_and_gradients_are_torchs(bias, softcap, scale):
         torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_values_and_gradients_are_trls(dtype):
-    hidden, weight, offset, targets = inputs(dtype, bias=False)
-    arguments = (offset, targets, 1.0, 32768, None, 1.0, OUTPUTS)
-    ours = TiledLogProbs.apply(hidden, weight, *arguments)
-    found = gradients(ours[0], (hidden, weight))
-    theirs = ChunkedLogProbFunction.apply(hidden, weight, *arguments)
-    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
-    torch.testing.assert_close(ours[0], theirs[0], **tolerance)
-    torch.testing.assert_close(ours[1], theirs[1], **tolerance)
-    assert ours[0].dtype == torch.float32
-    for mine, other in zip(found, gradients(theirs[0], (hidden, weight)), strict=True):
-        torch.testing.assert_close(mine, other, **tolerance)
+def test_values_and_gradients_are_trls(subtests: pytest.Subtests) -> None:
+    for dtype in [torch.float32, torch.bfloat16]:
+        with subtests.test(dtype=dtype):
+            hidden, weight, offset, targets = inputs(dtype, bias=False)
+            arguments = (offset, targets, 1.0, 32768, None, 1.0, OUTPUTS)
+            ours = TiledLogProbs.apply(hidden, weight, *arguments)
+            found = gradients(ours[0], (hidden, weight))
+            theirs = ChunkedLogProbFunction.apply(hidden, weight, *arguments)
+            tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+            torch.testing.assert_close(ours[0], theirs[0], **tolerance)
+            torch.testing.assert_close(ours[1], theirs[1], **tolerance)
+            assert ours[0].dtype == torch.float32
+            for mine, other in zip(found, gradients(theirs[0], (hidden, weight)), strict=True):
+                torch.testing.assert_close(mine, other, **tolerance)
 
 
 def test_frozen_weights_get_no_gradient():

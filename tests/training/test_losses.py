@@ -94,21 +94,24 @@ def trainers(model_dir: Any, tmp_path_factory: Any) -> list[Any]:
     return made
 
 
-@pytest.mark.parametrize("names", [*([name] for name in BY_HAND if name not in OURS), ["sigmoid", "sft"]], ids="+".join)
-def test_value_and_gradient_are_trls(trainers, names):
-    measured = []
-    for trainer in trainers:
-        trainer.loss_types, trainer.loss_weights = names, [1.0, 0.3][: len(names)]
-        trainer.model.zero_grad()
-        loss = trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset)))
-        loss.backward()
-        measured.append((loss.item(), [parameter.grad.clone() for parameter in trainer.model.parameters()]))
-    (ours, gradient), (theirs, expected) = measured
-    scale = max(value.abs().max().item() for value in expected)  # TRL's head works in float32 whatever the model's type
-    assert scale > 1e-4
-    assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-6)
-    for value, other in zip(gradient, expected, strict=True):
-        torch.testing.assert_close(value, other, rtol=0, atol=1e-6 * max(1.0, scale))
+def test_value_and_gradient_are_trls(subtests: pytest.Subtests, trainers) -> None:
+    for names in [*([name] for name in BY_HAND if name not in OURS), ["sigmoid", "sft"]]:
+        with subtests.test(names=names):
+            measured = []
+            for trainer in trainers:
+                trainer.loss_types, trainer.loss_weights = names, [1.0, 0.3][: len(names)]
+                trainer.model.zero_grad()
+                loss = trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset)))
+                loss.backward()
+                measured.append((loss.item(), [parameter.grad.clone() for parameter in trainer.model.parameters()]))
+            (ours, gradient), (theirs, expected) = measured
+            scale = max(
+                value.abs().max().item() for value in expected
+            )  # TRL's head works in float32 whatever the model's type
+            assert scale > 1e-4
+            assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-6)
+            for value, other in zip(gradient, expected, strict=True):
+                torch.testing.assert_close(value, other, rtol=0, atol=1e-6 * max(1.0, scale))
 
 
 def test_a_longer_winner_gains_less_under_rdpo():
@@ -131,14 +134,15 @@ def test_a_negative_alpha_is_the_sign_of_table_7_and_of_the_released_code():
     assert bmc.BMCConfig("out", loss_type="rdpo", rdpo_alpha=-0.5, use_cpu=True, bf16=False).rdpo_alpha == -0.5
 
 
-@pytest.mark.parametrize("average", [-1e-7, -0.5, -40.0])
-def test_orpo_keeps_its_digits(average):
+def test_orpo_keeps_its_digits(subtests: pytest.Subtests) -> None:
     """log(1 − eˣ) at x → 0 and x → −∞, in float32, against mpmath-free arithmetic in float64."""
-    one, mean = torch.ones(1), torch.tensor([average])
-    pairs = PairLogps(mean, -one, *[one] * 6, mean)
-    exact = average + 1 - log(-expm1(average)) + log1p(-exp(-1))
-    expected = -average - 0.5 * log(s(exact))
-    assert bmc.LOSSES["orpo"](pairs, orpo_lambda=0.5).item() == pytest.approx(expected, rel=1e-5)
+    for average in [-1e-7, -0.5, -40.0]:
+        with subtests.test(average=average):
+            one, mean = torch.ones(1), torch.tensor([average])
+            pairs = PairLogps(mean, -one, *[one] * 6, mean)
+            exact = average + 1 - log(-expm1(average)) + log1p(-exp(-1))
+            expected = -average - 0.5 * log(s(exact))
+            assert bmc.LOSSES["orpo"](pairs, orpo_lambda=0.5).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_who_reads_the_reference():
@@ -231,29 +235,30 @@ def test_weights_of_1_leave_an_objective_as_it_is_and_others_do_not():
         assert not torch.allclose(loss_of(name, others), expected), name
 
 
-@pytest.mark.parametrize("scale", [1.0, 2.0, 4.0])
-def test_averages_divide_the_weighted_sum_by_the_number_of_tokens(scale):
+def test_averages_divide_the_weighted_sum_by_the_number_of_tokens(subtests: pytest.Subtests) -> None:
     """λ ≡ 1, 2 and 4 on the three tokens of y_w and the two of y_l: averages grow with λ, ORPO's likelihood does not.
 
     Σ log π_θ: −0.9 and −1.2; Σ log π_ref: −1.5 and −0.8. So Δ_w/|y_w| = λ·0.2, Δ_l/|y_l| = −λ·0.2, and the averages
     are −λ·0.3 and −λ·0.6.
     """
-    logps = torch.tensor([[[-0.2, -0.3, -0.4], [-0.5, -0.7, -9.0]]], dtype=torch.float64)
-    ref_logps = torch.tensor([[[-0.5, -0.5, -0.5], [-0.3, -0.5, -9.0]]], dtype=torch.float64)
-    responses = torch.tensor([[[True, True, True], [True, True, False]]])
-    weights = torch.full_like(logps, scale)
-    pairs = sum_weighted_logps(logps, ref_logps, weights, weights, responses, responses)
-    winner, loser = -0.3 * scale, -0.6 * scale
-    expected = {
-        "ipo": (0.4 * scale - 1) ** 2,
-        "sigmoid_norm": -log(s(0.5 * 0.4 * scale)),
-        "simpo": -log(s(0.5 * (winner - loser) - 0.3)),
-        "orpo": 0.3 - 0.5 * log(s(winner - log(1 - exp(winner)) - loser + log(1 - exp(loser)))),
-        "sft": 0.3 * scale,
-    }
-    for name, value in expected.items():
-        loss = loss_of(name, pairs)
-        assert loss.item() == pytest.approx(value, abs=1e-12), name
+    for scale in [1.0, 2.0, 4.0]:
+        with subtests.test(scale=scale):
+            logps = torch.tensor([[[-0.2, -0.3, -0.4], [-0.5, -0.7, -9.0]]], dtype=torch.float64)
+            ref_logps = torch.tensor([[[-0.5, -0.5, -0.5], [-0.3, -0.5, -9.0]]], dtype=torch.float64)
+            responses = torch.tensor([[[True, True, True], [True, True, False]]])
+            weights = torch.full_like(logps, scale)
+            pairs = sum_weighted_logps(logps, ref_logps, weights, weights, responses, responses)
+            winner, loser = -0.3 * scale, -0.6 * scale
+            expected = {
+                "ipo": (0.4 * scale - 1) ** 2,
+                "sigmoid_norm": -log(s(0.5 * 0.4 * scale)),
+                "simpo": -log(s(0.5 * (winner - loser) - 0.3)),
+                "orpo": 0.3 - 0.5 * log(s(winner - log(1 - exp(winner)) - loser + log(1 - exp(loser)))),
+                "sft": 0.3 * scale,
+            }
+            for name, value in expected.items():
+                loss = loss_of(name, pairs)
+                assert loss.item() == pytest.approx(value, abs=1e-12), name
 
 
 def test_an_empty_response_has_finite_averages():
@@ -269,17 +274,18 @@ def test_an_empty_response_has_finite_averages():
 EXTREMES = [0.0, -0.0, -1e-45, -1e-38, -1e-20, -6e-8, -1.19e-7, -0.5, -88.0, -104.0, -1e3, -1e5]
 
 
-@pytest.mark.parametrize("rest", [0.0, -0.7])
-def test_loss_and_gradient_are_finite_at_the_ends_of_the_range(rest):
+def test_loss_and_gradient_are_finite_at_the_ends_of_the_range(subtests: pytest.Subtests) -> None:
     """Responses of ten tokens, of which the first has a probability of 1, of almost 1 or of almost 0, in float32."""
-    first = torch.tensor([[chosen, rejected] for chosen in EXTREMES for rejected in EXTREMES])
-    logps = torch.cat([first[..., None], torch.full((len(first), 2, 9), rest)], dim=-1).requires_grad_()
-    ref_logps = torch.full_like(logps, -0.1)
-    everywhere = torch.ones_like(logps, dtype=torch.bool)
-    for name in bmc.LOSSES:
-        for weights in (torch.ones_like(logps), bmc.bmc_weights(logps, everywhere, 3.0)):
-            pairs = sum_weighted_logps(logps, ref_logps, weights, weights, everywhere, everywhere)
-            loss = loss_of(name, pairs, discopop_tau=0.05)
-            (gradient,) = torch.autograd.grad(loss.sum(), logps)
-            for found in (loss, gradient, gradient.norm()):
-                assert found.isfinite().all(), name
+    for rest in [0.0, -0.7]:
+        with subtests.test(rest=rest):
+            first = torch.tensor([[chosen, rejected] for chosen in EXTREMES for rejected in EXTREMES])
+            logps = torch.cat([first[..., None], torch.full((len(first), 2, 9), rest)], dim=-1).requires_grad_()
+            ref_logps = torch.full_like(logps, -0.1)
+            everywhere = torch.ones_like(logps, dtype=torch.bool)
+            for name in bmc.LOSSES:
+                for weights in (torch.ones_like(logps), bmc.bmc_weights(logps, everywhere, 3.0)):
+                    pairs = sum_weighted_logps(logps, ref_logps, weights, weights, everywhere, everywhere)
+                    loss = loss_of(name, pairs, discopop_tau=0.05)
+                    (gradient,) = torch.autograd.grad(loss.sum(), logps)
+                    for found in (loss, gradient, gradient.norm()):
+                        assert found.isfinite().all(), name

@@ -82,17 +82,15 @@ def test_an_sft_model_without_results(tmp_path: Path) -> None:
     assert "Supervised fine-tuning of [Qwen/Qwen2.5-14B](https://huggingface.co/Qwen/Qwen2.5-14B)" in found.text
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
+def test_each_objective_is_said(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for changes, said in [
         ({"loss_type": "ipo", "token_weighting": "none"}, r"\lambda \equiv 1"),
         ({"loss_type": ["simpo"], "token_weighting": "external"}, r"\log\pi_\theta(y_w^t) - \frac{\beta}{|y_l|}"),
         ({"loss_type": "hinge"}, "`hinge`: Hinge loss on the reward margin"),
         ({"chosen_column": "original_chosen"}, "DPO-MC"),
-    ],
-)
-def test_each_objective_is_said(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    assert said in made(tmp_path, RECORD | {"recipe": RECIPE | changes}).text
+    ]:
+        with subtests.test(changes=changes, said=said):
+            assert said in made(tmp_path, RECORD | {"recipe": RECIPE | changes}).text
 
 
 def test_every_objective_has_words_or_an_equation(tmp_path: Path) -> None:
@@ -126,19 +124,17 @@ def test_adapters_and_folders_that_are_no_runs(tmp_path: Path) -> None:
     assert list((tmp_path / "none").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
+def test_paths_are_portable(subtests: pytest.Subtests) -> None:
+    for value, said in [
         ("/data/x/pairs.jsonl", "…/pairs.jsonl"),
         ("--out=/data/x/run --n 3", "--out=…/run --n 3"),
         ("org/model", "org/model"),
         ("https://host/a/b", "https://host/a/b"),
         ("outputs/a/b.jsonl", "outputs/a/b.jsonl"),
         ({"a": ["/x/y", 1]}, {"a": ["…/y", 1]}),
-    ],
-)
-def test_paths_are_portable(value: Any, said: Any) -> None:
-    assert card.portable(value) == said
+    ]:
+        with subtests.test(value=value, said=said):
+            assert card.portable(value) == said
 
 
 def test_nothing_is_pushed_unless_it_is_asked_for() -> None:

@@ -77,9 +77,8 @@ def test_values_are_those_of_the_model(make, model_dir):
             torch.testing.assert_close(torch.tensor(row[column]), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
+def test_it_is_found_again(subtests: pytest.Subtests, filled) -> None:
+    for changed in [
         {"loss_type": ["ipo"], "beta": 0.4},
         {"token_weighting": "bmc", "bmc_delta": 1.0},
         {"seed": 7, "learning_rate": 1e-3, "gradient_accumulation_steps": 4},
@@ -88,11 +87,9 @@ def test_values_are_those_of_the_model(make, model_dir):
         {"rows": PAIRS[::-1]},
         {"rows": PAIRS[2:5]},
         {"eval_dataset": Dataset.from_list(PAIRS[:2])},
-    ],
-    ids=lambda changed: "+".join(changed),
-)
-def test_it_is_found_again(filled, changed):
-    assert filled(**changed)[1] == 0
+    ]:
+        with subtests.test(changed=changed):
+            assert filled(**changed)[1] == 0
 
 
 def test_an_adapter_of_any_seed_finds_its_base_models(filled):

@@ -143,9 +143,8 @@ def test_failures_and_a_missing_launcher_are_faults(recipe: Path, monkeypatch: p
         refuse_launcher()
 
 
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
+def test_what_is_wrong_is_said_before_anything_is_trained(subtests: pytest.Subtests, recipe: Path) -> None:
+    for argv, said in [
         (["--sweep.betta=[1]"], "command line: sweep: betta: unknown key (did you mean 'beta'?)"),
         (["--sweep.beta=[0.1, -1]"], "command line: sweep: beta: must be greater than 0, got -1"),
         (["--sweep.beta=[]"], "command line: sweep.beta: lists no value"),
@@ -164,11 +163,10 @@ def test_failures_and_a_missing_launcher_are_faults(recipe: Path, monkeypatch: p
         ),
         (["--seeds=1,1"], "command line: seeds: each once, got 1,1"),
         (["--seeds=1,x"], "command line: seeds: must be whole numbers from 0, as in 1,2,3, got 1,x"),
-    ],
-)
-def test_what_is_wrong_is_said_before_anything_is_trained(recipe: Path, argv: list[str], said: str) -> None:
-    assert faults(*argv) == [said]
-    assert not Path("commands.txt").exists()
+    ]:
+        with subtests.test(argv=argv, said=said):
+            assert faults(*argv) == [said]
+            assert not Path("commands.txt").exists()
 
 
 def test_a_sweep_needs_rows_to_score_on(recipe: Path) -> None:
@@ -185,9 +183,8 @@ def test_a_sweep_needs_rows_to_score_on(recipe: Path) -> None:
 
 
 # Table 7 and A.3 of the paper
-@pytest.mark.parametrize(
-    ("options", "count", "keys"),
-    [
+def test_the_default_grid_is_the_paper_s(subtests: pytest.Subtests, recipe: Path) -> None:
+    for options, count, keys in [
         (["--loss_type=figa"], 4 * 3 * 3, ["learning_rate", "figa_alpha", "figa_beta"]),
         (["--loss_type=ipo"], 4 * 4, ["learning_rate", "beta"]),
         (["--loss_type=orpo"], 4 * 4, ["learning_rate", "orpo_lambda"]),
@@ -196,12 +193,11 @@ def test_a_sweep_needs_rows_to_score_on(recipe: Path) -> None:
         ([], 4 * 3, ["learning_rate", "beta"]),
         (["--token_weighting=bmc"], 4 * 3 * 5, ["learning_rate", "beta", "bmc_delta"]),
         (["--loss_type=ipo", "--token_weighting=bmc"], 4 * 4, ["learning_rate", "beta"]),
-    ],
-)
-def test_the_default_grid_is_the_paper_s(recipe: Path, options: list[str], count: int, keys: list[str]) -> None:
-    _, config = parsed(["dpo.yaml", "--sweep", *options])
-    assert list(table_7(config)) == keys
-    assert math.prod(map(len, table_7(config).values())) == count
+    ]:
+        with subtests.test(options=options, count=count):
+            _, config = parsed(["dpo.yaml", "--sweep", *options])
+            assert list(table_7(config)) == keys
+            assert math.prod(map(len, table_7(config).values())) == count
 
 
 def test_sweep_on_the_command_line_leaves_the_recipe_s_grid(recipe: Path) -> None:

@@ -160,9 +160,8 @@ def test_pairs_without_a_difference_or_room_are_dropped_and_counted(model_dir, t
         make(model_dir, tmp_path, max_length=8)
 
 
-@pytest.mark.parametrize(
-    ("chosen", "rejected", "max_length", "reason"),
-    [
+def test_which_pairs_hold_a_preference(subtests: pytest.Subtests) -> None:
+    for chosen, rejected, max_length, reason in [
         ([5, 6], [5, 7], None, None),
         ([5, 6], [5, 7], 4, "cut"),
         ([5, 6], [5, 7], 5, None),
@@ -171,11 +170,10 @@ def test_pairs_without_a_difference_or_room_are_dropped_and_counted(model_dir, t
         ([5, 6], [5, 6], None, "equal"),
         ([5, 6], [5, 7], 3, "prompt"),
         ([], [], None, "equal"),
-    ],
-)
-def test_which_pairs_hold_a_preference(chosen, rejected, max_length, reason):
-    row = {"prompt_ids": [1, 2, 3], "chosen_ids": chosen, "rejected_ids": rejected}
-    assert no_signal(row, max_length) == reason
+    ]:
+        with subtests.test(chosen=chosen, rejected=rejected):
+            row = {"prompt_ids": [1, 2, 3], "chosen_ids": chosen, "rejected_ids": rejected}
+            assert no_signal(row, max_length) == reason
 
 
 def test_strings_evaluation_and_adapters(model_dir, tmp_path):
@@ -192,19 +190,16 @@ def test_strings_evaluation_and_adapters(model_dir, tmp_path):
     assert metrics["eval_rewards/margins"] > 0
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
+def test_config_refuses(subtests: pytest.Subtests, tmp_path) -> None:
+    for key, value, message in [
         ("loss_type", "sigmod", "'sigmod' is unknown"),
         ("bmc_delta", -1.0, "bmc_delta: must be greater than or equal to 0, got -1.0"),
         ("beta", 0.0, "beta: must be greater than 0, got 0.0"),
         ("token_weighting", "bcm", "token_weighting: must be 'none', 'bmc' or 'external', got 'bcm'"),
         ("ld_alpha", 0.5, "ld_alpha: BMCTrainer doesn't have it"),
-    ],
-)
-def test_config_refuses(tmp_path, key, value, message):
-    with pytest.raises(ValueError, match=message):
-        bmc.BMCConfig(**settings(tmp_path, **{key: value}))
+    ]:
+        with subtests.test(key=key, value=value), pytest.raises(ValueError, match=message):
+            bmc.BMCConfig(**settings(tmp_path, **{key: value}))
 
 
 @pytest.mark.parametrize("key", ["torch_compile", "torch_compile_backend"])

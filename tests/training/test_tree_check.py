@@ -116,13 +116,16 @@ def test_a_sharded_policy_is_checked_when_training_begins(tokenizer, tmp_path, m
     assert "DogeForCausalLM has other log-probs (" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias", "sinks"])
-def test_what_a_model_wants_of_its_attention_beside_trees_is_refused(name):
-    states = torch.randn(1, 2, 4, 8)
-    trees = (Tree((4,), (-1,)),)
-    tree_attention(torch.nn.Module(), states, states, states, None, trees=trees, **{name: None}, position_ids=states)
-    with pytest.raises(NotImplementedError, match=f"Module asks its attention for {name}"):
-        tree_attention(torch.nn.Module(), states, states, states, None, trees=trees, **{name: torch.ones(2)})
+def test_what_a_model_wants_of_its_attention_beside_trees_is_refused(subtests: pytest.Subtests) -> None:
+    for name in ["softcap", "s_aux", "position_bias", "sinks"]:
+        with subtests.test(name=name):
+            states = torch.randn(1, 2, 4, 8)
+            trees = (Tree((4,), (-1,)),)
+            tree_attention(
+                torch.nn.Module(), states, states, states, None, trees=trees, **{name: None}, position_ids=states
+            )
+            with pytest.raises(NotImplementedError, match=f"Module asks its attention for {name}"):
+                tree_attention(torch.nn.Module(), states, states, states, None, trees=trees, **{name: torch.ones(2)})
 
 
 def test_an_outcome_by_hand():

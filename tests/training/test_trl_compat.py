@@ -15,18 +15,24 @@ from bmc.training.lm_head import TiledLogProbs
 from bmc.training.trl_compat import OVERRIDDEN, READ, fused_head_kernel, trl_kernel
 
 
-@pytest.mark.parametrize(("owner", "name"), OVERRIDDEN, ids=lambda value: getattr(value, "__name__", value))
-def test_an_overridden_method_is_there_with_its_parameters(owner: type, name: str) -> None:
-    parameters, why = OVERRIDDEN[owner, name]
-    there = list(inspect.signature(getattr(owner, name)).parameters)[1:]
-    wanted = parameters.split()
-    assert there[: len(wanted)] == wanted, f"{owner.__name__}.{name} takes {there}; overridden so that {why}"
+def test_an_overridden_method_is_there_with_its_parameters(subtests: pytest.Subtests) -> None:
+    for owner, name in OVERRIDDEN:
+        with subtests.test(owner=owner, name=name):
+            parameters, why = OVERRIDDEN[owner, name]
+            there = list(inspect.signature(getattr(owner, name)).parameters)[1:]
+            wanted = parameters.split()
+            assert there[: len(wanted)] == wanted, f"{owner.__name__}.{name} takes {there}; overridden so that {why}"
 
 
-@pytest.mark.parametrize(("owner", "name"), READ, ids=lambda value: getattr(value, "__name__", value))
-def test_an_attribute_is_still_used(owner: type, name: str) -> None:
-    sources = (inspect.getsource(cls) for cls in owner.__mro__ if cls.__module__.startswith(("trl.", "transformers.")))
-    assert f"self.{name}" in "".join(sources), f"{owner.__name__} has no {name} now; read so that {READ[owner, name]}"
+def test_an_attribute_is_still_used(subtests: pytest.Subtests) -> None:
+    for owner, name in READ:
+        with subtests.test(owner=owner, name=name):
+            sources = (
+                inspect.getsource(cls) for cls in owner.__mro__ if cls.__module__.startswith(("trl.", "transformers."))
+            )
+            assert f"self.{name}" in "".join(sources), (
+                f"{owner.__name__} has no {name} now; read so that {READ[owner, name]}"
+            )
 
 
 def test_the_fused_heads_kernel_is_replaced_and_put_back() -> None:

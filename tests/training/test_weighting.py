@@ -156,9 +156,8 @@ def test_the_list_is_nltks_and_its_ids_are_single_tokens(tokenizer):
     assert stop_word_ids(tokenizer) == letters
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
+def test_a_hyperparameter_belongs_to_its_loss(subtests: pytest.Subtests, tmp_path) -> None:
+    for values, message in [
         ({"simpo_gamma": 0.3}, r"simpo_gamma: sigmoid doesn't read it; leave it out \(it is of simpo\)"),
         ({"loss_type": ["orpo"], "beta": 0.2}, "beta: orpo doesn't read it"),
         ({"loss_type": ["simpo"], "rdpo_alpha": 0.2}, "rdpo_alpha: simpo doesn't read it"),
@@ -167,8 +166,6 @@ def test_the_list_is_nltks_and_its_ids_are_single_tokens(tokenizer):
             {"weight_source": "each_model"},
             "weight_source: token_weighting: none doesn.t read it; write token_weighting: bmc",
         ),
-    ],
-)
-def test_a_hyperparameter_belongs_to_its_loss(tmp_path, values, message):
-    with pytest.raises(ValueError, match=message):
-        bmc.BMCConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **values)
+    ]:
+        with subtests.test(values=values, message=message), pytest.raises(ValueError, match=message):
+            bmc.BMCConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **values)
