@@ -99,8 +99,10 @@ def write(folder: Path, rows: int) -> Path:
     return path
 
 
-def recipe(folder: Path, url: str, rows: int = 12, out: str = "out", **settings: Any) -> BridgeConfig:
-    mixture = DatasetMixture(datasets=[DatasetConfig(id=str(write(folder, rows)))])
+def recipe(folder: Path, url: str, rows: int | None = 12, out: str = "out", **settings: Any) -> BridgeConfig:
+    """A recipe for so many new pairs; for those that are there for None."""
+    data = folder / "pairs.jsonl" if rows is None else write(folder, rows)
+    mixture = DatasetMixture(datasets=[DatasetConfig(id=str(data))])
     given: dict[str, Any] = {"api_key_env": "EDITOR_KEY", "model": "m", "template": "instruction", "prices": PRICES}
     given |= {"output_dir": str(folder / out), "timeout": 5.0, "max_retries": 4, "max_tokens": 200}
     return BridgeConfig(dataset_mixture=mixture, base_url=url, **{**given, **settings})

@@ -338,35 +338,35 @@ class Price:
 
 @dataclass(kw_only=True)
 class LLMArguments:
-    """How a model is asked, and what that may cost (`bmc.llm`).
+    """How requests are sent to an LLM, and what they may cost (`bmc.llm`).
 
     Attributes:
         model: Model name at the endpoint; for a model in this process its Hub id or folder.
         base_url: Endpoint; by default that of the environment variable OPENAI_BASE_URL, or OpenAI's own. A query in it
             (`?api-version=…`) goes with every request.
-        api_key_env: Environment variable that holds the key. The key itself never stands in a recipe.
-        temperature: Sampling temperature; null leaves it out of the request, for models that take none but their own.
-        max_tokens: Tokens that an answer may have.
-        max_tokens_parameter: What the endpoint calls that limit; newer models of OpenAI's take
-            `max_completion_tokens` alone.
-        max_concurrency: Requests under way at once; for a model in this process, the largest batch.
-        requests_per_minute: Requests that are begun a minute, at the most.
-        tokens_per_minute: Tokens a minute, read and written together, at the most.
-        max_retries: Tries after a transient failure of the endpoint.
-        max_retry_wait: Seconds; an endpoint that asks to wait longer before the next try (`Retry-After`) ends the run.
-        max_unusable_replies: Replies to one request that are paid for and hold no answer (no choices, no JSON), in
-            earlier runs too, after which it is given up.
-        timeout: Seconds that a request may take.
+        api_key_env: Environment variable that holds the API key, which never stands in a recipe.
+        temperature: Sampling temperature; null leaves it out of the request, for models that accept only their own.
+        max_tokens: Most tokens of a response.
+        max_tokens_parameter: The endpoint's name for that limit; newer OpenAI models accept only
+            `max_completion_tokens`.
+        max_concurrency: Requests in flight at once; for a model in this process, the largest batch.
+        requests_per_minute: Most requests per minute.
+        tokens_per_minute: Most tokens per minute, prompt and completion together.
+        max_retries: Retries after a retryable error of the endpoint.
+        max_retry_wait: Seconds; an endpoint that asks to wait longer (`Retry-After`) ends the run.
+        max_unusable_replies: Billed responses to one request without a completion (no choices, no JSON), in earlier
+            runs too, after which it is given up.
+        timeout: Most seconds of a request.
         prices: Model → dollars per million tokens, `{input: …, output: …}`.
-        max_cost_usd: Dollars that the run's rows may cost, in earlier runs too. A request is sent only if its longest
-            possible response fits beside those under way, so this is never exceeded; the run stops there with
-            everything kept.
-        batch_api: Ask by files (OpenAI's Batch API): half the price, within a day.
-        batch_timeout: Hours after which a batch that hasn't ended is cancelled; its answers are kept, the rest is sent
-            once more.
-        yes: Don't ask on a terminal whether to go on after the quote.
-        replies: SQLite file of the answers; by default `replies.sqlite` beside output_dir, so that all runs of a
-            setting find it.
+        max_cost_usd: Cost cap in dollars of the run's rows, earlier runs included. A request is sent only if its
+            longest possible response fits beside those in flight, so the cap is never exceeded; the run stops there
+            with every response cached.
+        batch_api: Use OpenAI's Batch API: half the price, within a day.
+        batch_timeout: Hours after which a batch that hasn't ended is cancelled; its responses are cached, the rest is
+            sent once more.
+        yes: Don't ask on a terminal whether to go on after the cost estimate.
+        replies: Response cache, an SQLite file; by default `replies.sqlite` beside output_dir, so that all runs of a
+            model/task share it.
     """
 
     model: str = "gpt-4-0125-preview"
@@ -396,17 +396,17 @@ class LLMArguments:
     }  # fmt: skip
 
     def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
-        """A request as the chat-completions protocol has it; with the prompts' version it is an answer's name, too."""
+        """Return a request of the chat-completions protocol; with the prompts' version it is the cache key, too."""
         sampling = {} if self.temperature is None else {"temperature": self.temperature}
         return {"model": self.model, "messages": messages, **sampling, self.max_tokens_parameter: self.max_tokens}
 
     @property
     def endpoint(self) -> str | None:
-        """Where requests go, without secrets; None where they stay on this machine."""
+        """The endpoint without secrets; None for a model in this process."""
         return address.endpoint_name(self.base_url)
 
-    def lacks(self, reply: dict[str, Any]) -> str | None:
-        """Say what a reply to such a request lacks; None of a whole one."""
+    def lacks(self, response: dict[str, Any]) -> str | None:
+        """Say what a response to such a request lacks, if anything."""
         return None
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -559,14 +559,14 @@ class JudgeConfig(LLMArguments, StageArguments):
     reference: str
     limit: Positive | None = None
 
-    def lacks(self, reply: dict[str, Any]) -> str | None:
-        """AlpacaEval reads log-probabilities, which some servers leave out without a word."""
-        if self.benchmark == "alpaca_eval" and not reply.get("first_token"):
+    def lacks(self, response: dict[str, Any]) -> str | None:
+        """AlpacaEval needs log-probabilities, which some servers silently leave out."""
+        if self.benchmark == "alpaca_eval" and not response.get("first_token"):
             return "the response has no `logprobs`, by which AlpacaEval weighs a verdict"
         return None
 
     def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
-        """AlpacaEval weighs its judge's verdict by the log-probabilities of its first token."""
+        """AlpacaEval weights its judge's verdict by the log-probabilities of its first token."""
         weighed = {"logprobs": True, "top_logprobs": 5} if self.benchmark == "alpaca_eval" else {}
         return super().request(messages) | weighed
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,7 @@ bridge(test_batch.recipe(Path({folder!r}), {url!r}))
 
 
 @pytest.mark.parametrize("moment", ["batches", "files", "batch-0", "content"])
-def test_a_later_process_goes_on_with_what_was_submitted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
+def test_a_later_process_continues_what_was_submitted(tmp_path: Path, moment: str) -> None:
     """Killed when the file is uploaded, the batch is begun, is looked at, or its results are fetched."""
     running: list[subprocess.Popen[bytes]] = []
 
@@ -163,13 +162,15 @@ def test_what_an_expired_batch_left_is_submitted_again(tmp_path: Path) -> None:
     assert len(ids(tmp_path)) == 6
 
 
-@pytest.mark.parametrize("end", ["failed", "cancelled"])
-def test_a_batch_that_fails_stops_the_run(tmp_path: Path, end: str) -> None:
-    with BatchServer(mends, ends=[end]) as server:
-        with pytest.raises(UserErrors, match=f"batch batch-0 was {end}"):
-            bridge(recipe(tmp_path, server.url))
-        bridge(recipe(tmp_path, server.url))
-    assert len(ids(tmp_path)) == 6
+def test_a_batch_that_fails_stops_the_run(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for end in ("failed", "cancelled"):
+        folder = tmp_path / end
+        folder.mkdir()
+        with subtests.test(end), BatchServer(mends, ends=[end]) as server:
+            with pytest.raises(UserErrors, match=f"batch batch-0 was {end}"):
+                bridge(recipe(folder, server.url))
+            bridge(recipe(folder, server.url))
+            assert len(ids(folder)) == 6
 
 
 def test_passing_trouble_of_the_endpoints_is_waited_out(tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def results(server: BatchServer, change: Any) -> None:
         name = told.get("output_file_id")
         if name and not files:
             files.add(name)
-            server.files[name] = change(server.files[name], batch)
+            server.files[name] = change(server.files[name])
         return told
 
     server._look = look  # type: ignore[method-assign]
@@ -218,58 +219,62 @@ def line(custom_id: Any, content: str = "x") -> str:
     return json.dumps({"custom_id": custom_id, "response": {"status_code": 200, "body": says(content)["body"]}}) + "\n"
 
 
-def cut(text: str, batch: dict[str, Any]) -> list[str]:
-    return [part + "\n" for part in text.split("\n") if part]
+def six(custom_id: Any, **result: Any) -> str:
+    return json.dumps({"custom_id": custom_id, "response": None, **result}) + "\n"
 
 
-DAMAGE: dict[str, Any] = {  # what becomes of a file of six results, of which the last is lost
-    "cut off": lambda text, batch: "".join(cut(text, batch)[:5]) + cut(text, batch)[5][:40],
-    "no UTF-8": lambda text, batch: "".join(cut(text, batch)[:5]).encode() + b'{"custom_id": "\xff\xfe"}\n',
-    "deep": lambda text, batch: "".join(cut(text, batch)[:5]) + "[" * 50_000 + "\n",
-    "digits": lambda text, batch: "".join(cut(text, batch)[:5]) + "9" * 5000 + "\n",
-    "no objects": lambda text, batch: '"hello"\n[1]\n7\nnull\n' + "".join(cut(text, batch)[:5]),
-    "no ids": lambda text, batch: "".join(cut(text, batch)[:5]) + line(None) + line(7) + line(["x"]) + line({}),
-    "foreign ids": lambda text, batch: "".join(cut(text, batch)[:5]) + line("0" * 64) + line("x") + line(""),
-    "an id twice": lambda text, batch: "".join(cut(text, batch)[:5])
-    + line(json.loads(cut(text, batch)[0])["custom_id"]),
-    "an error in words": lambda text, batch: "".join(cut(text, batch)[:5])
-    + json.dumps({"custom_id": json.loads(cut(text, batch)[5])["custom_id"], "response": None, "error": "oops"}) + "\n",
-    "a response in words": lambda text, batch: "".join(cut(text, batch)[:5])
-    + json.dumps({"custom_id": json.loads(cut(text, batch)[5])["custom_id"], "response": "oops"}) + "\n",
-    "a status in words": lambda text, batch: "".join(cut(text, batch)[:5])
-    + json.dumps({"custom_id": json.loads(cut(text, batch)[5])["custom_id"], "response": {"status_code": "x"}}) + "\n",
-}  # fmt: skip
-
-
+# What becomes of a file of six results, of which the last is lost: of its first five lines and the last id.
+DAMAGE: dict[str, Callable[[str, str], str | bytes]] = {
+    "cut off": lambda five, last: five + line(last)[:40],
+    "no UTF-8": lambda five, last: five.encode() + b'{"custom_id": "\xff\xfe"}\n',
+    "deep": lambda five, last: five + "[" * 50_000 + "\n",
+    "digits": lambda five, last: five + "9" * 5000 + "\n",
+    "no objects": lambda five, last: '"hello"\n[1]\n7\nnull\n' + five,
+    "no ids": lambda five, last: five + line(None) + line(7) + line(["x"]) + line({}),
+    "foreign ids": lambda five, last: five + line("0" * 64) + line("x") + line(""),
+    "an id twice": lambda five, last: five + line(json.loads(five.split("\n")[0])["custom_id"]),
+    "an error in words": lambda five, last: five + six(last, error="oops"),
+    "a response in words": lambda five, last: five + six(last, response="oops"),
+    "a status in words": lambda five, last: five + six(last, response={"status_code": "x"}),
+}
 FAILED = ("an error in words", "a response in words", "a status in words")  # by the file, so that nothing is billed
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_good_lines_are_kept_and_the_rest_is_asked_once_more(tmp_path: Path, kind: str) -> None:
-    with BatchServer(mends) as server:
-        results(server, DAMAGE[kind])
-        stats = bridge(recipe(tmp_path, server.url))
-        assert sorted(asked(server).values()) == [1] * 5 + [2]
-    assert (stats["kept"], stats["answers"]["replies"]) == (6, 6)
-    seen, lost = (stats["answers"].get(name, 0.0) for name in ("dollars", "possibly_billed_dollars"))
-    assert seen == pytest.approx(6 * 0.012 / 2)  # nothing for lines that nobody asked for
-    # of the seven responses, that whose line is lost is possibly billed, unless the file says that it failed
-    assert server.bill == 7 * 12
-    assert (lost > 0.012 / 2) == (kind not in FAILED)
-    assert ids(tmp_path) == [f"r{i}" for i in range(6)]
+def test_good_lines_are_cached_and_the_rest_is_sent_once_more(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for name, damage in DAMAGE.items():
+        folder = tmp_path / name
+        folder.mkdir()
+
+        def damaged(text: str, damage: Any = damage) -> str | bytes:
+            *five, last = [part + "\n" for part in text.split("\n") if part]
+            return damage("".join(five), json.loads(last)["custom_id"])  # type: ignore[no-any-return]
+
+        with subtests.test(name), BatchServer(mends) as server:
+            results(server, damaged)
+            stats = bridge(recipe(folder, server.url))
+            assert sorted(asked(server).values()) == [1] * 5 + [2]
+            assert (stats["kept"], stats["answers"]["replies"]) == (6, 6)
+            seen, lost = (stats["answers"].get(key, 0.0) for key in ("dollars", "possibly_billed_dollars"))
+            assert seen == pytest.approx(6 * 0.012 / 2)  # nothing for lines that were never requested
+            # of the seven responses, that whose line is lost is possibly billed, unless the file says that it failed
+            assert server.bill == 7 * 12
+            assert (lost > 0.012 / 2) == (name not in FAILED)
+            assert ids(folder) == [f"r{i}" for i in range(6)]
 
 
-@pytest.mark.parametrize("lost", ["batch-0", "content"])
-def test_a_batch_or_file_that_is_lost_is_asked_once_more(tmp_path: Path, lost: str) -> None:
-    def breaks(method: str, path: str, before: int) -> Reply | None:
-        first = len(server.batches) == 1
-        return refuses(404, "no such thing") if method == "GET" and path.endswith(lost) and first else None
+def test_a_batch_or_file_that_is_lost_is_sent_once_more(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for lost in ("batch-0", "content"):
+        folder = tmp_path / lost
+        folder.mkdir()
 
-    with BatchServer(mends, breaks=breaks) as server:
-        stats = bridge(recipe(tmp_path, server.url))
-        assert set(asked(server).values()) == {2}
-    assert stats["kept"] == 6
-    assert len(server.batches) == 2
+        def breaks(method: str, path: str, before: int, lost: str = lost) -> Reply | None:
+            first = len(server.batches) == 1
+            return refuses(404, "no such thing") if method == "GET" and path.endswith(lost) and first else None
+
+        with subtests.test(lost), BatchServer(mends, breaks=breaks) as server:
+            assert bridge(recipe(folder, server.url))["kept"] == 6
+            assert set(asked(server).values()) == {2}
+            assert len(server.batches) == 2
 
 
 def test_what_never_comes_is_dropped_with_its_reason_and_not_asked_for_ever(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def recipe(folder: Path, model: Path, **settings: Any) -> BridgeConfig:
     return BridgeConfig(**{**given, "max_concurrency": 4, **settings})
 
 
-def ask(config: BridgeConfig, conversations: Any, usage: UsageTracker | None = None) -> list[Any]:
+def complete(config: BridgeConfig, conversations: Any, usage: UsageTracker | None = None) -> list[Any]:
     async def run() -> list[Any]:
         counts = usage or UsageTracker(None)
         store = ResponseCache(Path(config.output_dir).parent / "replies.sqlite")
@@ -56,24 +56,25 @@ def alone(model_dir: Path, messages: list[dict[str, str]]) -> tuple[str, str, in
     return text, "stop" if ended else "length", size, len(ids)
 
 
-def test_transformers_answers_as_it_does_alone_and_keeps_it(tmp_path: Path, model_dir: Path) -> None:
+def test_transformers_generates_as_it_does_alone_and_responses_are_cached(tmp_path: Path, model_dir: Path) -> None:
     usage = UsageTracker(None)
-    replies = ask(recipe(tmp_path, model_dir), MESSAGES, usage)
+    replies = complete(recipe(tmp_path, model_dir), MESSAGES, usage)
     assert replies == [Completion(*alone(model_dir, messages)) for messages in MESSAGES]
     assert usage.spent["replies"] == 7
     again = UsageTracker(None)
-    assert ask(recipe(tmp_path, model_dir), MESSAGES, again) == replies
+    assert complete(recipe(tmp_path, model_dir), MESSAGES, again) == replies
     assert again.spent["replies"] == 0
 
 
 def test_sampling_is_seeded(tmp_path: Path, model_dir: Path) -> None:
-    one, other = (ask(recipe(tmp_path / name, model_dir, temperature=1.0), MESSAGES[:4]) for name in ("one", "other"))
+    runs = (recipe(tmp_path / name, model_dir, temperature=1.0) for name in ("one", "other"))
+    one, other = (complete(run, MESSAGES[:4]) for run in runs)
     assert one == other
     assert len({reply.text for reply in one}) > 1
 
 
 def test_what_is_too_long_for_the_model_drops_the_row(tmp_path: Path, model_dir: Path) -> None:
-    (error,) = ask(recipe(tmp_path, model_dir), [[{"role": "user", "content": "x" * 600}]])  # it takes 512
+    (error,) = complete(recipe(tmp_path, model_dir), [[{"role": "user", "content": "x" * 600}]])  # it takes 512
     assert isinstance(error, RequestFailed)
     assert str(error) == "too long for the model"
 
@@ -117,7 +118,7 @@ def test_vllm_by_its_double(tmp_path: Path, model_dir: Path, tokenizer: Any, mon
 
     calls = Calls()
     monkeypatch.setitem(sys.modules, "vllm", vllm_double(calls, say))
-    replies = ask(recipe(tmp_path, model_dir, editor="vllm", temperature=0.5), MESSAGES)
+    replies = complete(recipe(tmp_path, model_dir, editor="vllm", temperature=0.5), MESSAGES)
     for reply, messages in zip(replies, MESSAGES, strict=True):
         # <s><user> … \n<assistant> , a token a byte
         size = len(f"x<user> {messages[0]['content']}\n<assistant> ")
@@ -130,11 +131,11 @@ def test_vllm_by_its_double(tmp_path: Path, model_dir: Path, tokenizer: Any, mon
     assert len({params.seed for _, params in calls.requests}) == len(MESSAGES)
 
 
-def test_an_error_of_the_model_reaches_whoever_asked(
+def test_an_error_of_the_model_reaches_the_caller(
     tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = vllm_double(Calls(), list)
     monkeypatch.setattr(module.LLM, "add_request", lambda *_: 1 / 0)
     monkeypatch.setitem(sys.modules, "vllm", module)
-    results = ask(recipe(tmp_path, model_dir, editor="vllm"), MESSAGES)
+    results = complete(recipe(tmp_path, model_dir, editor="vllm"), MESSAGES)
     assert [type(result) for result in results] == [ZeroDivisionError] * 7

@@ -1,4 +1,4 @@
-"""Thousands of rows, faults of every kind, kills: every row accounted for, nothing asked twice, the same files."""
+"""Hundreds of rows, errors of every kind, kills: every row accounted for, nothing sent twice, the same files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from billing_server import recipe, write
 from server import HANGS_UP, NO_JSON, ChatServer, Reply, half_sent, part, refuses, revises, says
 
 from bmc.bridging.pipeline import bridge
-from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.errors import UserErrors
 from bmc.llm import errors
 
@@ -31,34 +31,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errors, "FIRST_WAIT", 0.01)
 
 
-def write(folder: Path, rows: int) -> Path:
-    """Pairs whose loser says which row it is."""
-    path = folder / "pairs.jsonl"
-    with path.open("w") as file:
-        for i in range(rows):
-            pair = {
-                "id": f"r{i}",
-                "prompt": "Say where the river runs.",
-                "chosen": f"It runs to the sea past town {i}.",
-            }
-            file.write(
-                json.dumps(pair | {"rejected": f"Row {i}: the river runs up to the hills, past town {i}."}) + "\n"
-            )
-    return path
-
-
-def recipe(data: Path, url: str, out: Path, **settings: Any) -> BridgeConfig:
-    given = {"api_key_env": "EDITOR_KEY", "model": "m", "template": "instruction", "timeout": 10.0}
-    mixture = DatasetMixture(datasets=[DatasetConfig(id=str(data))])
-    return BridgeConfig(dataset_mixture=mixture, base_url=url, output_dir=str(out), **{**given, **settings})
+def edits(request: dict[str, Any]) -> Reply:
+    return revises(request, part(request, "draft").replace("up to the hills", "down to the sea"))
 
 
 def row_of(request: dict[str, Any]) -> int:
     return int(part(request, "draft").split(":")[0].removeprefix("Row "))
-
-
-def mends(request: dict[str, Any]) -> Reply:
-    return revises(request, part(request, "draft").replace("up to the hills", "down to the sea"))
 
 
 def lines(path: Path) -> Rows:
@@ -83,11 +61,11 @@ USELESS = {
 
 
 @pytest.mark.slow
-def test_two_thousand_rows_with_a_fifth_of_faults(tmp_path: Path) -> None:
+def test_500_rows_with_a_fifth_of_faults(tmp_path: Path) -> None:
     """A tenth of the rows meets passing trouble, once or twice, a tenth a reply that is of no use, once or always."""
     rng = random.Random(5)
     kinds: dict[int, tuple[str, int]] = {}
-    for i in range(2000):
+    for i in range(500):
         if rng.random() < 0.2:
             kinds[i] = rng.choice([*TRANSIENT, *USELESS]), rng.choice([1, 2])
     seen, lock = Counter[int](), threading.Lock()
@@ -98,25 +76,25 @@ def test_two_thousand_rows_with_a_fifth_of_faults(tmp_path: Path) -> None:
             seen[i] += 1
         kind, times = kinds.get(i, ("", 0))
         if kind in TRANSIENT:
-            return TRANSIENT[kind] if seen[i] <= times else mends(request)
+            return TRANSIENT[kind] if seen[i] <= times else edits(request)
         if kind in USELESS:  # the second of two tries is of use where it is to be of no use once
-            return USELESS[kind][0] if seen[i] <= times or kind == "filtered" else mends(request)
-        return mends(request)
+            return USELESS[kind][0] if seen[i] <= times or kind == "filtered" else edits(request)
+        return edits(request)
 
     with ChatServer(script) as server:
-        config = recipe(write(tmp_path, 2000), server.url, tmp_path / "out", max_concurrency=32)
+        config = recipe(tmp_path, server.url, 500, max_concurrency=32)
         stats = bridge(config)
         asked = len(server.requests)
         again = bridge(config)
     lost = {i: USELESS[kind][1] for i, (kind, n) in kinds.items() if kind in USELESS and (n == 2 or kind == "filtered")}
     train, dropped = (lines(tmp_path / "out" / f"{name}.jsonl") for name in ("train", "dropped"))
-    assert [row["id"] for row in train] == [f"r{i}" for i in range(2000) if i not in lost]
+    assert [row["id"] for row in train] == [f"r{i}" for i in range(500) if i not in lost]
     assert {row["id"]: row["reason"] for row in dropped} == {f"r{i}": reason for i, reason in lost.items()}
     assert all("down to the sea" in row["chosen"] for row in train)
     troubled = [times for kind, times in kinds.values() if kind in TRANSIENT]
     retried = [kind for kind, _ in kinds.values() if kind in USELESS and kind != "filtered"]
     assert sum(stats["this_run"]["retries"].values()) == sum(troubled)
-    assert stats["this_run"]["requests"] == asked == 2000 + sum(troubled) + len(retried)
+    assert stats["this_run"]["requests"] == asked == 500 + sum(troubled) + len(retried)
     assert again["this_run"]["requests"] == len([i for i in lost if kinds[i][0] == "filtered"])  # of those is no answer
 
 
@@ -125,20 +103,22 @@ def script_of(request: dict[str, Any]) -> Reply:
     i = row_of(request)
     if i % 7 == 3 and len(request["messages"]) == 2:
         return says("")
-    return says("I can't.") if i % 11 == 5 else mends(request)
+    return says("I can't.") if i % 11 == 5 else edits(request)
 
 
 @pytest.mark.slow
-def test_killed_ten_times_it_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
-    width, rows = 8, 400
+def test_killed_several_times_it_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
+    width, rows, kills_ = 8, 160, 4
+    whole = tmp_path / "whole"
+    whole.mkdir()
     data = write(tmp_path, rows)
     with ChatServer(lambda request, number: script_of(request), delay=0.005) as server:
-        bridge(recipe(data, server.url, tmp_path / "whole" / "out", max_concurrency=width))
+        bridge(recipe(whole, server.url, rows, max_concurrency=width))
         requests = len(server.requests)
     assert max(server.asked.values()) == 1
 
     rng = random.Random(7)
-    moments = sorted(rng.sample(range(requests - 20), 10))
+    moments = sorted(rng.sample(range(requests - 20), kills_))
     running: list[subprocess.Popen[bytes]] = []
     lock = threading.Lock()
 
@@ -164,9 +144,9 @@ def test_killed_ten_times_it_ends_as_if_nothing_had_been(tmp_path: Path) -> None
             )  # fmt: skip
             running[:] = [process]
             codes.append(process.wait(120))
-    assert codes == [-9] * 10 + [0]
+    assert codes == [-9] * kills_ + [0]
     repeated = sum(count - 1 for count in server.asked.values())
-    assert repeated <= 10 * width
+    assert repeated <= kills_ * width
     assert len(server.asked) == requests
     for name in ("train.jsonl", "dropped.jsonl"):
         assert (tmp_path / "killed" / "out" / name).read_bytes() == (tmp_path / "whole" / "out" / name).read_bytes()
@@ -186,10 +166,10 @@ def test_failures_may_keep_their_pairs(tmp_path: Path) -> None:
         i = row_of(request)
         if i == 2:
             return says("<verdict>good</verdict>")
-        return [mends(request), refuses(500), None, says("")][i]
+        return [edits(request), refuses(500), None, says("")][i]
 
     with ChatServer(script) as server:
-        config = recipe(write(tmp_path, 4), server.url, tmp_path / "out", max_retries=0, template="closed")
+        config = recipe(tmp_path, server.url, 4, max_retries=0, template="closed")
         config.on_failure = "keep_original"
         stats = bridge(config)
     train, dropped = (lines(tmp_path / "out" / f"{name}.jsonl") for name in ("train", "dropped"))
@@ -201,17 +181,17 @@ def test_failures_may_keep_their_pairs(tmp_path: Path) -> None:
 
 def test_half_surrogates_are_no_text(tmp_path: Path) -> None:
     data = write(tmp_path, 2)
-    data.write_text(data.read_text().replace("town 1.", "town \\ud83d 1."))
-    with ChatServer(lambda request, number: mends(request)) as server:
-        bridge(recipe(data, server.url, tmp_path / "out"))
-    assert "town ? 1." in lines(tmp_path / "out" / "train.jsonl")[1]["rejected"]
+    data.write_text(data.read_text().replace(", past 1.", ", past \\ud83d 1."))
+    with ChatServer(lambda request, number: edits(request)) as server:
+        bridge(recipe(tmp_path, server.url, None))
+    assert "past ? 1." in lines(tmp_path / "out" / "train.jsonl")[1]["rejected"]
 
 
 @pytest.mark.parametrize("folder", ["/proc/out", "/sys/out"])
 def test_a_folder_that_can_not_be_written_costs_nothing(tmp_path: Path, folder: str) -> None:
     """Not even root may write there."""
-    with ChatServer(lambda request, number: mends(request)) as server:
-        config = recipe(write(tmp_path, 4), server.url, Path(folder), replies=str(tmp_path / "r.sqlite"))
+    with ChatServer(lambda request, number: edits(request)) as server:
+        config = recipe(tmp_path, server.url, 4, output_dir=folder, replies=str(tmp_path / "r.sqlite"))
         with pytest.raises(UserErrors, match=f"{folder}.*: can't be written .*make room or choose another output_dir"):
             bridge(config)
     assert server.requests == []
@@ -221,12 +201,12 @@ FULL = """
 import resource, signal, sys
 sys.path[:0] = {tests!r}
 from pathlib import Path
-import test_scale
+from billing_server import recipe
 from bmc.bridging.pipeline import bridge
 from bmc.runs import run_main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
-run_main(lambda: bridge(test_scale.recipe(Path({data!r}), {url!r}, Path({out!r}))))
+run_main(lambda: bridge(recipe(Path({folder!r}), {url!r}, None)))
 """
 
 
@@ -236,13 +216,12 @@ def test_a_full_disk_stops_in_a_line_and_keeps_the_answers(tmp_path: Path, size:
     data = write(tmp_path, 400)
     if full == "out":
         data.write_text("".join(json.dumps(row | {"more": "x" * 20_000}) + "\n" for row in lines(data)))
-    with ChatServer(lambda request, number: mends(request)) as server:
+    with ChatServer(lambda request, number: edits(request)) as server:
         code = FULL.format(
             tests=[str(folder) for folder in Path(__file__).parents[:2]],
             size=size,
-            data=str(data),
+            folder=str(tmp_path),
             url=server.url,
-            out=str(tmp_path / "out"),
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
         assert done.returncode == 2, done.stderr
@@ -254,7 +233,7 @@ def test_a_full_disk_stops_in_a_line_and_keeps_the_answers(tmp_path: Path, size:
         assert not list((tmp_path / "out").glob("*.jsonl*"))
         before = server.asked
         assert len(before) > 0
-        stats = bridge(recipe(data, server.url, tmp_path / "out"))
+        stats = bridge(recipe(tmp_path, server.url, None))
     assert stats["kept"] == 400
     repeated = sum(count - 1 for count in server.asked.values())
     assert repeated <= 16  # those whose answers did not fit any more

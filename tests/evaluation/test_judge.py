@@ -319,7 +319,7 @@ def test_replies_that_lack_what_was_asked_for_are_not_kept(
 ) -> None:
     """A server that leaves out what a judge needs; another one is asked for all of it."""
     monkeypatch.setattr(batch, "FIRST_POLL", 0.01)
-    monkeypatch.setattr(JudgeConfig, "lacks", lambda self, reply: None if "fit" in reply["content"] else "no fit")
+    monkeypatch.setattr(JudgeConfig, "lacks", lambda self, response: None if "fit" in response["content"] else "no fit")
     server_of = BatchServer if by_batch else ChatServer
     prices = {"m": Price(input=10.0, output=20.0)}
 

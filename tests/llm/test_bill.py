@@ -1,4 +1,4 @@
-"""What an endpoint bills and what the runs report agree, whatever it sends, over reruns and with two runs at once."""
+"""What an endpoint bills and what the runs report agree, over reruns, kills, and with two runs at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -83,78 +83,85 @@ LOST: dict[str, Kind] = {
 }
 
 
-@pytest.mark.parametrize("kind", NEVER_OF_USE)
-def test_unusable_replies_are_paid_three_times_at_most_and_counted(
-    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+def folders(parent: Path, table: dict[str, Any]) -> Iterator[tuple[str, Any, Path]]:
+    """Each row of a table, with a folder of its own."""
+    for number, (name, row) in enumerate(table.items()):
+        folder = parent / str(number)
+        folder.mkdir()
+        yield name, row, folder
+
+
+def test_unusable_responses_are_paid_three_times_at_most_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
-    with BillingServer(
-        lambda request, number: (NEVER_OF_USE[kind] if row_of(request) == 5 else edits)(request)
-    ) as server:
-        config = recipe(tmp_path, server.url)
-        for _ in range(3):
-            stats = bridge(config)
-        assert stats["dropped"] == 1
-        assert sorted(server.asked.values()) == [1] * 11 + [3]
-    (row,) = (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()
-    assert re.search(r"^endpoint failed: .*, 3 times paid for", json.loads(row)["reason"])
-    # what isn't even JSON tells no usage: it counts as three responses that are as long as they may be
-    beyond = CENT if kind not in UNKNOWN else 3 * MOST
-    told = Decimal(stats["answers"]["dollars"])
-    assert -CENT < told - server.bill < beyond
-    assert abs(spent(capsys.readouterr().out) - told) < CENT
+    for name, kind, folder in folders(tmp_path, NEVER_OF_USE):
+        script = lambda request, number, kind=kind: (kind if row_of(request) == 3 else edits)(request)  # noqa: E731
+        with subtests.test(name), BillingServer(script) as server:
+            for _ in range(3):
+                stats = bridge(recipe(folder, server.url, rows=5))
+            assert stats["dropped"] == 1
+            assert sorted(server.asked.values()) == [1] * 4 + [3]
+            (row,) = (folder / "out" / "dropped.jsonl").read_text().splitlines()
+            assert re.search(r"^endpoint failed: .*, 3 times paid for", json.loads(row)["reason"])
+            # what isn't even JSON has no usage: it counts as three responses that are as long as they may be
+            beyond = CENT if name not in UNKNOWN else 3 * MOST
+            counted = Decimal(stats["answers"]["dollars"])
+            assert -CENT < counted - server.bill < beyond
+            assert abs(spent(capsys.readouterr().out) - counted) < CENT
 
 
-@pytest.mark.parametrize("kind", OF_USE)
-def test_odd_replies_are_read_and_counted(tmp_path: Path, kind: str) -> None:
-    with BillingServer(lambda request, number: (OF_USE[kind] if row_of(request) % 2 else edits)(request)) as server:
-        stats = bridge(recipe(tmp_path, server.url))
-        assert set(server.asked.values()) == {1}
-    assert (stats["kept"], stats["dropped"]) == (12, 0)
-    assert abs(Decimal(stats["answers"]["dollars"]) - server.bill) < CENT
-    assert abs(Decimal(stats["this_run"]["dollars"]) - server.bill) < CENT
+def test_odd_responses_are_read_and_counted(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for name, kind, folder in folders(tmp_path, OF_USE):
+        script = lambda request, number, kind=kind: (kind if row_of(request) % 2 else edits)(request)  # noqa: E731
+        with subtests.test(name), BillingServer(script) as server:
+            stats = bridge(recipe(folder, server.url))
+            assert set(server.asked.values()) == {1}
+            assert (stats["kept"], stats["dropped"]) == (12, 0)
+            assert abs(Decimal(stats["answers"]["dollars"]) - server.bill) < CENT
+            assert abs(Decimal(stats["this_run"]["dollars"]) - server.bill) < CENT
 
 
-@pytest.mark.parametrize("place", [0, 5])
-def test_a_page_of_html_for_one_row_stops_no_run(tmp_path: Path, place: int) -> None:
-    """Not as the first reply of all, nor as the only one of a rerun."""
+def test_a_page_of_html_for_one_row_stops_no_run(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """Not as the first response of all, nor as the only one of a rerun."""
     page = {"body": "<html>Blocked</html>", "headers": {"Content-Type": "text/html"}}
-    with BillingServer(lambda request, number: page if row_of(request) == place else edits(request)) as server:
-        config = recipe(tmp_path, server.url, max_concurrency=1)
-        assert [bridge(config)["dropped"] for _ in range(2)] == [1, 1]
-    (row,) = (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()
-    assert "a page of HTML" in json.loads(row)["reason"]
+    for name, place, folder in folders(tmp_path, {"first": 0, "later": 5}):
+        script = lambda request, number, place=place: page if row_of(request) == place else edits(request)  # noqa: E731
+        with subtests.test(name), BillingServer(script) as server:
+            config = recipe(folder, server.url, max_concurrency=1)
+            assert [bridge(config)["dropped"] for _ in range(2)] == [1, 1]
+            (row,) = (folder / "out" / "dropped.jsonl").read_text().splitlines()
+            assert "a page of HTML" in json.loads(row)["reason"]
 
 
-@pytest.mark.parametrize("kind", LOST)
 def test_lost_responses_count_at_their_maximum_in_later_runs_too(
-    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
-    def script(request: dict[str, Any], number: int) -> Reply:
-        return LOST[kind](request) if number in (3, 7) else edits(request)
+    for name, kind, folder in folders(tmp_path, LOST):
+        script = lambda request, number, kind=kind: (kind if number in (1, 4) else edits)(request)  # noqa: E731
+        with subtests.test(name), BillingServer(script) as server:
+            config = recipe(folder, server.url, rows=6, timeout=0.4, max_concurrency=1)
+            runs = [bridge(config) for _ in range(2)]
+            assert runs[0]["kept"] == 6
+            assert runs[0]["this_run"]["lost_replies"] == 2
+            for stats in runs:
+                assert abs(Decimal(stats["answers"]["dollars"]) - server.bill) < CENT
+                assert 2 * Decimal("0.006") < Decimal(stats["answers"]["possibly_billed_dollars"]) < 2 * MOST
+                assert stats["answers"]["possibly_billed_dollars"] > server.lost > 0
+            printed = capsys.readouterr().out.partition("Plan: ask m about 6 pairs")[2]
+            assert re.search(r"2 responses lost \(possibly billed in all runs: up to \$0\.0\d+\)", printed)
+            assert re.search(r"; up to \$0\.0\d+ more possibly billed", printed)
 
-    with BillingServer(script) as server:
-        stats = bridge(recipe(tmp_path, server.url, timeout=0.4, max_concurrency=1))
-        again = bridge(recipe(tmp_path, server.url, timeout=0.4, max_concurrency=1))
-    assert stats["kept"] == 12
-    assert stats["this_run"]["lost_replies"] == 2
-    for told in (stats, again):
-        assert abs(Decimal(told["answers"]["dollars"]) - server.bill) < CENT
-        assert 2 * Decimal("0.006") < Decimal(told["answers"]["possibly_billed_dollars"]) < 2 * MOST
-        assert told["answers"]["possibly_billed_dollars"] > server.lost > 0
-    first = capsys.readouterr().out.partition("Plan: ask m about 12 pairs")[2]
-    assert re.search(r"2 responses lost \(possibly billed in all runs: up to \$0\.0\d+\)", first)
-    assert re.search(r"; up to \$0\.0\d+ more possibly billed", first)
 
-
-@pytest.mark.parametrize("kind", ["too late", "gzip damaged"])
-def test_the_cap_holds_when_every_response_is_lost(tmp_path: Path, kind: str) -> None:
+def test_the_cap_holds_when_every_response_is_lost(tmp_path: Path, subtests: pytest.Subtests) -> None:
     """Three runs; each request costs 0.4 cents unseen, and counts as about 1.2 of the 6 cents."""
-    with BillingServer(lambda request, number: LOST[kind](request)) as server:
-        for _ in range(3):
-            with pytest.raises(UserErrors, match="max_cost_usd: is reached"):
-                bridge(recipe(tmp_path, server.url, timeout=0.4, max_cost_usd=0.06, max_concurrency=4))
-    assert 0 < server.lost <= Decimal("0.06")
-    assert 4 <= len(server.requests) <= 9
+    table = {name: LOST[name] for name in ("too late", "gzip damaged")}
+    for name, kind, folder in folders(tmp_path, table):
+        with subtests.test(name), BillingServer(lambda request, number, kind=kind: kind(request)) as server:
+            for _ in range(3):
+                with pytest.raises(UserErrors, match="max_cost_usd: is reached"):
+                    bridge(recipe(folder, server.url, timeout=0.4, max_cost_usd=0.06, max_concurrency=4))
+            assert 0 < server.lost <= Decimal("0.06")
+            assert 4 <= len(server.requests) <= 9
 
 
 KILLED = """
@@ -184,9 +191,9 @@ def test_what_was_in_flight_at_a_kill_is_possibly_billed(tmp_path: Path) -> None
             process.wait()
         time.sleep(0.1)
         killed, billed = len(server.requests), server.bill
-        with closing(CachedResponses(tmp_path / "replies.sqlite")) as kept:
-            in_flight = sum(map(len, kept.charges.values()))
-            assert len(kept) + in_flight >= killed  # each that was sent is there, as a response or in the ledger
+        with closing(CachedResponses(tmp_path / "replies.sqlite")) as cached:
+            in_flight = sum(map(len, cached.charges.values()))
+            assert len(cached) + in_flight >= killed  # each that was sent is there, as a response or in the ledger
             assert in_flight <= 3 * 8
         stats = bridge(recipe(tmp_path, server.url, rows=40))
     assert stats["kept"] == 40
@@ -272,42 +279,36 @@ ROW_ERRORS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("vendor", ROW_ERRORS)
-@pytest.mark.parametrize("place", [0, 6])
-def test_one_row_that_is_refused_is_dropped_with_the_endpoints_words(tmp_path: Path, vendor: str, place: int) -> None:
-    """The first of all, or one in the midst; and the only one that a second run asks."""
-    with BillingServer(
-        lambda request, number: ROW_ERRORS[vendor] if row_of(request) == place else edits(request)
-    ) as server:
-        for _ in range(2):
-            stats = bridge(recipe(tmp_path, server.url, max_concurrency=1))
-        assert sorted(server.asked.values()) == [1] * 11 + [2]
-    assert stats["dropped"] == 1
-    (reason,) = stats["reasons"]
-    assert reason.startswith(f"endpoint refuses the request ({ROW_ERRORS[vendor]['status']}: ")
-    assert abs(Decimal(stats["answers"]["dollars"]) - server.bill) < CENT
+def test_one_refused_row_is_dropped_with_the_endpoints_message(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """The first of all, or one in the midst; and the only one that a second run sends."""
+    table = {f"{vendor}, row {place}": (reply, place) for vendor, reply in ROW_ERRORS.items() for place in (0, 2)}
+    for name, row, folder in folders(tmp_path, table):
+        script = lambda request, number, row=row: row[0] if row_of(request) == row[1] else edits(request)  # noqa: E731
+        with subtests.test(name), BillingServer(script) as server:
+            for _ in range(2):
+                stats = bridge(recipe(folder, server.url, rows=4, max_concurrency=1))
+            assert sorted(server.asked.values()) == [1] * 3 + [2]
+            assert stats["dropped"] == 1
+            (reason,) = stats["reasons"]
+            assert reason.startswith(f"endpoint refuses the request ({row[0]['status']}: ")
+            assert abs(Decimal(stats["answers"]["dollars"]) - server.bill) < CENT
 
 
-@pytest.mark.parametrize(
-    ("reply", "words"),
-    [
-        (refuses(400, "Unknown header: context_id"), "refuses the request (400: Unknown header: context_id); fix"),
-        (refuses(403, "Your region is not supported"), "refuses the request (403: Your region is not supported); fix"),
-        (
-            refuses(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."),
-            "set max_tokens_parameter: max_completion_tokens",
+def test_what_every_request_gets_is_the_recipes_fault(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    table = {
+        "refuses the request (400: Unknown header: context_id); fix": refuses(400, "Unknown header: context_id"),
+        "refuses the request (403: Your region is not supported); fix": refuses(403, "Your region is not supported"),
+        "set max_tokens_parameter: max_completion_tokens": refuses(
+            400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
         ),
-        (
-            refuses(400, "Unsupported value: 'temperature' does not support 0.0"),
-            "set temperature: null to leave it out",
-        ),
-    ],
-)
-def test_what_every_request_gets_is_the_recipes_fault(tmp_path: Path, reply: Reply, words: str) -> None:
-    with BillingServer(lambda request, number: reply) as server, pytest.raises(UserErrors, match=re.escape(words)):
-        bridge(recipe(tmp_path, server.url, max_concurrency=2))
-    assert len(server.requests) <= 10
-    assert not (tmp_path / "out" / "train.jsonl").exists()
+        "set temperature: null to leave it out": refuses(400, "Unsupported value: 'temperature' does not support 0.0"),
+    }
+    for words, reply, folder in folders(tmp_path, table):
+        with subtests.test(words), BillingServer(lambda request, number, reply=reply: reply) as server:
+            with pytest.raises(UserErrors, match=re.escape(words)):
+                bridge(recipe(folder, server.url, max_concurrency=2))
+            assert len(server.requests) <= 10
+            assert not (folder / "out" / "train.jsonl").exists()
 
 
 def test_the_recipe_names_the_limit_and_leaves_the_temperature_out(tmp_path: Path) -> None:
@@ -339,24 +340,20 @@ def test_many_refused_rows_after_one_another_are_dropped(tmp_path: Path) -> None
     assert abs(Decimal(stats["answers"]["dollars"]) - server.bill) < CENT
 
 
-@pytest.mark.parametrize("wait", ["86400", "1e308", "Fri, 31 Dec 2100 23:59:59 GMT"])
-def test_a_wait_beyond_the_bound_ends_the_run_with_everything_kept(tmp_path: Path, wait: str) -> None:
-    def script(request: dict[str, Any], number: int) -> Reply:
-        return refuses(429, headers={"Retry-After": wait}) if number == 4 else edits(request)
-
-    with BillingServer(script) as server:
-        config = recipe(tmp_path, server.url, max_concurrency=1)
-        with pytest.raises(
-            UserErrors, match=r"asks to wait .*longer than max_retry_wait, 600 s; every response so far is cached"
-        ):
-            bridge(config)
-        assert bridge(config)["kept"] == 12
-        assert max(server.asked.values()) == 2
-        assert len(server.requests) == 13
-    with BillingServer(
-        lambda request, number: refuses(429, headers={"Retry-After": "nan"}) if not number else edits(request)
-    ) as s:
-        assert bridge(recipe(tmp_path, s.url, out="nan"))["kept"] == 12
+def test_a_wait_beyond_the_bound_ends_the_run_with_everything_cached(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    words = r"asks to wait .*longer than max_retry_wait, 600 s; every response so far is cached"
+    waits = {wait: wait for wait in ("86400", "1e308", "Fri, 31 Dec 2100 23:59:59 GMT", "nan")}
+    for name, wait, folder in folders(tmp_path, waits):
+        limited = refuses(429, headers={"Retry-After": wait})
+        script = lambda request, number, limited=limited: limited if number == 4 else edits(request)  # noqa: E731
+        with subtests.test(name), BillingServer(script) as server:
+            config = recipe(folder, server.url, max_concurrency=1)
+            if wait != "nan":
+                with pytest.raises(UserErrors, match=words):
+                    bridge(config)
+            assert bridge(config)["kept"] == 12
+            assert max(server.asked.values()) == 2
+            assert len(server.requests) == 13
 
 
 def test_a_key_that_is_refused_on_the_way_stops_the_run(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A model behind an endpoint: what it is asked, what its failures mean, and that the key is nowhere."""
+"""A model behind an endpoint: what it is sent, what its failures mean, and that the key is nowhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bmc.llm.errors import RequestFailed
 from bmc.llm.openai_client import HttpTransport, OpenAIClient
 
 KEY = "sk-test-57c1"
-ASKED = [{"role": "system", "content": "Mend."}, {"role": "user", "content": "é 2 + 2 = 5"}]
+MESSAGES = [{"role": "system", "content": "Mend."}, {"role": "user", "content": "é 2 + 2 = 5"}]
 
 
 @pytest.fixture(autouse=True)
@@ -38,22 +38,22 @@ def recipe(url: str | None, **settings: Any) -> LLMArguments:
     return LLMArguments(**{**given, "base_url": url, **settings})
 
 
-def ask(
+def complete(
     folder: Path, config: LLMArguments, *conversations: Any, usage: UsageTracker | None = None, version: int = 1
 ) -> Any:
-    """The reply to one conversation, or those to many that are asked at once; errors are among them."""
+    """The response to one conversation, or those to many at once, errors among them."""
 
     async def run() -> Any:
         counts = usage or UsageTracker(config.prices.get(config.model))
-        store = ResponseCache(folder / "replies.sqlite")
-        client = CachedClient(OpenAIClient(config, counts, store), config, version, store, counts)
+        cache = ResponseCache(folder / "replies.sqlite")
+        client = CachedClient(OpenAIClient(config, counts, cache), config, version, cache, counts)
         try:
             if not conversations:
-                return await client.complete(ASKED)
+                return await client.complete(MESSAGES)
             return await asyncio.gather(*map(client.complete, conversations), return_exceptions=True)
         finally:
             await client.aclose()
-            store.close()
+            cache.close()
 
     return asyncio.run(run())
 
@@ -66,53 +66,47 @@ def always(reply: Reply) -> Script:
     return lambda request, number: reply
 
 
-def test_what_the_endpoint_is_asked_and_says(tmp_path: Path) -> None:
+def test_a_request_and_its_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_KEY", f"{KEY}\n")  # a key may end in a newline
     with ChatServer(always(says("4", "stop"))) as server:
-        reply = ask(tmp_path, recipe(server.url, temperature=0.5, max_tokens=9))
-    assert (reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("4", "stop", 7, 5)
-    assert server.requests == [{"model": "m", "messages": ASKED, "temperature": 0.5, "max_tokens": 9}]
+        found = complete(tmp_path, recipe(server.url, temperature=0.5, max_tokens=9))
+    assert (found.text, found.finish_reason, found.prompt_tokens, found.completion_tokens) == ("4", "stop", 7, 5)
+    assert server.requests == [{"model": "m", "messages": MESSAGES, "temperature": 0.5, "max_tokens": 9}]
     assert server.keys == [f"Bearer {KEY}"]
 
 
-def refusing(words: str) -> Reply:
-    """A completion without content, whose words stand in the field `refusal`."""
-    reply = says(None)
-    reply["body"]["choices"][0]["message"]["refusal"] = words
-    return reply
-
-
-@pytest.mark.parametrize(
-    ("said", "heard"),
-    [
+def test_completions_of_any_kind(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    refusing = says(None)
+    refusing["body"]["choices"][0]["message"]["refusal"] = "I can't help with that."
+    rows = [
         (says(""), ("", "stop")),
         (says(None, "content_filter"), ("", "content_filter")),
         (says("half", "length"), ("half", "length")),
         (says("a\ud83db"), ("a\ufffdb", "stop")),
         (says(f"Your key is {KEY}."), ("Your key is ….", "stop")),
-        (refusing("I can't help with that."), ("I can't help with that.", "stop")),
-    ],
-)
-def test_replies_of_any_kind(tmp_path: Path, said: Reply, heard: tuple[str, str]) -> None:
-    with ChatServer(always(said)) as server:
-        for _ in range(2):  # asked, and kept
-            reply = ask(tmp_path, recipe(server.url))
-            assert (reply.text, reply.finish_reason) == heard
-    assert len(server.requests) == 1
+        (refusing, ("I can't help with that.", "stop")),
+    ]
+    for number, (reply, wanted) in enumerate(rows):
+        with subtests.test(wanted=wanted), ChatServer(always(reply)) as server:
+            for _ in range(2):  # sent, and cached
+                found = complete(tmp_path / str(number), recipe(server.url))
+                assert (found.text, found.finish_reason) == wanted
+            assert len(server.requests) == 1
 
 
-def test_an_endpoint_that_tells_no_usage(tmp_path: Path) -> None:
-    said = says("12345")
-    del said["body"]["usage"]
+def test_an_endpoint_that_reports_no_usage(tmp_path: Path) -> None:
+    reply = says("12345")
+    del reply["body"]["usage"]
     usage = UsageTracker(Price(input=1.0, output=1.0))
-    with ChatServer(always(said)) as server:
-        reply = ask(tmp_path, recipe(server.url), usage=usage)
-    # "Mend." is 1.8; "é" 0.92, three digits behind spaces 6, two signs 1.6; two messages 4 each, the reply's start 3.
+    with ChatServer(always(reply)) as server:
+        found = complete(tmp_path, recipe(server.url), usage=usage)
+    # "Mend." is 1.8; "é" 0.92, three digits behind spaces 6, two signs 1.6; two messages 4 each, the start 3.
     # "12345" is two tokens.
-    assert (reply.prompt_tokens, reply.completion_tokens, usage.guessed) == (21, 2, 1)
+    assert (found.prompt_tokens, found.completion_tokens, usage.guessed) == (21, 2, 1)
 
 
 NO_TEXT = "a response that is no text"
-TRANSIENT = {
+RETRYABLE = {
     "HTTP 408": refuses(408),
     "HTTP 409": refuses(409),
     "HTTP 429": refuses(429),
@@ -127,97 +121,92 @@ TRANSIENT = {
 }
 
 
-@pytest.mark.parametrize("kind", TRANSIENT)
-def test_transient_failures_are_tried_again_and_counted(tmp_path: Path, kind: str) -> None:
-    usage = UsageTracker(None)
-    with ChatServer(lambda request, number: TRANSIENT[kind] if number < 2 else says("4")) as server:
-        assert ask(tmp_path, recipe(server.url, max_retries=2), usage=usage).text == "4"
-    assert len(server.requests) == 3
-    assert (usage.requests, usage.retries) == (3, {kind: 2})
-
-
-@pytest.mark.parametrize("kind", TRANSIENT)
-def test_tries_run_out(tmp_path: Path, kind: str) -> None:
-    with ChatServer(always(TRANSIENT[kind])) as server, pytest.raises(RequestFailed, match=f"^endpoint failed: {kind}"):
-        ask(tmp_path, recipe(server.url, max_retries=3))
-    # the first, and three more; of those that are paid for three in all
-    assert len(server.requests) == (3 if kind in ("invalid JSON", "a response without choices", NO_TEXT) else 4)
-
-
-def test_a_half_sent_body_is_tried_again(tmp_path: Path) -> None:
+def test_retryable_errors_are_retried_and_counted_until_retries_run_out(
+    tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    for number, (kind, reply) in enumerate(RETRYABLE.items()):
+        usage = UsageTracker(None)
+        with subtests.test(kind), ChatServer(lambda _, n, reply=reply: reply if n < 2 else says("4")) as server:
+            assert complete(tmp_path / f"a{number}", recipe(server.url, max_retries=2), usage=usage).text == "4"
+            assert len(server.requests) == 3
+            assert (usage.requests, usage.retries) == (3, {kind: 2})
+        with subtests.test(kind, runs="out"), ChatServer(always(reply)) as server:
+            with pytest.raises(RequestFailed, match=f"^endpoint failed: {kind}"):
+                complete(tmp_path / f"b{number}", recipe(server.url, max_retries=3))
+            # the first, and three more; of those that are paid for three in all
+            paid = kind in ("invalid JSON", "a response without choices", NO_TEXT)
+            assert len(server.requests) == (3 if paid else 4)
     with ChatServer(lambda request, number: half_sent(says("4")) if number < 2 else says("4")) as server:
-        assert ask(tmp_path, recipe(server.url, max_retries=2)).text == "4"
+        assert complete(tmp_path, recipe(server.url, max_retries=2)).text == "4"
     assert len(server.requests) == 3
 
 
 def test_a_slow_endpoint(tmp_path: Path) -> None:
     slow = {**says("late"), "delay": 0.5}
     with ChatServer(lambda request, number: slow if number == 0 else says("4")) as server:
-        assert ask(tmp_path, recipe(server.url, timeout=0.2, max_retries=1)).text == "4"
+        assert complete(tmp_path, recipe(server.url, timeout=0.2, max_retries=1)).text == "4"
     with ChatServer(always(slow)) as server, pytest.raises(RequestFailed, match=r"no response in 0\.1 s"):
-        ask(tmp_path / "b", recipe(server.url, timeout=0.1))
+        complete(tmp_path / "b", recipe(server.url, timeout=0.1))
 
 
 def test_a_wait_that_the_endpoint_asks_for_is_waited(tmp_path: Path) -> None:
-    waits = refuses(429, headers={"Retry-After": "1"})
+    waits = refuses(429, headers={"Retry-After": "0.5"})
     with ChatServer(lambda request, number: waits if number == 0 else says("4")) as server:
-        ask(tmp_path, recipe(server.url, max_retries=1))
-    assert server.times[1] - server.times[0] >= 1.0
+        complete(tmp_path, recipe(server.url, max_retries=1))
+    assert server.times[1] - server.times[0] >= 0.5
 
 
-ROW_FAULTS = [
-    refuses(400, "This model's maximum context length is 8 tokens."),
-    refuses(400, "no", "content_filter"),
-    refuses(413, "too large"),
-    refuses(422, "prompt is too long"),
-]
+def test_a_refusal_of_one_row(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    rows = [
+        refuses(400, "This model's maximum context length is 8 tokens."),
+        refuses(400, "no", "content_filter"),
+        refuses(413, "too large"),
+        refuses(422, "prompt is too long"),
+    ]
+    for number, reply in enumerate(rows):
+        with subtests.test(reply=reply), ChatServer(lambda _, n, reply=reply: says("4") if n else reply) as server:
+            config = recipe(server.url, max_retries=3, max_concurrency=1)
+            first, second = complete(tmp_path / str(number), config, *numbered(2))
+            assert (str(first).startswith("endpoint refuses the request (4"), second.text) == (True, "4")
+            assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize("reply", ROW_FAULTS)
-def test_a_refusal_of_one_row(tmp_path: Path, reply: Reply) -> None:
-    with ChatServer(lambda request, number: says("4") if number else reply) as server:
-        first, second = ask(tmp_path, recipe(server.url, max_retries=3, max_concurrency=1), *numbered(2))
-    assert (str(first).startswith("endpoint refuses the request (4"), second.text) == (True, "4")
-    assert len(server.requests) == 2
+def test_a_fatal_error_stops_the_run(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    rows: list[tuple[Reply, str]] = [
+        (refuses(401, f"bad key {KEY}"), "refuses the key in MODEL_KEY; set a valid one"),
+        (refuses(403, f"{KEY} may not"), "refuses the request (403: … may not); fix the recipe"),
+        (refuses(404, "no model m"), "refuses the request (404: no model m); fix the recipe"),
+        (refuses(400, "no such\nsetting"), "refuses the request (400: no such setting); fix the recipe"),
+        ({"status": 405, "body": ""}, "refuses the request (405: no reason given); fix the recipe"),
+        (
+            refuses(429, "You exceeded your current quota", "insufficient_quota"),
+            "the account has no credit left (429: You exceeded your current quota); add credit: every response so "
+            "far is cached; run the same command again to continue",
+        ),
+        (
+            {"body": "<html>", "headers": {"Content-Type": "text/html"}},
+            "sends something other than a chat completion; does base_url lack its /v1?",
+        ),
+    ]
+    for number, (reply, words) in enumerate(rows):
+        with subtests.test(words), ChatServer(always(reply)) as server:
+            with pytest.raises(UserErrors) as raised:
+                complete(tmp_path / str(number), recipe(server.url, max_retries=3))
+            assert str(raised.value) == f"m at {server.url}: {words}"
+            assert len(server.requests) == 1
+            assert KEY not in str(raised.value)
+    with pytest.raises(UserErrors, match="can't be reached; check base_url and that the server is up"):
+        complete(tmp_path, recipe(server.url))  # which is down by now
 
 
-STOPS = [
-    (refuses(401, f"bad key {KEY}"), "refuses the key in MODEL_KEY; set a valid one"),
-    (refuses(403, f"{KEY} may not"), "refuses the request (403: … may not); fix the recipe"),
-    (refuses(404, "no model m"), "refuses the request (404: no model m); fix the recipe"),
-    (refuses(400, "no such\nsetting"), "refuses the request (400: no such setting); fix the recipe"),
-    ({"status": 405, "body": ""}, "refuses the request (405: no reason given); fix the recipe"),
-    (
-        refuses(429, "You exceeded your current quota", "insufficient_quota"),
-        "the account has no credit left (429: You exceeded your current quota); add credit: every response so "
-        "far is cached; run the same command again to continue",
-    ),
-    (
-        {"body": "<html>", "headers": {"Content-Type": "text/html"}},
-        "sends something other than a chat completion; does base_url lack its /v1?",
-    ),
-]
-
-
-@pytest.mark.parametrize(("reply", "words"), STOPS)
-def test_a_request_that_can_never_do_stops_the_run(tmp_path: Path, reply: Reply, words: str) -> None:
-    with ChatServer(always(reply)) as server, pytest.raises(UserErrors) as raised:
-        ask(tmp_path, recipe(server.url, max_retries=3))
-    assert str(raised.value) == f"m at {server.url}: {words}"
-    assert len(server.requests) == 1
-    assert KEY not in str(raised.value)
-
-
-def test_what_is_under_way_is_kept_when_the_run_stops(tmp_path: Path) -> None:
-    """One of four is refused; the three beside it are answered after that, and those behind them are never sent."""
+def test_what_is_in_flight_is_cached_when_the_run_stops(tmp_path: Path) -> None:
+    """One of four is refused; the three beside it succeed after that, and those behind them are never sent."""
 
     def script(request: dict[str, Any], number: int) -> Reply:
         return refuses(401) if request["messages"][0]["content"] == "row 1" else {**says("4"), "delay": 0.3}
 
-    config = None
     with ChatServer(script) as server:
-        config = recipe(server.url, max_concurrency=4)
-        results = ask(tmp_path, config, *numbered(12))
+        results = complete(tmp_path, recipe(server.url, max_concurrency=4), *numbered(12))
         assert [isinstance(result, UserErrors) for result in results] == [
             number not in (0, 2, 3) for number in range(12)
         ]
@@ -226,95 +215,74 @@ def test_what_is_under_way_is_kept_when_the_run_stops(tmp_path: Path) -> None:
     assert connection.execute("SELECT count(*) FROM replies").fetchone() == (3,)
 
 
-def test_a_server_that_is_down_stops_the_run(tmp_path: Path) -> None:
-    with ChatServer(always(says("4"))) as server:
-        url = server.url
-    with pytest.raises(UserErrors, match="can't be reached; check base_url and that the server is up"):
-        ask(tmp_path, recipe(url))
-
-
-def test_a_server_that_fails_and_fails_stops_the_run(tmp_path: Path) -> None:
+def test_a_server_that_keeps_failing_stops_the_run(tmp_path: Path) -> None:
     with ChatServer(lambda request, number: says("4") if number < 9 else refuses(500)) as server:
-        config = recipe(server.url, max_concurrency=1)
-        results = ask(tmp_path, config, *numbered(99))
+        results = complete(tmp_path, recipe(server.url, max_concurrency=1), *numbered(99))
     assert len(server.requests) == 9 + 50
     assert sum(isinstance(result, RequestFailed) for result in results) == 49
     assert "has failed 50 requests in a row, each for good (now: HTTP 500)" in str(results[-1])
 
 
-def test_no_more_requests_than_allowed_are_under_way(tmp_path: Path) -> None:
+def test_the_recipes_rates(tmp_path: Path) -> None:
     with ChatServer(always(says("4")), delay=0.03) as server:
-        ask(tmp_path, recipe(server.url, max_concurrency=3), *numbered(12))
+        complete(tmp_path / "a", recipe(server.url, max_concurrency=3), *numbered(12))
     assert (len(server.requests), server.most) == (12, 3)
-
-
-def test_requests_are_begun_at_the_rate_of_the_recipe(tmp_path: Path) -> None:
     with ChatServer(always(says("4"))) as server:
-        ask(tmp_path, recipe(server.url, requests_per_minute=600), *numbered(6))
+        complete(tmp_path / "b", recipe(server.url, requests_per_minute=600), *numbered(6))
     assert server.times[5] - server.times[0] >= 0.4  # five times 0.1 s, less what the first may take longer on its way
-
-
-def test_tokens_are_used_at_the_rate_of_the_recipe(tmp_path: Path) -> None:
-    """12 tokens each, by the usage, whatever was guessed: 6,000 a minute are 100 a second."""
-    with ChatServer(always(says("4"))) as server:
-        ask(tmp_path, recipe(server.url, tokens_per_minute=6000, max_concurrency=1), *numbered(17))
+    with ChatServer(always(says("4"))) as server:  # 12 tokens each, by the usage: 6,000 a minute are 100 a second
+        complete(tmp_path / "c", recipe(server.url, tokens_per_minute=6000, max_concurrency=1), *numbered(17))
     assert server.times[-1] - server.times[0] >= 0.8  # 16 · 12 tokens, 100 of them at once
 
 
-def test_the_budget_stops_before_it_is_exceeded_and_keeps_all(tmp_path: Path) -> None:
-    """An answer costs 7 · 1,000 + 5 · 1,000 dollars a million tokens. One might cost 3.8: "row 1", 5 bytes, 28
-    of a chat template at the most, and 5 written, so six are sent for 10 cents."""
+def test_the_budget_stops_before_it_is_exceeded_and_caches_all(tmp_path: Path) -> None:
+    """A response costs 7 · 1,000 + 5 · 1,000 dollars a million tokens. One might cost 3.8: "row 1", 5 bytes, 28
+    of a chat template at most, and 5 written, so six are sent for 10 cents."""
     prices = {"m": Price(input=1000.0, output=1000.0)}
     usage = UsageTracker(prices["m"])
     with ChatServer(always(says("4")), delay=0.01) as server:
         config = recipe(server.url, prices=prices, max_cost_usd=0.1, max_concurrency=4, max_tokens=5)
-        results = ask(tmp_path, config, *numbered(20), usage=usage)
+        results = complete(tmp_path, config, *numbered(20), usage=usage)
         assert len(server.requests) == 6
     assert usage.spent["dollars"] == pytest.approx(6 * 0.012)
     assert sum(isinstance(result, UserErrors) for result in results) == 14
-    told = "max_cost_usd: is reached: $0.0720 of $0.10 spent, and the next response may cost up to $0.0380; raise it"
-    assert str(results[-1]).startswith(told)
+    words = "max_cost_usd: is reached: $0.0720 of $0.10 spent, and the next response may cost up to $0.0380; raise it"
+    assert str(results[-1]).startswith(words)
 
 
-def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
-    with ChatServer(always(says("4"))) as server, ChatServer(always(says("4"))) as other:
+def test_no_request_is_sent_twice(tmp_path: Path) -> None:
+    with ChatServer(always(says("4")), delay=0.02) as server, ChatServer(always(says("4"))) as other:
         config = recipe(server.url)
-        same = (
+        at_once = complete(tmp_path, config, MESSAGES, MESSAGES, MESSAGES)
+        assert [found.text for found in at_once] == ["4"] * 3
+        for unchanged in (
             config,
             replace(config, max_retries=1, yes=True),
             replace(config, base_url=other.url, max_concurrency=2, timeout=9.0, api_key_env="MODEL_KEY"),
-        )
-        for unchanged in same:
-            ask(tmp_path, unchanged)
+        ):
+            complete(tmp_path, unchanged)
         assert (len(server.requests), len(other.requests)) == (1, 0)
         changed = (replace(config, model="n"), replace(config, temperature=1.0), replace(config, max_tokens=7))
         for count, anew in enumerate(changed, start=2):
-            ask(tmp_path, anew)
-            ask(tmp_path, anew)
+            complete(tmp_path, anew)
+            complete(tmp_path, anew)
             assert len(server.requests) == count
-        ask(tmp_path, config, ASKED[1:])
-        ask(tmp_path, config, version=2)
+        complete(tmp_path, config, MESSAGES[1:])
+        complete(tmp_path, config, version=2)
         assert len(server.requests) == 6
 
 
-def test_what_is_asked_twice_at_once_is_sent_once(tmp_path: Path) -> None:
-    with ChatServer(always(says("4")), delay=0.05) as server:
-        replies = ask(tmp_path, recipe(server.url), ASKED, ASKED, ASKED)
-    assert [reply.text for reply in replies] == ["4"] * 3
-    assert len(server.requests) == 1
-
-
-def test_a_useless_reply_is_kept_and_trouble_is_not(tmp_path: Path) -> None:
+def test_a_useless_completion_is_cached_and_an_error_is_not(tmp_path: Path) -> None:
     with ChatServer(lambda request, number: refuses(500) if number == 0 else says("")) as server:
         with pytest.raises(RequestFailed):
-            ask(tmp_path, recipe(server.url))
+            complete(tmp_path, recipe(server.url))
         for _ in range(2):
-            assert ask(tmp_path, recipe(server.url)).text == ""
+            assert complete(tmp_path, recipe(server.url)).text == ""
     assert len(server.requests) == 2
 
 
 def test_half_a_surrogate_pair_can_not_be_sent(tmp_path: Path) -> None:
-    (failure,) = ask(tmp_path, recipe("http://127.0.0.1:9/v1"), [{"role": "user", "content": "\ud83d"}])
+    (failure,) = complete(tmp_path, recipe("http://127.0.0.1:9/v1"), [{"role": "user", "content": "\ud83d"}])
     assert isinstance(failure, RequestFailed)
     assert "surrogate" in str(failure)
 
@@ -325,9 +293,9 @@ def test_the_key_is_in_no_file_and_no_log(tmp_path: Path, caplog: pytest.LogCapt
         caplog.set_level(logging.DEBUG, logger=name)
     replies = [refuses(500, KEY), HANGS_UP, {"body": f"{KEY}{{"}, refuses(429, KEY), says(f"… {KEY}")]
     with ChatServer(lambda request, number: replies[number]) as server:
-        ask(tmp_path, recipe(server.url, max_retries=9))
+        complete(tmp_path, recipe(server.url, max_retries=9))
     with ChatServer(always(refuses(401, KEY, KEY))) as server, pytest.raises(UserErrors) as raised:
-        ask(tmp_path, recipe(server.url, model="n"))
+        complete(tmp_path, recipe(server.url, model="n"))
     assert any(record.name.startswith("httpcore") for record in caplog.records)
     assert KEY not in caplog.text
     assert KEY not in str(raised.value)
@@ -336,30 +304,26 @@ def test_the_key_is_in_no_file_and_no_log(tmp_path: Path, caplog: pytest.LogCapt
     assert not any(KEY.encode() in file.read_bytes() for file in files)
 
 
-@pytest.mark.parametrize("value", [None, "", " ", "sk\u00e9", "sk\n1"])
-def test_no_key_is_a_fault(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
-    monkeypatch.delenv("MODEL_KEY")
-    if value is not None:
-        monkeypatch.setenv("MODEL_KEY", value)
-    with pytest.raises(UserErrors, match=r"^environment variable MODEL_KEY: (is not set; export|holds characters)"):
-        HttpTransport(recipe("http://127.0.0.1:9/v1"))
-
-
-def test_a_key_may_end_in_a_newline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODEL_KEY", f"{KEY}\n")
-    with ChatServer(always(says("4"))) as server:
-        ask(tmp_path, recipe(server.url))
-    assert server.keys == [f"Bearer {KEY}"]
+def test_no_key_is_a_fault(monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests) -> None:
+    for value in (None, "", " ", "sk\u00e9", "sk\n1"):
+        with subtests.test(value=value):
+            monkeypatch.delenv("MODEL_KEY", raising=False)
+            if value is not None:
+                monkeypatch.setenv("MODEL_KEY", value)
+            with pytest.raises(
+                UserErrors, match=r"^environment variable MODEL_KEY: (is not set; export|holds characters)"
+            ):
+                HttpTransport(recipe("http://127.0.0.1:9/v1"))
 
 
 def test_ctrl_c_says_how_many_requests_it_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Ten are to be asked; two are sent when it comes, and none after."""
+    """Of ten, two are sent when it comes, and none after."""
     with ChatServer(always(says("4")), delay=0.3) as server:
 
         async def run() -> None:
             config, counts = recipe(server.url, max_concurrency=2), UsageTracker(None)
-            store = ResponseCache(tmp_path / "replies.sqlite")
-            client = CachedClient(OpenAIClient(config, counts, store), config, 1, store, counts)
+            cache = ResponseCache(tmp_path / "replies.sqlite")
+            client = CachedClient(OpenAIClient(config, counts, cache), config, 1, cache, counts)
             rows = [asyncio.ensure_future(client.complete(row)) for row in numbered(10)]
             while len(server.requests) < 2:
                 await asyncio.sleep(0.01)
@@ -367,7 +331,7 @@ def test_ctrl_c_says_how_many_requests_it_waits_for(tmp_path: Path, capsys: pyte
                 raise KeyboardInterrupt
             except KeyboardInterrupt:
                 await client.aclose()
-            store.close()
+            cache.close()
             await asyncio.gather(*rows, return_exceptions=True)
 
         asyncio.run(run())
@@ -383,16 +347,16 @@ def test_a_stop_does_not_wait_for_a_long_back_off(tmp_path: Path) -> None:
 
     begun = time.monotonic()
     with ChatServer(script) as server:
-        results = ask(tmp_path, recipe(server.url, max_retries=3, max_concurrency=2), *numbered(2))
+        results = complete(tmp_path, recipe(server.url, max_retries=3, max_concurrency=2), *numbered(2))
     assert all("refuses the key" in str(result) for result in results)
     assert time.monotonic() - begun < 30
 
 
-def test_log_probabilities_of_the_first_token_are_kept(tmp_path: Path) -> None:
-    """They are asked for by whatever settings want them, and are then part of the request's name."""
+def test_log_probabilities_of_the_first_token_are_cached(tmp_path: Path) -> None:
+    """They are requested by whatever settings want them, and are then part of the request's key."""
 
     @dataclass(kw_only=True)
-    class Weighed(LLMArguments):
+    class Weighted(LLMArguments):
         def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
             return super().request(messages) | {"logprobs": True, "top_logprobs": 2}
 
@@ -400,12 +364,12 @@ def test_log_probabilities_of_the_first_token_are_kept(tmp_path: Path) -> None:
     likely = [{"token": "M", "logprob": -0.1, "bytes": [77]}, {"token": "m", "logprob": -2.4, "bytes": None}]
     reply["body"]["choices"][0]["logprobs"] = {"content": [{"token": "M", "logprob": -0.1, "top_logprobs": likely}]}
     with ChatServer(always(reply)) as server:
-        config = Weighed(base_url=server.url, api_key_env="MODEL_KEY", model="m")
-        for _ in range(2):  # from the endpoint, then from the store
-            found = ask(tmp_path, config).first_token
+        config = Weighted(base_url=server.url, api_key_env="MODEL_KEY", model="m")
+        for _ in range(2):  # from the endpoint, then from the cache
+            found = complete(tmp_path, config).first_token
             assert found == [{"token": "M", "logprob": -0.1}, {"token": "m", "logprob": -2.4}]
         assert server.requests[0]["top_logprobs"] == 2
-        ask(tmp_path, recipe(server.url))
+        complete(tmp_path, recipe(server.url))
         assert len(server.requests) == 2
     with ChatServer(always(says("4"))) as server:
-        assert ask(tmp_path, recipe(server.url, model="n")).first_token is None
+        assert complete(tmp_path, recipe(server.url, model="n")).first_token is None

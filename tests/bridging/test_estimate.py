@@ -1,9 +1,10 @@
-"""What a run will cost and has cost, and that it stops where it was told to."""
+"""Cost of a run: estimated, confirmed, counted, and capped."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def estimate_cost(config: BridgeConfig) -> CostEstimate:
     return estimate_for(config, *load(config))
 
 
-def test_a_quote_is_what_is_then_asked_and_paid(tmp_path: Path) -> None:
+def test_an_estimate_is_what_is_then_sent_and_paid(tmp_path: Path) -> None:
     with ChatServer(mends) as server:
         config = recipe(tmp_path, server.url)
         before = estimate_cost(config)
@@ -72,8 +73,8 @@ def test_a_quote_is_what_is_then_asked_and_paid(tmp_path: Path) -> None:
     assert (again["this_run"]["requests"], again["this_run"]["dollars"]) == (0, 0.0)
 
 
-def test_a_quote_knows_of_second_tries_that_wait(tmp_path: Path) -> None:
-    """r0's first answer is turned down and kept; the run is stopped at its second: one kept, two more to ask."""
+def test_an_estimate_knows_of_second_tries_that_wait(tmp_path: Path) -> None:
+    """r0's first response is rejected and cached; the run is stopped at its second: one cached, two more to send."""
 
     def script(request: dict[str, Any], number: int) -> Reply:
         return says("") if number == 0 else {"status": 401, "body": {}}
@@ -86,12 +87,12 @@ def test_a_quote_knows_of_second_tries_that_wait(tmp_path: Path) -> None:
     assert (found.cached, found.to_send) == (1, 2)
 
 
-def test_scores_are_quoted_for_both_responses(tmp_path: Path, model_dir: Path) -> None:
+def test_scores_are_estimated_for_both_responses(tmp_path: Path, model_dir: Path) -> None:
     config = recipe(tmp_path, mode="token_scores", tokenizer_name_or_path=str(model_dir))
     assert estimate_cost(config).to_send == 8
 
 
-def test_a_quote_without_a_price(tmp_path: Path) -> None:
+def test_an_estimate_without_a_price(tmp_path: Path) -> None:
     facts = estimate_cost(recipe(tmp_path, prices={}, requests_per_minute=2)).facts()
     assert facts["dollars"] == "unknown: the recipe's `prices` has none for m"
     assert facts["minutes"] == "at least 2.0 (2 requests a minute)"
@@ -112,27 +113,24 @@ def test_the_budget_holds_over_runs_and_keeps_everything(tmp_path: Path) -> None
     assert max(server.asked.values()) == 1
 
 
-@pytest.mark.parametrize(("said", "asked"), [("n", 0), ("", 0), ("y", 4), ("YES", 4)])
 def test_a_terminal_is_asked_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: str, asked: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    monkeypatch.setattr("builtins.input", lambda prompt: said)
-    with ChatServer(mends) as server:
-        config = recipe(tmp_path, server.url)
-        if asked:
-            bridge(config)
-        else:
-            with pytest.raises(UserErrors, match="was declined, and nothing was sent; --yes"):
+    for number, (typed, sent) in enumerate((("n", 0), ("", 0), ("y", 4), ("YES", 4))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        monkeypatch.setattr("builtins.input", lambda prompt, typed=typed: typed)
+        with subtests.test(typed=typed), ChatServer(mends) as server:
+            config = recipe(folder, server.url)
+            if sent:
                 bridge(config)
-            assert not (tmp_path / "out").exists()
-            assert not (tmp_path / "replies.sqlite").exists()
-        assert len(server.requests) == asked
-    assert "dollars  about $" in capsys.readouterr().out
-
-
-def test_yes_skips_the_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+            else:
+                with pytest.raises(UserErrors, match="was declined, and nothing was sent; --yes"):
+                    bridge(config)
+                assert {path.name for path in folder.iterdir()} == {"pairs.jsonl"}
+            assert len(server.requests) == sent
+            assert "dollars  about $" in capsys.readouterr().out
     monkeypatch.setattr("builtins.input", lambda prompt: pytest.fail("asked"))
     with ChatServer(mends) as server:
         bridge(recipe(tmp_path, server.url, yes=True))
@@ -146,7 +144,7 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_dry_run_quotes_without_a_key_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_estimates_without_a_key_and_leaves_nothing(tmp_path: Path) -> None:
     config = recipe(tmp_path)
     path = config.dataset_mixture.datasets[0].id
     (tmp_path / "bridge.yaml").write_text(
@@ -164,19 +162,18 @@ def test_a_dry_run_quotes_without_a_key_and_leaves_nothing(tmp_path: Path) -> No
     assert "none before the pairs are there" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (["--max_cost_usd", "5"], "prices: has no price for gpt-4-0125-preview, which max_cost_usd needs"),
-        (["--prices.m.input", "-1", "--prices.m.output", "2"], "prices.m.input: must be greater than or equal to 0"),
-        (["--base_url", "localhost:8000/v1"], "base_url: is no address of a server; write it like http://"),
-        (["--batch_api", "--editor", "rules"], "batch_api: editor: rules has no Batch API"),
-        (["--requests_per_minute", "0"], "requests_per_minute: must be greater than 0"),
-        (["--on_failure", "keep"], "on_failure: must be 'drop' or 'keep_original'"),
-    ],
-)
-def test_faults_of_a_recipe(settings: list[str], words: str) -> None:
-    data = ["--dataset_mixture.datasets", "[{id: pairs.jsonl}]", "--output_dir", "out"]
-    with pytest.raises(UserErrors) as raised:
-        parse([*data, *settings], BridgeConfig)
-    assert words in str(raised.value)
+def test_faults_of_a_recipe(subtests: pytest.Subtests) -> None:
+    rows = [
+        ("--max_cost_usd 5", "prices: has no price for gpt-4-0125-preview, which max_cost_usd needs"),
+        ("--prices.m.input -1 --prices.m.output 2", "prices.m.input: must be greater than or equal to 0"),
+        ("--base_url localhost:8000/v1", "base_url: is no address of a server; write it like http://"),
+        ("--batch_api --editor rules", "batch_api: editor: rules has no Batch API"),
+        ("--requests_per_minute 0", "requests_per_minute: must be greater than 0"),
+        ("--on_failure keep", "on_failure: must be 'drop' or 'keep_original'"),
+    ]
+    for settings, words in rows:
+        with subtests.test(settings), pytest.raises(UserErrors, match=re.escape(words)):
+            parse(
+                ["--dataset_mixture.datasets", "[{id: pairs.jsonl}]", "--output_dir", "out", *settings.split()],
+                BridgeConfig,
+            )
