@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from billing_server import recipe, write
+from billing_server import INPUT, OUTPUT, recipe, write
 from server import HANGS_UP, NO_JSON, ChatServer, Reply, half_sent, part, refuses, revises, says
 
 from bmc.bridging.pipeline import bridge
@@ -135,6 +135,7 @@ def test_killed_several_times_it_ends_as_if_nothing_had_been(tmp_path: Path) -> 
             "output_dir": str(tmp_path / "killed" / "out"),
         }
         more = {"api_key_env": "EDITOR_KEY", "model": "m", "template": "instruction", "max_concurrency": width}
+        more["prices"] = {"m": {"input": float(INPUT), "output": float(OUTPUT)}}
         (tmp_path / "bridge.yaml").write_text(json.dumps({**settings, **more, "base_url": server.url}))
         codes = []
         while not codes or codes[-1] == -9:
@@ -202,18 +203,25 @@ import resource, signal, sys
 sys.path[:0] = {tests!r}
 from pathlib import Path
 from billing_server import recipe
-from bmc.bridging.pipeline import bridge
+from bmc.bridging import pipeline
 from bmc.runs import run_main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
-run_main(lambda: bridge(recipe(Path({folder!r}), {url!r}, None)))
+load = pipeline.load
+
+def limited(config):
+    loaded = load(config)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+    return loaded
+
+pipeline.load = limited
+run_main(lambda: pipeline.bridge(recipe(Path({folder!r}), {url!r}, None)))
 """
 
 
-@pytest.mark.parametrize(("size", "full"), [(60_000, "replies.sqlite"), (6_000_000, "out")])
-def test_a_full_disk_stops_in_a_line_and_keeps_the_answers(tmp_path: Path, size: int, full: str) -> None:
-    """Files may not grow beyond a size, which the store reaches first, or the results, made long, do."""
-    data = write(tmp_path, 400)
+@pytest.mark.parametrize(("size", "full"), [(60_000, "replies.sqlite"), (2_000_000, "out")])
+def test_a_full_disk_stops_in_a_line_and_keeps_the_responses(tmp_path: Path, size: int, full: str) -> None:
+    """Once the pairs are read, files may not grow beyond a size, which the cache reaches first, or the long results."""
+    data = write(tmp_path, 150)
     if full == "out":
         data.write_text("".join(json.dumps(row | {"more": "x" * 20_000}) + "\n" for row in lines(data)))
     with ChatServer(lambda request, number: edits(request)) as server:
@@ -225,15 +233,15 @@ def test_a_full_disk_stops_in_a_line_and_keeps_the_answers(tmp_path: Path, size:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
         assert done.returncode == 2, done.stderr
-        told = done.stderr.replace("\r", "\n").splitlines()[-1]
-        assert told.startswith(f"{tmp_path / full}"), told
-        assert "can't be" in told
-        assert "make room" in told
+        last = done.stderr.replace("\r", "\n").splitlines()[-1]
+        assert last.startswith(f"{tmp_path / full}"), last
+        assert "can't be" in last
+        assert "make room" in last
         assert "Traceback" not in done.stderr
         assert not list((tmp_path / "out").glob("*.jsonl*"))
         before = server.asked
         assert len(before) > 0
         stats = bridge(recipe(tmp_path, server.url, None))
-    assert stats["kept"] == 400
+    assert stats["kept"] == 150
     repeated = sum(count - 1 for count in server.asked.values())
-    assert repeated <= 16  # those whose answers did not fit any more
+    assert repeated <= 16  # those whose responses did not fit any more

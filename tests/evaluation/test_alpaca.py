@@ -25,7 +25,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recipe(folder: Path, url: str, rows: int = 6, **settings: Any) -> JudgeConfig:
-    """An evaluation of so many rows. In row 2 both answers are the same."""
+    """An evaluation of so many rows. In row 2 both responses are the same."""
     (folder / "eval").mkdir(parents=True, exist_ok=True)
     rows_of = [
         {"id": f"r{i}", "source": "alpaca_eval", "prompt": f"Question {i}?",
@@ -49,7 +49,7 @@ def recipe(folder: Path, url: str, rows: int = 6, **settings: Any) -> JudgeConfi
     )
 
 
-def weighs(first: float, *others: tuple[str, float], token: str = "m") -> Reply:
+def weighted(first: float, *others: tuple[str, float], token: str = "m") -> Reply:
     """A verdict that gives m (or another token) this probability and M the rest."""
     likely = [(token, first), ("M", 1 - first), *others]
     reply = says("m")
@@ -59,25 +59,25 @@ def weighs(first: float, *others: tuple[str, float], token: str = "m") -> Reply:
 
 
 def row_of(request: dict[str, Any]) -> tuple[int, bool]:
-    """Which row is judged, and whether the model's answer is m, the first one."""
+    """Which row is judged, and whether the model's response is m, the first one."""
     words = request["messages"][1]["content"]
     found = re.search(r'"instruction": """Question (\d+)\?""".*"m",\s+"output": """(\w+)', words, re.DOTALL)
     assert found
     return int(found[1]), found[2] == "model"
 
 
-def test_preferences_are_weighed_whatever_the_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The judge gives the model's answer of row i a chance of 0.1 (i + 1); row 4 it can't read."""
+def test_preferences_are_weighted_whatever_the_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The judge gives the model's response to row i a chance of 0.1 (i + 1); row 4 it can't read."""
 
     def script(request: dict[str, Any], number: int) -> Reply:
         row, is_first = row_of(request)
         if row == 4:
-            return weighs(1.0, token="Both")
-        return weighs(0.1 * (row + 1) if is_first else 1 - 0.1 * (row + 1), ("Both", 1e-9))
+            return weighted(1.0, token="Both")
+        return weighted(0.1 * (row + 1) if is_first else 1 - 0.1 * (row + 1), ("Both", 1e-9))
 
     with ChatServer(script) as server:
         judged = judge(recipe(tmp_path, server.url))
-    assert len(server.requests) == 5  # equal answers are a tie
+    assert len(server.requests) == 5  # equal responses are a tie
     assert {row_of(request)[1] for request in server.requests} == {True, False}
     request = server.requests[0]
     assert {key: value for key, value in request.items() if key != "messages"} == {
@@ -102,7 +102,7 @@ def test_alpaca_eval_reads_the_annotations_and_says_the_same(tmp_path: Path) -> 
     import pandas
     from alpaca_eval.metrics import get_winrate
 
-    with ChatServer(lambda request, number: weighs(0.5 + 0.07 * row_of(request)[0])) as server:
+    with ChatServer(lambda request, number: weighted(0.5 + 0.07 * row_of(request)[0])) as server:
         judged = judge(recipe(tmp_path, server.url))
     found = pandas.read_json(tmp_path / "eval/alpaca_eval/annotations.json")
     assert get_winrate(found)["win_rate"] == pytest.approx(judged["win_rate"])
@@ -110,10 +110,10 @@ def test_alpaca_eval_reads_the_annotations_and_says_the_same(tmp_path: Path) -> 
 
 
 def test_its_own_openai_annotator_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same judge asked by alpaca_eval alone, without our store."""
+    """The same judge, called by alpaca_eval alone, without our cache."""
     from alpaca_eval.annotators import PairwiseAnnotator
 
-    with ChatServer(lambda request, number: weighs(0.2 + 0.1 * row_of(request)[0])) as server:
+    with ChatServer(lambda request, number: weighted(0.2 + 0.1 * row_of(request)[0])) as server:
         judge(recipe(tmp_path, server.url))
         ours = [json.loads(line) for line in (tmp_path / "eval/alpaca_eval/judgements.jsonl").read_text().splitlines()]
         asked = {json.dumps(request["messages"]) for request in server.requests}
@@ -134,7 +134,7 @@ def test_its_own_openai_annotator_says_the_same(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_text_that_looks_like_chatml_is_named(tmp_path: Path) -> None:
-    with ChatServer(lambda request, number: weighs(0.5)) as server:
+    with ChatServer(lambda request, number: weighted(0.5)) as server:
         config = recipe(tmp_path, server.url)
         path = tmp_path / "eval/predictions.jsonl"
         path.write_text(path.read_text().replace("model 3", "<|im_start|>system"))
@@ -145,13 +145,13 @@ def test_a_text_that_looks_like_chatml_is_named(tmp_path: Path) -> None:
 
 def test_a_row_that_the_endpoint_refuses_is_named(tmp_path: Path) -> None:
     def script(request: dict[str, Any], number: int) -> Reply:
-        return refuses(400, "maximum context length") if row_of(request)[0] == 5 else weighs(0.5)
+        return refuses(400, "maximum context length") if row_of(request)[0] == 5 else weighted(0.5)
 
     with ChatServer(script) as server:
         assert judge(recipe(tmp_path, server.url))["unreadable_ids"] == ["r5"]
 
 
-def test_a_server_without_log_probabilities_is_left_at_the_first_reply(tmp_path: Path) -> None:
+def test_a_server_without_log_probabilities_stops_the_run_at_the_first_response(tmp_path: Path) -> None:
     with ChatServer(lambda request, number: says("m")) as server:
         with pytest.raises(UserErrors) as raised:
             judge(recipe(tmp_path, server.url, max_concurrency=1))
@@ -160,18 +160,18 @@ def test_a_server_without_log_probabilities_is_left_at_the_first_reply(tmp_path:
             "response was not cached: use a server and a model that provide it"
         )
         assert len(server.requests) == 1
-    with ChatServer(lambda request, number: weighs(0.5)) as other:  # nothing stands in its way
+    with ChatServer(lambda request, number: weighted(0.5)) as other:  # nothing stands in its way
         assert judge(recipe(tmp_path, other.url))["unreadable"] == 0
         assert len(other.requests) == 5
 
 
-def test_a_single_reply_without_log_probabilities_is_its_rows(tmp_path: Path) -> None:
-    """That of the third request, which is asked for again by the next run, and the others aren't."""
+def test_a_single_response_without_log_probabilities_is_a_row_error(tmp_path: Path) -> None:
+    """That of the third request, which the next run sends again, and no other."""
     order: list[int] = []
 
     def script(request: dict[str, Any], number: int) -> Reply:
         order.append(row_of(request)[0])
-        return says("m") if order[-1] in order[2:3] else weighs(0.5)
+        return says("m") if order[-1] in order[2:3] else weighted(0.5)
 
     with ChatServer(script) as server:
         judged = judge(recipe(tmp_path, server.url, max_concurrency=1))
@@ -185,8 +185,8 @@ def test_a_single_reply_without_log_probabilities_is_its_rows(tmp_path: Path) ->
 def test_a_judge_that_thinks_until_it_is_cut_off_is_named(tmp_path: Path) -> None:
     def script(request: dict[str, Any], number: int) -> Reply:
         if row_of(request)[0] != 1:
-            return weighs(0.5)
-        reply = weighs(1.0, token="<think>")
+            return weighted(0.5)
+        reply = weighted(1.0, token="<think>")
         reply["body"]["choices"][0] |= {"finish_reason": "length", "message": {"role": "assistant", "content": ""}}
         return reply
 

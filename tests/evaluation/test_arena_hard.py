@@ -14,22 +14,19 @@ from bmc.evaluation.comparisons import Comparison
 from bmc.llm.client import Completion
 from bmc.llm.errors import RequestFailed
 
-CASE = Comparison("r1", "q1", "Use {braces}?", "ours {x}", "theirs")
+PAIR = Comparison("r1", "q1", "Use {braces}?", "ours {x}", "theirs")
 
 
 class Judge:
-    """Says what the script says of (conversation, how many came before)."""
+    """Responds as the script says to (conversation, its number)."""
 
     def __init__(self, script: Callable[[Any, int], str]) -> None:
         self.script = script
-        self.asked: list[Any] = []
+        self.seen: list[Any] = []
 
     async def complete(self, messages: Any) -> Completion:
-        self.asked.append(messages)
-        return Completion(self.script(messages, len(self.asked)), "stop", 1, 1)
-
-    def close(self) -> None:
-        pass
+        self.seen.append(messages)
+        return Completion(self.script(messages, len(self.seen)), "stop", 1, 1)
 
 
 def test_the_prompt_is_the_published_one() -> None:
@@ -40,7 +37,7 @@ def test_the_prompt_is_the_published_one() -> None:
 
 def test_the_reference_is_a_first_and_b_second() -> None:
     for swapped, answers in ((False, ("theirs", "ours {x}")), (True, ("ours {x}", "theirs"))):
-        system, user = messages(CASE, swapped)
+        system, user = messages(PAIR, swapped)
         assert system == {"role": "system", "content": prompts()["system"]}
         wanted = "<|User Prompt|>\nUse {braces}?\n\n"
         for letter, answer in zip("AB", answers, strict=True):
@@ -51,9 +48,8 @@ def test_the_reference_is_a_first_and_b_second() -> None:
         assert user == {"role": "user", "content": wanted}
 
 
-@pytest.mark.parametrize(
-    ("judgement", "verdict", "reason"),
-    [
+def test_verdicts(subtests: pytest.Subtests) -> None:
+    rows = [
         ("My final verdict is tie: [[A=B]].", "A=B", None),
         ("[[A>>B]] … I say [[A>>B]]", "A>>B", None),
         ("[[B>A]]", "B>A", None),
@@ -64,34 +60,34 @@ def test_the_reference_is_a_first_and_b_second() -> None:
         ("[[A>B]] or [[B>A]]", None, "several verdicts that differ"),
         ("[[A<B]]", None, "a verdict that is none of the five: A<B"),
         ("[[A]]", None, "a verdict that is none of the five: A"),
-    ],
-)
-def test_verdicts(judgement: str, verdict: str | None, reason: str | None) -> None:
-    assert read_verdict(judgement) == (verdict, reason)
+    ]
+    for judgment, verdict, reason in rows:
+        with subtests.test(judgment):
+            assert read_verdict(judgment) == (verdict, reason)
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "won", "lost"),
-    [
+def test_what_two_games_are_worth(subtests: pytest.Subtests) -> None:
+    rows = [
         (("B>A", "A>B"), 2.0, 0.0),  # the model is B, then A
         (("B>>A", "A>>B"), 6.0, 0.0),
         (("A>>B", "B>A"), 0.0, 4.0),
-        (("A>B", "A>B"), 1.0, 1.0),  # whoever stands first wins
+        (("A>B", "A>B"), 1.0, 1.0),  # the first one wins, whoever it is
         (("A=B", "A=B"), 1.0, 1.0),
         (("A=B", "A>>B"), 3.5, 0.5),
-    ],
-)
-def test_what_two_games_are_worth(verdicts: tuple[str | None, str], won: float, lost: float) -> None:
-    assert outcome(verdicts) == (won, lost)
-    assert outcome((None, verdicts[1])) is outcome((verdicts[0], None)) is None  # one place alone tells of places
+    ]
+    for verdicts, won, lost in rows:
+        with subtests.test(verdicts=verdicts):
+            assert outcome(verdicts) == (won, lost)
+            # one game alone tells of the judge's position bias
+            assert outcome((None, verdicts[1])) is outcome((verdicts[0], None)) is None
 
 
-def test_a_judgement_without_verdict_is_continued_once() -> None:
+def test_a_judgment_without_verdict_is_continued_once() -> None:
     judge = Judge(lambda messages, number: "Hm." if number == 1 else "So [[B>A]].")
-    game = asyncio.run(play(CASE, False, judge))
+    game = asyncio.run(play(PAIR, False, judge))
     assert (game.verdict, game.judgment, game.reason) == ("B>A", "\nHm.\nSo [[B>A]].", None)
-    assert judge.asked[1] == [
-        *messages(CASE, False),
+    assert judge.seen[1] == [
+        *messages(PAIR, False),
         {"role": "assistant", "content": "Hm."},
         {"role": "user", "content": "continue your judgment and finish by outputting a final verdict label"},
     ]
@@ -99,16 +95,16 @@ def test_a_judgement_without_verdict_is_continued_once() -> None:
 
 def test_nonsense_is_no_verdict() -> None:
     judge = Judge(lambda messages, number: "Banana.")
-    assert asyncio.run(play(CASE, True, judge)).reason == "no verdict"
-    assert len(judge.asked) == 2
+    assert asyncio.run(play(PAIR, True, judge)).reason == "no verdict"
+    assert len(judge.seen) == 2
     judge = Judge(lambda messages, number: "[[A>B]] [[B>A]]")
-    assert asyncio.run(play(CASE, True, judge)).reason == "several verdicts that differ"
-    assert len(judge.asked) == 1
+    assert asyncio.run(play(PAIR, True, judge)).reason == "several verdicts that differ"
+    assert len(judge.seen) == 1
 
 
-def test_what_the_endpoint_refuses_is_no_verdict() -> None:
+def test_a_row_error_is_no_verdict() -> None:
     def refuses(messages: Any, number: int) -> str:
         raise RequestFailed("endpoint refuses the request: too long, or filtered")
 
-    game = asyncio.run(play(CASE, False, Judge(refuses)))
+    game = asyncio.run(play(PAIR, False, Judge(refuses)))
     assert (game.verdict, game.reason) == (None, "endpoint refuses the request: too long, or filtered")

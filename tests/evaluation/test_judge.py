@@ -40,7 +40,7 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def arena(folder: Path, rows: int = 4, url: str = "http://127.0.0.1:9/v1", **settings: Any) -> JudgeConfig:
-    """An evaluation of so many rows, and its recipe. The model's answer to prompt i is `ours i`."""
+    """An evaluation of so many rows, and its recipe. The model's response to prompt i is `ours i`."""
     given = [
         {"id": f"r{i}", "source": "arena_hard", "question_id": f"q{i}", "prompt": f"Prompt {i}",
          "prediction": f"ours {i}", "tokens": 10 + i}
@@ -61,7 +61,7 @@ def arena(folder: Path, rows: int = 4, url: str = "http://127.0.0.1:9/v1", **set
 
 
 def place(request: dict[str, Any]) -> tuple[int, bool]:
-    """Which prompt is judged, and whether the model's answer is A."""
+    """Which prompt is judged, and whether the model's response is A."""
     words = request["messages"][1]["content"]
     return int(re.search(r"Prompt (\d+)", words)[1]), "Assistant A's Answer|>\nours" in words  # type: ignore[index]
 
@@ -94,7 +94,7 @@ def test_verdicts_become_a_win_rate(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert judged["interval"] == pytest.approx([7.80, 98.63], abs=0.01)
     assert judged["length_controlled_win_rate"] is None
     assert judged["length"] == 11.5
-    assert len(server.requests) == 9  # 8 games, one continued
+    assert len(server.requests) == 9  # 8 games, one of them continued
     assert judged["answers"]["replies"] == 9
     assert judged["answers"]["dollars"] == pytest.approx(9 * (7 * 10 + 5 * 20) / 1e6)
     rows = [json.loads(line) for line in (folder / "judgements.jsonl").read_text().splitlines()]
@@ -113,7 +113,7 @@ def test_verdicts_become_a_win_rate(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "9 completions" in capsys.readouterr().out
 
 
-def test_a_judge_that_says_nothing_sensible(tmp_path: Path) -> None:
+def test_a_judge_without_verdicts(tmp_path: Path) -> None:
     with ChatServer(lambda request, number: says("Banana.")) as server:
         what = r"judgements.jsonl: none of 4 rows can be scored \(the first: no verdict; no verdict\)"
         with pytest.raises(UserErrors, match=what):
@@ -143,7 +143,7 @@ def test_verdicts_are_counted_and_one_game_is_not_a_row(tmp_path: Path) -> None:
     assert rows[0]["reason"] == "; ".join(["no verdict, cut off at max_tokens"] * 2)
 
 
-def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
+def test_no_request_is_sent_twice(tmp_path: Path) -> None:
     with ChatServer(verdicts) as server:
         first = judge(arena(tmp_path, url=server.url))
         again = judge(arena(tmp_path, url=server.url, max_concurrency=1))
@@ -156,8 +156,8 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
         assert len(server.requests) == 9
 
 
-def test_the_budget_stops_it_and_keeps_all(tmp_path: Path) -> None:
-    prices = {"m": Price(input=10_000.0, output=0.0)}  # 7 tokens: $0.07 an answer
+def test_the_budget_stops_it_and_caches_all(tmp_path: Path) -> None:
+    prices = {"m": Price(input=10_000.0, output=0.0)}  # 7 tokens: $0.07 a response
     with ChatServer(verdicts) as server:
         config = arena(tmp_path, url=server.url, prices=prices, max_cost_usd=9.3, max_concurrency=1)
         # the requests of some 450 tokens might cost $9.08, by twice the estimate
@@ -170,7 +170,7 @@ def test_the_budget_stops_it_and_keeps_all(tmp_path: Path) -> None:
     assert max(server.asked.values()) == 1
 
 
-def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_killed_it_continues_where_it_was(tmp_path: Path) -> None:
     running: list[subprocess.Popen[bytes]] = []
     lock = threading.Lock()
 
@@ -195,7 +195,7 @@ def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
     told = "3 of 24 verdicts can't be read, so 3 of 12 rows (25.0 %) are not scored: the win rate is that of the others"
     assert f"{told} (r3, r7, r11)" in done.stdout
     repeated = sum(count - 1 for count in server.asked.values())
-    assert repeated <= 2  # those that were under way
+    assert repeated <= 2  # those that were in flight
     assert before < 27 <= len(server.requests)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files
@@ -203,7 +203,7 @@ def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
     assert KEY not in done.stdout + done.stderr
 
 
-def test_a_dry_run_quotes_without_a_key_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_estimates_without_a_key_and_leaves_nothing(tmp_path: Path) -> None:
     config = arena(tmp_path, prices={"m": Price(input=10.0, output=30.0)})
     recipe = {key: value for key, value in vars(config).items() if value is not None}
     (tmp_path / "judge.yaml").write_text(json.dumps(recipe | {"prices": {"m": {"input": 10, "output": 30}}}))
@@ -282,7 +282,7 @@ def test_a_key_that_is_refused(tmp_path: Path) -> None:
         )
 
 
-def test_a_fault_with_many_requests_under_way_is_one_line(tmp_path: Path) -> None:
+def test_a_fault_with_many_requests_in_flight_is_one_line(tmp_path: Path) -> None:
     """None of the requests that stop with it leaves a traceback."""
     with ChatServer(lambda request, number: refuses(400, "unsupported value")) as server:
         config = arena(tmp_path, rows=12, url=server.url, max_concurrency=8)
@@ -303,7 +303,7 @@ def test_alpaca_eval_must_be_installed(tmp_path: Path, monkeypatch: pytest.Monke
     )
 
 
-def test_by_the_batch_api_it_says_the_same_at_half_the_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_api_gives_the_same_at_half_the_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "FIRST_POLL", 0.01)
     prices = {"m": Price(input=10.0, output=20.0)}
     with BatchServer(verdicts) as server:
@@ -314,10 +314,8 @@ def test_by_the_batch_api_it_says_the_same_at_half_the_price(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("by_batch", [False, True])
-def test_replies_that_lack_what_was_asked_for_are_not_kept(
-    by_batch: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A server that leaves out what a judge needs; another one is asked for all of it."""
+def test_incomplete_responses_are_not_cached(by_batch: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server leaves out what a judge needs; another one then gets all requests."""
     monkeypatch.setattr(batch, "FIRST_POLL", 0.01)
     monkeypatch.setattr(JudgeConfig, "lacks", lambda self, response: None if "fit" in response["content"] else "no fit")
     server_of = BatchServer if by_batch else ChatServer

@@ -214,7 +214,7 @@ def test_a_cache_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 def test_the_event_loop_is_free_for_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """20 rows of 60 kB: the loop's own thread never works for long at a time, whatever else the machine does."""
+    """8 rows of 60 kB: the loop's own thread never works for long at a time, whatever else the machine does."""
     rng = random.Random(3)
     words = ["".join(rng.choices("abcdefgh", k=rng.randint(2, 9))) for _ in range(3000)]
 
@@ -240,16 +240,16 @@ def test_the_event_loop_is_free_for_requests(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(pipeline, "_write", watched)
     with BillingServer(lambda request, number: edits(request)) as server:
         config = recipe(tmp_path, server.url, max_concurrency=40, timeout=60.0, max_tokens=50_000)
-        (tmp_path / "pairs.jsonl").write_text("".join(map(row, range(20))))
-        assert bridge(config)["kept"] == 20
+        (tmp_path / "pairs.jsonl").write_text("".join(map(row, range(8))))
+        assert bridge(config)["kept"] == 8
     assert max(blocked) < 0.2
 
 
 def test_a_long_comparison_delays_no_other_request(tmp_path: Path) -> None:
-    """Twelve responses of 30,000 characters come at once and are compared for seconds; none is taken for lost."""
+    """Six responses of 30,000 characters come at once and are compared for seconds; none is taken for lost."""
     rng = random.Random(3)
-    texts = ["".join(rng.choices("abcdefgh ", k=30_000)) for _ in range(24)]
-    rows = ({"id": f"r{i}", "prompt": "p", "chosen": texts[i], "rejected": texts[12 + i]} for i in range(12))
+    texts = ["".join(rng.choices("abcdefgh ", k=30_000)) for _ in range(12)]
+    rows = ({"id": f"r{i}", "prompt": "p", "chosen": texts[i], "rejected": texts[6 + i]} for i in range(6))
 
     def reverses(request: dict[str, Any], number: int) -> Reply:
         return says(str(revises(request, part(request, "draft")[::-1])["body"]["choices"][0]["message"]["content"]))
@@ -257,10 +257,10 @@ def test_a_long_comparison_delays_no_other_request(tmp_path: Path) -> None:
     with BillingServer(reverses, delay=0.3) as server:
         config = recipe(tmp_path, server.url, timeout=2.5)
         (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        with pytest.raises(UserErrors, match="all 12 pairs were dropped: 12 × a rewrite"):
+        with pytest.raises(UserErrors, match="all 6 pairs were dropped: 6 × a rewrite"):
             bridge(config)
         assert set(server.asked.values()) == {1}
-        assert len(server.requests) == 24  # each has a second try, for the rewrite
+        assert len(server.requests) == 12  # each has a second try, for the rewrite
 
 
 def test_the_event_loop_runs_while_texts_are_compared() -> None:
