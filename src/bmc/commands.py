@@ -171,7 +171,7 @@ def _plan_bridging(config: Any) -> None:
 
         facts |= estimate_for(config, *load(config)).facts()
     elif asks:
-        facts |= {"quote": "none before the pairs are there; roughly:"} | bridging_facts(config)
+        facts |= {"estimate": "none before the pairs are there; roughly:"} | bridging_facts(config)
     print_plan("bridge pairs", facts)
 
 
@@ -305,7 +305,7 @@ def _plan_judging(config: Any) -> None:
 
         facts |= estimate_for(config, load(config)[0]).facts()
     else:
-        facts |= {"quote": "none before the responses are there"}
+        facts |= {"estimate": "none before the responses are there"}
     print_plan("judge responses", facts)
 
 

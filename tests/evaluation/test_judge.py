@@ -230,10 +230,10 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [json.loads(line) for line in predictions.read_text().splitlines()]
 
     jsonl(predictions, rows[:-1])  # r0 is the last
-    what = "lacks the response to 'q0', which the reference answers; evaluate every prompt, or set `limit`"
+    what = "lacks the response to 'q0', which the reference has; evaluate every prompt, or set `limit`"
     assert fault(config) == f"{predictions}: {what}"
     jsonl(predictions, [*rows, rows[-1] | {"id": "r9", "question_id": "q9"}])
-    assert fault(config) == f"{reference}: has no answer to 'q9' ({predictions}: row of r9)"
+    assert fault(config) == f"{reference}: has no response to 'q9' ({predictions}: row of r9)"
     jsonl(predictions, [{key: value for key, value in row.items() if key != "question_id"} for row in rows])
     what = "has no question_id; take the prompts from `source: arena_hard` and evaluate again"
     assert fault(config) == f"{predictions}: row of r3: {what}"
@@ -244,7 +244,7 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jsonl(predictions, rows)
 
     jsonl(reference, [{"question_id": "q0"}])
-    what = "isn't of the shape of arena_hard's reference answers; it has question_id"
+    what = "isn't of the shape of arena_hard's reference responses; it has question_id"
     assert fault(config) == f"{reference}: row 1: {what}"
     reference.write_text("")
     assert fault(config) == f"{reference}: is empty"

@@ -42,7 +42,7 @@ def load_comparisons(config: JudgeConfig) -> tuple[list[Comparison], str]:
     """Load the recipe's comparisons, in the reference's order, and the reference's name.
 
     Raises:
-        UserErrors: There are no responses of the benchmark, no reference, or prompts that only one of them answers.
+        UserErrors: There are no responses of the benchmark, no reference, or prompts that only one of them has.
     """
     path = Path(config.responses) / PREDICTIONS
     if not path.is_file():
@@ -54,11 +54,13 @@ def load_comparisons(config: JudgeConfig) -> tuple[list[Comparison], str]:
     answers = list(_reference(config))[: config.limit]
     for name, _, _ in answers:
         if name not in given:
-            what = f"lacks the response to {name[:80]!r}, which the reference answers; evaluate every prompt"
+            what = f"lacks the response to {name[:80]!r}, which the reference has; evaluate every prompt"
             raise user_error(str(path), f"{what}, or set `limit`")
     known = {name for name, _, _ in answers}
     if config.limit is None and (other := next((name for name in given if name not in known), None)):
-        raise user_error(config.reference, f"has no answer to {other[:80]!r} ({path}: row of {given[other].get('id')})")
+        raise user_error(
+            config.reference, f"has no response to {other[:80]!r} ({path}: row of {given[other].get('id')})"
+        )
     strip = config.benchmark == "alpaca_eval"  # as alpaca_eval does with what it generates itself
     comparisons = []
     for name, answer, _ in answers:
@@ -76,7 +78,7 @@ def _name(row: Row, benchmark: str, where: str) -> str:
 
 
 def _reference(config: JudgeConfig) -> Iterator[tuple[str, str, str]]:
-    """Yield the prompt's name, the answer and the model of each row of the reference."""
+    """Yield the prompt's name, the response and the model of each row of the reference."""
     rows = [*file_rows(_local(config.reference))]
     if not rows:
         raise user_error(config.reference, "is empty")
@@ -85,7 +87,7 @@ def _reference(config: JudgeConfig) -> Iterator[tuple[str, str, str]]:
         try:
             yield read(row)
         except (KeyError, IndexError, TypeError, StopIteration):
-            what = f"isn't of the shape of {config.benchmark}'s reference answers; it has {', '.join(map(str, row))}"
+            what = f"isn't of the shape of {config.benchmark}'s reference responses; it has {', '.join(map(str, row))}"
             raise user_error(f"{config.reference}: row {number}", what) from None
 
 
@@ -115,8 +117,8 @@ def _local(reference: str) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(f"{owner}/{name}", os.path.join(*file), repo_type="dataset"))
     except Exception as error:  # the Hub's client fails in too many ways to list
-        said = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-        raise user_error(reference, f"can't be loaded from the Hub; download it and give its path {said}") from None
+        why = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        raise user_error(reference, f"can't be loaded from the Hub; download it and give its path {why}") from None
 
 
 def win_rate_in_percent(won: Sequence[float], played: Sequence[float]) -> Row:

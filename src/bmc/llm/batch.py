@@ -141,7 +141,7 @@ class BatchClient:
         return self.cache.path.with_name(f"{self.cache.path.name}.{name}")
 
     async def _send(self, file: _RequestFile) -> None:
-        """Upload a file, record it, create its batch, and begin the file anew."""
+        """Upload a file, record it, create its batch, and begin a new one."""
         file.lines.close()
         uploaded = await self._retried(lambda: self._upload(file.path))
         name = str(uploaded.id)
@@ -337,7 +337,7 @@ class BatchClient:
             self.failed[key] = lacking
             return {"kind": lacking, **tokens, **BATCH}
         if key in self.cache.in_flight and self.cache.get(key) is not None:
-            return {"kind": "answered twice", "again": True, **tokens, **BATCH}
+            return {"kind": "completed twice", "again": True, **tokens, **BATCH}
         return None
 
     def _failed(self, key: str, outcome: Exception, fatal: list[Exception]) -> None:
