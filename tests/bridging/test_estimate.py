@@ -87,8 +87,9 @@ def test_an_estimate_knows_of_second_tries_that_wait(tmp_path: Path) -> None:
     assert (found.cached, found.to_send) == (1, 2)
 
 
-def test_scores_are_estimated_for_both_responses(tmp_path: Path, model_dir: Path) -> None:
-    config = recipe(tmp_path, mode="token_scores", tokenizer_name_or_path=str(model_dir))
+def test_scores_are_estimated_for_both_responses(tmp_path: Path, tokenizer: Any) -> None:
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    config = recipe(tmp_path, mode="token_scores", tokenizer_name_or_path=str(tmp_path / "tokenizer"))
     assert estimate_cost(config).to_send == 8
 
 
