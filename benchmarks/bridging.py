@@ -77,7 +77,7 @@ class Server:
 
 def bridge_once(folder: Path, rows: int, url: str, concurrency: int, editor: str) -> None:
     """A run in this process; prints what it took."""
-    from bmc.bridging.pipeline import bridge
+    from bmc.bridging.run import bridge
     from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 
     mixture = DatasetMixture(datasets=[DatasetConfig(id=str(folder / f"{rows}.jsonl"))])

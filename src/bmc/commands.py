@@ -138,7 +138,7 @@ def bridge(argv: list[str]) -> None:
     if config.dry_run:
         _plan_bridging(config)
         return
-    from .bridging.pipeline import bridge as run
+    from .bridging.run import bridge as run
 
     stats = run(config)
     print(
@@ -167,7 +167,7 @@ def _plan_bridging(config: Any) -> None:
         "output": config.output_dir,
     }
     if asks and not missing_data(config.dataset_mixture.datasets):
-        from .bridging.pipeline import estimate_for, load
+        from .bridging.run import estimate_for, load
 
         facts |= estimate_for(config, *load(config)).facts()
     elif asks:

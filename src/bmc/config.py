@@ -423,7 +423,7 @@ BridgeMode = Literal["targeted", "without_reference", "degrade", "fresh", "polis
 
 @dataclass(kw_only=True)
 class ValidatorSettings:
-    """What an edit must be before it is trained on (`bmc.bridging.validate`). "Made of" is y_l, or y_w for `degrade`
+    """What an edit must be before it is trained on (`bmc.bridging.validators`). "Made of" is y_l, or y_w for `degrade`
     and `polish`; lengths and distances are in characters, edit ratios as in the data (0: equal, 1: nothing in common).
 
     Attributes:

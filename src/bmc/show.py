@@ -187,7 +187,7 @@ def prompt(argv: list[str], row: str | None) -> Iterator[str]:
         raise user_error(
             draft.where, f"editor: {config.editor} is sent nothing; give --editor openai to see its prompt"
         )
-    from .bridging.pipeline import load as load_pairs
+    from .bridging.run import load as load_pairs
 
     try:
         pairs = load_pairs(config)[0]
@@ -210,10 +210,10 @@ def _row(pairs: Any, wanted: str | None) -> dict[str, Any]:
 
 
 def _request(config: Any, pair: dict[str, Any]) -> Iterator[str]:
-    from .bridging.making import case_of
+    from .bridging.editor import edit_request
     from .bridging.prompts import request, score_request
 
-    case = case_of(pair)
+    case = edit_request(pair)
     if config.mode == "token_scores":
         requests = [score_request(case.prompt, response) for response in (case.chosen, case.rejected)]
     else:

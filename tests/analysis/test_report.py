@@ -27,8 +27,8 @@ from bmc.analysis.report import (
     token_data,
 )
 from bmc.bridging import page as bridging_page
-from bmc.bridging.making import bridged_pair
-from bmc.bridging.statistics import EXAMPLES, Statistics, examples_of
+from bmc.bridging.editor import bridged_pair
+from bmc.bridging.stats import EXAMPLES, Statistics, examples_of
 from bmc.config import ReportConfig
 from bmc.errors import UserErrors
 from bmc.web.page import data

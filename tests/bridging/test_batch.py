@@ -14,7 +14,7 @@ import pytest
 from batch_server import BatchServer
 from server import HANGS_UP, ChatServer, Reply, part, refuses, revises, says
 
-from bmc.bridging.pipeline import bridge
+from bmc.bridging.run import bridge
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
 from bmc.errors import UserErrors
 from bmc.llm import batch, errors
@@ -114,7 +114,7 @@ sys.path[:0] = {tests!r}
 from pathlib import Path
 import test_batch
 from bmc.llm import batch
-from bmc.bridging.pipeline import bridge
+from bmc.bridging.run import bridge
 batch.FIRST_POLL = 0.01
 bridge(test_batch.recipe(Path({folder!r}), {url!r}))
 """

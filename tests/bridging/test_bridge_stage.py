@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from server import ChatServer, Reply, part, refuses, revises, says
 
-from bmc.bridging.edit import Case, Edit, EditError
-from bmc.bridging.making import bridged_pair, edited_pair
-from bmc.bridging.pipeline import bridge, made
-from bmc.bridging.rules import RulesEditor
+from bmc.bridging.editor import bridge_pair, bridged_pair
+from bmc.bridging.rule_editor import RuleEditor
+from bmc.bridging.run import bridge, made
+from bmc.bridging.types import Edit, EditError, EditRequest
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.data.schema import hash_fraction
 from bmc.errors import UserErrors
@@ -270,8 +270,8 @@ def test_no_more_requests_than_allowed_are_under_way(tmp_path: Path, width: int)
 def test_rows_come_in_their_order_and_few_are_held() -> None:
     read: list[str] = []
 
-    class Slow(RulesEditor):
-        async def edit(self, case: Case) -> Edit:
+    class Slow(RuleEditor):
+        async def edit(self, case: EditRequest) -> Edit:
             await asyncio.sleep(0.001 * (int(case.id) % 5))
             if case.id == "7":
                 raise EditError("no")
@@ -284,7 +284,7 @@ def test_rows_come_in_their_order_and_few_are_held() -> None:
 
     async def run() -> list[str]:
         seen = []
-        make = partial(edited_pair, editor=Slow(), settings=BridgeConfig(output_dir="o"))
+        make = partial(bridge_pair, editor=Slow(), settings=BridgeConfig(output_dir="o"))
         async for row, outcome in made(rows(), make, 8):
             assert isinstance(outcome, EditError) == (row["id"] == "7")
             seen.append(row["id"])
@@ -310,10 +310,10 @@ def test_a_fault_on_the_way_leaves_no_files_but_what_was_answered(tmp_path: Path
 
 
 def test_any_other_error_leaves_no_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fails(self: object, case: Case) -> Edit:
+    async def fails(self: object, case: EditRequest) -> Edit:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("bmc.bridging.rules.RulesEditor.edit", fails)
+    monkeypatch.setattr("bmc.bridging.rule_editor.RuleEditor.edit", fails)
     with pytest.raises(ZeroDivisionError):
         bridge(recipe(tmp_path, SUMS))
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"recipe.json", "provenance.json"}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmc.bridging.delimiters import SPECIAL, defuse, delimiters, restore
+from bmc.bridging.validators import SPECIAL, defuse, delimiters, restore
 
 TOKENS = [
     "<|im_end|>",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from server import ChatServer, Reply, part, revises, says
 
-from bmc.bridging.pipeline import bridge, estimate_for, load
+from bmc.bridging.run import bridge, estimate_for, load
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
 from bmc.errors import UserErrors
 from bmc.llm.cost import CostEstimate, estimated_tokens

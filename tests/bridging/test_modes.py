@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from server import ChatServer, Reply, part, revises, says, shows
 
-from bmc.bridging.pipeline import bridge
+from bmc.bridging.run import bridge
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.data.schema import assistant, hash_fraction, user
 

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server import Reply, part
 
-from bmc.bridging import pipeline
-from bmc.bridging.edit import Case, Edit, EditError
+from bmc.bridging import run as pipeline
 from bmc.bridging.prompts import PROMPTS, SCORING, _mark, earlier_versions, read_reply, request, score_request
-from bmc.bridging.scores import LIMIT
+from bmc.bridging.token_scores import LIMIT
+from bmc.bridging.types import Edit, EditError, EditRequest
 from bmc.llm.cache import CachedResponses, request_key
 
 GOOD = "<verdict>good</verdict>"
@@ -33,7 +33,7 @@ SHOWN = {  # the case's texts that each mode shows, and as what
 
 
 def asked(mode: str, template: str, prompt: str = "x", chosen: str = "y_w", rejected: str = "y_l") -> tuple[str, str]:
-    messages, mark = request(mode, template, Case("1", "qa", prompt, chosen, rejected, "a"))
+    messages, mark = request(mode, template, EditRequest("1", "qa", prompt, chosen, rejected, "a"))
     assert [message["role"] for message in messages] == ["system", "user"]
     return messages[1]["content"], mark
 
@@ -54,7 +54,7 @@ def test_there_is_a_prompt_for_each_mode_and_template() -> None:
 )
 def test_the_methods_own_prompts_are_as_they_were(template: str, digest: str) -> None:
     """Version 1, byte for byte: another one and every response that was paid for then is asked for anew."""
-    case = Case("1", "qa", "Where? {x}", "In a river.", "In a bank.", "river")
+    case = EditRequest("1", "qa", "Where? {x}", "In a river.", "In a bank.", "river")
     messages, mark = request("targeted", template, case)
     ((version, older),) = earlier_versions(messages)
     assert (version, hashlib.sha256(json.dumps([older, mark]).encode()).hexdigest()) == (1, digest)
@@ -197,7 +197,10 @@ def test_a_request_hangs_on_what_it_shows_alone() -> None:
             same = asked(mode, template) == asked(mode, template, **{field: "other"})
             assert same == (field not in SHOWN[mode])
         assert asked(mode, template) != asked(mode, template, prompt="other")
-    assert len({json.dumps(request(mode, template, Case("1", "qa", "x", "w", "l"))) for mode, template in KINDS}) == 10
+    assert (
+        len({json.dumps(request(mode, template, EditRequest("1", "qa", "x", "w", "l"))) for mode, template in KINDS})
+        == 10
+    )
     assert score_request("x", "w") != score_request("x", "l")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bmc.bridging.pipeline import bridge
+from bmc.bridging.run import bridge
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.errors import UserErrors
 

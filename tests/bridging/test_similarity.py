@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmc.bridging.making import bridged_pair
-from bmc.bridging.similarity import cosine, load
+from bmc.bridging.editor import bridged_pair
+from bmc.bridging.stats import cosine, load_embedder
 from bmc.errors import UserErrors
 
 VECTORS = {"w": [1.0, 0.0], "l": [0.0, 2.0], "edit": [3.0, 4.0]}
@@ -54,10 +54,10 @@ def test_a_stream_is_read_in_batches() -> None:
 def test_the_extra_and_the_model_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(UserErrors, match=r"similarity_model: needs the extra `embeddings`; pip install"):
-        load("m")
+        load_embedder("m")
     module = types.ModuleType("sentence_transformers")
     module.SentenceTransformer = Encoder  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sentence_transformers", module)
-    assert isinstance(load("m"), Encoder)
+    assert isinstance(load_embedder("m"), Encoder)
     with pytest.raises(UserErrors, match=r"similarity_model: 'none' can't be loaded \(none is not a local folder\)"):
-        load("none")
+        load_embedder("none")

@@ -16,8 +16,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmc.bridging.edit import Case
 from bmc.bridging.ideal_editor import IdealEditor
+from bmc.bridging.types import EditRequest
 from bmc.config import DatasetConfig, LabConfig
 from bmc.data.lab import BOXES
 from bmc.data.loading import load_mixture
@@ -108,7 +108,7 @@ SOLUTIONS = ("2 + 3 = 5\n5 + 4 = 9\nThe answer is 9", "4 + 3 = 7\n7 + 2 = 9\nThe
 
 
 def edited(rejected: str, solutions: tuple[str, ...] = SOLUTIONS, **faults: float) -> str | None:
-    case = Case("1", "math", "2 + 3 + 4", SOLUTIONS[0], rejected, "9", solutions)
+    case = EditRequest("1", "math", "2 + 3 + 4", SOLUTIONS[0], rejected, "9", solutions)
     return asyncio.run(IdealEditor(**faults).edit(case)).text
 
 

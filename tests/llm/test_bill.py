@@ -18,7 +18,7 @@ import pytest
 from billing_server import BillingServer, edit_of, edits, in_parts, raw, recipe, says, tells, without_choices, write
 from server import HANGS_UP, Reply, gzipped, half_sent, part, refuses
 
-from bmc.bridging.pipeline import bridge
+from bmc.bridging.run import bridge
 from bmc.errors import UserErrors
 from bmc.llm import errors
 from bmc.llm.cache import CachedResponses
@@ -169,7 +169,7 @@ import sys
 sys.path[:0] = {tests!r}
 from pathlib import Path
 from billing_server import recipe
-from bmc.bridging.pipeline import bridge
+from bmc.bridging.run import bridge
 bridge(recipe(Path({folder!r}), {url!r}, rows=40, max_cost_usd=0.3, max_concurrency=8))
 """
 

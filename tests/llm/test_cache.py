@@ -21,9 +21,9 @@ from billing_server import BillingServer, edits, recipe, says, write
 from rapidfuzz.distance import Levenshtein
 from server import Reply, part, revises
 
-from bmc.bridging import pipeline
-from bmc.bridging.pipeline import bridge
-from bmc.bridging.validate import edit_ratio
+from bmc.bridging import run as pipeline
+from bmc.bridging.run import bridge
+from bmc.bridging.validators import edit_ratio
 from bmc.errors import UserErrors
 from bmc.llm.cache import CachedResponses, ResponseCache, request_key
 from bmc.llm.client import off_loop

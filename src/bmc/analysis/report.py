@@ -17,7 +17,7 @@ import yaml
 from markupsafe import Markup
 
 from ..bridging import page as bridging_page
-from ..bridging.statistics import examples_of
+from ..bridging.stats import examples_of
 from ..config import ReportConfig
 from ..errors import user_error
 from ..evaluation.judges import lost

@@ -19,16 +19,7 @@ from ..config import EvaluateConfig
 from ..data.schema import digest
 from ..errors import UserErrors, user_error
 from ..evaluation.stats import Z95, holm, paired_difference, share_interval, wilson
-from ..evaluation.summary import (
-    NOT_RUN,
-    SEEDS_FILE,
-    Estimate,
-    Table,
-    average,
-    join_names,
-    percent,
-    seed_estimate,
-)
+from ..evaluation.summary import NOT_RUN, SEEDS_FILE, Estimate, Table, average, join_names, percent, seed_estimate
 from ..pipeline import OUTPUTS
 from ..program import trains_on_pairs
 from ..provenance import file_digest, read_provenance

@@ -6,8 +6,8 @@ from rapidfuzz.distance import Levenshtein
 
 from ..data.schema import hash_fraction
 from ..errors import user_error
-from .edit import Case, Edit, EditError, Scores
-from .validate import edit_ratio
+from .types import Edit, EditError, EditRequest, Scores
+from .validators import edit_ratio
 from .words import words
 
 
@@ -30,7 +30,7 @@ class IdealEditor:
     def close(self) -> None:
         """Hold nothing."""
 
-    async def edit(self, case: Case) -> Edit:
+    async def edit(self, case: EditRequest) -> Edit:
         if not case.solutions:
             raise user_error(
                 f"row {case.id}",
@@ -43,7 +43,7 @@ class IdealEditor:
             return Edit(_half_edited(case.rejected, ranked[0]))
         return Edit(ranked[-1] if hash_fraction(f"rewrite {case.id}") < self.rewrite_rate else ranked[0])
 
-    async def score(self, case: Case) -> tuple[Scores, Scores]:
+    async def score(self, case: EditRequest) -> tuple[Scores, Scores]:
         raise EditError("editor: ideal scores no words")
 
 

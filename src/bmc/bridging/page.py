@@ -15,7 +15,7 @@ from rapidfuzz.distance import Levenshtein
 
 from ..runs import write_text
 from ..web.page import LIMIT, TEMPLATES, data_uri, escape, render
-from .statistics import Example
+from .stats import Example
 from .words import UNSPACED
 
 RATIO_NOTE = (
@@ -83,7 +83,7 @@ def sections(summary: Mapping[str, Any], examples: Sequence[Example]) -> list[Se
     found = [
         ("", counts),
         ("Dropped, by reason", summary["reasons"]),
-        ("Kept as they were, the edit having failed, by reason", summary["kept_original"]),
+        ("Kept as they were, the edit having failed, by reason", summary["keep_unbridged"]),
         ("First edits rejected and requested again, by reason", tries["reasons"]),
     ]
     parts = [Section(title, tables=[("", _thousands(counts))]) for title, counts in found if counts]

@@ -20,9 +20,9 @@ from typing import Any
 
 from ..config import BridgeMode
 from ..data.schema import digest
-from .delimiters import defuse, restore
-from .edit import Case, Edit, Objection, TurnedDown
-from .scores import number_words
+from .token_scores import number_words
+from .types import Edit, EditRejected, EditRequest, RejectionReason
+from .validators import defuse, restore
 
 Messages = list[dict[str, str]]
 
@@ -61,23 +61,23 @@ class Prompt:
         """Return the text between the last pair of tags in a reply.
 
         Raises:
-            TurnedDown: It has none.
+            EditRejected: It has none.
         """
         tag = self.tag
         if span := _last_pair(reply, tag, mark):
             return restore(_trimmed(reply[slice(*span)]))
         what = "revised draft" if tag == "revised" else tag
         missing = f"there is no text between <{tag} {mark}> and </{tag} {mark}>"
-        raise TurnedDown(Objection(f"unreadable reply: no {what} between the tags", missing))
+        raise EditRejected(RejectionReason(f"unreadable reply: no {what} between the tags", missing))
 
     def again(self, reply: str, advice: str, mark: str) -> Messages:
         """The turns that follow a reply that was turned down: itself, and why, without a word of the data."""
-        turned_down = defuse(reply) if reply.strip() else "(nothing)"  # templates refuse empty or missing turns
+        rejected_edit = defuse(reply) if reply.strip() else "(nothing)"  # templates refuse empty or missing turns
         user = (
             f"This can't be used: {advice}. Do the task once more under the same rules, and write {self.wanted} "
             f"between <{self.tag} {mark}> and </{self.tag} {mark}>."
         )
-        return [{"role": "assistant", "content": turned_down}, {"role": "user", "content": user}]
+        return [{"role": "assistant", "content": rejected_edit}, {"role": "user", "content": user}]
 
 
 def _read(name: str, **how: Any) -> Prompt:
@@ -111,7 +111,7 @@ def earlier_versions(messages: Messages) -> list[tuple[int, Messages]]:
     return [(1, [system, *rest])]
 
 
-def request(mode: BridgeMode, template: str, case: Case) -> tuple[Messages, str]:
+def request(mode: BridgeMode, template: str, case: EditRequest) -> tuple[Messages, str]:
     """The messages that ask for an edit.
 
     Args:
@@ -220,7 +220,7 @@ def read_reply(mode: BridgeMode, template: str, reply: str, mark: str) -> Edit:
     """Read an editor's reply: an edit, or the verdict that none is needed.
 
     Raises:
-        TurnedDown: The reply has neither the text that was asked for nor, where it may, a verdict "good".
+        EditRejected: The reply has neither the text that was asked for nor, where it may, a verdict "good".
     """
     prompt = PROMPTS[mode, template]
     if prompt.judges and _is_good(reply, _last_pair(reply, prompt.tag, mark)):

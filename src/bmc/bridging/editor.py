@@ -10,28 +10,28 @@ from ..data.schema import SIDES, WEIGHTS, Row, content, hash_fraction, transcrip
 from ..data.tokenization import AlignmentError, align_response, response_start
 from ..llm.client import CachedClient, Completion, off_loop
 from ..llm.errors import RequestFailed
-from .edit import Case, Edit, EditError, Editor, GoodEnough, Scores, TurnedDown
 from .prompts import PROMPTS, SCORING, Messages, Prompt, read_reply, request, score_request
-from .scores import read_scores, token_weights
-from .validate import Candidate, edit_ratio, objection, refused_reply, unfinished, wrongly_good
+from .token_scores import read_scores, token_weights
+from .types import Edit, EditError, Editor, EditRejected, EditRequest, NoEditNeeded, Scores
+from .validators import Candidate, edit_ratio, objection, refused_reply, unfinished, wrongly_good
 from .words import words
 
 Result = TypeVar("Result")
 
 
-class Made(Row):
+class BridgedPair(Row):
     """A pair, and what the statistics want to know of it that its columns don't tell.
 
     Attributes:
-        turned_down: Why the first reply was turned down, where it took a second; of both, for scores.
+        rejected_edit: Why the first reply was turned down, where it took a second; of both, for scores.
         failure: Why there is no edit, where the pair is kept as it was all the same.
     """
 
-    turned_down: str | None = None
+    rejected_edit: str | None = None
     failure: str | None = None
 
 
-async def edited_pair(row: Row, editor: Editor | CachedClient, settings: BridgeConfig) -> Row:
+async def bridge_pair(row: Row, editor: Editor | CachedClient, settings: BridgeConfig) -> Row:
     """The pair with the editor's ỹ_w (for `degrade` ỹ_l), or as it is if it lies outside the proportion.
 
     Args:
@@ -44,18 +44,21 @@ async def edited_pair(row: Row, editor: Editor | CachedClient, settings: BridgeC
         UserErrors: The run can't go on.
     """
     _check_editable(row)
-    case = case_of(row)
+    case = edit_request(row)
     if isinstance(editor, Editor):
-        edit, turned_down = await off_loop(_size(case), _validated, await editor.edit(case), case, settings, None), None
+        edit, rejected_edit = (
+            await off_loop(_size(case), _validated, await editor.edit(case), case, settings, None),
+            None,
+        )
     else:
-        edit, turned_down = await _asked_for_edit(editor, case, settings)
+        edit, rejected_edit = await _request_edit(editor, case, settings)
     if edit.text is None:
-        good = GoodEnough()
-        good.turned_down = turned_down
+        good = NoEditNeeded()
+        good.rejected_edit = rejected_edit
         raise good
     text = edit.text if hash_fraction(row["id"]) < settings.proportion else None
     pair = await off_loop(len(case.rejected) + len(edit.text), bridged_pair, row, text, settings.mode)
-    pair.turned_down = turned_down
+    pair.rejected_edit = rejected_edit
     return pair
 
 
@@ -74,9 +77,9 @@ def _check_editable(row: Row) -> None:
             raise EditError(f"{name} is a tool call, which has no text to edit")
 
 
-def case_of(row: Row) -> Case:
+def edit_request(row: Row) -> EditRequest:
     """Return a pair as an editor sees it."""
-    return Case(
+    return EditRequest(
         id=row["id"],
         task=row.get("task") or "chat",
         prompt=transcript(row["prompt"]),
@@ -87,32 +90,32 @@ def case_of(row: Row) -> Case:
     )
 
 
-async def _asked_for_edit(client: CachedClient, case: Case, settings: BridgeConfig) -> tuple[Edit, str | None]:
+async def _request_edit(client: CachedClient, case: EditRequest, settings: BridgeConfig) -> tuple[Edit, str | None]:
     messages, mark = await off_loop(_size(case), request, settings.mode, settings.template, case)
 
     def read(reply: Completion) -> Edit:
         try:
             edit = read_reply(settings.mode, settings.template, _whole(reply, settings.validators), mark)
-        except TurnedDown as error:
+        except EditRejected as error:
             found = refused_reply(reply, case, settings.validators)
-            raise TurnedDown(found) if found else error from None
+            raise EditRejected(found) if found else error from None
         return _validated(edit, case, settings, mark)
 
-    return await asked_twice(client, PROMPTS[settings.mode, settings.template], messages, mark, read)
+    return await request_with_retry(client, PROMPTS[settings.mode, settings.template], messages, mark, read)
 
 
-def _size(case: Case) -> int:
+def _size(case: EditRequest) -> int:
     return len(case.prompt) + len(case.chosen) + len(case.rejected)
 
 
-def _validated(edit: Edit, case: Case, settings: BridgeConfig, mark: str | None) -> Edit:
+def _validated(edit: Edit, case: EditRequest, settings: BridgeConfig, mark: str | None) -> Edit:
     """Return the edit, or the verdict that none is needed, if no check speaks against it."""
     if edit.text is None:
         found = wrongly_good(case, settings.validators)
     else:
         found = objection(Candidate(edit.text, case, settings.mode, mark), settings.validators)
     if found:
-        raise TurnedDown(found)
+        raise EditRejected(found)
     return edit
 
 
@@ -120,11 +123,11 @@ def _whole(reply: Completion, limits: ValidatorSettings) -> str:
     """The words of a reply that is whole."""
     found = unfinished(reply, limits)
     if found:
-        raise TurnedDown(found)
+        raise EditRejected(found)
     return reply.text
 
 
-async def asked_twice(
+async def request_with_retry(
     client: CachedClient, prompt: Prompt, messages: Messages, mark: str, read: Callable[[Completion], Result]
 ) -> tuple[Result, str | None]:
     """What a model's reply says; where it is turned down the model is told why and asked once more.
@@ -134,7 +137,7 @@ async def asked_twice(
         prompt: What the messages were made of.
         messages: What is asked.
         mark: That of their tags.
-        read: A reply → what it says; raises `TurnedDown`.
+        read: A reply → what it says; raises `EditRejected`.
 
     Returns:
         What the last reply says, and why the first was turned down, if it was.
@@ -146,14 +149,14 @@ async def asked_twice(
     reply = await _asked(client, messages)
     try:
         return await off_loop(len(reply.text), read, reply), None
-    except TurnedDown as error:
+    except EditRejected as error:
         first = error
     try:
         more = await off_loop(len(reply.text), prompt.again, reply.text, first.advice, mark)
         second = await _asked(client, [*messages, *more])
         return await off_loop(len(second.text), read, second), str(first)
     except EditError as error:
-        error.turned_down = str(first)
+        error.rejected_edit = str(first)
         raise
 
 
@@ -164,7 +167,7 @@ async def _asked(client: CachedClient, messages: Messages) -> Completion:
         raise EditError(str(error)) from None
 
 
-def bridged_pair(row: Row, text: str | None, mode: BridgeMode) -> Made:
+def bridged_pair(row: Row, text: str | None, mode: BridgeMode) -> BridgedPair:
     """The row with ỹ_w as `chosen` (for `degrade` ỹ_l as `rejected`), or with both responses as they were where it is
     to stay unbridged (Figure 3).
 
@@ -180,10 +183,10 @@ def bridged_pair(row: Row, text: str | None, mode: BridgeMode) -> Made:
     return _finished({**row, **made}, bridged=text is not None, **originals)
 
 
-def kept_original(row: Row, failure: EditError, mode: BridgeMode) -> Made:
+def keep_unbridged(row: Row, failure: EditError, mode: BridgeMode) -> BridgedPair:
     """The row as it was, in spite of a failure (`on_failure: keep_original`)."""
     pair = bridged_pair(row, None, mode)
-    pair.turned_down, pair.failure = failure.turned_down, str(failure)
+    pair.rejected_edit, pair.failure = failure.rejected_edit, str(failure)
     return pair
 
 
@@ -199,7 +202,7 @@ async def scored_pair(row: Row, editor: Editor | CachedClient, tokenizer: Any, s
         EditError: The scores are of no use, or the chat template hides the words; the message says why.
         UserErrors: The run can't go on.
     """
-    case, turned_down = case_of(row), None
+    case, rejected_edit = edit_request(row), None
     try:
         tokens, start = await off_loop(_size(case), _tokens, tokenizer, row)
     except AlignmentError as error:
@@ -207,13 +210,13 @@ async def scored_pair(row: Row, editor: Editor | CachedClient, tokenizer: Any, s
     if isinstance(editor, Editor):
         scores = await editor.score(case)
     else:
-        scores, turned_down = await _asked_for_scores(editor, case, settings.validators)
+        scores, rejected_edit = await _request_scores(editor, case, settings.validators)
     weights = {
         column: token_weights(content(row[side]), of_side, tokens[side].spans[start:], sign)
         for side, column, of_side, sign in zip(SIDES, WEIGHTS, scores, (1, -1), strict=True)
     }
     pair = _finished(row, bridged=False, original_chosen=row["chosen"], **weights)
-    pair.turned_down = turned_down
+    pair.rejected_edit = rejected_edit
     return pair
 
 
@@ -223,8 +226,8 @@ def _tokens(tokenizer: Any, row: Row) -> tuple[dict[str, Any], int]:
     return tokens, response_start(tokenizer, row, *(sequence.ids for sequence in tokens.values()))
 
 
-async def _asked_for_scores(
-    client: CachedClient, case: Case, limits: ValidatorSettings
+async def _request_scores(
+    client: CachedClient, case: EditRequest, limits: ValidatorSettings
 ) -> tuple[tuple[Scores, Scores], str | None]:
     """The scores of y_w and of y_l, and why the first reply to one of them was turned down, if it was."""
 
@@ -234,19 +237,19 @@ async def _asked_for_scores(
         def read(reply: Completion) -> Scores:
             return read_scores(SCORING.between_tags(_whole(reply, limits), mark), len(words(response)))
 
-        return await asked_twice(client, SCORING, messages, mark, read)
+        return await request_with_retry(client, SCORING, messages, mark, read)
 
-    chosen, turned_down = await of(case.chosen)
+    chosen, rejected_edit = await of(case.chosen)
     try:
         rejected, later = await of(case.rejected)
     except EditError as error:
-        error.turned_down = error.turned_down or turned_down
+        error.rejected_edit = error.rejected_edit or rejected_edit
         raise
-    return (chosen, rejected), turned_down or later
+    return (chosen, rejected), rejected_edit or later
 
 
-def _finished(pair: Row, **added: Any) -> Made:
+def _finished(pair: Row, **added: Any) -> BridgedPair:
     """A pair without empty columns, with what bridging adds."""
     ratio = edit_ratio(content(pair["chosen"]), content(pair["rejected"]))
     kept = {key: value for key, value in pair.items() if value is not None}
-    return Made(kept | {"edit_ratio": round(ratio, 4), **added})
+    return BridgedPair(kept | {"edit_ratio": round(ratio, 4), **added})

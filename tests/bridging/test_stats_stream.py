@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from bmc.bridging.edit import EditError, GoodEnough
-from bmc.bridging.making import bridged_pair, kept_original
-from bmc.bridging.statistics import EXAMPLES, LENGTH_EDGES, Histogram, Statistics
+from bmc.bridging.editor import bridged_pair, keep_unbridged
+from bmc.bridging.stats import EXAMPLES, LENGTH_EDGES, Histogram, Statistics
+from bmc.bridging.types import EditError, NoEditNeeded
 
 
 def row(id: str, chosen: str = "abcd", rejected: str = "wxyz") -> dict[str, Any]:
@@ -17,15 +17,15 @@ def row(id: str, chosen: str = "abcd", rejected: str = "wxyz") -> dict[str, Any]
 def test_numbers_worked_out_by_hand() -> None:
     statistics = Statistics("targeted")
     first = bridged_pair(row("a"), "wxcd", "targeted")  # half of either
-    first.turned_down = "refusal"
+    first.rejected_edit = "refusal"
     statistics.add(row("a"), first)
     statistics.add(row("b"), bridged_pair(row("b"), "abcdwxyz", "targeted"))  # 4 of 8 away from both
     statistics.add(row("c"), bridged_pair(row("c"), None, "targeted"))
-    statistics.add(row("d"), GoodEnough())
+    statistics.add(row("d"), NoEditNeeded())
     failure = EditError("refusal")
-    failure.turned_down = "empty reply"
+    failure.rejected_edit = "empty reply"
     statistics.add(row("e"), failure)
-    statistics.add(row("f"), kept_original(row("f"), failure, "targeted"))
+    statistics.add(row("f"), keep_unbridged(row("f"), failure, "targeted"))
     summary = statistics.summary()
     histograms = summary.pop("histograms")
     assert summary == {
@@ -35,7 +35,7 @@ def test_numbers_worked_out_by_hand() -> None:
         "bridged": 2,
         "dropped": 2,
         "reasons": {"y_l is good enough": 1, "refusal": 1},
-        "kept_original": {"refusal": 1},
+        "keep_unbridged": {"refusal": 1},
         "second_tries": {"rows": 3, "kept": 1, "reasons": {"empty reply": 2, "refusal": 1}},
         "edit_ratio_unit": "characters",
         "edit_ratio": 0.75,  # 0.5, 0.5, 1, 1

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bmc.bridging.edit import Case, EditError
-from bmc.bridging.rules import RulesEditor, _mend_options, state, steps
+from bmc.bridging.rule_editor import RuleEditor, _mend_options, state, steps
+from bmc.bridging.types import EditError, EditRequest
 from bmc.errors import UserErrors
 from bmc.evaluation.scoring import is_correct
 
@@ -17,8 +17,8 @@ BANKS = "Where is water?\nOptions:\nbank\nbank account\nriver\nriver bank\na"
 
 
 def mended(task: str, rejected: str, answer: str | None, chosen: str = "y_w", prompt: str = "x") -> str | None:
-    case = Case("1", task, prompt, chosen, rejected, answer)
-    return asyncio.run(RulesEditor().edit(case)).text
+    case = EditRequest("1", task, prompt, chosen, rejected, answer)
+    return asyncio.run(RuleEditor().edit(case)).text
 
 
 def qa(rejected: str, answer: str = "river", prompt: str = BANKS) -> str | None:
@@ -272,7 +272,7 @@ def test_any_qa_text_comes_to_state_the_gold_option(text: str, gold: str) -> Non
 
 
 def scores(task: str, chosen: str, rejected: str, answer: str, prompt: str = "x") -> tuple[dict[int, int], ...]:
-    of_chosen, of_rejected = asyncio.run(RulesEditor().score(Case("1", task, prompt, chosen, rejected, answer)))
+    of_chosen, of_rejected = asyncio.run(RuleEditor().score(EditRequest("1", task, prompt, chosen, rejected, answer)))
     return dict(of_chosen), dict(of_rejected)
 
 

@@ -1,10 +1,8 @@
-"""What an edit must be before it is trained on; each check is a pure function → the objection, or None.
-
-What a check is about depends on the mode (`Candidate`). What y_w or y_l says already is never held against an edit.
-"""
+"""Decide whether an edit may be trained on: refusals, special tokens, copies, rewrites, lengths, final answers."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,11 +14,101 @@ from rapidfuzz.distance import LCSseq, Levenshtein, Postfix, Prefix
 from ..config import BridgeMode, ValidatorSettings
 from ..evaluation.scoring import GRADERS, is_correct
 from ..llm.client import Completion
-from .delimiters import delimiters
-from .edit import Case, Objection
 from .edit_talk import Originals, plain, talk_about_edit, wraps_all
-from .phrases import refusal
+from .types import EditRequest, RejectionReason
 from .words import word_texts, words
+
+_JOINER = "\u2060"
+_TOKENS = (
+    r"<[|｜][^<>|｜\s]{1,60}[|｜]>",  # ChatML, Llama 3 and 4, Phi, Qwen, DeepSeek, Command R, gpt-oss
+    r"\[/?INST\]|<</?SYS>>|</?s>",  # Llama 2, Mistral
+    r"\[/?(?:AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|SYSTEM_PROMPT|THINK)\]",  # Mistral
+    r"</?(?:start|end)_of_(?:turn|utterance|image)>|<(?:bos|eos|pad|unk)>",  # Gemma, SmolVLM
+    r"\[gMASK\]|<sop>",  # GLM
+)
+SPECIAL = re.compile("|".join(_TOKENS))
+_HEADING = re.compile(r"^### ?(?:Instruction|Input|Response|System|User|Human|Assistant) ?:", re.MULTILINE)
+_TAG = re.compile(r"</?(?:revised|draft|reference|verdict|scores)(?: [0-9a-f]+)?>", re.IGNORECASE)
+# A change that is marked instead of made: ~~old~~ **new**, CriticMarkup, word diffs, HTML.
+_DIFF_MARKS = re.compile(
+    r"~~[^~\n]+~~|</?(?:del|ins|strike)>|\{(?:--|\+\+|~~)[^{}\n]*(?:--|\+\+|~~)\}|\[-[^\]\n]*-\]|\{\+[^}\n]*\+\}|^```diff$",
+    re.MULTILINE,
+)
+# What may be a special token, with joiners after its first character.
+_JOINED = re.compile(rf"([<\[])({_JOINER}*)([^<>\[\]\s]{{1,70}}[>\]]|</?SYS>>)")
+
+
+def defuse(text: str) -> str:
+    """The text with a word joiner, or one more, after the first character of each special token.
+
+    >>> defuse("<s>") == "<\u2060s>"
+    True
+    """
+    return _JOINED.sub(lambda token: token[1] + _JOINER + token[2] + token[3] if _is_special(token) else token[0], text)
+
+
+def restore(text: str) -> str:
+    """What `defuse` was given, or what an editor made of it."""
+    return _JOINED.sub(lambda token: token[1] + token[2][1:] + token[3] if _is_special(token) else token[0], text)
+
+
+def _is_special(token: re.Match[str]) -> bool:
+    return SPECIAL.fullmatch(token[1] + token[3]) is not None
+
+
+def delimiters(text: str) -> set[str]:
+    """Find the special tokens, headings of turns (`### Response:`), the prompts' tags and diff marks in a text."""
+    return {found[0] for pattern in (SPECIAL, _HEADING, _TAG, _DIFF_MARKS) for found in pattern.finditer(text)}
+
+
+_SORRY = (
+    r"(?:however,? |but )?"
+    r"(?:(?:i am|i'm|we are|we're) (?:\w+ )?sorry|sorry|(?:my )?apologies|i apologi[sz]e|unfortunately|regrettably|"
+    r"as an? (?:ai|artificial|large|language)[^.\n]{0,60}?)[^.\n]{0,60}?[,.;:!–—-]? ?(?:but |and |that |however,? )?"
+)
+_CANNOT = (
+    r"(?:{who} (?:can't|cannot(?: and will not)?|can not|could not|couldn't|will not|won't|am unable to|"
+    r"am not able to|are unable to|are not able to|will not be able to|won't be able to|am not going to|"
+    r"do not feel comfortable|don't feel comfortable)|"
+    r"(?:i'm|we're) (?:unable to|not able to|not going to|not comfortable))(?: \w+ly)? "
+)
+_REQUEST = (
+    r"(?:\w+ ){0,3}?"
+    r"(?:requests?|drafts?|tasks?|questions?|texts?|responses?|answers?|content|edits?|revisions?|information|advice|"
+    r"instructions|guidance|assistance|help|topics?|discussions?|conversations?)\b"
+)
+# "I can't do that." refuses, "we can't do that without equipment" explains.
+_ITSELF = r"(?:that|this|these|those|it|so)(?: for you)?(?=[.,;!:\n]|\Z| (?:because|as|since|due|in good conscience)\b)"
+_HELP = r"(?:assist|help|helping|assisting)(?: you)?(?:(?: with\b| in\b| on\b)|(?=[.,;!\n]|\Z)| to\b)"
+_DO = (
+    r"(?:fulfil|fulfill|complet|process|provid|answer|respond to|edit|revis|rewrit|improv|mend|creat|generat|writ|"
+    r"produc|engag|continu|discuss|shar|giv|offer|do|support|promot|participat)(?:e|ing)?(?: in| with)?"
+    r"(?: you(?: with)?)? "
+)
+_DECLINE = r"(?:i|we) (?:must|have to|need to|will)(?: \w+ly)? (?:decline|refuse)\b"
+_ANYTHING = rf"(?:{_HELP}|compl(?:y|ying)\b|{_DO}(?:{_REQUEST}|{_ITSELF}))"
+# Who says "we" in a response mostly explains something, so that only a request's own words make it a refusal.
+_REFUSAL = re.compile(
+    rf"(?:\A|[.!?\n] ?)(?:"
+    rf"{_SORRY}{_CANNOT.replace('{who}', '(?:i|we)')}{_ANYTHING}"
+    rf"|(?:however,? |but )?{_CANNOT.replace('{who}', 'i')}{_ANYTHING}"
+    rf"|(?:however,? |but )?{_CANNOT.replace('{who}', 'we')}"
+    rf"(?:{_HELP}(?= (?:that|this|your)\b|[.!\n])|compl(?:y|ying) with\b|"
+    rf"{_DO}(?:that|this|your|such an?) (?:\w+ )?requests?\b)"
+    rf"|(?:{_SORRY})?{_DECLINE})"
+)
+
+
+def refusal(text: str, window: int) -> str | None:
+    """The refusal that a text begins with, `plain`; None if it begins with none.
+
+    Args:
+        text: An edit or a whole reply.
+        window: Characters at the start that are looked at.
+    """
+    found = _REFUSAL.search(plain(text)[:window])
+    return found[0].strip(" .!?\n") if found else None
+
 
 LONG = 5_000  # characters; below, a comparison takes no more than milliseconds
 
@@ -37,7 +125,7 @@ class Candidate:
     """
 
     text: str
-    case: Case
+    case: EditRequest
     mode: BridgeMode
     mark: str | None = None
 
@@ -61,7 +149,7 @@ class Candidate:
         return {name: {"y_w": self.case.chosen, "y_l": self.case.rejected}[name] for name in names}
 
 
-Check = Callable[[Candidate, ValidatorSettings], Objection | None]
+Check = Callable[[Candidate, ValidatorSettings], RejectionReason | None]
 
 
 @lru_cache(maxsize=64)  # several checks compare the same texts, and then the statistics do
@@ -86,62 +174,62 @@ def lost_share(before: str, after: str) -> float:
     return 1 - LCSseq.similarity(old, word_texts(after)) / max(len(old), 1)
 
 
-def unfinished(reply: Completion, limits: ValidatorSettings) -> Objection | None:
+def unfinished(reply: Completion, limits: ValidatorSettings) -> RejectionReason | None:
     """A reply that isn't whole, whatever it holds."""
     if reply.finish_reason == "length" and limits.cut_off:
-        return Objection("cut off: the reply reached max_tokens", "it was cut off before its end; be brief")
+        return RejectionReason("cut off: the reply reached max_tokens", "it was cut off before its end; be brief")
     if reply.finish_reason == "content_filter":
-        return Objection("cut off: by the endpoint's content filter", "it was cut off by a content filter")
+        return RejectionReason("cut off: by the endpoint's content filter", "it was cut off by a content filter")
     if not reply.text.strip():
-        return Objection("empty reply", "it is empty")
+        return RejectionReason("empty reply", "it is empty")
     return None
 
 
-def refused_reply(reply: Completion, case: Case, limits: ValidatorSettings) -> Objection | None:
+def refused_reply(reply: Completion, case: EditRequest, limits: ValidatorSettings) -> RejectionReason | None:
     """A refusal in place of the tags."""
     return _refusal(reply.text, case, limits)
 
 
-def empty(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+def empty(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
     if len(edit.text.strip()) >= limits.min_chars:
         return None
-    return Objection("empty edit", "there is nothing, or next to nothing, between the tags")
+    return RejectionReason("empty edit", "there is nothing, or next to nothing, between the tags")
 
 
-def refuses(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+def refuses(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
     return _refusal(edit.text, edit.case, limits)
 
 
-def _refusal(text: str, case: Case, limits: ValidatorSettings) -> Objection | None:
+def _refusal(text: str, case: EditRequest, limits: ValidatorSettings) -> RejectionReason | None:
     phrase = refusal(text, limits.refusal_window)
     originals = (case.chosen, case.rejected)
     if not phrase or any(refusal(known, limits.refusal_window) or phrase in plain(known) for known in originals):
         return None
-    return Objection("refusal", "it refuses; the texts are material, and only their wording is to be worked on")
+    return RejectionReason("refusal", "it refuses; the texts are material, and only their wording is to be worked on")
 
 
-def tells_of_edit(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+def tells_of_edit(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
     """Reject talk about the edit, and a wrapper around all of it that neither response has."""
     case = edit.case
     base = edit.base[0] if edit.base else f"{case.chosen}\n{case.rejected}"
     originals = Originals.of(case.prompt, case.chosen, case.rejected, base, case.task not in GRADERS)
     if talk_about_edit(edit.text, originals, limits.meta_window):
-        return Objection("talks about the edit", "the text between the tags must not speak of the edit")
+        return RejectionReason("talks about the edit", "the text between the tags must not speak of the edit")
     if limits.delimiters and wraps_all(edit.text, case.prompt, (case.chosen, case.rejected), edit.base is None):
         what = "a code fence, quotation marks or a tag hold the whole text, which the draft doesn't have"
-        return Objection("a wrapper around the whole edit", what)
+        return RejectionReason("a wrapper around the whole edit", what)
     return None
 
 
-def holds_delimiters(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+def holds_delimiters(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
     known = "\n".join((edit.case.prompt, edit.case.chosen, edit.case.rejected))
     leaked = any(found not in known for found in delimiters(edit.text)) or (edit.mark and edit.mark in edit.text)
     if not leaked or not limits.delimiters:
         return None
-    return Objection("template delimiters in the edit", "there are tags or special tokens within the text")
+    return RejectionReason("template delimiters in the edit", "there are tags or special tokens within the text")
 
 
-def same(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+def same(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
     """Reject an edit that differs from its rival in white space alone, or by no more than `min_edit_ratio`."""
     for name, rival in edit.rivals.items():
         if edit_ratio(_one_spaced(edit.text), _one_spaced(rival)) <= limits.min_edit_ratio:
@@ -151,7 +239,7 @@ def same(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
                 if edit.base and unchanged
                 else "it is no better than a weak answer"
             )
-            return Objection(f"edit equals {name}", advice)
+            return RejectionReason(f"edit equals {name}", advice)
     return None
 
 
@@ -159,31 +247,31 @@ def _one_spaced(text: str) -> str:
     return " ".join(text.split())
 
 
-def wrongly_good(case: Case, limits: ValidatorSettings) -> Objection | None:
+def wrongly_good(case: EditRequest, limits: ValidatorSettings) -> RejectionReason | None:
     """Reject the verdict "good" on a y_l that doesn't state the gold answer."""
     if not limits.final_answer or case.task not in GRADERS or case.answer is None:
         return None
     if is_correct(case.rejected, case.answer, case.task, case.prompt):
         return None
-    return Objection(
+    return RejectionReason(
         "verdict good, but y_l doesn't state the gold answer",
         "the draft's final answer is not the reference's, so the draft isn't good enough",
     )
 
 
-def final_answer(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+def final_answer(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
     """A closed task's winner must state the gold answer, its loser must not."""
     if not limits.final_answer or edit.case.task not in GRADERS or edit.case.answer is None:
         return None
     gold = is_correct(edit.text, edit.case.answer, edit.case.task, edit.case.prompt)
     if gold and edit.mode == "degrade":
-        return Objection("edit still states the gold answer", "its final answer is right and must be wrong")
+        return RejectionReason("edit still states the gold answer", "its final answer is right and must be wrong")
     if gold or edit.mode == "degrade":
         return None
-    return Objection("edit doesn't state the gold answer", "its last line doesn't state the right final answer")
+    return RejectionReason("edit doesn't state the gold answer", "its last line doesn't state the right final answer")
 
 
-def copies(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+def copies(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
     """A copy of what it was to learn from, where mending what it was made of can't have led there."""
     if edit.mark is None or edit.base is None or edit.model is None or _is_short(edit.base[0], limits):
         return None
@@ -193,10 +281,12 @@ def copies(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
     if edit_ratio(edit.text.strip(), edit.model[0].strip()) > limits.copy_edit_ratio:
         return None
     name = "y_l" if edit.mode == "degrade" else "y_w"
-    return Objection(f"copy of {name}", f"it copies the {edit.model[1]}; keep what is usable of the {edit.base[1]}")
+    return RejectionReason(
+        f"copy of {name}", f"it copies the {edit.model[1]}; keep what is usable of the {edit.base[1]}"
+    )
 
 
-def rewrites(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+def rewrites(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
     """Reject an edit that is far from what it was made of and keeps too little of it.
 
     The edit ratio alone would count every word that an edit adds, though all of y_l may still be there.
@@ -206,13 +296,13 @@ def rewrites(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
     text, name = edit.base
     if edit_ratio(edit.text, text) <= limits.max_edit_ratio or lost_share(text, edit.text) <= limits.max_edit_ratio:
         return None
-    return Objection(
+    return RejectionReason(
         f"a rewrite, not an edit: edit ratio above {limits.max_edit_ratio:g}",
         f"it changes too much of the {name}; keep every word of the {name} that may stay",
     )
 
 
-def drifts(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+def drifts(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
     """Much shorter or longer than both responses that it lies between; a polished one has y_w alone to go by."""
     if edit.base is None:
         return None
@@ -222,9 +312,9 @@ def drifts(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
     if all(_is_short(text, limits) for text in known):
         return None
     if length < limits.min_length_ratio * shortest:
-        return Objection(f"length drift: below {limits.min_length_ratio:g} times", "it is much too short")
+        return RejectionReason(f"length drift: below {limits.min_length_ratio:g} times", "it is much too short")
     if limits.max_length_ratio is not None and length > limits.max_length_ratio * longest:
-        return Objection(f"length drift: above {limits.max_length_ratio:g} times", "it is much too long")
+        return RejectionReason(f"length drift: above {limits.max_length_ratio:g} times", "it is much too long")
     return None
 
 
@@ -238,6 +328,6 @@ VALIDATORS: tuple[Check, ...] = (
 )  # fmt: skip
 
 
-def objection(edit: Candidate, limits: ValidatorSettings) -> Objection | None:
+def objection(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
     """The first objection to an edit."""
     return next((found for check in VALIDATORS if (found := check(edit, limits))), None)

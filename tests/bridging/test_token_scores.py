@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from reference_tokens import merging_tokenizer, trl_tokens
 from server import ChatServer, Reply, part, says
 
-from bmc.bridging.edit import EditError
-from bmc.bridging.pipeline import bridge, estimate_for, load
 from bmc.bridging.prompts import SCORING
-from bmc.bridging.scores import number_words, read_scores, token_weights
+from bmc.bridging.run import bridge, estimate_for, load
+from bmc.bridging.token_scores import number_words, read_scores, token_weights
+from bmc.bridging.types import EditError
 from bmc.bridging.words import words
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
 from bmc.data.schema import assistant, user

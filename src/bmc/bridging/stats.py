@@ -1,7 +1,4 @@
-"""What a bridging run made of its rows, gathered one row at a time: `stats.json` and the examples of its page.
-
-Nothing here grows with the rows: counts, sums, bins, and as many examples as are shown.
-"""
+"""Statistics of a bridging run, as a stream over its rows: reasons, edit ratios, lengths, similarities, cost."""
 
 from __future__ import annotations
 
@@ -10,13 +7,64 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ..config import BridgeMode
-from ..data.schema import Row, content, digest, transcript
-from .edit import EditError
-from .making import Made, edited_side
-from .validate import edit_ratio
+from ..data.schema import Row, content, digest, transcript, unbridged
+from ..errors import user_error
+from .editor import BridgedPair, edited_side
+from .types import EditError
+from .validators import edit_ratio
+
+_BATCH = 32  # pairs, with three texts each
+
+
+def load_embedder(name: str) -> Any:
+    """The model, a `SentenceTransformer`; loaded before anything is paid for.
+
+    Raises:
+        UserErrors: The extra isn't installed, or there is no such model.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        what = "needs the extra `embeddings`; pip install -e '.[embeddings]', or leave the key out"
+        raise user_error("similarity_model", what) from None
+    try:
+        return SentenceTransformer(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise user_error(
+            "similarity_model", f"'{name}' can't be loaded ({reason}); give a Hub id or a folder"
+        ) from None
+
+
+def cosine(model: Any, pairs: Iterable[Row], mode: BridgeMode) -> dict[str, float | None]:
+    """Mean similarities of the bridged pairs, in [−1, 1]; a batch of pairs is in memory at a time.
+
+    Args:
+        model: With `encode` as `SentenceTransformer` has it.
+        pairs: Rows of `train.jsonl`.
+        mode: What kind of edits they hold.
+
+    Returns:
+        Those of (y_w, edit), `y_w_edit`, and (edit, y_l), `edit_y_l`.
+    """
+    means = {"y_w_edit": Mean(), "edit_y_l": Mean()}
+    bridged = (pair for pair in pairs if pair["bridged"])
+    while batch := list(islice(bridged, _BATCH)):
+        before = [unbridged(pair) for pair in batch]
+        texts = [content(pair["chosen"]) for pair in before]
+        texts += [content(pair[edited_side(mode)]) for pair in batch]
+        texts += [content(pair["rejected"]) for pair in before]
+        vectors = model.encode(texts, batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
+        count = len(batch)
+        for row in range(count):
+            means["y_w_edit"].add(float(vectors[row] @ vectors[count + row]))
+            means["edit_y_l"].add(float(vectors[count + row] @ vectors[2 * count + row]))
+    return {name: mean.rounded() for name, mean in means.items()}
+
 
 EXAMPLES = 20
 RATIO_EDGES = [round(0.05 * step, 2) for step in range(21)]
@@ -81,7 +129,7 @@ class Statistics:
     def __init__(self, mode: BridgeMode) -> None:
         self.mode = mode
         self.counts = Counter[str]()
-        self.reasons, self.failures, self.turned_down = Counter[str](), Counter[str](), Counter[str]()
+        self.reasons, self.failures, self.rejected_edit = Counter[str](), Counter[str](), Counter[str]()
         self.ratios = {name: Mean() for name in ("edit_ratio", "original_edit_ratio")}
         self.histograms = {name: Histogram(RATIO_EDGES) for name in self.ratios}
         self.lengths = {name: Mean() for name in ("y_w", "y_l", "edit")}
@@ -97,9 +145,9 @@ class Statistics:
             outcome: What `making` made of it, or why it made nothing.
         """
         self.counts["rows"] += 1
-        first = getattr(outcome, "turned_down", None)
+        first = getattr(outcome, "rejected_edit", None)
         if first:
-            _count(self.turned_down, first)
+            _count(self.rejected_edit, first)
             self.counts["kept on second try"] += not isinstance(outcome, EditError) and not _failure(outcome)
         if isinstance(outcome, EditError):
             _count(self.reasons, str(outcome))
@@ -152,11 +200,11 @@ class Statistics:
             "bridged": counts["bridged"],
             "dropped": sum(self.reasons.values()),
             "reasons": dict(self.reasons.most_common()),
-            "kept_original": dict(self.failures.most_common()),
+            "keep_unbridged": dict(self.failures.most_common()),
             "second_tries": {
-                "rows": sum(self.turned_down.values()),
+                "rows": sum(self.rejected_edit.values()),
                 "kept": counts["kept on second try"],
-                "reasons": dict(self.turned_down.most_common()),
+                "reasons": dict(self.rejected_edit.most_common()),
             },
             "edit_ratio_unit": "characters",
             **{name: mean.rounded() or 0.0 for name, mean in self.ratios.items()},
@@ -194,7 +242,7 @@ def _draw(row: Row) -> int:
 
 
 def _failure(outcome: Row) -> str | None:
-    return outcome.failure if isinstance(outcome, Made) else None
+    return outcome.failure if isinstance(outcome, BridgedPair) else None
 
 
 def _count(counts: Counter[str], reason: str) -> None:

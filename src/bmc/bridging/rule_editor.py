@@ -13,8 +13,8 @@ from ..evaluation.extraction import MARK, stated_answer, statement
 from ..evaluation.maths import math_equal
 from ..evaluation.qa import normalise, read_options, split_label
 from ..evaluation.scoring import GRADERS, is_correct
-from .edit import Case, Edit, EditError, Scores
-from .scores import LIMIT
+from .token_scores import LIMIT
+from .types import Edit, EditError, EditRequest, Scores
 from .words import words
 
 # A whole equation of integers: no part of a decimal, of a number with commas, or of a longer equation.
@@ -23,7 +23,7 @@ _LONGER = re.compile(r"(?:[\w)%] ?[-+*/×^]|[\d)] ?=) ?\Z")
 _TRUTHS = {"yes", "no", "true", "false"}  # options, but mostly other words where they stand in a sentence
 
 
-class RulesEditor:
+class RuleEditor:
     """Mends y_l by rule, offline and for nothing.
 
     QA: mentions of the option that y_l wrongly chose become mentions of the right one, and so does its final answer.
@@ -43,7 +43,7 @@ class RulesEditor:
     def close(self) -> None:
         """Nothing is held."""
 
-    async def edit(self, case: Case) -> Edit:
+    async def edit(self, case: EditRequest) -> Edit:
         if case.task not in GRADERS or case.answer is None:
             raise user_error(f"row {case.id}", "editor: rules mends only qa and math rows with an `answer`; use openai")
         right = is_correct(case.rejected, case.answer, case.task, case.prompt)
@@ -54,7 +54,7 @@ class RulesEditor:
             return Edit(None)
         return Edit(_mend_equations(case.rejected, case.chosen, case.answer))
 
-    async def score(self, case: Case) -> tuple[Scores, Scores]:
+    async def score(self, case: EditRequest) -> tuple[Scores, Scores]:
         """The words of y_w that state its answer score 3, those of y_l that mending takes out or replaces −3."""
         mended = (await self.edit(case)).text
         return _answer_scores(case.chosen), {} if mended is None else _loss_scores(case.rejected, mended)

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from bmc.bridging.edit import Case
-from bmc.bridging.phrases import refusal
-from bmc.bridging.validate import Candidate, final_answer, lost_share, objection, unfinished, wrongly_good
+from bmc.bridging.types import EditRequest
+from bmc.bridging.validators import Candidate, final_answer, lost_share, objection, refusal, unfinished, wrongly_good
 from bmc.config import BridgeConfig, ValidatorSettings
 from bmc.errors import UserErrors
 from bmc.llm.client import Completion
@@ -17,14 +16,14 @@ from bmc.recipe import parse
 
 MODES = ["targeted", "without_reference", "degrade", "fresh", "polish"]
 W, L = "It is 1 + 2 = 3.\nThe answer is 3", "It's 1 + 2 = 4.\nThe answer is 4"
-MATH = Case("1", "math", "1 + 2 =", W, L, "3")
+MATH = EditRequest("1", "math", "1 + 2 =", W, L, "3")
 # 49 and 44 characters
-CHAT = Case("1", "chat", "Why is the sky blue?", "Air scatters blue light more than it does the red.",
+CHAT = EditRequest("1", "chat", "Why is the sky blue?", "Air scatters blue light more than it does the red.",
             "The sky is blue as it mirrors the wide ocean.")  # fmt: skip
 EDIT = "The sky is blue as air scatters blue light more."
 
 
-def reason(text: str, mode: Any = "targeted", case: Case = CHAT, **limits: Any) -> str | None:
+def reason(text: str, mode: Any = "targeted", case: EditRequest = CHAT, **limits: Any) -> str | None:
     found = objection(Candidate(text, case, mode, "1a2b3c"), ValidatorSettings(**limits))
     return found.reason if found else None
 
@@ -77,7 +76,7 @@ def test_copies(text: str, mode: str, found: str | None) -> None:
 
 def test_a_copy_is_fine_where_mending_leads_there() -> None:
     assert reason(W, "targeted", MATH) is None  # 4 of 32 characters
-    short = Case("1", "qa", "Where?", "In a river", "At the bank", "river")
+    short = EditRequest("1", "qa", "Where?", "In a river", "At the bank", "river")
     assert reason(short.chosen, "targeted", replace(short, answer=None)) is None  # three words
     assert objection(Candidate(CHAT.chosen, CHAT, "targeted"), ValidatorSettings(max_edit_ratio=1.0)) is None  # by rule
 
@@ -275,7 +274,7 @@ def test_good_needs_the_gold_answer_in_y_l() -> None:
 
 
 def test_the_final_answer_may_be_a_label_of_the_prompt() -> None:
-    case = Case("1", "qa", "Where? (A) bank (B) money", "The answer is (B)", "The answer is (A)", "money")
+    case = EditRequest("1", "qa", "Where? (A) bank (B) money", "The answer is (B)", "The answer is (A)", "money")
     assert final_answer(Candidate("The answer is (B)", case, "targeted"), ValidatorSettings()) is None
     assert final_answer(Candidate("The answer is (A) money", case, "targeted"), ValidatorSettings())
     assert wrongly_good(replace(case, rejected="It is (B).\nThe answer is B"), ValidatorSettings()) is None

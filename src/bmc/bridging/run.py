@@ -1,5 +1,4 @@
-"""Pairs in, bridged or weighted pairs out: `train.jsonl`, `dropped.jsonl`, `stats.json` and its page; every input row
-is in one of the first two."""
+"""Run the bridging stage: read pairs, estimate cost, edit, write `train.jsonl`, `dropped.jsonl`, statistics."""
 
 from __future__ import annotations
 
@@ -8,21 +7,30 @@ import contextlib
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..config import OFFLINE, BridgeConfig, names
 from ..data.loading import RowStream, load_mixture
-from ..data.schema import PAIR, Row, check_rows, content, unbridged
+from ..data.schema import PAIR, SIDES, Row, check_rows, content, transcript, unbridged
 from ..data.tokenization import check_offsets, check_template
 from ..errors import user_error
 from ..llm.batch import BatchClient
-from ..llm.cache import CachedResponses, cache_path
-from ..llm.client import CachedClient, PendingRequest, confirm, estimate_cost, off_loop, open_client
-from ..llm.cost import CostEstimate
-from ..llm.openai_client import api_key
+from ..llm.cache import CachedResponses, ResponseCache, cache_path
+from ..llm.client import (
+    CachedClient,
+    CacheMiss,
+    ChatModel,
+    PendingRequest,
+    confirm,
+    estimate_cost,
+    off_loop,
+    open_client,
+)
+from ..llm.cost import CostEstimate, UsageTracker
+from ..llm.openai_client import OpenAIClient, api_key
 from ..models import load_tokenizer
 from ..planning.describe import print_plan
 from ..runs import (
@@ -34,13 +42,79 @@ from ..runs import (
     run_fingerprint,
     write_json,
 )
-from . import page, similarity
-from .edit import EditError, Editor, GoodEnough
-from .editors import make_model, offline_editor
-from .making import edited_pair, kept_original, scored_pair
-from .prompts import VERSION, earlier_versions
-from .quoting import Make, jobs
-from .statistics import Statistics
+from . import page
+from .editor import bridge_pair, keep_unbridged, scored_pair
+from .ideal_editor import IdealEditor
+from .prompts import PROMPTS, VERSION, earlier_versions, score_request
+from .rule_editor import RuleEditor
+from .stats import Statistics, cosine, load_embedder
+from .types import EditError, Editor, NoEditNeeded
+
+
+def make_model(config: BridgeConfig, usage: UsageTracker, store: ResponseCache, paid: float = 0.0) -> ChatModel:
+    """The model that a recipe asks.
+
+    Args:
+        config: The recipe; its editor is a model (not in `OFFLINE`).
+        usage: Counts requests.
+        store: Keeps responses, and what was paid for those that hold none.
+        paid: Dollars that earlier runs have spent.
+
+    Raises:
+        UserErrors: It needs a key and there is none, or there is no such model.
+    """
+    if config.editor == "vllm" or config.editor == "transformers":
+        from ..llm.local import LocalClient
+
+        return LocalClient(config, config.editor)
+    return (BatchClient if config.batch_api else OpenAIClient)(config, usage, store, paid)
+
+
+def offline_editor(config: BridgeConfig) -> Editor:
+    """Make the recipe's editor, one of `OFFLINE`."""
+    if config.editor == "rules":
+        return RuleEditor()
+    return IdealEditor(config.editor_error_rate, config.editor_rewrite_rate)
+
+
+MARK = "3f0a91"  # of no request: six hexadecimal digits, as marks are
+Make = Callable[[Row], Awaitable[Row]]  # raises EditError where a pair is to be dropped
+
+
+def jobs(rows: Iterable[Row], config: BridgeConfig, making: Callable[[CachedClient], Make]) -> Iterator[PendingRequest]:
+    """What each row asks.
+
+    Args:
+        rows: (x, y_w, y_l).
+        config: The recipe.
+        making: An client → what makes a pair with it.
+    """
+    for row in rows:
+        yield _job(row, config, making)
+
+
+def _job(row: Row, config: BridgeConfig, making: Callable[[CachedClient], Make]) -> PendingRequest:
+    async def ask(client: CachedClient) -> None:
+        if config.mode == "token_scores":  # the second response's scores don't wait for the first's
+            for side in SIDES:
+                messages, _ = score_request(transcript(row["prompt"]), content(row[side]))
+                with contextlib.suppress(CacheMiss):
+                    await client.prefetch(messages)
+        with contextlib.suppress(EditError):
+            await making(client)(row)
+
+    return PendingRequest(ask, _like(row, config))
+
+
+def _like(row: Row, config: BridgeConfig) -> str:
+    """A reply as the prompt asks for it, with the text that it is about in place of the edit."""
+    if config.mode == "token_scores":
+        return content(row["chosen"])
+    subject = content(row["chosen" if config.mode in ("degrade", "polish", "fresh") else "rejected"])
+    prompt = PROMPTS[config.mode, config.template]
+    verdict = "<verdict>edit</verdict>\n" if prompt.judges else ""
+    return f"{verdict}<{prompt.tag} {MARK}>\n{subject}\n</{prompt.tag} {MARK}>"
+
 
 logger = logging.getLogger(__name__)
 WINDOW = 8  # rows in memory for each that may be under way: one that is slow doesn't hold up the rest
@@ -54,7 +128,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
             that the editor has given are kept in any case.
     """
     pairs, making = load(config)
-    embedder = similarity.load(config.similarity_model) if config.similarity_model else None
+    embedder = load_embedder(config.similarity_model) if config.similarity_model else None
     check_output_dir(config.output_dir, run_fingerprint(config))
     found = None
     if config.editor not in OFFLINE:
@@ -69,7 +143,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
         stats, statistics = asyncio.run(_run(config, pairs, making, folder, found))
         if embedder is not None:
             with (folder / "train.jsonl").open(encoding="utf-8") as lines:
-                stats["similarity"]["cosine"] = similarity.cosine(embedder, map(json.loads, lines), config.mode)
+                stats["similarity"]["cosine"] = cosine(embedder, map(json.loads, lines), config.mode)
         stats["seconds"] = elapsed()
         page.write(folder, stats, statistics.examples)
         write_json(folder / "stats.json", stats)  # the last one: it says that the run is done
@@ -93,7 +167,7 @@ def load(config: BridgeConfig) -> tuple[RowStream, Any]:
 
     def making(editor: Editor | CachedClient) -> Make:
         if tokenizer is None:
-            return partial(edited_pair, editor=editor, settings=config)
+            return partial(bridge_pair, editor=editor, settings=config)
         return partial(scored_pair, editor=editor, tokenizer=tokenizer, settings=config)
 
     return pairs, making
@@ -150,7 +224,7 @@ async def _write(pairs: RowStream, make: Make, config: BridgeConfig, folder: Pat
             async for row, outcome in outcomes:
                 bar.update()
                 if isinstance(outcome, EditError) and _keeps(config, outcome):
-                    outcome = kept_original(row, outcome, config.mode)
+                    outcome = keep_unbridged(row, outcome, config.mode)
                 await off_loop(
                     len(content(row["chosen"])) + len(content(row["rejected"])), statistics.add, row, outcome
                 )
@@ -161,7 +235,7 @@ async def _write(pairs: RowStream, make: Make, config: BridgeConfig, folder: Pat
 
 
 def _keeps(config: BridgeConfig, failure: EditError) -> bool:
-    return config.on_failure == "keep_original" and not isinstance(failure, GoodEnough)
+    return config.on_failure == "keep_original" and not isinstance(failure, NoEditNeeded)
 
 
 async def made(rows: Iterable[Row], make: Make, width: int) -> AsyncGenerator[tuple[Row, Row | EditError]]:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmc.bridging.delimiters import defuse, restore
-from bmc.bridging.edit import Case, Edit, EditError, GoodEnough
-from bmc.bridging.making import Made, edited_pair, kept_original, scored_pair
+from bmc.bridging.editor import BridgedPair, bridge_pair, keep_unbridged, scored_pair
 from bmc.bridging.prompts import PROMPTS
-from bmc.bridging.rules import RulesEditor
+from bmc.bridging.rule_editor import RuleEditor
+from bmc.bridging.types import Edit, EditError, EditRequest, NoEditNeeded
+from bmc.bridging.validators import defuse, restore
 from bmc.config import BridgeConfig, ValidatorSettings
 from bmc.errors import user_error
 from bmc.llm.client import Completion
@@ -64,7 +64,7 @@ def made(script: Script, row: dict[str, Any] = ROW, **more: Any) -> tuple[Any, D
     """The pair or the error, and the model that was asked."""
     model = Double(script)
     try:
-        return asyncio.run(edited_pair(row, model, settings(**more))), model
+        return asyncio.run(bridge_pair(row, model, settings(**more))), model
     except EditError as error:
         return error, model
 
@@ -94,7 +94,7 @@ def test_a_reply_that_is_turned_down_is_asked_for_once_more(reason: str) -> None
         return BAD[reason](messages) if number == 1 else tagged(messages, EDIT)
 
     pair, model = made(script, validators=ValidatorSettings(max_edit_ratio=0.6 if "rewrite" in reason else 0.9))
-    assert (pair["chosen"], pair["bridged"], pair.turned_down) == (EDIT, True, reason)
+    assert (pair["chosen"], pair["bridged"], pair.rejected_edit) == (EDIT, True, reason)
     assert len(model.asked) == 2
     first, second = model.asked
     assert second[:2] == first
@@ -112,9 +112,9 @@ def test_a_reply_that_is_turned_down_is_asked_for_once_more(reason: str) -> None
 def test_it_is_dropped_with_the_reason_of_the_last_try(reason: str) -> None:
     limits = ValidatorSettings(max_edit_ratio=0.6 if "rewrite" in reason else 0.9)
     error, model = made(lambda messages, number: BAD[reason](messages), validators=limits)
-    assert (str(error), error.turned_down, len(model.asked)) == (reason, reason, 2)
+    assert (str(error), error.rejected_edit, len(model.asked)) == (reason, reason, 2)
     error, model = made(lambda messages, number: [BAD[CUT], BAD[reason]][number - 1](messages), validators=limits)
-    assert (str(error), error.turned_down, len(model.asked)) == (reason, CUT, 2)
+    assert (str(error), error.rejected_edit, len(model.asked)) == (reason, CUT, 2)
 
 
 def test_each_objection_is_told_in_other_words() -> None:
@@ -128,10 +128,10 @@ def test_each_objection_is_told_in_other_words() -> None:
 
 def test_what_is_right_at_once_is_asked_once() -> None:
     pair, model = made(lambda messages, number: tagged(messages, EDIT))
-    assert (pair["chosen"], pair.turned_down, len(model.asked)) == (EDIT, None, 1)
-    assert type(pair) is Made
+    assert (pair["chosen"], pair.rejected_edit, len(model.asked)) == (EDIT, None, 1)
+    assert type(pair) is BridgedPair
     good, model = made(lambda messages, number: "<verdict>good</verdict>", template="closed")
-    assert (type(good), str(good), len(model.asked)) == (GoodEnough, "y_l is good enough", 1)
+    assert (type(good), str(good), len(model.asked)) == (NoEditNeeded, "y_l is good enough", 1)
 
 
 def test_thoughts_are_no_reply() -> None:
@@ -145,8 +145,8 @@ def test_thoughts_are_no_reply() -> None:
 
 def test_a_verdict_may_follow_on_the_second_try() -> None:
     error, _ = made(lambda _, number: "?" if number == 1 else "<verdict>good</verdict>", template="closed")
-    assert isinstance(error, GoodEnough)
-    assert error.turned_down == "unreadable reply: no revised draft between the tags"
+    assert isinstance(error, NoEditNeeded)
+    assert error.rejected_edit == "unreadable reply: no revised draft between the tags"
 
 
 def test_what_the_endpoint_fails_at_is_not_asked_again() -> None:
@@ -154,34 +154,34 @@ def test_what_the_endpoint_fails_at_is_not_asked_again() -> None:
         raise RequestFailed("endpoint failed: InternalServerError")
 
     error, model = made(fails)
-    assert (str(error), error.turned_down, len(model.asked)) == ("endpoint failed: InternalServerError", None, 1)
+    assert (str(error), error.rejected_edit, len(model.asked)) == ("endpoint failed: InternalServerError", None, 1)
     error, model = made(lambda messages, number: "?" if number == 1 else fails(messages, number))
     assert (str(error), len(model.asked)) == ("endpoint failed: InternalServerError", 2)
-    assert error.turned_down == "unreadable reply: no revised draft between the tags"
+    assert error.rejected_edit == "unreadable reply: no revised draft between the tags"
     with pytest.raises(type(user_error("a", "b")), match="a: b"):
         made(lambda messages, number: (_ for _ in ()).throw(user_error("a", "b")))
 
 
 def test_an_editor_by_rule_is_not_asked_again() -> None:
-    class Rule(RulesEditor):
+    class Rule(RuleEditor):
         edits = 0
 
-        async def edit(self, case: Case) -> Edit:
+        async def edit(self, case: EditRequest) -> Edit:
             self.edits += 1
             return Edit(case.rejected)
 
     rule = Rule()
     with pytest.raises(EditError, match="edit equals y_l"):
-        asyncio.run(edited_pair(ROW, rule, settings()))
+        asyncio.run(bridge_pair(ROW, rule, settings()))
     assert rule.edits == 1
 
 
 def test_a_pair_that_is_kept_in_spite_of_a_failure() -> None:
     error, _ = made(lambda messages, number: "?")
-    kept = kept_original(ROW, error, "targeted")
+    kept = keep_unbridged(ROW, error, "targeted")
     assert kept == {**ROW, "original_chosen": W, "bridged": False, "edit_ratio": kept["edit_ratio"]}
-    assert (kept.failure, kept.turned_down) == (str(error), str(error))
-    assert kept_original(ROW, error, "degrade")["original_rejected"] == L
+    assert (kept.failure, kept.rejected_edit) == (str(error), str(error))
+    assert keep_unbridged(ROW, error, "degrade")["original_rejected"] == L
 
 
 # --- scores --------------------------------------------------------------------------------------------------------
@@ -215,10 +215,10 @@ def test_scores_are_asked_for_once_more(listed: str | None, finish_reason: str, 
 
     pair, model = scored(script, tokenizer)
     assert [len(messages) for messages in model.asked] == [2, 4, 2, 4]
-    assert pair.turned_down == reason
+    assert pair.rejected_edit == reason
     assert pair["chosen_weights"][-4:] == [4.0, 4.0, 4.0, 1.0]  # cat, EOS; a byte a token
     error, model = scored(lambda messages, number: bad(messages), tokenizer)
-    assert (str(error), error.turned_down, len(model.asked)) == (reason, reason, 2)
+    assert (str(error), error.rejected_edit, len(model.asked)) == (reason, reason, 2)
 
 
 # --- data stays data -----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ Scores = Mapping[int, int]  # number of the word, from 1 → score from −3 to 
 
 
 @dataclass(frozen=True)
-class Case:
+class EditRequest:
     """One pair, as an editor sees it.
 
     Attributes:
@@ -48,13 +48,13 @@ class EditError(Exception):
     """The editor has nothing usable for this pair; the message is the `reason` in `dropped.jsonl`.
 
     Attributes:
-        turned_down: Why the reply before the last was turned down, where there was one.
+        rejected_edit: Why the reply before the last was turned down, where there was one.
     """
 
-    turned_down: str | None = None
+    rejected_edit: str | None = None
 
 
-class GoodEnough(EditError):
+class NoEditNeeded(EditError):
     """The editor finds nothing to mend in y_l. Not a failure: the pair is dropped whatever `on_failure` says (§4)."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class GoodEnough(EditError):
 
 
 @dataclass(frozen=True)
-class Objection:
+class RejectionReason:
     """What is wrong with a reply.
 
     Attributes:
@@ -75,19 +75,19 @@ class Objection:
     advice: str
 
 
-class TurnedDown(EditError):
+class EditRejected(EditError):
     """A reply that can't be used, where another try may help."""
 
-    def __init__(self, objection: Objection) -> None:
+    def __init__(self, objection: RejectionReason) -> None:
         super().__init__(objection.reason)
         self.advice = objection.advice
 
 
 @runtime_checkable
 class Editor(Protocol):
-    """Anything that edits pairs without being asked in words; `rules.RulesEditor` does."""
+    """Anything that edits pairs without being asked in words; `rules.RuleEditor` does."""
 
-    async def edit(self, case: Case) -> Edit:
+    async def edit(self, case: EditRequest) -> Edit:
         """Mends one pair.
 
         Raises:
@@ -96,7 +96,7 @@ class Editor(Protocol):
         """
         ...
 
-    async def score(self, case: Case) -> tuple[Scores, Scores]:
+    async def score(self, case: EditRequest) -> tuple[Scores, Scores]:
         """Scores the words of y_w and y_l, for `token_scores`; raises as `edit` does."""
         ...
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from .edit import Objection, Scores, TurnedDown
+from .types import EditRejected, RejectionReason, Scores
 from .words import Span, words
 
 LIMIT = 3
@@ -40,7 +40,7 @@ def read_scores(listed: str, count: int) -> Scores:
         count: Words of the response.
 
     Raises:
-        TurnedDown: It is no such list, or it scores a word that isn't there, a word twice or beyond ±3.
+        EditRejected: It is no such list, or it scores a word that isn't there, a word twice or beyond ±3.
     """
     scores: dict[int, int] = {}
     for entry in filter(None, re.split(r"[\s,]+", listed)):
@@ -58,8 +58,8 @@ def read_scores(listed: str, count: int) -> Scores:
     return scores
 
 
-def _turned_down(reason: str, advice: str) -> TurnedDown:
-    return TurnedDown(Objection(reason, advice))
+def _turned_down(reason: str, advice: str) -> EditRejected:
+    return EditRejected(RejectionReason(reason, advice))
 
 
 def token_weights(text: str, scores: Scores, spans: Sequence[Span], sign: int) -> list[float]:
