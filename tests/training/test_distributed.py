@@ -147,6 +147,8 @@ RESUMED = [
     {"name": "resumed", "output": "again"},
 ]
 GROUPED = {"name": "grouped", "keys": ["--train_sampling_strategy", "group_by_length", "--dataloader_num_workers", "1"]}
+# a budget that one rank's pairs fit and the other's may not
+BUDGET = {"name": "budget", "keys": ["--micro_batch_tokens", "40"]}
 
 ADAPTER = {
     "name": "adapter",
@@ -181,7 +183,7 @@ def one(data: Path) -> Runs:
 def ddp(data: Path) -> Runs:
     torn, often = str(data / "ddp/torn/checkpoint-8/model.safetensors"), ["--save_steps", "2"]
     return launch(
-        data, "ddp", *map(dict, [*BOTH, *RESUMED, GROUPED]),
+        data, "ddp", *map(dict, [*BOTH, *RESUMED, GROUPED, BUDGET]),
         {"name": "torn_killed", "output": "torn", "kill_at": 9, "keys": often},
         {"name": "torn", "tear": torn, "keys": often},
         {"name": "nan", "nan_at": [3, 1]},
@@ -194,17 +196,17 @@ def ddp(data: Path) -> Runs:
 
 @pytest.fixture(scope="module")
 def zero2(data: Path) -> Runs:
-    return launch(data, "zero2", *map(dict, PAIRS_MIXED))
+    return launch(data, "zero2", *map(dict, [*PAIRS_MIXED, BUDGET]))
 
 
 @pytest.fixture(scope="module")
 def zero3(data: Path) -> Runs:
-    return launch(data, "zero3", *map(dict, [*BOTH, *RESUMED, ADAPTER, *PAIRS_MIXED]))
+    return launch(data, "zero3", *map(dict, [*BOTH, *RESUMED, ADAPTER, *PAIRS_MIXED, BUDGET]))
 
 
 @pytest.fixture(scope="module")
 def fsdp2(data: Path) -> Runs:
-    return launch(data, "fsdp2", *map(dict, [*BOTH, *RESUMED, ADAPTER, *PAIRS_MIXED]))
+    return launch(data, "fsdp2", *map(dict, [*BOTH, *RESUMED, ADAPTER, *PAIRS_MIXED, BUDGET]))
 
 
 @pytest.mark.slow
@@ -226,6 +228,16 @@ def test_two_processes_follow_one(engine: str, stage: str, one: Runs, request: p
     assert found["rows"] == ROWS
     for name in (stage, f"{stage}/checkpoint-10"):
         assert distance(two.weights(name), one.weights(stage)) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "zero2", "zero3", "fsdp2"])
+def test_micro_batches_by_tokens_take_the_same_steps(engine: str, one: Runs, request: pytest.FixtureRequest) -> None:
+    two: Runs = request.getfixturevalue(engine)
+    assert two.codes("budget") == [0, 0], two.log("budget")[-3000:]
+    for key in ("loss", "eval_loss"):
+        assert two.curve("budget", key) == pytest.approx(one.curve("preference", key), abs=1e-4)
+    assert distance(two.weights("budget"), one.weights("preference")) < 1e-4
 
 
 @pytest.mark.slow

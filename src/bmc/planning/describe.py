@@ -273,8 +273,9 @@ def training_facts(arguments: Any, model_args: Any, config: Any, launch: LaunchC
     loads_reference = reference and not adapter and not _precomputes(config, steps, data)
     weight_width = 4 if training_dtype(model_args, config, launch.engine) == "float32" else 2
     length, checkpointing = config.max_length or model.positions, bool(config.gradient_checkpointing)
+    tokens, budget = rows * (2 if pairs else 1) * length, getattr(config, "micro_batch_tokens", None)
     shape = StepShape(
-        tokens=rows * (2 if pairs else 1) * length,
+        tokens=tokens if budget is None else min(tokens, max(budget, 2 * length)),
         width=2 if mixed_precision(config) in HALF else weight_width,
         weight_width=weight_width,
         checkpointing=checkpointing,
@@ -287,6 +288,8 @@ def training_facts(arguments: Any, model_args: Any, config: Any, launch: LaunchC
     )
     facts |= _fit_facts(model, launch, shape, arguments.gpu, rows, mixed_precision(config), pairs)
     said = [f"{rows} {'pairs of two sequences' if pairs else 'sequences'} of {length:,} tokens"]
+    if budget is not None:
+        said.append(f"at most {budget:,} tokens at once, or one pair")
     said.append(f"gradient checkpointing {'on' if checkpointing else 'off'}")
     if reference:
         said.append(f"the reference's log-probs {'in memory' if loads_reference else 'computed beforehand'}")

@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from ..config import DataArguments, GpuName
 from ..errors import did_you_mean
 from ..recipe import default_of
-from .losses import LOSSES, REFERENCE_FREE, hyperparameters
+from .losses import LOSSES, OF_A_BATCH, REFERENCE_FREE, hyperparameters
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _FromZero = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -253,6 +253,9 @@ class BMCConfig(trl.DPOConfig):
             once: the same numbers for less work. By default wherever attention (sdpa, flash_attention_2,
             flex_attention) and model allow it; false never.
         packing: The sequences of a batch stand end to end in one row, without padding. By default as prefix_sharing.
+        micro_batch_tokens: The pairs of an optimizer step (micro-batch × accumulation) go through the model in as few
+            micro-batches of at most so many tokens as their order allows, whatever their number: the same steps, for
+            fewer and fuller passes where pairs are short. By default a micro-batch is a number of pairs.
         precompute_ref_log_probs: Run the reference once, before training, and keep no reference model in memory. By
             default wherever the run goes through all pairs.
         reference_cache: Folder of the reference's log-probs, which other runs find again; by default `bmc-reference`
@@ -284,6 +287,7 @@ class BMCConfig(trl.DPOConfig):
     ignore_stop_words: bool = False
     prefix_sharing: bool | None = None
     packing: bool | None = None
+    micro_batch_tokens: Annotated[int, Field(ge=1)] | None = None
     precompute_ref_log_probs: bool | None = None
     reference_cache: str | None = None
     resume_from_checkpoint: bool | str | None = None
@@ -307,6 +311,11 @@ class BMCConfig(trl.DPOConfig):
 
     def __post_init__(self) -> None:
         self._check()
+        if self.micro_batch_tokens is not None:  # the data loader deals out a whole step (`micro_batches`)
+            given = dict(vars(self))
+            size, steps = given["per_device_train_batch_size"], given["gradient_accumulation_steps"]
+            self.per_device_train_batch_size, self.gradient_accumulation_steps = size * steps, 1
+            self.precompute_ref_batch_size = given["precompute_ref_batch_size"] or size
         super().__post_init__()
 
     def _check(self) -> None:
@@ -342,6 +351,12 @@ class BMCConfig(trl.DPOConfig):
             yield "loss_type", f"names no objective; choose from {', '.join(LOSSES)}"
         yield from _hyperparameter_objections(names, values)
         yield from trainer_objections(values)
+        together = sorted(OF_A_BATCH.intersection(names))
+        if together and values.get("micro_batch_tokens"):
+            yield (
+                "micro_batch_tokens",
+                f"{' and '.join(together)} depends on which pairs share a micro-batch; leave it out",
+            )
         weights = values.get("loss_weights")
         if weights is not None and len(weights) != len(names):
             yield "loss_weights", f"has {len(weights)} numbers for {len(names)} objectives; write one for each"

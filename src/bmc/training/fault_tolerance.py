@@ -409,11 +409,12 @@ class FaultTolerantTrainer(Trainer):
     # numbers that aren't finite
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        self._batches.append(inputs.get("ids") or inputs["input_ids"][:, :40])
+        parts = inputs.get("micro_batches", [inputs])
+        self._batches += [part.get("ids") or part["input_ids"][:, :40] for part in parts]
         loss = super().training_step(model, inputs, *args, **kwargs)
         finite = torch.isfinite(loss)
         if self.accelerator.reduce(finite.float(), "sum") < self.args.world_size:  # all stop, each knowing why
-            raise self._not_finite("loss", loss.item(), [] if finite else self._batches[-1:])
+            raise self._not_finite("loss", loss.item(), [] if finite else self._batches[-len(parts) :])
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:

@@ -299,6 +299,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 REFERENCE_FREE = frozenset({"simpo", "orpo", "figa", "sft"})
+OF_A_BATCH = frozenset({"aot", "aot_unpaired", "sft"})  # a pair's loss depends on the others of its micro-batch
 
 
 def hyperparameters(loss_type: str) -> list[str]:

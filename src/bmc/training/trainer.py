@@ -29,6 +29,7 @@ from .fault_tolerance import FaultTolerantTrainer
 from .lm_head import TokenLogprobs, exact_kl, gather_response_tokens, score_tokens, slice_hidden_states
 from .losses import LOSSES, REFERENCE_FREE, PairLogps, hyperparameters, sum_weighted_logps
 from .metrics import RewardCollapseWarning, k3, reward_metrics, token_metrics, weight_shares
+from .micro_batches import MicroBatchTrainer
 from .prefix_sharing import (
     TREE_ATTENTION,
     attention_arguments,
@@ -56,7 +57,7 @@ logger = logging.getLogger(__name__)
 UNKNOWN_LENGTH = 1024  # tokens of the longest sequence of a streamed data set without max_length
 
 
-class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
+class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
     """DPO over weighted tokens (arXiv 2408.07471, §3.2), a drop-in for `trl.DPOTrainer`.
 
     The constructor is DPOTrainer's, with a `BMCConfig` for `args` (a `DPOConfig` will do); so are model loading, PEFT,
@@ -96,6 +97,7 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
             raise user_error(
                 "accelerate launch", f"is needed to use {args.n_gpu} GPUs; or show one, CUDA_VISIBLE_DEVICES=0"
             )
+        self.micro_batch_tokens = args.micro_batch_tokens
         self.reference_free = REFERENCE_FREE.issuperset(args.loss_type)
         if self.reference_free:
             ref_model, args.precompute_ref_log_probs = None, True  # DPOTrainer then loads none; see below
@@ -228,6 +230,8 @@ class BMCTrainer(FaultTolerantTrainer, DPOTrainer):
         reason = next(filter(None, map(unsupported_reason, models)), None)
         if self.aux_loss_enabled:
             reason = "the router's auxiliary loss counts every token"
+            if self.micro_batch_tokens is not None:
+                raise user_error("micro_batch_tokens", f"{reason} of a micro-batch; leave it out")
         if self.compute_metrics is not None:
             reason = "compute_metrics is to see the logits of two sequences a pair"
         for key in ("prefix_sharing", "packing"):
