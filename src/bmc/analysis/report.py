@@ -209,6 +209,9 @@ PANELS = {
     "grad_norm": ("Gradient norm", "before clipping"),
     "diff/weight": ("Mean λ", "of the tokens that differ; 1 without weights"),
     "diff/share": ("Differing tokens", "as a share of the response tokens"),
+    "tokens_per_second": ("Tokens per second", "pushed through the model by all ranks"),
+    "tokens_saved": ("Tokens saved", "by sharing prefixes and packing, of those of two padded sequences a pair"),
+    "mfu": ("MFU", "least FLOPs of a step, nothing computed twice, over the cards' bf16 peak"),
 }
 
 

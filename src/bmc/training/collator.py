@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..errors import user_error
-from .prefix_sharing import PackedRow, index_trees, pack_sequences
+from .prefix_sharing import PackedRow, index_trees, pack_sequences, segments
+from .throughput import Work, count_visible
 from .token_weights import DIFF_COLUMNS, RESPONSES, WEIGHT_COLUMNS
 
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -112,7 +113,7 @@ class DataCollatorForBMC(DataCollatorForPreference):
             token to be scored; `places` (N, T), which of the U each response token is, and `response_mask` (N, T). A
             token that several sequences share is scored once. With trees `position_ids` (R, S), `trees`, a tuple of R
             `Tree`s, and `tree_index`, a `VarlenIndex` of them; else `attention_mask` (R, S). All int64, but for the
-            bool mask.
+            bool mask. `work`: a `Work` that says what it costs.
         """
         sequences = [(prompt + response)[: self.max_length] for prompt, response in pairs]
         rows = self._rows(pairs, sequences)
@@ -136,6 +137,7 @@ class DataCollatorForBMC(DataCollatorForPreference):
             "places": pad_sequence(scored, batch_first=True),
             "response_mask": pad_sequence([torch.ones_like(index, dtype=torch.bool) for index in scored], True),
         }
+        layout["work"] = _measure(rows, sequences, len(kept), width)
         if not self.prefix_sharing and not self.packing:
             return layout | {"attention_mask": self._pad([[1] * len(row.ids) for row in rows], 0, width)}
         trees = tuple(row.tree.padded(width - len(row.ids)) for row in rows)
@@ -165,3 +167,14 @@ class DataCollatorForBMC(DataCollatorForPreference):
                 count = int(responses[number, side].sum())
                 placed[number, side, :count] = torch.tensor(example[column][unscored : unscored + count], dtype=dtype)
         return placed
+
+
+def _measure(rows: Sequence[PackedRow], sequences: Sequence[list[int]], scored: int, width: int) -> Work:
+    """Count what rows cost, and what their sequences would, padded to the longest."""
+    found = [
+        (segment.size, sum(row.tree.sizes[node] for node in segment.path))
+        for row in rows
+        for segment in segments(row.tree)
+    ]
+    tokens = sum(len(row.ids) for row in rows)
+    return Work(tokens, count_visible(found), scored, len(rows) * width, len(sequences) * max(map(len, sequences)))

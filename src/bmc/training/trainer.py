@@ -39,6 +39,7 @@ from .prefix_sharing import (
     use_tree_attention,
 )
 from .reference_cache import ReferenceCache, add_reference_logps, default_cache, model_digest
+from .throughput import ThroughputCallback, matmul_size
 from .token_weights import (
     DIFF_COLUMNS,
     RESPONSES,
@@ -120,6 +121,9 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         super().__init__(model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
         self.precompute_ref_logps &= not self.reference_free
         self.add_callback(RewardCollapseWarning())
+        self._throughput = ThroughputCallback(self.accelerator.device)
+        self._throughput.size = matmul_size(self.accelerator.unwrap_model(self.model))
+        self.add_callback(self._throughput)
         self._choose_layout()
         self._check_trees(self.ref_model)
         if not self._sharded:
@@ -460,6 +464,8 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         if not self.reference_free:
             tokens["k3/chosen"] = (k3(logps, ref_logps)[:, 0], responses[:, 0])
         found = reward_metrics(self._rewards(logps, ref_logps, responses), logps) | token_metrics(tokens)
+        plain = torch.full_like(found["rewards/chosen"][0], inputs["work"].plain / len(responses))
+        found["tokens_saved"] = plain - inputs["work"].pushed / len(responses), plain
         of_pairs = torch.stack([torch.stack(sum_and_count, dim=1) for sum_and_count in found.values()], dim=1)
         real = inputs.get("pair_weights", inputs["num_tokens"]) > 0  # a repeated pair weighs nothing
         totals = self.accelerator.reduce((of_pairs * real[:, None, None]).sum(dim=0)).tolist()
@@ -470,6 +476,7 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         if mode == "train":
             tokens_seen = self.accelerator.reduce((inputs["num_tokens"] * real).sum()).item()
             self._total_train_tokens += tokens_seen // self._tp_size
+            self._throughput.add(inputs["work"])
         metrics["num_tokens"] = [self._total_train_tokens]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -479,6 +486,8 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
             if name != "num_tokens":
                 total, count = map(sum, zip(*metrics.pop(name), strict=True))
                 metrics |= {name: [total / count]} if count else {}
+        if "loss" in logs:
+            logs |= self._throughput.take(self.accelerator)
         super().log(logs, start_time)
 
 
