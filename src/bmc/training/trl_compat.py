@@ -22,6 +22,10 @@ OVERRIDDEN: dict[tuple[type, str], tuple[str, str]] = {
     (Trainer, "_finalize_training"): ("trial num_train_samples start_time", "time and loss of a resumed run are whole"),
     (Trainer, "_get_train_sampler"): ("train_dataset", "rows grouped by length have one order on all ranks"),
     (Trainer, "_get_eval_sampler"): ("eval_dataset", "evaluation rows come in their order"),
+    (Trainer, "_get_dataloader"): (
+        "dataset description batch_size sampler_fn is_training dataloader_key",
+        "a collator splits the pairs of a step by tokens",
+    ),
     (Trainer, "_get_num_items_in_batch"): ("batch_samples device", "repeated rows of the last step weigh nothing"),
     (Trainer, "_get_grad_norm"): ("model grad_norm", "a gradient that isn't finite stops the run"),
     (Trainer, "_prepare_input"): ("data", "numbers of a batch aren't rounded to the engine's precision"),
