@@ -1,6 +1,6 @@
 """Bridge the preference pairs of a file, and show what was edited.
 
-OPENAI_API_KEY=none python examples/bridge_my_pairs.py my_pairs.jsonl outputs/mine/bridge http://localhost:8000/v1 my-model
+OPENAI_API_KEY=none python examples/bridge_my_pairs.py my_pairs.jsonl outputs/bridge http://localhost:8000/v1 my-model
 
 The file has `prompt`, `chosen` and `rejected` in each line. Without a server, for sums and closed questions with an
 `answer`, the rule editor will do: leave out the last two arguments.
