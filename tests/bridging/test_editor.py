@@ -176,6 +176,15 @@ def test_an_editor_by_rule_is_not_asked_again() -> None:
     assert rule.edits == 1
 
 
+def test_what_the_rule_editor_did_goes_with_the_pair() -> None:
+    chosen, rejected = "1 + 2 = 3\nThe answer is 3", "1 + 2 = 4\nThe answer is 3\nThe answer is 4"
+    row = {"id": "r", "prompt": "x", "task": "math", "answer": "3", "chosen": chosen, "rejected": rejected}
+    pair: Any = asyncio.run(bridge_pair(row, RuleEditor(), settings(template="closed")))
+    assert (pair["chosen"], pair.notes) == (chosen, ("torn or doubled text dropped",))
+    pair = asyncio.run(bridge_pair(row, RuleEditor(), settings(template="closed", proportion=0.0)))
+    assert (pair["bridged"], pair.notes) == (False, ())
+
+
 def test_a_pair_that_is_kept_in_spite_of_a_failure() -> None:
     error, _ = made(lambda messages, number: "?")
     kept = keep_unbridged(ROW, error, "targeted")

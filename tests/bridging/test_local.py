@@ -89,7 +89,7 @@ def test_a_run_with_a_model_in_process(tmp_path: Path, model_dir: Path, monkeypa
     found = estimate_for(config, *load(config))
     assert (found.to_send, found.how) == (3, f"the tokenizer of {model_dir}")
     stats = bridge(config)
-    assert (stats["kept"], stats["bridged"], stats["keep_unbridged"]) == (3, 0, {"too long for the model": 3})
+    assert (stats["kept"], stats["bridged"], stats["kept_original"]) == (3, 0, {"too long for the model": 3})
 
 
 @pytest.mark.parametrize("editor", ["transformers", "vllm"])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bmc.bridging.rule_editor import RuleEditor, _mend_options, state, steps
+from bmc.bridging.rule_editor import RuleEditor, _edit_options, state, steps, tidy
 from bmc.bridging.types import EditError, EditRequest
 from bmc.errors import UserErrors
 from bmc.evaluation.scoring import is_correct
@@ -37,7 +37,7 @@ def math(rejected: str, chosen: str, answer: str) -> str | None:
         ("Bankers embank the banks.\nThe answer is bank", "Bankers embank the banks.\nThe answer is river"),
         ("A bank\nThe answer is bank.", "A river\nThe answer is river."),
         ("A bank\nthe answer is: Bank", "A river\nthe answer is: river"),
-        ("The answer is bank\nNo.\nThe answer is bank", "The answer is river\nNo.\nThe answer is river"),
+        ("The answer is bank\nNo.\nThe answer is bank", "No.\nThe answer is river"),
         ("Water flows.", "Water flows.\nThe answer is river"),
         ("Water flows.\n\n", "Water flows.\nThe answer is river"),
         # the chosen option's words inside longer options, and the other way round
@@ -139,6 +139,14 @@ MINUS = LEAD + "20 - 5 = 15\n15 + 4 = 19\nThe answer is 19"
         ),
         ("7 + 8 = 15, 15 + 9 = 25, 25 + 3 = 28. …28", W, "27", "7 + 8 = 15, 15 + 9 = 24, 24 + 3 = 27. …27"),
         ("So 20 - 5 = 15. …15", MINUS, "19", "So 20 - 5 = 15.\n15 + 4 = 19\n…19"),
+        # the fourth can't be cut with its line, nor the second: y_w's layout
+        (
+            "7 + 8 = 15, 15 + 9 = 24, 24 + 3 = 27, 27 + 1 = 28. …28",
+            W,
+            "27",
+            "7 + 8 = 15\n15 + 9 = 24\n24 + 3 = 27\n…27",
+        ),
+        ("7 + 8 = 15\n…15 + 9 = 24", W, "27", "7 + 8 = 15\n15 + 9 = 24\n24 + 3 = 27\n…27"),
         # the right answer with a wrong equation on the way
         ("7 + 8 = 16\n15 + 9 = 24\n24 + 3 = 27\n…27", W, "27", "7 + 8 = 15\n15 + 9 = 24\n24 + 3 = 27\n…27"),
         # no final answer
@@ -168,8 +176,6 @@ def test_math_comes_out_right(rejected: str, chosen: str, answer: str, expected:
         "7 + 8 + 9 + 3 = 28\nThe answer is 28",
         "7.5 + 8 = 15.5\nThe answer is 15.5",
         "19,000 + 1 = 19,002\nThe answer is 19,002",
-        "7 + 8 = 15, 15 + 9 = 24, 24 + 3 = 27, 27 + 1 = 28. The answer is 28",  # the fourth can't be cut with its line
-        "7 + 8 = 15\nThe answer is 15 + 9 = 24",
     ],
 )
 def test_what_cannot_be_mended_is_an_edit_error(rejected: str) -> None:
@@ -192,6 +198,75 @@ def test_a_right_math_answer_is_good_enough(rejected: str) -> None:
     assert math(rejected, W, "27") is None
 
 
+SHORT = "1 + 2 = 3\n3 + 4 = 7\nThe answer is 7"
+
+
+@pytest.mark.parametrize(
+    ("rejected", "expected"),
+    [
+        # torn: a damaged character, a step that breaks off, a tail without an end
+        ("1 + 2 = 3\ufffd + 4 + 1\n3 + 4 = 8\n…8", "1 + 2 = 3\n3 + 4 = 7\n…7"),
+        ("1 + 2 = 3 + 4 + 1\n3 + 4 = 8\n…8", "3 + 4 = 7\n…7"),
+        ("1 + 2 =\n1 + 2 = 3\n3 + 4 = 8\n…8", "1 + 2 = 3\n3 + 4 = 7\n…7"),
+        ("1 + 2 = 3\n3 + 4 = 8\n8 + 4", "1 + 2 = 3\n3 + 4 = 7\n…7"),
+        # doubled: lines, within a line, the lead
+        ("1 + 2 = 3\n1 + 2 = 3\n3 + 4 = 8\n…8", "1 + 2 = 3\n3 + 4 = 7\n…7"),
+        ("1 + 2 = 31 + 2 = 3\n3 + 4 = 8\n…8", "1 + 2 = 3\n3 + 4 = 7\n…7"),
+        (f"{LEAD}1 + 2 = 3\n3 + 4 = 8\n…8", "1 + 2 = 3\n3 + 4 = 7\n…7"),
+        # two answers, and what follows the answer
+        ("1 + 2 = 3\n…3\n3 + 4 = 8\n…8", "1 + 2 = 3\n3 + 4 = 7\n…7"),
+        ("1 + 2 = 3\n3 + 4 = 8\n…8 …9", "1 + 2 = 3\n3 + 4 = 7\n…7"),
+        ("1 + 2 = 3\n3 + 4 = 8\n…8\n8 + 1 = 9\nBye", "1 + 2 = 3\n3 + 4 = 7\n…7"),
+        # right but for that
+        ("1 + 2 = 3\n3 + 4 = 7\n…6\n…7", "1 + 2 = 3\n3 + 4 = 7\n…7"),
+        ("1 + 2 = 3\n1 + 2 = 3\n3 + 4 = 7\n…7", "1 + 2 = 3\n3 + 4 = 7\n…7"),
+    ],
+)
+def test_torn_and_doubled_text_goes(rejected: str, expected: str) -> None:
+    rejected, expected = (LEAD + text.replace("…", "The answer is ") for text in (rejected, expected))
+    if "3 + 4 + 1" in rejected and "\ufffd" not in rejected:
+        expected = LEAD + SHORT  # the first step went with its line, and the rest has no place for it: y_w's layout
+    edit = asyncio.run(RuleEditor().edit(EditRequest("1", "math", "x", LEAD + SHORT, rejected, "7")))
+    assert edit.text == expected
+    assert edit.notes[0] == "torn or doubled text dropped"
+
+
+def test_text_that_y_w_has_too_is_not_torn() -> None:
+    reference = "x\ufffd\nAgain.\nAgain.\nThe answer is 3\nThe answer is 3\nBye"
+    assert tidy(reference, reference) == reference
+    whole = "5 + 0 = 5\n5 + 0 = 5\n2 * (3 + 4) = 14\n7\n= 3 + 4\n1, 2, 3\n-5\n3 + 4 = 7 + 1 = 8\nha ha ha ha\n\n\nx"
+    assert tidy(whole, "") == whole
+
+
+@pytest.mark.parametrize(
+    ("rejected", "expected", "notes"),
+    [
+        # y_w goes 5, 1, 2, 8; from the other end y_l's first step must be right, or its terms nearer
+        ("8 + 2 = 10\n10 + 5 = 15\n15 + 1 = 16", "8 + 2 = 10\n10 + 1 = 11\n11 + 5 = 16", True),
+        ("8 + 2 = 11\n11 + 1 = 12\n12 + 5 = 17", "8 + 2 = 10\n10 + 1 = 11\n11 + 5 = 16", False),
+        ("8 + 3 = 11\n11 + 1 = 12\n12 + 5 = 17", "8 + 2 = 10\n10 + 1 = 11\n11 + 5 = 16", False),
+        ("1 + 5 = 6\n6 + 8 = 14\n14 + 2 = 17", "5 + 1 = 6\n6 + 2 = 8\n8 + 8 = 16", True),
+        ("5 + 8 = 13\n13 + 2 = 15\n15 + 1 = 17", "5 + 1 = 6\n6 + 2 = 8\n8 + 8 = 16", True),
+        ("5 + 1 = 6\n6 + 2 = 9\n9 + 8 = 17", "5 + 1 = 6\n6 + 2 = 8\n8 + 8 = 16", False),
+        ("4 + 4 = 8\n8 + 9 = 17", "5 + 1 = 6\n6 + 2 = 8\n8 + 8 = 16", False),
+    ],
+)
+def test_terms_stand_in_an_order_that_a_writer_uses(rejected: str, expected: str, notes: bool) -> None:
+    chosen = "5 + 1 = 6\n6 + 2 = 8\n8 + 8 = 16\nThe answer is 16"
+    edit = asyncio.run(RuleEditor().edit(EditRequest("1", "math", "x", chosen, f"{rejected}\nThe answer is 17", "16")))
+    assert edit.text == f"{expected}\nThe answer is 16"
+    assert edit.notes == (("terms reordered",) if notes else ())
+
+
+def test_lines_that_y_w_has_too_keep_their_options() -> None:
+    chosen = "A bank holds money.\nA river holds water.\nThe answer is river"
+    rejected = "A bank holds money.\nA bank holds water.\nThe answer is bank"
+    assert (
+        mended("qa", rejected, "river", chosen, BANKS)
+        == "A bank holds money.\nA river holds water.\nThe answer is river"
+    )
+
+
 def test_steps_reads_whole_equations_only() -> None:
     whole = "- 3 + 4 = 7\nTotal = -2 - -5=3. So we get -1*4 = -4, and 8 × 2 = 16\n"
     text = whole + "x + 3 + 4 = 9, 1 + 2 = 3.5, 2020-10 = 2,010, 5 -3 + 4 = 6, 1,000 + 5 = 1005"
@@ -202,7 +277,7 @@ def test_steps_reads_whole_equations_only() -> None:
 
 @pytest.mark.parametrize(("task", "answer"), [("chat", "4"), ("math", None), ("qa", None)])
 def test_rows_that_are_not_closed_stop_the_run(task: str, answer: str | None) -> None:
-    with pytest.raises(UserErrors, match="row 1: editor: rules mends only qa and math rows"):
+    with pytest.raises(UserErrors, match="row 1: editor: rules edits only qa and math rows"):
         mended(task, "y_l", answer)
 
 
@@ -255,7 +330,7 @@ def test_any_sum_comes_out_right(drawn: tuple[list[int], str]) -> None:
     found = steps(text)
     assert all(step.holds for step in found)
     assert [step.left for step in found[1:]] == [step.result for step in found[:-1]]
-    assert sorted([found[0].left, *(step.term for step in found)]) == sorted(terms)
+    assert [found[0].left, *(step.term for step in found)] in (terms, terms[::-1])
     assert found[-1].result == gold
     assert text.startswith(LEAD)
     assert text.endswith(f"\nThe answer is {gold}")
@@ -265,7 +340,7 @@ def test_any_sum_comes_out_right(drawn: tuple[list[int], str]) -> None:
 @given(st.text("bank .ryes\nThe answer is", max_size=60), st.sampled_from(["river", "C++", "bank"]))
 def test_any_qa_text_comes_to_state_the_gold_option(text: str, gold: str) -> None:
     assert state(text, gold) == state(state(text, gold), gold)
-    assert is_correct(_mend_options(text, gold, []), gold, "qa")
+    assert is_correct(_edit_options(text, gold, []), gold, "qa")
 
 
 # --- scores of words -----------------------------------------------------------------------------------------------

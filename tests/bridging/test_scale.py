@@ -178,7 +178,7 @@ def test_failures_may_keep_their_pairs(tmp_path: Path) -> None:
     assert [(row["id"], row["bridged"]) for row in train] == [("r0", True), ("r1", False), ("r3", False)]
     assert train[1]["chosen"] == train[1]["original_chosen"] == "It runs to the sea past town 1."
     assert [(row["id"], row["reason"]) for row in dropped] == [("r2", "y_l is good enough")]
-    assert stats["keep_unbridged"] == {"endpoint failed: HTTP 500": 1, "empty reply": 1}
+    assert stats["kept_original"] == {"endpoint failed: HTTP 500": 1, "empty reply": 1}
 
 
 def test_half_surrogates_are_no_text(tmp_path: Path) -> None:

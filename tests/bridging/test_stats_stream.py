@@ -17,7 +17,7 @@ def row(id: str, chosen: str = "abcd", rejected: str = "wxyz") -> dict[str, Any]
 def test_numbers_worked_out_by_hand() -> None:
     statistics = Statistics("targeted")
     first = bridged_pair(row("a"), "wxcd", "targeted")  # half of either
-    first.rejected_edit = "refusal"
+    first.rejected_edit, first.notes = "refusal", ("terms reordered",)
     statistics.add(row("a"), first)
     statistics.add(row("b"), bridged_pair(row("b"), "abcdwxyz", "targeted"))  # 4 of 8 away from both
     statistics.add(row("c"), bridged_pair(row("c"), None, "targeted"))
@@ -35,8 +35,9 @@ def test_numbers_worked_out_by_hand() -> None:
         "bridged": 2,
         "dropped": 2,
         "reasons": {"y_l is good enough": 1, "refusal": 1},
-        "keep_unbridged": {"refusal": 1},
+        "kept_original": {"refusal": 1},
         "second_tries": {"rows": 3, "kept": 1, "reasons": {"empty reply": 2, "refusal": 1}},
+        "rule_edits": {"terms reordered": 1},
         "edit_ratio_unit": "characters",
         "edit_ratio": 0.75,  # 0.5, 0.5, 1, 1
         "original_edit_ratio": 1.0,

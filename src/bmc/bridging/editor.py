@@ -25,10 +25,12 @@ class BridgedPair(Row):
     Attributes:
         rejected_edit: Why the first reply was turned down, where it took a second; of both, for scores.
         failure: Why there is no edit, where the pair is kept as it was all the same.
+        notes: What the rule editor did.
     """
 
     rejected_edit: str | None = None
     failure: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 async def bridge_pair(row: Row, editor: Editor | CachedClient, settings: BridgeConfig) -> Row:
@@ -58,7 +60,7 @@ async def bridge_pair(row: Row, editor: Editor | CachedClient, settings: BridgeC
         raise good
     text = edit.text if hash_fraction(row["id"]) < settings.proportion else None
     pair = await off_loop(len(case.rejected) + len(edit.text), bridged_pair, row, text, settings.mode)
-    pair.rejected_edit = rejected_edit
+    pair.rejected_edit, pair.notes = rejected_edit, edit.notes if pair["bridged"] else ()
     return pair
 
 

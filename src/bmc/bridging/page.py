@@ -83,7 +83,7 @@ def sections(summary: Mapping[str, Any], examples: Sequence[Example]) -> list[Se
     found = [
         ("", counts),
         ("Dropped, by reason", summary["reasons"]),
-        ("Kept as they were, the edit having failed, by reason", summary["keep_unbridged"]),
+        ("Kept as they were, the edit having failed, by reason", summary["kept_original"]),
         ("First edits rejected and requested again, by reason", tries["reasons"]),
     ]
     parts = [Section(title, tables=[("", _thousands(counts))]) for title, counts in found if counts]

@@ -130,6 +130,7 @@ class Statistics:
         self.mode = mode
         self.counts = Counter[str]()
         self.reasons, self.failures, self.rejected_edit = Counter[str](), Counter[str](), Counter[str]()
+        self.notes = Counter[str]()
         self.ratios = {name: Mean() for name in ("edit_ratio", "original_edit_ratio")}
         self.histograms = {name: Histogram(RATIO_EDGES) for name in self.ratios}
         self.lengths = {name: Mean() for name in ("y_w", "y_l", "edit")}
@@ -156,6 +157,7 @@ class Statistics:
         self.counts["bridged"] += outcome["bridged"]
         if failure := _failure(outcome):
             _count(self.failures, failure)
+        self.notes.update(outcome.notes if isinstance(outcome, BridgedPair) else ())
         original = edit_ratio(content(row["chosen"]), content(row["rejected"]))
         for name, ratio in (("edit_ratio", outcome["edit_ratio"]), ("original_edit_ratio", original)):
             self.ratios[name].add(ratio)
@@ -200,12 +202,13 @@ class Statistics:
             "bridged": counts["bridged"],
             "dropped": sum(self.reasons.values()),
             "reasons": dict(self.reasons.most_common()),
-            "keep_unbridged": dict(self.failures.most_common()),
+            "kept_original": dict(self.failures.most_common()),
             "second_tries": {
                 "rows": sum(self.rejected_edit.values()),
                 "kept": counts["kept on second try"],
                 "reasons": dict(self.rejected_edit.most_common()),
             },
+            "rule_edits": dict(self.notes.most_common()),
             "edit_ratio_unit": "characters",
             **{name: mean.rounded() or 0.0 for name, mean in self.ratios.items()},
             "length": {

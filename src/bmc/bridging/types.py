@@ -39,9 +39,11 @@ class Edit:
     Attributes:
         text: ỹ_w (for `degrade` ỹ_l); None where y_l is good enough as it is and the pair teaches nothing (§4: 31 % of
             QA, 43 % of math).
+        notes: What the rule editor did, for the statistics.
     """
 
     text: str | None
+    notes: tuple[str, ...] = ()
 
 
 class EditError(Exception):
@@ -85,7 +87,7 @@ class EditRejected(EditError):
 
 @runtime_checkable
 class Editor(Protocol):
-    """Anything that edits pairs without being asked in words; `rules.RuleEditor` does."""
+    """Anything that edits pairs without being asked in words; `rule_editor.RuleEditor` does."""
 
     async def edit(self, case: EditRequest) -> Edit:
         """Mends one pair.
