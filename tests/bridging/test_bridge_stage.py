@@ -16,7 +16,7 @@ from server import ChatServer, Reply, part, refuses, revises, says
 
 from bmc.bridging.editor import bridge_pair, bridged_pair
 from bmc.bridging.rule_editor import RuleEditor
-from bmc.bridging.run import bridge, made
+from bmc.bridging.run import bridge, bridge_all
 from bmc.bridging.types import Edit, EditError, EditRequest
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.data.schema import hash_fraction
@@ -285,7 +285,7 @@ def test_rows_come_in_their_order_and_few_are_held() -> None:
     async def run() -> list[str]:
         seen = []
         make = partial(bridge_pair, editor=Slow(), settings=BridgeConfig(output_dir="o"))
-        async for row, outcome in made(rows(), make, 8):
+        async for row, outcome in bridge_all(rows(), make, 8):
             assert isinstance(outcome, EditError) == (row["id"] == "7")
             seen.append(row["id"])
             assert len(read) - len(seen) <= 8

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmc.bridging.validators import SPECIAL, defuse, delimiters, restore
+from bmc.bridging.validators import SPECIAL, escape_special_tokens, find_delimiters, unescape_special_tokens
 
 TOKENS = [
     "<|im_end|>",
@@ -22,16 +22,16 @@ TOKENS = [
 
 @pytest.mark.parametrize("token", TOKENS)
 def test_a_special_token_is_none_once_it_is_defused(token: str) -> None:
-    assert defuse(f"a{token}b") == f"a{token[0]}\u2060{token[1:]}b"
-    assert restore(f"a{token[0]}\u2060{token[1:]}b") == f"a{token}b"
-    assert restore(f"a{token}b") == f"a{token}b"  # an editor may leave the joiner out
-    assert delimiters(f"a{token}b") == {token}
+    assert escape_special_tokens(f"a{token}b") == f"a{token[0]}\u2060{token[1:]}b"
+    assert unescape_special_tokens(f"a{token[0]}\u2060{token[1:]}b") == f"a{token}b"
+    assert unescape_special_tokens(f"a{token}b") == f"a{token}b"  # an editor may leave the joiner out
+    assert find_delimiters(f"a{token}b") == {token}
 
 
 @pytest.mark.parametrize("text", ["<b>x</b>", "a[i]", "x < y | z > w", "[1] <|> <||>", "<script>", "[INSTALL]", "<S>"])
 def test_other_texts_are_left_alone(text: str) -> None:
-    assert defuse(text) == restore(text) == text
-    assert delimiters(text) == set()
+    assert escape_special_tokens(text) == unescape_special_tokens(text) == text
+    assert find_delimiters(text) == set()
 
 
 @given(
@@ -40,10 +40,10 @@ def test_other_texts_are_left_alone(text: str) -> None:
     )
 )
 def test_no_special_token_is_left_and_none_is_lost(text: str) -> None:
-    assert not SPECIAL.search(defuse(text))
-    assert restore(defuse(text)) == text
+    assert not SPECIAL.search(escape_special_tokens(text))
+    assert unescape_special_tokens(escape_special_tokens(text)) == text
 
 
 def test_tags_of_the_prompts_and_headings_of_turns() -> None:
     text = "</draft> <revised 1a2b3c>\n### Response: x ### Input: y\n<verdict>"
-    assert delimiters(text) == {"</draft>", "<revised 1a2b3c>", "### Response:", "<verdict>"}
+    assert find_delimiters(text) == {"</draft>", "<revised 1a2b3c>", "### Response:", "<verdict>"}

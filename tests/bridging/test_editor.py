@@ -16,7 +16,7 @@ from bmc.bridging.editor import BridgedPair, bridge_pair, keep_unbridged, scored
 from bmc.bridging.prompts import PROMPTS
 from bmc.bridging.rule_editor import RuleEditor
 from bmc.bridging.types import Edit, EditError, EditRequest, NoEditNeeded
-from bmc.bridging.validators import defuse, restore
+from bmc.bridging.validators import escape_special_tokens, unescape_special_tokens
 from bmc.config import BridgeConfig, ValidatorSettings
 from bmc.errors import user_error
 from bmc.llm.client import Completion
@@ -271,7 +271,7 @@ def test_hostile_rows_stay_material(name: str, mode: str) -> None:
     edit = row[base].replace("the", "a") + " e"
 
     def script(messages: Messages, number: int) -> str:
-        return "?" if number == 1 else tagged(messages, defuse(edit), mode)  # it copies what it is shown
+        return "?" if number == 1 else tagged(messages, escape_special_tokens(edit), mode)  # it copies what it is shown
 
     pair, model = made(script, row, mode=mode)
     assert pair["rejected" if mode == "degrade" else "chosen"] == edit, pair
@@ -282,7 +282,7 @@ def test_hostile_rows_stay_material(name: str, mode: str) -> None:
     shows = {"request": "prompt", "reference": "chosen", "draft": "chosen" if mode == "polish" else "rejected"}
     for tag, field in shows.items():
         if f"<{tag} {mark}>" in messages[1]["content"]:
-            assert restore(shown(messages, tag)) == row[field]
+            assert unescape_special_tokens(shown(messages, tag)) == row[field]
     # all that isn't material is what it is for a row without guile
     _, plain = made(script, ROW, mode=mode)
     assert len(without_material(messages)) == len(without_material(plain.asked[1])) == 4

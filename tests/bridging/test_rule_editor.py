@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bmc.bridging.rule_editor import RuleEditor, _edit_options, state, steps, tidy
+from bmc.bridging.rule_editor import RuleEditor, _edit_options, set_final_answer, steps, tidy
 from bmc.bridging.types import EditError, EditRequest
 from bmc.errors import UserErrors
 from bmc.evaluation.scoring import is_correct
@@ -87,10 +87,10 @@ def test_a_right_qa_answer_is_good_enough(rejected: str) -> None:
 
 
 def test_state_replaces_the_last_answer() -> None:
-    assert state("The answer is 1\nThe answer is 2\nBye", "3") == "The answer is 1\nThe answer is 3\nBye"
-    assert state("So 3.5.\nThe answer is 2.5", "3.5") == "So 3.5.\nThe answer is 3.5"
-    assert state("The answer is x.", "U.S.") == "The answer is U.S."
-    assert state("The answer is", "3") == "The answer is 3"
+    assert set_final_answer("The answer is 1\nThe answer is 2\nBye", "3") == "The answer is 1\nThe answer is 3\nBye"
+    assert set_final_answer("So 3.5.\nThe answer is 2.5", "3.5") == "So 3.5.\nThe answer is 3.5"
+    assert set_final_answer("The answer is x.", "U.S.") == "The answer is U.S."
+    assert set_final_answer("The answer is", "3") == "The answer is 3"
 
 
 W = LEAD + "7 + 8 = 15\n15 + 9 = 24\n24 + 3 = 27\nThe answer is 27"
@@ -339,7 +339,7 @@ def test_any_sum_comes_out_right(drawn: tuple[list[int], str]) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.text("bank .ryes\nThe answer is", max_size=60), st.sampled_from(["river", "C++", "bank"]))
 def test_any_qa_text_comes_to_state_the_gold_option(text: str, gold: str) -> None:
-    assert state(text, gold) == state(state(text, gold), gold)
+    assert set_final_answer(text, gold) == set_final_answer(set_final_answer(text, gold), gold)
     assert is_correct(_edit_options(text, gold, []), gold, "qa")
 
 

@@ -204,18 +204,18 @@ import resource, signal, sys
 sys.path[:0] = {tests!r}
 from pathlib import Path
 from billing_server import recipe
-from bmc.bridging import pipeline
+from bmc.bridging import run
 from bmc.runs import run_main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-load = pipeline.load
+load = run.load
 
 def limited(config):
     loaded = load(config)
     resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
     return loaded
 
-pipeline.load = limited
-run_main(lambda: pipeline.bridge(recipe(Path({folder!r}), {url!r}, None)))
+run.load = limited
+run_main(lambda: run.bridge(recipe(Path({folder!r}), {url!r}, None)))
 """
 
 

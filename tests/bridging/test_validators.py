@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from bmc.bridging.types import EditRequest
-from bmc.bridging.validators import Candidate, final_answer, lost_share, objection, refusal, unfinished, wrongly_good
+from bmc.bridging.validators import (
+    EditCandidate,
+    first_rejection,
+    is_truncated,
+    lost_share,
+    refusal,
+    wrong_final_answer,
+    wrong_verdict,
+)
 from bmc.config import BridgeConfig, ValidatorSettings
 from bmc.errors import UserErrors
 from bmc.llm.client import Completion
@@ -24,7 +32,7 @@ EDIT = "The sky is blue as air scatters blue light more."
 
 
 def reason(text: str, mode: Any = "targeted", case: EditRequest = CHAT, **limits: Any) -> str | None:
-    found = objection(Candidate(text, case, mode, "1a2b3c"), ValidatorSettings(**limits))
+    found = first_rejection(EditCandidate(text, case, mode, "1a2b3c"), ValidatorSettings(**limits))
     return found.reason if found else None
 
 
@@ -78,7 +86,9 @@ def test_a_copy_is_fine_where_mending_leads_there() -> None:
     assert reason(W, "targeted", MATH) is None  # 4 of 32 characters
     short = EditRequest("1", "qa", "Where?", "In a river", "At the bank", "river")
     assert reason(short.chosen, "targeted", replace(short, answer=None)) is None  # three words
-    assert objection(Candidate(CHAT.chosen, CHAT, "targeted"), ValidatorSettings(max_edit_ratio=1.0)) is None  # by rule
+    assert (
+        first_rejection(EditCandidate(CHAT.chosen, CHAT, "targeted"), ValidatorSettings(max_edit_ratio=1.0)) is None
+    )  # by rule
 
 
 OTHER = "Zwölf Boxkämpfer jagen Viktor quer übers Watt."  # 46 characters
@@ -264,21 +274,21 @@ def test_white_space_is_no_edit(edit: str) -> None:
 
 def test_good_needs_the_gold_answer_in_y_l() -> None:
     wrong = "verdict good, but y_l doesn't state the gold answer"
-    found = wrongly_good(MATH, ValidatorSettings())
+    found = wrong_verdict(MATH, ValidatorSettings())
     assert found is not None
     assert found.reason == wrong
-    assert wrongly_good(replace(MATH, answer="4"), ValidatorSettings()) is None
-    assert wrongly_good(replace(MATH, answer=None), ValidatorSettings()) is None
-    assert wrongly_good(MATH, ValidatorSettings(final_answer=False)) is None
-    assert wrongly_good(CHAT, ValidatorSettings()) is None
+    assert wrong_verdict(replace(MATH, answer="4"), ValidatorSettings()) is None
+    assert wrong_verdict(replace(MATH, answer=None), ValidatorSettings()) is None
+    assert wrong_verdict(MATH, ValidatorSettings(final_answer=False)) is None
+    assert wrong_verdict(CHAT, ValidatorSettings()) is None
 
 
 def test_the_final_answer_may_be_a_label_of_the_prompt() -> None:
     case = EditRequest("1", "qa", "Where? (A) bank (B) money", "The answer is (B)", "The answer is (A)", "money")
-    assert final_answer(Candidate("The answer is (B)", case, "targeted"), ValidatorSettings()) is None
-    assert final_answer(Candidate("The answer is (A) money", case, "targeted"), ValidatorSettings())
-    assert wrongly_good(replace(case, rejected="It is (B).\nThe answer is B"), ValidatorSettings()) is None
-    assert wrongly_good(case, ValidatorSettings())
+    assert wrong_final_answer(EditCandidate("The answer is (B)", case, "targeted"), ValidatorSettings()) is None
+    assert wrong_final_answer(EditCandidate("The answer is (A) money", case, "targeted"), ValidatorSettings())
+    assert wrong_verdict(replace(case, rejected="It is (B).\nThe answer is B"), ValidatorSettings()) is None
+    assert wrong_verdict(case, ValidatorSettings())
 
 
 def test_what_an_edit_adds_is_no_rewrite() -> None:
@@ -312,9 +322,9 @@ def test_words_of_scripts_without_spaces_count(rejected: str, short: bool) -> No
     ],
 )
 def test_replies_that_are_not_whole(text: str, finish_reason: str | None, found: str | None) -> None:
-    objected = unfinished(Completion(text, finish_reason, 1, 1), ValidatorSettings())
+    objected = is_truncated(Completion(text, finish_reason, 1, 1), ValidatorSettings())
     assert (objected.reason if objected else None) == found
-    assert unfinished(Completion("x", "length", 1, 1), ValidatorSettings(cut_off=False)) is None
+    assert is_truncated(Completion("x", "length", 1, 1), ValidatorSettings(cut_off=False)) is None
 
 
 def test_thresholds_stand_in_the_recipe() -> None:

@@ -1,1 +1,1 @@
-"""The paper's phase 1 (§3.1, Eq. 1): an editor mends the losing response where it is wrong, the winner as reference."""
+"""The paper's phase 1 (§3.1, Eq. 1): an editor revises y_l where it is wrong, with y_w as its reference."""

@@ -1,4 +1,4 @@
-"""A pair in, a pair out: with a response that the editor made of it, or with weights by the editor's scores."""
+"""Bridge one pair: request an edit, validate it, retry once; or request scores and turn them into token weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..llm.errors import RequestFailed
 from .prompts import PROMPTS, SCORING, Messages, Prompt, read_reply, request, score_request
 from .token_scores import read_scores, token_weights
 from .types import Edit, EditError, Editor, EditRejected, EditRequest, NoEditNeeded, Scores
-from .validators import Candidate, edit_ratio, objection, refused_reply, unfinished, wrongly_good
+from .validators import EditCandidate, edit_ratio, first_rejection, is_truncated, refused_reply, wrong_verdict
 from .words import words
 
 Result = TypeVar("Result")
@@ -23,7 +23,7 @@ class BridgedPair(Row):
     """A pair, and what the statistics want to know of it that its columns don't tell.
 
     Attributes:
-        rejected_edit: Why the first reply was turned down, where it took a second; of both, for scores.
+        rejected_edit: Why the first edit was rejected, where it took a second; of both requests, for scores.
         failure: Why there is no edit, where the pair is kept as it was all the same.
         notes: What the rule editor did.
     """
@@ -34,15 +34,15 @@ class BridgedPair(Row):
 
 
 async def bridge_pair(row: Row, editor: Editor | CachedClient, settings: BridgeConfig) -> Row:
-    """The pair with the editor's ỹ_w (for `degrade` ỹ_l), or as it is if it lies outside the proportion.
+    """Give a pair the editor's ỹ_w (for `degrade` ỹ_l), or leave it as it is if it lies outside the proportion.
 
     Args:
         row: With y_w and y_l.
-        editor: An editor by rule, or a model that is asked, once more if its first reply is of no use.
+        editor: An editor without a model, or the client of one; a rejected reply is requested once more.
         settings: `mode`, `template`, `proportion` and `validators` are read.
 
     Raises:
-        EditError: There is none that may be trained on; the message says why.
+        EditError: No edit passes validation; the message says why.
         UserErrors: The run can't go on.
     """
     _check_editable(row)
@@ -113,17 +113,17 @@ def _size(case: EditRequest) -> int:
 def _validated(edit: Edit, case: EditRequest, settings: BridgeConfig, mark: str | None) -> Edit:
     """Return the edit, or the verdict that none is needed, if no check speaks against it."""
     if edit.text is None:
-        found = wrongly_good(case, settings.validators)
+        found = wrong_verdict(case, settings.validators)
     else:
-        found = objection(Candidate(edit.text, case, settings.mode, mark), settings.validators)
+        found = first_rejection(EditCandidate(edit.text, case, settings.mode, mark), settings.validators)
     if found:
         raise EditRejected(found)
     return edit
 
 
 def _whole(reply: Completion, limits: ValidatorSettings) -> str:
-    """The words of a reply that is whole."""
-    found = unfinished(reply, limits)
+    """Return the text of a reply unless it was cut off."""
+    found = is_truncated(reply, limits)
     if found:
         raise EditRejected(found)
     return reply.text
@@ -132,37 +132,37 @@ def _whole(reply: Completion, limits: ValidatorSettings) -> str:
 async def request_with_retry(
     client: CachedClient, prompt: Prompt, messages: Messages, mark: str, read: Callable[[Completion], Result]
 ) -> tuple[Result, str | None]:
-    """What a model's reply says; where it is turned down the model is told why and asked once more.
+    """Request a reply and read it; if it is rejected, request it once more with the reason.
 
     Args:
         client: The model.
         prompt: What the messages were made of.
-        messages: What is asked.
-        mark: That of their tags.
+        messages: The request.
+        mark: The mark of its tags.
         read: A reply → what it says; raises `EditRejected`.
 
     Returns:
-        What the last reply says, and why the first was turned down, if it was.
+        What the last reply says, and why the first was rejected, if it was.
 
     Raises:
-        EditError: The last reply is of no use either, or there is none.
+        EditError: The last reply is rejected, too, or there is none.
         UserErrors: The run can't go on.
     """
-    reply = await _asked(client, messages)
+    reply = await _complete(client, messages)
     try:
         return await off_loop(len(reply.text), read, reply), None
     except EditRejected as error:
         first = error
     try:
         more = await off_loop(len(reply.text), prompt.again, reply.text, first.advice, mark)
-        second = await _asked(client, [*messages, *more])
+        second = await _complete(client, [*messages, *more])
         return await off_loop(len(second.text), read, second), str(first)
     except EditError as error:
         error.rejected_edit = str(first)
         raise
 
 
-async def _asked(client: CachedClient, messages: Messages) -> Completion:
+async def _complete(client: CachedClient, messages: Messages) -> Completion:
     try:
         return await client.complete(messages)
     except RequestFailed as error:
@@ -170,8 +170,8 @@ async def _asked(client: CachedClient, messages: Messages) -> Completion:
 
 
 def bridged_pair(row: Row, text: str | None, mode: BridgeMode) -> BridgedPair:
-    """The row with ỹ_w as `chosen` (for `degrade` ỹ_l as `rejected`), or with both responses as they were where it is
-    to stay unbridged (Figure 3).
+    """Put ỹ_w into a row as `chosen` (for `degrade` ỹ_l as `rejected`), or leave both responses as they were where it
+    is to stay unbridged (Figure 3).
 
     Args:
         row: With y_w and y_l.
@@ -179,29 +179,29 @@ def bridged_pair(row: Row, text: str | None, mode: BridgeMode) -> BridgedPair:
         mode: What kind of edit it is.
     """
     side = edited_side(mode)
-    # `degrade` edits y_w, so that ỹ_l has y_w's form; and so do the winners, which stand for it
+    # `degrade` edits y_w, so that ỹ_l has y_w's form; and so have the chosen responses, which stand for it
     made = {} if text is None else {side: with_content(row["chosen"], text)}
     originals = {f"original_{name}": row[name] for name in dict.fromkeys(["chosen", side])}
     return _finished({**row, **made}, bridged=text is not None, **originals)
 
 
 def keep_unbridged(row: Row, failure: EditError, mode: BridgeMode) -> BridgedPair:
-    """The row as it was, in spite of a failure (`on_failure: keep_original`)."""
+    """Keep the row as it was, in spite of a failure (`on_failure: keep_original`)."""
     pair = bridged_pair(row, None, mode)
     pair.rejected_edit, pair.failure = failure.rejected_edit, str(failure)
     return pair
 
 
 def edited_side(mode: BridgeMode) -> str:
-    """The column that holds the edit."""
+    """Name the column that holds the edit."""
     return "rejected" if mode == "degrade" else "chosen"
 
 
 async def scored_pair(row: Row, editor: Editor | CachedClient, tokenizer: Any, settings: BridgeConfig) -> Row:
-    """The pair with `chosen_weights` and `rejected_weights`: λ of each response token as `trl.DPOTrainer` has them.
+    """Add `chosen_weights` and `rejected_weights` to a pair: λ of each response token as `trl.DPOTrainer` has them.
 
     Raises:
-        EditError: The scores are of no use, or the chat template hides the words; the message says why.
+        EditError: The scores can't be used, or the chat template hides the words; the message says why.
         UserErrors: The run can't go on.
     """
     case, rejected_edit = edit_request(row), None
@@ -223,7 +223,7 @@ async def scored_pair(row: Row, editor: Editor | CachedClient, tokenizer: Any, s
 
 
 def _tokens(tokenizer: Any, row: Row) -> tuple[dict[str, Any], int]:
-    """The tokens of both sides, and where the response starts in them."""
+    """Return the tokens of both sides, and where the response starts in them."""
     tokens = {side: align_response(tokenizer, row, row[side]) for side in SIDES}
     return tokens, response_start(tokenizer, row, *(sequence.ids for sequence in tokens.values()))
 
@@ -231,7 +231,7 @@ def _tokens(tokenizer: Any, row: Row) -> tuple[dict[str, Any], int]:
 async def _request_scores(
     client: CachedClient, case: EditRequest, limits: ValidatorSettings
 ) -> tuple[tuple[Scores, Scores], str | None]:
-    """The scores of y_w and of y_l, and why the first reply to one of them was turned down, if it was."""
+    """Request the scores of y_w and of y_l; return why the first reply to one of them was rejected, if it was, too."""
 
     async def of(response: str) -> tuple[Scores, str | None]:
         messages, mark = await off_loop(_size(case), score_request, case.prompt, response)
@@ -251,7 +251,7 @@ async def _request_scores(
 
 
 def _finished(pair: Row, **added: Any) -> BridgedPair:
-    """A pair without empty columns, with what bridging adds."""
+    """Drop empty columns of a pair and add what bridging adds."""
     ratio = edit_ratio(content(pair["chosen"]), content(pair["rejected"]))
     kept = {key: value for key, value in pair.items() if value is not None}
     return BridgedPair(kept | {"edit_ratio": round(ratio, 4), **added})

@@ -5,7 +5,7 @@ the system message, a line `---`, and the user message, with the fields `{mark}`
 `{rejected}` (y_l).
 
 Every part stands between tags that carry a mark, and the mark is chosen so that no part contains it: whatever a
-response says, it can't close its own tag. Special tokens of chat templates are defused, so that it can't end its
+response says, it can't close its own tag. Special tokens of chat templates are escaped, so that it can't end its
 message either.
 """
 
@@ -22,24 +22,24 @@ from ..config import BridgeMode
 from ..data.schema import digest
 from .token_scores import number_words
 from .types import Edit, EditRejected, EditRequest, RejectionReason
-from .validators import defuse, restore
+from .validators import escape_special_tokens, unescape_special_tokens
 
 Messages = list[dict[str, str]]
 
-# Part of a request's key: raise it when a template changes, and everything is asked anew, unless `earlier_versions`
-# knows how the same was asked before.
+# Part of a request's key: raise it when a template changes, and every request is new, unless `earlier_versions`
+# knows how the same was worded before.
 VERSION = 2
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """How an editor is asked for one thing.
+    """The prompt for one kind of edit.
 
     Attributes:
         system: The system message.
         text: The user message, with fields for `mark` and those of the case's `prompt`, `chosen` and `rejected` that
             it shows.
-        judges: Whether the reply may be that y_l is good enough.
+        judges: Whether the reply may be that y_l needs no edit.
         tag: What the reply stands between.
         wanted: What that is.
     """
@@ -51,8 +51,12 @@ class Prompt:
     wanted: str = "the whole revised text"
 
     def fill(self, **texts: str) -> tuple[Messages, str]:
-        """`(messages, mark)`, with those of the texts that the prompt shows."""
-        shown = {name: defuse(text) for name, text in texts.items() if f"{{{name}}}" in self.text}
+        """Fill in those of the texts that the prompt shows.
+
+        Returns:
+            `(messages, mark)`.
+        """
+        shown = {name: escape_special_tokens(text) for name, text in texts.items() if f"{{{name}}}" in self.text}
         mark = _mark("\n".join(shown.values()))
         user = self.text.format(mark=mark, **shown)
         return [{"role": "system", "content": self.system}, {"role": "user", "content": user}], mark
@@ -65,14 +69,15 @@ class Prompt:
         """
         tag = self.tag
         if span := _last_pair(reply, tag, mark):
-            return restore(_trimmed(reply[slice(*span)]))
+            return unescape_special_tokens(_trimmed(reply[slice(*span)]))
         what = "revised draft" if tag == "revised" else tag
         missing = f"there is no text between <{tag} {mark}> and </{tag} {mark}>"
         raise EditRejected(RejectionReason(f"unreadable reply: no {what} between the tags", missing))
 
     def again(self, reply: str, advice: str, mark: str) -> Messages:
-        """The turns that follow a reply that was turned down: itself, and why, without a word of the data."""
-        rejected_edit = defuse(reply) if reply.strip() else "(nothing)"  # templates refuse empty or missing turns
+        """Write the turns that follow a rejected reply: itself, and why, without a word of the data."""
+        # templates refuse empty or missing turns
+        rejected_edit = escape_special_tokens(reply) if reply.strip() else "(nothing)"
         user = (
             f"This can't be used: {advice}. Do the task once more under the same rules, and write {self.wanted} "
             f"between <{self.tag} {mark}> and </{self.tag} {mark}>."
@@ -112,10 +117,10 @@ def earlier_versions(messages: Messages) -> list[tuple[int, Messages]]:
 
 
 def request(mode: BridgeMode, template: str, case: EditRequest) -> tuple[Messages, str]:
-    """The messages that ask for an edit.
+    """Write the request for an edit.
 
     Args:
-        mode: What is asked for: any but `token_scores`.
+        mode: Any but `token_scores`.
         template: `closed` or `instruction`.
         case: The pair.
 
@@ -126,7 +131,7 @@ def request(mode: BridgeMode, template: str, case: EditRequest) -> tuple[Message
 
 
 def score_request(prompt: str, response: str) -> tuple[Messages, str]:
-    """`(messages, mark)` that ask for the scores of a response's words."""
+    """Write the request for the scores of a response's words: `(messages, mark)`."""
     return SCORING.fill(prompt=prompt, response=number_words(response))
 
 
@@ -135,7 +140,7 @@ _LOOK_ALIKES = str.maketrans("аαсϲԁеḟ", "aaccdef")
 
 
 def _mark(text: str) -> str:
-    """A short word that doesn't occur in the text, nor in what the text looks like; the same for the same text."""
+    """Choose a short word that doesn't occur in the text, nor in what it looks like; the same for the same text."""
     visible = "".join(char for char in text if unicodedata.category(char) != "Cf")  # no joiners, no direction marks
     looks = unicodedata.normalize("NFKC", visible).casefold().translate(_LOOK_ALIKES)
     mark = digest(text)[:6]
@@ -220,7 +225,7 @@ def read_reply(mode: BridgeMode, template: str, reply: str, mark: str) -> Edit:
     """Read an editor's reply: an edit, or the verdict that none is needed.
 
     Raises:
-        EditRejected: The reply has neither the text that was asked for nor, where it may, a verdict "good".
+        EditRejected: The reply has neither the requested text nor, where it may, a verdict "good".
     """
     prompt = PROMPTS[mode, template]
     if prompt.judges and _is_good(reply, _last_pair(reply, prompt.tag, mark)):

@@ -214,7 +214,7 @@ def _edit_options(text: str, gold: str, options: list[str], reference: str = "")
             return _in_case_of(found[0], gold) if found[0].lower() == wrong.lower() else found[0]
 
         text = "\n".join(line if line in known else mention.sub(renamed, line) for line in text.split("\n"))
-    return state(text, gold)
+    return set_final_answer(text, gold)
 
 
 def _in_case_of(mention: str, option: str) -> str:
@@ -222,7 +222,7 @@ def _in_case_of(mention: str, option: str) -> str:
     return option[:1].upper() + option[1:] if mention[:1].isupper() else option
 
 
-def state(text: str, answer: str) -> str:
+def set_final_answer(text: str, answer: str) -> str:
     """Replace the answer that a text states last, or add a line that states it."""
     span = statement(text)
     if span is None:
@@ -301,7 +301,7 @@ def _edit_equations(text: str, reference: str, gold: str) -> tuple[str, tuple[st
     if not _comes_to(edited, gold):
         raise EditError("rules: its steps can't be brought to the gold answer")
     for base, old, said in ((text, found, ()), (reference, right, (Y_W_LAYOUT,))):
-        written = state(_write_into(base, old, edited), gold)
+        written = set_final_answer(_write_into(base, old, edited), gold)
         if [*map(_write, steps(written))] == [*map(_write, edited)] and tidy(written, reference) == written:
             return written, notes + said
     raise EditError("rules: its steps don't stand on lines of their own")

@@ -50,9 +50,14 @@ from .rule_editor import RuleEditor
 from .stats import Statistics, cosine, load_embedder
 from .types import EditError, Editor, NoEditNeeded
 
+logger = logging.getLogger(__name__)
+WINDOW = 8  # rows in memory for each that may be under way: one that is slow doesn't hold up the rest
+MARK = "3f0a91"  # of no request: six hexadecimal digits, as marks are
+BridgeOne = Callable[[Row], Awaitable[Row]]  # raises EditError where a pair is to be dropped
+
 
 def make_model(config: BridgeConfig, usage: UsageTracker, store: ResponseCache, paid: float = 0.0) -> ChatModel:
-    """The model that a recipe asks.
+    """Make the client of a recipe's model.
 
     Args:
         config: The recipe; its editor is a model (not in `OFFLINE`).
@@ -71,29 +76,29 @@ def make_model(config: BridgeConfig, usage: UsageTracker, store: ResponseCache, 
 
 
 def offline_editor(config: BridgeConfig) -> Editor:
-    """Make the recipe's editor, one of `OFFLINE`."""
+    """BridgeOne the recipe's editor, one of `OFFLINE`."""
     if config.editor == "rules":
         return RuleEditor()
     return IdealEditor(config.editor_error_rate, config.editor_rewrite_rate)
 
 
-MARK = "3f0a91"  # of no request: six hexadecimal digits, as marks are
-Make = Callable[[Row], Awaitable[Row]]  # raises EditError where a pair is to be dropped
-
-
-def jobs(rows: Iterable[Row], config: BridgeConfig, making: Callable[[CachedClient], Make]) -> Iterator[PendingRequest]:
-    """What each row asks.
+def pending_requests(
+    rows: Iterable[Row], config: BridgeConfig, bridge_with: Callable[[CachedClient], BridgeOne]
+) -> Iterator[PendingRequest]:
+    """List the requests of each row.
 
     Args:
         rows: (x, y_w, y_l).
         config: The recipe.
-        making: An client → what makes a pair with it.
+        bridge_with: A client → the function that bridges a row with it.
     """
     for row in rows:
-        yield _job(row, config, making)
+        yield _pending_request(row, config, bridge_with)
 
 
-def _job(row: Row, config: BridgeConfig, making: Callable[[CachedClient], Make]) -> PendingRequest:
+def _pending_request(
+    row: Row, config: BridgeConfig, bridge_with: Callable[[CachedClient], BridgeOne]
+) -> PendingRequest:
     async def ask(client: CachedClient) -> None:
         if config.mode == "token_scores":  # the second response's scores don't wait for the first's
             for side in SIDES:
@@ -101,13 +106,13 @@ def _job(row: Row, config: BridgeConfig, making: Callable[[CachedClient], Make])
                 with contextlib.suppress(CacheMiss):
                     await client.prefetch(messages)
         with contextlib.suppress(EditError):
-            await making(client)(row)
+            await bridge_with(client)(row)
 
-    return PendingRequest(ask, _like(row, config))
+    return PendingRequest(ask, _sample_reply(row, config))
 
 
-def _like(row: Row, config: BridgeConfig) -> str:
-    """A reply as the prompt asks for it, with the text that it is about in place of the edit."""
+def _sample_reply(row: Row, config: BridgeConfig) -> str:
+    """Write a reply as the prompt wants it, with the text that it is about in place of the edit."""
     if config.mode == "token_scores":
         return content(row["chosen"])
     subject = content(row["chosen" if config.mode in ("degrade", "polish", "fresh") else "rejected"])
@@ -116,23 +121,19 @@ def _like(row: Row, config: BridgeConfig) -> str:
     return f"{verdict}<{prompt.tag} {MARK}>\n{subject}\n</{prompt.tag} {MARK}>"
 
 
-logger = logging.getLogger(__name__)
-WINDOW = 8  # rows in memory for each that may be under way: one that is slow doesn't hold up the rest
-
-
 def bridge(config: BridgeConfig) -> dict[str, Any]:
-    """Runs the stage and returns what it writes to `stats.json`.
+    """Run the stage and return what it writes to `stats.json`.
 
     Raises:
-        UserErrors: The data, the folder or the editor can't be used, the quote is declined, or no pair is kept. Answers
-            that the editor has given are kept in any case.
+        UserErrors: The data, the folder or the editor can't be used, the cost is declined, or no pair is kept.
+            Responses of the editor stay in the cache in any case.
     """
-    pairs, making = load(config)
+    pairs, bridge_with = load(config)
     embedder = load_embedder(config.similarity_model) if config.similarity_model else None
     check_output_dir(config.output_dir, run_fingerprint(config))
     found = None
     if config.editor not in OFFLINE:
-        found = estimate_for(config, pairs, making)
+        found = estimate_for(config, pairs, bridge_with)
         if found.to_send and config.editor == "openai":
             api_key(config.api_key_env)
         print_plan(f"ask {config.model} about {found.rows:,} pairs", found.facts())
@@ -140,7 +141,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
             confirm(config, found)
     with report_disk_errors(config.output_dir):
         folder = claim_output_dir(config.output_dir, run_fingerprint(config), config, rows=pairs)
-        stats, statistics = asyncio.run(_run(config, pairs, making, folder, found))
+        stats, statistics = asyncio.run(_run(config, pairs, bridge_with, folder, found))
         if embedder is not None:
             with (folder / "train.jsonl").open(encoding="utf-8") as lines:
                 stats["similarity"]["cosine"] = cosine(embedder, map(json.loads, lines), config.mode)
@@ -154,7 +155,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
 
 
 def load(config: BridgeConfig) -> tuple[RowStream, Any]:
-    """A recipe's pairs, checked, and what makes of an editor that which makes a pair with it.
+    """Load and check a recipe's pairs; also return the function that, given an editor, bridges rows with it.
 
     Raises:
         UserErrors: The pairs can't be used; or the tokenizer that `token_scores` needs.
@@ -165,22 +166,24 @@ def load(config: BridgeConfig) -> tuple[RowStream, Any]:
     check_rows(pairs, PAIR, where)
     tokenizer = _tokenizer(config, pairs, where) if config.mode == "token_scores" else None
 
-    def making(editor: Editor | CachedClient) -> Make:
+    def bridge_with(editor: Editor | CachedClient) -> BridgeOne:
         if tokenizer is None:
             return partial(bridge_pair, editor=editor, settings=config)
         return partial(scored_pair, editor=editor, tokenizer=tokenizer, settings=config)
 
-    return pairs, making
+    return pairs, bridge_with
 
 
-def estimate_for(config: BridgeConfig, pairs: RowStream, making: Any) -> CostEstimate:
-    """What the run would ask beyond what is kept."""
+def estimate_for(config: BridgeConfig, pairs: RowStream, bridge_with: Any) -> CostEstimate:
+    """Estimate the cost of the requests whose responses aren't in the cache."""
     with contextlib.closing(CachedResponses(cache_path(config.replies, config.output_dir))) as store:
-        return asyncio.run(estimate_cost(jobs(pairs, config, making), config, VERSION, store, earlier_versions))
+        return asyncio.run(
+            estimate_cost(pending_requests(pairs, config, bridge_with), config, VERSION, store, earlier_versions)
+        )
 
 
 def _tokenizer(config: BridgeConfig, rows: Iterable[Row], where: str) -> Any:
-    """The tokenizer whose tokens are to be weighed; the rows' conversations are rendered once before any is paid for.
+    """Load the tokenizer whose tokens get weights, and render the rows' conversations once before any is paid for.
 
     Raises:
         UserErrors: There is no such tokenizer or template, or they can't do that.
@@ -193,34 +196,36 @@ def _tokenizer(config: BridgeConfig, rows: Iterable[Row], where: str) -> Any:
 
 
 async def _run(
-    config: BridgeConfig, pairs: RowStream, making: Any, folder: Path, found: CostEstimate | None
+    config: BridgeConfig, pairs: RowStream, bridge_with: Any, folder: Path, found: CostEstimate | None
 ) -> tuple[dict[str, Any], Statistics]:
-    """Asks, writes the pairs, and tells what came of it."""
+    """Bridge the pairs, write them, and return the statistics."""
     statistics = Statistics(config.mode)
     if found is None:
-        await _write(pairs, making(offline_editor(config)), config, folder, statistics)
+        await _write(pairs, bridge_with(offline_editor(config)), config, folder, statistics)
         return statistics.summary(), statistics
 
     def todo() -> Iterable[PendingRequest]:
-        return jobs(pairs, config, making)
+        return pending_requests(pairs, config, bridge_with)
 
     async with open_client(config, VERSION, todo, found, partial(make_model, config), earlier_versions) as client:
         if isinstance(client.model, BatchClient):
             await client.model.run_batches(todo, client)
-        await _write(pairs, making(client), config, folder, statistics)
+        await _write(pairs, bridge_with(client), config, folder, statistics)
     usage = client.usage
     stats = {"answers": usage.all_runs(), "this_run": usage.this_run(len(pairs), elapsed())}
     return statistics.summary() | stats, statistics
 
 
-async def _write(pairs: RowStream, make: Make, config: BridgeConfig, folder: Path, statistics: Statistics) -> None:
-    """Streams the results into both files, which appear only when they are whole."""
+async def _write(
+    pairs: RowStream, bridge_one: BridgeOne, config: BridgeConfig, folder: Path, statistics: Statistics
+) -> None:
+    """Stream the results into both files, which appear only when they are whole."""
     from tqdm import tqdm
 
     width = WINDOW * config.max_concurrency
     bar = tqdm(total=len(pairs), unit="pair", desc="Bridging")
     with atomic_files(folder / "train.jsonl", folder / "dropped.jsonl") as (train, dropped), bar:
-        async with contextlib.aclosing(made(pairs, make, width)) as outcomes:
+        async with contextlib.aclosing(bridge_all(pairs, bridge_one, width)) as outcomes:
             async for row, outcome in outcomes:
                 bar.update()
                 if isinstance(outcome, EditError) and _keeps(config, outcome):
@@ -238,16 +243,15 @@ def _keeps(config: BridgeConfig, failure: EditError) -> bool:
     return config.on_failure == "keep_original" and not isinstance(failure, NoEditNeeded)
 
 
-async def made(rows: Iterable[Row], make: Make, width: int) -> AsyncGenerator[tuple[Row, Row | EditError]]:
-    """Each row with the pair made of it, in their order, with at most `width` of them in memory.
-
-    Instead of a pair there may be the reason why there is none.
-    """
+async def bridge_all(
+    rows: Iterable[Row], bridge_one: BridgeOne, width: int
+) -> AsyncGenerator[tuple[Row, Row | EditError]]:
+    """Yield each row with its pair, or the reason why there is none, in their order, at most `width` in memory."""
     under_way: deque[tuple[Row, asyncio.Task[Row | EditError]]] = deque()
 
     async def one(row: Row) -> Row | EditError:
         try:
-            return await make(row)
+            return await bridge_one(row)
         except EditError as error:
             return error
 

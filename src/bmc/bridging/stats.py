@@ -89,7 +89,7 @@ class Histogram:
         self.counts[min(bisect_right(self.edges, value), len(self.counts)) - 1] += 1
 
     def summary(self) -> dict[str, Any]:
-        """`counts[i]` is of the values from `edges[i]` to `edges[i + 1]`; null stands for no bound."""
+        """Return edges and counts; `counts[i]` is from `edges[i]` to `edges[i + 1]`, and null stands for no bound."""
         return {"edges": [*self.edges, *([None] if self.unbounded else [])], "counts": self.counts}
 
 
@@ -104,7 +104,7 @@ class Mean:
         self.total += value
 
     def rounded(self) -> float | None:
-        """To four places; None of nothing."""
+        """Round the mean to four places; None of nothing."""
         return round(self.total / self.count, 4) if self.count else None
 
 
@@ -120,7 +120,7 @@ class Example:
 
 
 class Statistics:
-    """Gathers a run's rows. What comes out depends on the rows alone, not on when or how often the run was resumed.
+    """Gather a run's rows. What comes out depends on the rows alone, not on when or how often the run was resumed.
 
     Args:
         mode: What kind of edits they are. The edit is ỹ_w, or ỹ_l for `degrade`.
@@ -139,11 +139,11 @@ class Statistics:
         self._drawn: list[tuple[int, int, Example]] = []  # a heap; the largest number on top, negated
 
     def add(self, row: Row, outcome: Row | EditError) -> None:
-        """Counts one row.
+        """Count one row.
 
         Args:
             row: (x, y_w, y_l).
-            outcome: What `making` made of it, or why it made nothing.
+            outcome: The pair, or why there is none.
         """
         self.counts["rows"] += 1
         first = getattr(outcome, "rejected_edit", None)
@@ -180,16 +180,16 @@ class Statistics:
 
     @property
     def base(self) -> str:
-        """The response that an edit takes the place of or was made of, to which its length is compared."""
+        """Name the response that an edit takes the place of or was made of, to which its length is compared."""
         return "y_w" if self.mode in ("degrade", "polish") else "y_l"
 
     @property
     def examples(self) -> list[Example]:
-        """Bridged pairs drawn at random."""
+        """Return bridged pairs drawn at random."""
         return [example for *_, example in sorted(self._drawn, reverse=True, key=lambda drawn: drawn[:2])]
 
     def summary(self) -> dict[str, Any]:
-        """The content of `stats.json`, as far as it depends on the rows.
+        """Return the content of `stats.json`, as far as it depends on the rows.
 
         Ratios are of the kept rows, lengths and similarities (1 − edit ratio) of the bridged ones; means are null, and
         those of ratios 0, where there are none.
@@ -225,7 +225,7 @@ class Statistics:
 
 
 def examples_of(pairs: Iterable[Row], mode: BridgeMode) -> list[Example]:
-    """The examples that `Statistics` draws, from the pairs that a run left in `train.jsonl`."""
+    """Draw the same examples as `Statistics`, from the pairs that a run left in `train.jsonl`."""
     bridged = (row for row in pairs if row.get("bridged"))
     return [
         Example(
@@ -240,7 +240,7 @@ def examples_of(pairs: Iterable[Row], mode: BridgeMode) -> list[Example]:
 
 
 def _draw(row: Row) -> int:
-    """A random number that belongs to a row."""
+    """Hash a row's id to a number, for a random choice that repeats."""
     return int(digest(f"example {row['id']}"), 16)
 
 

@@ -5,7 +5,7 @@ the LLM scores words, since it can't see our tokens, by whole numbers from −3 
 
     λ = 1 + max(score, 0) for a word of y_w, 1 + max(−score, 0) for a word of y_l
 
-so that what makes the winner good and what makes the loser bad counts more, up to the 1 + δ of δ = 3 in DPO-BMC, and
+so that what makes y_w good and what makes y_l bad counts more, up to the 1 + δ of δ = 3 in DPO-BMC, and
 nothing counts less than in DPO.
 """
 
@@ -22,7 +22,7 @@ LIMIT = 3
 
 
 def number_words(text: str) -> str:
-    """The text with its number before each word; the layout stays.
+    """Write its number before each word of a text; the layout stays.
 
     >>> number_words("It is 4,\\nsure.")
     '[1]It [2]is [3]4,\\n[4]sure.'
@@ -33,7 +33,7 @@ def number_words(text: str) -> str:
 
 
 def read_scores(listed: str, count: int) -> Scores:
-    """The scores in a list of `number:score`, apart by whitespace or commas.
+    """Read a list of `number:score`, separated by whitespace or commas.
 
     Args:
         listed: What stands between the tags of a reply.
@@ -46,30 +46,30 @@ def read_scores(listed: str, count: int) -> Scores:
     for entry in filter(None, re.split(r"[\s,]+", listed)):
         pair = re.fullmatch(r"([0-9]{1,9}):([-+−]?[0-9]{1,9})", entry)
         if not pair:
-            raise _turned_down("unreadable reply: a score that isn't number:score", "an entry isn't number:score")
+            raise _rejection("unreadable reply: a score that isn't number:score", "an entry isn't number:score")
         number, score = int(pair[1]), int(pair[2].replace("−", "-"))
         if not 1 <= number <= count:
-            raise _turned_down("wrong scores: a word that isn't there", f"the words are numbered from 1 to {count}")
+            raise _rejection("wrong scores: a word that isn't there", f"the words are numbered from 1 to {count}")
         if number in scores:
-            raise _turned_down("wrong scores: a word is scored twice", "a word is scored twice")
+            raise _rejection("wrong scores: a word is scored twice", "a word is scored twice")
         if abs(score) > LIMIT:
-            raise _turned_down(f"wrong scores: beyond ±{LIMIT}", f"scores go from -{LIMIT} to {LIMIT}")
+            raise _rejection(f"wrong scores: beyond ±{LIMIT}", f"scores go from -{LIMIT} to {LIMIT}")
         scores[number] = score
     return scores
 
 
-def _turned_down(reason: str, advice: str) -> EditRejected:
+def _rejection(reason: str, advice: str) -> EditRejected:
     return EditRejected(RejectionReason(reason, advice))
 
 
 def token_weights(text: str, scores: Scores, spans: Sequence[Span], sign: int) -> list[float]:
-    """λ of each token by the words that it stands for: the largest of theirs, 1 where it stands for none.
+    """Compute λ of each token by the words that it stands for: the largest of theirs, 1 where it stands for none.
 
     Args:
         text: The response.
         scores: Of its words.
         spans: [start, end) of each token in the text; empty for tokens of the template and EOS.
-        sign: 1 where the response won, -1 where it lost.
+        sign: 1 for the chosen response, -1 for the rejected one.
 
     Returns:
         One weight a token, in [1, 4].

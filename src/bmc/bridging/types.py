@@ -1,4 +1,4 @@
-"""What an editor is given and what it gives back."""
+"""Edit requests, edits, and why an edit is missing or rejected."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Edit:
     """An editor's verdict on y_l.
 
     Attributes:
-        text: ỹ_w (for `degrade` ỹ_l); None where y_l is good enough as it is and the pair teaches nothing (§4: 31 % of
+        text: ỹ_w (for `degrade` ỹ_l); None where y_l needs no edit and the pair teaches nothing (§4: 31 % of
             QA, 43 % of math).
         notes: What the rule editor did, for the statistics.
     """
@@ -50,14 +50,14 @@ class EditError(Exception):
     """The editor has nothing usable for this pair; the message is the `reason` in `dropped.jsonl`.
 
     Attributes:
-        rejected_edit: Why the reply before the last was turned down, where there was one.
+        rejected_edit: Why the edit before the last was rejected, where there was one.
     """
 
     rejected_edit: str | None = None
 
 
 class NoEditNeeded(EditError):
-    """The editor finds nothing to mend in y_l. Not a failure: the pair is dropped whatever `on_failure` says (§4)."""
+    """The editor finds nothing to edit in y_l. Not a failure: the pair is dropped whatever `on_failure` says (§4)."""
 
     def __init__(self) -> None:
         super().__init__("y_l is good enough")
@@ -69,7 +69,7 @@ class RejectionReason:
 
     Attributes:
         reason: The `reason` in `dropped.jsonl`.
-        advice: What the editor is told of it, in the terms of its prompt. It says nothing that the prompt doesn't show,
+        advice: What the retry says of it, in the terms of its prompt. It says nothing that the prompt doesn't show,
             and quotes no data.
     """
 
@@ -80,28 +80,28 @@ class RejectionReason:
 class EditRejected(EditError):
     """A reply that can't be used, where another try may help."""
 
-    def __init__(self, objection: RejectionReason) -> None:
-        super().__init__(objection.reason)
-        self.advice = objection.advice
+    def __init__(self, reason: RejectionReason) -> None:
+        super().__init__(reason.reason)
+        self.advice = reason.advice
 
 
 @runtime_checkable
 class Editor(Protocol):
-    """Anything that edits pairs without being asked in words; `rule_editor.RuleEditor` does."""
+    """Anything that edits pairs without a prompt; `rule_editor.RuleEditor` does."""
 
     async def edit(self, case: EditRequest) -> Edit:
-        """Mends one pair.
+        """Edit one pair.
 
         Raises:
-            EditError: Nothing usable came of it; the pair is dropped with that reason.
+            EditError: There is no usable edit; the pair is dropped with that reason.
             UserErrors: The run can't go on (no such model, a refused key).
         """
         ...
 
     async def score(self, case: EditRequest) -> tuple[Scores, Scores]:
-        """Scores the words of y_w and y_l, for `token_scores`; raises as `edit` does."""
+        """Score the words of y_w and y_l, for `token_scores`; raise as `edit` does."""
         ...
 
     def close(self) -> None:
-        """Lets go of what the editor holds."""
+        """Release what the editor holds."""
         ...

@@ -38,17 +38,17 @@ _DIFF_MARKS = re.compile(
 _JOINED = re.compile(rf"([<\[])({_JOINER}*)([^<>\[\]\s]{{1,70}}[>\]]|</?SYS>>)")
 
 
-def defuse(text: str) -> str:
-    """The text with a word joiner, or one more, after the first character of each special token.
+def escape_special_tokens(text: str) -> str:
+    """Put a word joiner, or one more, after the first character of each special token.
 
-    >>> defuse("<s>") == "<\u2060s>"
+    >>> escape_special_tokens("<s>") == "<\u2060s>"
     True
     """
     return _JOINED.sub(lambda token: token[1] + _JOINER + token[2] + token[3] if _is_special(token) else token[0], text)
 
 
-def restore(text: str) -> str:
-    """What `defuse` was given, or what an editor made of it."""
+def unescape_special_tokens(text: str) -> str:
+    """Undo `escape_special_tokens`, in its result or in what an editor made of that."""
     return _JOINED.sub(lambda token: token[1] + token[2][1:] + token[3] if _is_special(token) else token[0], text)
 
 
@@ -56,7 +56,7 @@ def _is_special(token: re.Match[str]) -> bool:
     return SPECIAL.fullmatch(token[1] + token[3]) is not None
 
 
-def delimiters(text: str) -> set[str]:
+def find_delimiters(text: str) -> set[str]:
     """Find the special tokens, headings of turns (`### Response:`), the prompts' tags and diff marks in a text."""
     return {found[0] for pattern in (SPECIAL, _HEADING, _TAG, _DIFF_MARKS) for found in pattern.finditer(text)}
 
@@ -100,7 +100,7 @@ _REFUSAL = re.compile(
 
 
 def refusal(text: str, window: int) -> str | None:
-    """The refusal that a text begins with, `plain`; None if it begins with none.
+    """Return the refusal that a text begins with, as `plain` gives it; None if it begins with none.
 
     Args:
         text: An edit or a whole reply.
@@ -114,7 +114,7 @@ LONG = 5_000  # characters; below, a comparison takes no more than milliseconds
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EditCandidate:
     """An edit and what it was made for.
 
     Attributes:
@@ -132,9 +132,9 @@ class Candidate:
     @property
     def base(self) -> tuple[str, str] | None:
         """What it was made of, and the prompt's word for that; a fresh answer is made of nothing."""
-        winner, loser = (self.case.chosen, "draft"), (self.case.rejected, "draft")
-        made_of = {"degrade": (self.case.chosen, "reference"), "polish": winner, "fresh": None}
-        return made_of.get(self.mode, loser)
+        chosen, rejected = (self.case.chosen, "draft"), (self.case.rejected, "draft")
+        made_of = {"degrade": (self.case.chosen, "reference"), "polish": chosen, "fresh": None}
+        return made_of.get(self.mode, rejected)
 
     @property
     def model(self) -> tuple[str, str] | None:
@@ -149,12 +149,12 @@ class Candidate:
         return {name: {"y_w": self.case.chosen, "y_l": self.case.rejected}[name] for name in names}
 
 
-Check = Callable[[Candidate, ValidatorSettings], RejectionReason | None]
+Check = Callable[[EditCandidate, ValidatorSettings], RejectionReason | None]
 
 
 @lru_cache(maxsize=64)  # several checks compare the same texts, and then the statistics do
 def edit_ratio(a: str, b: str) -> float:
-    """Levenshtein distance over the longer length, in characters."""
+    """Compute the Levenshtein distance over the longer length, in characters."""
     longest = max(len(a), len(b))
     if longest < LONG:
         return Levenshtein.normalized_distance(a, b)
@@ -174,8 +174,8 @@ def lost_share(before: str, after: str) -> float:
     return 1 - LCSseq.similarity(old, word_texts(after)) / max(len(old), 1)
 
 
-def unfinished(reply: Completion, limits: ValidatorSettings) -> RejectionReason | None:
-    """A reply that isn't whole, whatever it holds."""
+def is_truncated(reply: Completion, limits: ValidatorSettings) -> RejectionReason | None:
+    """Reject a reply that isn't whole, whatever it holds."""
     if reply.finish_reason == "length" and limits.cut_off:
         return RejectionReason("cut off: the reply reached max_tokens", "it was cut off before its end; be brief")
     if reply.finish_reason == "content_filter":
@@ -186,17 +186,17 @@ def unfinished(reply: Completion, limits: ValidatorSettings) -> RejectionReason 
 
 
 def refused_reply(reply: Completion, case: EditRequest, limits: ValidatorSettings) -> RejectionReason | None:
-    """A refusal in place of the tags."""
+    """Reject a refusal in place of the tags."""
     return _refusal(reply.text, case, limits)
 
 
-def empty(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
+def is_empty(edit: EditCandidate, limits: ValidatorSettings) -> RejectionReason | None:
     if len(edit.text.strip()) >= limits.min_chars:
         return None
     return RejectionReason("empty edit", "there is nothing, or next to nothing, between the tags")
 
 
-def refuses(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
+def is_refusal(edit: EditCandidate, limits: ValidatorSettings) -> RejectionReason | None:
     return _refusal(edit.text, edit.case, limits)
 
 
@@ -208,7 +208,7 @@ def _refusal(text: str, case: EditRequest, limits: ValidatorSettings) -> Rejecti
     return RejectionReason("refusal", "it refuses; the texts are material, and only their wording is to be worked on")
 
 
-def tells_of_edit(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
+def mentions_edit(edit: EditCandidate, limits: ValidatorSettings) -> RejectionReason | None:
     """Reject talk about the edit, and a wrapper around all of it that neither response has."""
     case = edit.case
     base = edit.base[0] if edit.base else f"{case.chosen}\n{case.rejected}"
@@ -221,15 +221,15 @@ def tells_of_edit(edit: Candidate, limits: ValidatorSettings) -> RejectionReason
     return None
 
 
-def holds_delimiters(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
+def contains_special_tokens(edit: EditCandidate, limits: ValidatorSettings) -> RejectionReason | None:
     known = "\n".join((edit.case.prompt, edit.case.chosen, edit.case.rejected))
-    leaked = any(found not in known for found in delimiters(edit.text)) or (edit.mark and edit.mark in edit.text)
+    leaked = any(found not in known for found in find_delimiters(edit.text)) or (edit.mark and edit.mark in edit.text)
     if not leaked or not limits.delimiters:
         return None
     return RejectionReason("template delimiters in the edit", "there are tags or special tokens within the text")
 
 
-def same(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
+def is_unchanged(edit: EditCandidate, limits: ValidatorSettings) -> RejectionReason | None:
     """Reject an edit that differs from its rival in white space alone, or by no more than `min_edit_ratio`."""
     for name, rival in edit.rivals.items():
         if edit_ratio(_one_spaced(edit.text), _one_spaced(rival)) <= limits.min_edit_ratio:
@@ -247,7 +247,7 @@ def _one_spaced(text: str) -> str:
     return " ".join(text.split())
 
 
-def wrongly_good(case: EditRequest, limits: ValidatorSettings) -> RejectionReason | None:
+def wrong_verdict(case: EditRequest, limits: ValidatorSettings) -> RejectionReason | None:
     """Reject the verdict "good" on a y_l that doesn't state the gold answer."""
     if not limits.final_answer or case.task not in GRADERS or case.answer is None:
         return None
@@ -259,8 +259,8 @@ def wrongly_good(case: EditRequest, limits: ValidatorSettings) -> RejectionReaso
     )
 
 
-def final_answer(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
-    """A closed task's winner must state the gold answer, its loser must not."""
+def wrong_final_answer(edit: EditCandidate, limits: ValidatorSettings) -> RejectionReason | None:
+    """Reject a ỹ_w of a closed task that doesn't state the gold answer, and a ỹ_l that does."""
     if not limits.final_answer or edit.case.task not in GRADERS or edit.case.answer is None:
         return None
     gold = is_correct(edit.text, edit.case.answer, edit.case.task, edit.case.prompt)
@@ -271,8 +271,8 @@ def final_answer(edit: Candidate, limits: ValidatorSettings) -> RejectionReason 
     return RejectionReason("edit doesn't state the gold answer", "its last line doesn't state the right final answer")
 
 
-def copies(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
-    """A copy of what it was to learn from, where mending what it was made of can't have led there."""
+def copies_reference(edit: EditCandidate, limits: ValidatorSettings) -> RejectionReason | None:
+    """Reject a copy of what it was to learn from, where an edit of what it was made of can't have led there."""
     if edit.mark is None or edit.base is None or edit.model is None or _is_short(edit.base[0], limits):
         return None
     original = edit_ratio(edit.base[0], edit.model[0])
@@ -286,7 +286,7 @@ def copies(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None
     )
 
 
-def rewrites(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
+def is_rewrite(edit: EditCandidate, limits: ValidatorSettings) -> RejectionReason | None:
     """Reject an edit that is far from what it was made of and keeps too little of it.
 
     The edit ratio alone would count every word that an edit adds, though all of y_l may still be there.
@@ -302,8 +302,8 @@ def rewrites(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | No
     )
 
 
-def drifts(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
-    """Much shorter or longer than both responses that it lies between; a polished one has y_w alone to go by."""
+def length_out_of_range(edit: EditCandidate, limits: ValidatorSettings) -> RejectionReason | None:
+    """Reject what is much shorter or longer than both responses; a polished one has y_w alone to go by."""
     if edit.base is None:
         return None
     known = [edit.case.chosen] if edit.mode == "polish" else [edit.case.chosen, edit.case.rejected]
@@ -322,12 +322,13 @@ def _is_short(text: str, limits: ValidatorSettings) -> bool:
     return len(words(text)) <= limits.short_words
 
 
-# The mode decides what each is about; a fresh answer is no edit, so nothing is a copy, a rewrite or a drift there.
+# The mode decides what each compares; a fresh answer is no edit, so no check on copies, rewrites or length applies.
 VALIDATORS: tuple[Check, ...] = (
-    empty, refuses, tells_of_edit, holds_delimiters, same, final_answer, copies, rewrites, drifts,
+    is_empty, is_refusal, mentions_edit, contains_special_tokens, is_unchanged, wrong_final_answer, copies_reference,
+    is_rewrite, length_out_of_range,
 )  # fmt: skip
 
 
-def objection(edit: Candidate, limits: ValidatorSettings) -> RejectionReason | None:
-    """The first objection to an edit."""
+def first_rejection(edit: EditCandidate, limits: ValidatorSettings) -> RejectionReason | None:
+    """Return the first reason to reject an edit, or None."""
     return next((found for check in VALIDATORS if (found := check(edit, limits))), None)
