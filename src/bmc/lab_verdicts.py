@@ -227,19 +227,17 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def accuracies(results: Row, study: str) -> str:
-    """Return a Markdown table of a study: mean over SFT seeds with its 95 % interval, for each method and editor."""
+    """Return a Markdown table of a study: accuracy of each SFT seed, and their mean, for each method and bridging."""
     names = dict.fromkeys((row["method"], row["pairs"]) for row in results[study]["rows"])
     lines = []
     for method, pairs in names:
         rows = [row for row in results[study]["rows"] if (row["method"], row["pairs"]) == (method, pairs)]
-        values = list(Side(study, method, pairs).by_seed(results, accuracy).values())
-        mean, low, high, _ = t_test(values)
+        by_seed = Side(study, method, pairs).by_seed(results, accuracy)
         point = ", ".join(f"{key} {value:g}" for key, value in rows[0]["values"].items())
         name = method if pairs == "bridge" else f"{method}, {pairs}"
-        lines.append(
-            [name, point, f"{mean:.1f}", f"[{low:.1f}, {high:.1f}]", f"{len(values)} × {len(rows) // len(values)}"]
-        )
-    return markdown_table((["method", "at", "accuracy, %", "95 %", "SFT × preference seeds"], lines))
+        each = ", ".join(f"{by_seed[seed]:.1f}" for seed in sorted(by_seed))
+        lines.append([name, point, each, f"{fmean(by_seed.values()):.1f}", str(len(rows))])
+    return markdown_table((["method", "at", "accuracy of each SFT seed, %", "mean", "models"], lines))
 
 
 def claims_table(results: Row) -> str:

@@ -92,7 +92,7 @@ def test_claims_without_their_study_are_left_out_and_holm_counts_a_letter() -> N
         "undecided",
         "supported",
     )
-    assert "| dpo |  | 50.0 | [50.0, 50.0] | 3 × 1 |" in accuracies({"core": {"rows": rows}}, "core")
+    assert "| dpo |  | 50.0, 50.0, 50.0 | 50.0 | 3 |" in accuracies({"core": {"rows": rows}}, "core")
 
 
 def test_figures_are_drawn_from_the_studies_that_are_there(tmp_path: Path) -> None:
