@@ -20,18 +20,20 @@ TOKENS = [
 ]
 
 
-@pytest.mark.parametrize("token", TOKENS)
-def test_a_special_token_is_none_once_it_is_defused(token: str) -> None:
-    assert escape_special_tokens(f"a{token}b") == f"a{token[0]}\u2060{token[1:]}b"
-    assert unescape_special_tokens(f"a{token[0]}\u2060{token[1:]}b") == f"a{token}b"
-    assert unescape_special_tokens(f"a{token}b") == f"a{token}b"  # an editor may leave the joiner out
-    assert find_delimiters(f"a{token}b") == {token}
+def test_a_special_token_is_none_once_it_is_defused(subtests: pytest.Subtests) -> None:
+    for token in TOKENS:
+        with subtests.test(token=token):
+            assert escape_special_tokens(f"a{token}b") == f"a{token[0]}\u2060{token[1:]}b"
+            assert unescape_special_tokens(f"a{token[0]}\u2060{token[1:]}b") == f"a{token}b"
+            assert unescape_special_tokens(f"a{token}b") == f"a{token}b"  # an editor may leave the joiner out
+            assert find_delimiters(f"a{token}b") == {token}
 
 
-@pytest.mark.parametrize("text", ["<b>x</b>", "a[i]", "x < y | z > w", "[1] <|> <||>", "<script>", "[INSTALL]", "<S>"])
-def test_other_texts_are_left_alone(text: str) -> None:
-    assert escape_special_tokens(text) == unescape_special_tokens(text) == text
-    assert find_delimiters(text) == set()
+def test_other_texts_are_left_alone(subtests: pytest.Subtests) -> None:
+    for text in ["<b>x</b>", "a[i]", "x < y | z > w", "[1] <|> <||>", "<script>", "[INSTALL]", "<S>"]:
+        with subtests.test(text=text):
+            assert escape_special_tokens(text) == unescape_special_tokens(text) == text
+            assert find_delimiters(text) == set()
 
 
 @given(

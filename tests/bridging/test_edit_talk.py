@@ -326,21 +326,19 @@ def test_what_stands_in_y_w_or_y_l_is_no_talk() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize(
-    ("prompt", "open_task", "lead", "talks"),
-    [
+def test_where_x_asks_for_an_edit(subtests: pytest.Subtests) -> None:
+    for prompt, open_task, lead, talks in [
         ("Please proofread my text.", True, "Here is the corrected version:\n", False),
         ("Please proofread my text.", False, "Here is the corrected version:\n", True),
         ("Bitte korrigiere meinen Text.", True, "Hier ist die korrigierte Fassung:\n", False),
         ("请修改我的句子。", True, "以下是修改后的句子：\n", False),
         ("Improve this draft.", True, "Here is the improved draft:\n", False),
         ("Make it shorter.", True, "Reference: ", True),
-    ],
-)
-def test_where_x_asks_for_an_edit(prompt: str, open_task: bool, lead: str, talks: bool) -> None:
-    _, chosen, rejected, edit = PAIRS["sky"]
-    originals = Originals.of(prompt, chosen, rejected, rejected, open_task)
-    assert (talk_about_edit(lead + edit, originals, 200) is not None) == talks
+    ]:
+        with subtests.test(prompt=prompt, open_task=open_task, lead=lead, talks=talks):
+            _, chosen, rejected, edit = PAIRS["sky"]
+            originals = Originals.of(prompt, chosen, rejected, rejected, open_task)
+            assert (talk_about_edit(lead + edit, originals, 200) is not None) == talks
 
 
 def test_wrappers_around_the_whole_edit() -> None:
@@ -370,11 +368,12 @@ def test_wrappers_around_the_whole_edit() -> None:
     assert not wraps_all(wrapped[0], "Answer between ``` and ```.", (chosen, rejected))
 
 
-@pytest.mark.parametrize("text", ["a " * 100_000, "x" * 200_000, "空" * 200_000, "I " * 100_000, "((((" * 50_000])
-def test_long_texts_take_no_time(text: str) -> None:
-    started = time.perf_counter()
-    talk_about_edit(text, Originals.of("x", "y", text[:-1] + "z", text[:-1] + "z", True), 200)
-    assert time.perf_counter() - started < 3
+def test_long_texts_take_no_time(subtests: pytest.Subtests) -> None:
+    for text in ["a " * 100_000, "x" * 200_000, "空" * 200_000, "I " * 100_000, "((((" * 50_000]:
+        with subtests.test(text=text):
+            started = time.perf_counter()
+            talk_about_edit(text, Originals.of("x", "y", text[:-1] + "z", text[:-1] + "z", True), 200)
+            assert time.perf_counter() - started < 3
 
 
 def test_case_apostrophes_and_spaces_are_folded() -> None:

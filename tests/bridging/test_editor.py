@@ -6,6 +6,7 @@ import asyncio
 import re
 import unicodedata
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -88,8 +89,13 @@ BAD: dict[str, Callable[[Messages], Completion | str]] = {  # reason → a reply
 }
 
 
-@pytest.mark.parametrize("reason", BAD)
-def test_a_reply_that_is_turned_down_is_asked_for_once_more(reason: str) -> None:
+def test_a_rejected_reply_is_requested_once_more(subtests: pytest.Subtests) -> None:
+    for reason in BAD:
+        with subtests.test(reason=reason):
+            check_retry(reason)
+
+
+def check_retry(reason: str) -> None:
     def script(messages: Messages, number: int) -> Completion | str:
         return BAD[reason](messages) if number == 1 else tagged(messages, EDIT)
 
@@ -108,8 +114,13 @@ def test_a_reply_that_is_turned_down_is_asked_for_once_more(reason: str) -> None
     assert not any(text in told for text in (W, L, EDIT, ROW["prompt"]))
 
 
-@pytest.mark.parametrize("reason", BAD)
-def test_it_is_dropped_with_the_reason_of_the_last_try(reason: str) -> None:
+def test_it_is_dropped_with_the_reason_of_the_last_try(subtests: pytest.Subtests) -> None:
+    for reason in BAD:
+        with subtests.test(reason=reason):
+            check_reasons(reason)
+
+
+def check_reasons(reason: str) -> None:
     limits = ValidatorSettings(max_edit_ratio=0.6 if "rewrite" in reason else 0.9)
     error, model = made(lambda messages, number: BAD[reason](messages), validators=limits)
     assert (str(error), error.rejected_edit, len(model.asked)) == (reason, reason, 2)
@@ -261,9 +272,13 @@ def shown(messages: Messages, name: str) -> str:
     return messages[1]["content"].partition(f"<{name} {mark}>\n")[2].partition(f"\n</{name} {mark}>")[0]
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_rows_stay_material(name: str, mode: str) -> None:
+def test_hostile_rows_stay_material(subtests: pytest.Subtests) -> None:
+    for name, mode in product(HOSTILE, MODES):
+        with subtests.test(name=name, mode=mode):
+            check_hostile_row(name, mode)
+
+
+def check_hostile_row(name: str, mode: str) -> None:
     """Each text is where it belongs, nothing else is told, and an editor that does its work has its edit taken."""
     text = HOSTILE[name]
     row = {"id": "h", "prompt": f"x {text} x", "chosen": f"{W} {text} w", "rejected": f"{L} {text} l"}

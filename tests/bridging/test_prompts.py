@@ -45,24 +45,21 @@ def test_there_is_a_prompt_for_each_mode_and_template() -> None:
     assert f" to {LIMIT} (" in SCORING.text
 
 
-@pytest.mark.parametrize(
-    ("template", "digest"),
-    [
+def test_the_methods_own_prompts_are_as_they_were(subtests: pytest.Subtests) -> None:
+    """Version 1, byte for byte: another one and every response that was paid for then is asked for anew."""
+    for template, digest in [
         ("closed", "82458133dfb03e8cdeb294ca06ce2258d53c7b19d5f36e4b3cbf5bba954bf104"),
         ("instruction", "25d253e0f91312d3ee1650b9f044a31a8fc2e204e679be869d65a448c25949d3"),
-    ],
-)
-def test_the_methods_own_prompts_are_as_they_were(template: str, digest: str) -> None:
-    """Version 1, byte for byte: another one and every response that was paid for then is asked for anew."""
-    case = EditRequest("1", "qa", "Where? {x}", "In a river.", "In a bank.", "river")
-    messages, mark = request("targeted", template, case)
-    ((version, older),) = earlier_versions(messages)
-    assert (version, hashlib.sha256(json.dumps([older, mark]).encode()).hexdigest()) == (1, digest)
+    ]:
+        with subtests.test(template=template, digest=digest):
+            case = EditRequest("1", "qa", "Where? {x}", "In a river.", "In a bank.", "river")
+            messages, mark = request("targeted", template, case)
+            ((version, older),) = earlier_versions(messages)
+            assert (version, hashlib.sha256(json.dumps([older, mark]).encode()).hexdigest()) == (1, digest)
 
 
-@pytest.mark.parametrize(
-    ("reply", "text"),
-    [
+def test_the_text_is_what_stands_between_the_tags(subtests: pytest.Subtests) -> None:
+    for reply, text in [
         ("<revised 1a>\nOne.\n</revised 1a>", "One."),
         ("<verdict>edit</verdict>\n\n<revised 1a>\nOne.\nTwo.\n</revised 1a>\nDone!", "One.\nTwo."),
         ("<revised 1a>One.</revised 1a>", "One."),
@@ -96,18 +93,17 @@ def test_the_methods_own_prompts_are_as_they_were(template: str, digest: str) ->
             "<verdict>good</verdict> if it is right. It is not: <verdict>edit</verdict> <revised 1a>One.</revised 1a>",
             "One.",
         ),
-    ],
-)
-@pytest.mark.parametrize(("mode", "template"), KINDS)
-def test_the_text_is_what_stands_between_the_tags(mode: str, template: str, reply: str, text: str) -> None:
-    if mode == "fresh":
-        reply, text = (re.sub("revised", "answer", part, flags=re.IGNORECASE) for part in (reply, text))
-    assert read_reply(mode, template, reply, "1a").text == text
+    ]:
+        for mode, template in KINDS:
+            with subtests.test(reply=reply, mode=mode, template=template):
+                given = reply, text
+                if mode == "fresh":
+                    given = tuple(re.sub("revised", "answer", part, flags=re.IGNORECASE) for part in given)
+                assert read_reply(mode, template, given[0], "1a").text == given[1]
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
+def test_a_draft_may_be_good_where_the_editor_sees_what_is_right(subtests: pytest.Subtests) -> None:
+    for reply in [
         GOOD,
         f"\n {GOOD}\n",
         "<verdict> Good </verdict> It is.",
@@ -117,21 +113,19 @@ def test_the_text_is_what_stands_between_the_tags(mode: str, template: str, repl
         "<VERDICT>GOOD</VERDICT>",
         "<verdict>**Good.**</verdict>",
         '<verdict 1a>\n"good enough"\n</verdict 1a>',
-    ],
-)
-def test_a_draft_may_be_good_where_the_editor_sees_what_is_right(reply: str) -> None:
-    for mode, template in KINDS:
-        if (mode, template) in JUDGING:
-            assert read_reply(mode, template, reply, "1a") == Edit(None)
-        else:
-            with pytest.raises(EditError, match="unreadable reply"):
-                read_reply(mode, template, reply, "1a")
-        assert ("verdict" in PROMPTS[mode, template].text) == ((mode, template) in JUDGING)
+    ]:
+        with subtests.test(reply=reply):
+            for mode, template in KINDS:
+                if (mode, template) in JUDGING:
+                    assert read_reply(mode, template, reply, "1a") == Edit(None)
+                else:
+                    with pytest.raises(EditError, match="unreadable reply"):
+                        read_reply(mode, template, reply, "1a")
+                assert ("verdict" in PROMPTS[mode, template].text) == ((mode, template) in JUDGING)
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
+def test_anything_else_is_unreadable(subtests: pytest.Subtests) -> None:
+    for reply in [
         "One.",
         "good",
         "<verdict>edit</verdict>",
@@ -145,13 +139,12 @@ def test_a_draft_may_be_good_where_the_editor_sees_what_is_right(reply: str) -> 
         f"<think>{GOOD}",
         "\n<think>Perhaps <revised 1a>One.</revised 1a>",
         f"{GOOD}? No: <verdict>edit</verdict>",
-    ],
-)
-@pytest.mark.parametrize(("mode", "template"), KINDS)
-def test_anything_else_is_unreadable(mode: str, template: str, reply: str) -> None:
-    what = "answer" if mode == "fresh" else "revised draft"
-    with pytest.raises(EditError, match=f"unreadable reply: no {what} between the tags"):
-        read_reply(mode, template, reply, "1a")
+    ]:
+        for mode, template in KINDS:
+            with subtests.test(reply=reply, mode=mode, template=template):
+                what = "answer" if mode == "fresh" else "revised draft"
+                with pytest.raises(EditError, match=f"unreadable reply: no {what} between the tags"):
+                    read_reply(mode, template, reply, "1a")
 
 
 HOSTILE = [
@@ -163,31 +156,33 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("mode", "template"), KINDS)
-@pytest.mark.parametrize("text", HOSTILE)
-def test_parts_stand_in_the_prompt_as_they_are_and_nothing_more(mode: str, template: str, text: str) -> None:
-    texts = {"prompt": f"x{text}", "chosen": f"w{text}", "rejected": f"l{text}"}
-    user, mark = asked(mode, template, **texts)
-    parts = {"prompt": "question" if template == "closed" else "request", **SHOWN[mode]}
-    for field, tag in parts.items():
-        assert f"<{tag} {mark}>\n{texts[field]}\n</{tag} {mark}>" in user
-        assert user.count(f"</{tag} {mark}>") == 1
-    assert user.count(text) == len(parts) + PROMPTS[mode, template].text.count(text)
-    for field in texts.keys() - parts.keys():
-        assert texts[field] not in user
+def test_parts_stand_in_the_prompt_as_they_are_and_nothing_more(subtests: pytest.Subtests) -> None:
+    for mode, template in KINDS:
+        for text in HOSTILE:
+            with subtests.test(mode=mode, template=template, text=text):
+                texts = {"prompt": f"x{text}", "chosen": f"w{text}", "rejected": f"l{text}"}
+                user, mark = asked(mode, template, **texts)
+                parts = {"prompt": "question" if template == "closed" else "request", **SHOWN[mode]}
+                for field, tag in parts.items():
+                    assert f"<{tag} {mark}>\n{texts[field]}\n</{tag} {mark}>" in user
+                    assert user.count(f"</{tag} {mark}>") == 1
+                assert user.count(text) == len(parts) + PROMPTS[mode, template].text.count(text)
+                for field in texts.keys() - parts.keys():
+                    assert texts[field] not in user
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_a_response_is_scored_as_it_is(text: str) -> None:
-    messages, mark = score_request(f"x{text}", f"[1]{text}")
-    user = messages[1]["content"]
-    assert f"<request {mark}>\nx{text}\n</request {mark}>" in user
-    shown = user.split(f"<response {mark}>\n")[1].split(f"\n</response {mark}>")[0]
-    assert shown.startswith("[1][1]")
-    words = [f"[1]{text}".split(), [word.partition("]")[2] for word in shown.split()]]
-    assert words[0] == words[1]
-    assert user.count(f"</response {mark}>") == user.count(f"</request {mark}>") == 1
-    assert f"Between <scores {mark}> and </scores {mark}>" in user
+def test_a_response_is_scored_as_it_is(subtests: pytest.Subtests) -> None:
+    for text in HOSTILE:
+        with subtests.test(text=text):
+            messages, mark = score_request(f"x{text}", f"[1]{text}")
+            user = messages[1]["content"]
+            assert f"<request {mark}>\nx{text}\n</request {mark}>" in user
+            shown = user.split(f"<response {mark}>\n")[1].split(f"\n</response {mark}>")[0]
+            assert shown.startswith("[1][1]")
+            words = [f"[1]{text}".split(), [word.partition("]")[2] for word in shown.split()]]
+            assert words[0] == words[1]
+            assert user.count(f"</response {mark}>") == user.count(f"</request {mark}>") == 1
+            assert f"Between <scores {mark}> and </scores {mark}>" in user
 
 
 def test_a_request_hangs_on_what_it_shows_alone() -> None:

@@ -29,9 +29,8 @@ def math(rejected: str, chosen: str, answer: str) -> str | None:
     return mended("math", rejected, answer, chosen)
 
 
-@pytest.mark.parametrize(
-    ("rejected", "expected"),
-    [
+def test_qa_names_the_gold_option_instead(subtests: pytest.Subtests) -> None:
+    for rejected, expected in [
         ("Water is in a bank.\nThe answer is bank", "Water is in a river.\nThe answer is river"),
         ("Bank it is: a bank.\nThe answer is bank", "River it is: a river.\nThe answer is river"),
         ("Bankers embank the banks.\nThe answer is bank", "Bankers embank the banks.\nThe answer is river"),
@@ -46,10 +45,9 @@ def math(rejected: str, chosen: str, answer: str) -> str | None:
         # what it states is no option: only the final answer changes
         ("A bank is a place\nThe answer is a place", "A bank is a place\nThe answer is river"),
         ("İİ bank\nThe answer is bank", "İİ river\nThe answer is river"),  # "İ".lower() is longer than "İ"
-    ],
-)
-def test_qa_names_the_gold_option_instead(rejected: str, expected: str) -> None:
-    assert qa(rejected) == expected
+    ]:
+        with subtests.test(rejected=rejected, expected=expected):
+            assert qa(rejected) == expected
 
 
 def test_the_gold_option_may_contain_the_wrong_one() -> None:
@@ -57,12 +55,13 @@ def test_the_gold_option_may_contain_the_wrong_one() -> None:
     assert qa(rejected, "river bank") == "A river bank or a river bank\nThe answer is river bank"
 
 
-@pytest.mark.parametrize("option", ["c++", "a.b", "$5 (five)", "what?", r"\d+", "[x]"])
-def test_options_are_no_patterns(option: str) -> None:
-    text = f"It is {option} , not axb.\nThe answer is {option}"
-    prompt = f"x\nOptions:\n{option}\nriver"
-    assert qa(text, prompt=prompt) == "It is river , not axb.\nThe answer is river"
-    assert qa("A river.\nThe answer is river", option, prompt) == f"A {option}.\nThe answer is {option}"
+def test_options_are_no_patterns(subtests: pytest.Subtests) -> None:
+    for option in ["c++", "a.b", "$5 (five)", "what?", r"\d+", "[x]"]:
+        with subtests.test(option=option):
+            text = f"It is {option} , not axb.\nThe answer is {option}"
+            prompt = f"x\nOptions:\n{option}\nriver"
+            assert qa(text, prompt=prompt) == "It is river , not axb.\nThe answer is river"
+            assert qa("A river.\nThe answer is river", option, prompt) == f"A {option}.\nThe answer is {option}"
 
 
 def test_options_may_be_labelled_or_not_listed() -> None:
@@ -81,9 +80,10 @@ def test_yes_and_no_change_in_the_final_answer_only() -> None:
     assert qa("There is no sea.\nThe answer is no", "yes", prompt) == "There is no sea.\nThe answer is yes"
 
 
-@pytest.mark.parametrize("rejected", ["A bank.\nThe answer is river", "The answer is River."])
-def test_a_right_qa_answer_is_good_enough(rejected: str) -> None:
-    assert qa(rejected) is None
+def test_a_right_qa_answer_is_good_enough(subtests: pytest.Subtests) -> None:
+    for rejected in ["A bank.\nThe answer is river", "The answer is River."]:
+        with subtests.test(rejected=rejected):
+            assert qa(rejected) is None
 
 
 def test_state_replaces_the_last_answer() -> None:
@@ -97,9 +97,8 @@ W = LEAD + "7 + 8 = 15\n15 + 9 = 24\n24 + 3 = 27\nThe answer is 27"
 MINUS = LEAD + "20 - 5 = 15\n15 + 4 = 19\nThe answer is 19"
 
 
-@pytest.mark.parametrize(
-    ("rejected", "chosen", "answer", "expected"),
-    [
+def test_math_comes_out_right(subtests: pytest.Subtests) -> None:
+    for rejected, chosen, answer, expected in [
         # a wrong sum, carried on; then slipped at the end only
         ("7 + 8 = 15\n15 + 9 = 25\n25 + 3 = 28\n…28", W, "27", "7 + 8 = 15\n15 + 9 = 24\n24 + 3 = 27\n…27"),
         ("7 + 8 = 15\n15 + 9 = 24\n24 + 3 = 27\n…28", W, "27", "7 + 8 = 15\n15 + 9 = 24\n24 + 3 = 27\n…27"),
@@ -159,16 +158,14 @@ MINUS = LEAD + "20 - 5 = 15\n15 + 4 = 19\nThe answer is 19"
             "62",
             "20 + 30 = 50\n5 + 7 = 12\n50 + 12 = 62\n…62",
         ),
-    ],
-)
-def test_math_comes_out_right(rejected: str, chosen: str, answer: str, expected: str) -> None:
-    rejected, expected = (text.replace("…", "The answer is ") for text in (rejected, expected))
-    assert math(LEAD + rejected, chosen, answer) == LEAD + expected
+    ]:
+        with subtests.test(rejected=rejected, chosen=chosen, answer=answer, expected=expected):
+            rejected, expected = (text.replace("…", "The answer is ") for text in (rejected, expected))
+            assert math(LEAD + rejected, chosen, answer) == LEAD + expected
 
 
-@pytest.mark.parametrize(
-    "rejected",
-    [
+def test_what_cannot_be_mended_is_an_edit_error(subtests: pytest.Subtests) -> None:
+    for rejected in [
         "I think so.\nThe answer is 28",
         "3 * 4 = 12\nThe answer is 12",
         "7 / 2 = 3\nThe answer is 3",
@@ -176,34 +173,29 @@ def test_math_comes_out_right(rejected: str, chosen: str, answer: str, expected:
         "7 + 8 + 9 + 3 = 28\nThe answer is 28",
         "7.5 + 8 = 15.5\nThe answer is 15.5",
         "19,000 + 1 = 19,002\nThe answer is 19,002",
-    ],
-)
-def test_what_cannot_be_mended_is_an_edit_error(rejected: str) -> None:
-    with pytest.raises(EditError, match=r"^rules: "):
-        math(rejected, W, "27")
+    ]:
+        with subtests.test(rejected=rejected), pytest.raises(EditError, match=r"^rules: "):
+            math(rejected, W, "27")
 
 
-@pytest.mark.parametrize(
-    "rejected",
-    [
+def test_a_right_math_answer_is_good_enough(subtests: pytest.Subtests) -> None:
+    for rejected in [
         W,
         "3 + 9 = 12\n12 + 8 = 20\n20 + 7 = 27\nThe answer is 27.",
         "It is clear.\nThe answer is 27",
         "7 + 8 + 9 + 3 = 27\nThe answer is 27",  # not 9 + 3 = 27
         "2 * (9 + 3) + 3 = 27 = 20 + 7\nThe answer is 27",
         "54 / 2 = 27.0, 7 -3 + 23 = 27, 1/2 = 2/4, 19,000 + 1 = 19,001, 3 + 4 = 7 + 20 = 27\nThe answer is 27",
-    ],
-)
-def test_a_right_math_answer_is_good_enough(rejected: str) -> None:
-    assert math(rejected, W, "27") is None
+    ]:
+        with subtests.test(rejected=rejected):
+            assert math(rejected, W, "27") is None
 
 
 SHORT = "1 + 2 = 3\n3 + 4 = 7\nThe answer is 7"
 
 
-@pytest.mark.parametrize(
-    ("rejected", "expected"),
-    [
+def test_torn_and_doubled_text_goes(subtests: pytest.Subtests) -> None:
+    for rejected, expected in [
         # torn: a damaged character, a step that breaks off, a tail without an end
         ("1 + 2 = 3\ufffd + 4 + 1\n3 + 4 = 8\n…8", "1 + 2 = 3\n3 + 4 = 7\n…7"),
         ("1 + 2 = 3 + 4 + 1\n3 + 4 = 8\n…8", "3 + 4 = 7\n…7"),
@@ -220,15 +212,16 @@ SHORT = "1 + 2 = 3\n3 + 4 = 7\nThe answer is 7"
         # right but for that
         ("1 + 2 = 3\n3 + 4 = 7\n…6\n…7", "1 + 2 = 3\n3 + 4 = 7\n…7"),
         ("1 + 2 = 3\n1 + 2 = 3\n3 + 4 = 7\n…7", "1 + 2 = 3\n3 + 4 = 7\n…7"),
-    ],
-)
-def test_torn_and_doubled_text_goes(rejected: str, expected: str) -> None:
-    rejected, expected = (LEAD + text.replace("…", "The answer is ") for text in (rejected, expected))
-    if "3 + 4 + 1" in rejected and "\ufffd" not in rejected:
-        expected = LEAD + SHORT  # the first step went with its line, and the rest has no place for it: y_w's layout
-    edit = asyncio.run(RuleEditor().edit(EditRequest("1", "math", "x", LEAD + SHORT, rejected, "7")))
-    assert edit.text == expected
-    assert edit.notes[0] == "torn or doubled text dropped"
+    ]:
+        with subtests.test(rejected=rejected, expected=expected):
+            rejected, expected = (LEAD + text.replace("…", "The answer is ") for text in (rejected, expected))
+            if "3 + 4 + 1" in rejected and "\ufffd" not in rejected:
+                expected = (
+                    LEAD + SHORT
+                )  # the first step went with its line, and the rest has no place for it: y_w's layout
+            edit = asyncio.run(RuleEditor().edit(EditRequest("1", "math", "x", LEAD + SHORT, rejected, "7")))
+            assert edit.text == expected
+            assert edit.notes[0] == "torn or doubled text dropped"
 
 
 def test_text_that_y_w_has_too_is_not_torn() -> None:
@@ -238,9 +231,8 @@ def test_text_that_y_w_has_too_is_not_torn() -> None:
     assert tidy(whole, "") == whole
 
 
-@pytest.mark.parametrize(
-    ("rejected", "expected", "notes"),
-    [
+def test_terms_stand_in_an_order_that_a_writer_uses(subtests: pytest.Subtests) -> None:
+    for rejected, expected, notes in [
         # y_w goes 5, 1, 2, 8; from the other end y_l's first step must be right, or its terms nearer
         ("8 + 2 = 10\n10 + 5 = 15\n15 + 1 = 16", "8 + 2 = 10\n10 + 1 = 11\n11 + 5 = 16", True),
         ("8 + 2 = 11\n11 + 1 = 12\n12 + 5 = 17", "8 + 2 = 10\n10 + 1 = 11\n11 + 5 = 16", False),
@@ -249,13 +241,14 @@ def test_text_that_y_w_has_too_is_not_torn() -> None:
         ("5 + 8 = 13\n13 + 2 = 15\n15 + 1 = 17", "5 + 1 = 6\n6 + 2 = 8\n8 + 8 = 16", True),
         ("5 + 1 = 6\n6 + 2 = 9\n9 + 8 = 17", "5 + 1 = 6\n6 + 2 = 8\n8 + 8 = 16", False),
         ("4 + 4 = 8\n8 + 9 = 17", "5 + 1 = 6\n6 + 2 = 8\n8 + 8 = 16", False),
-    ],
-)
-def test_terms_stand_in_an_order_that_a_writer_uses(rejected: str, expected: str, notes: bool) -> None:
-    chosen = "5 + 1 = 6\n6 + 2 = 8\n8 + 8 = 16\nThe answer is 16"
-    edit = asyncio.run(RuleEditor().edit(EditRequest("1", "math", "x", chosen, f"{rejected}\nThe answer is 17", "16")))
-    assert edit.text == f"{expected}\nThe answer is 16"
-    assert edit.notes == (("terms reordered",) if notes else ())
+    ]:
+        with subtests.test(rejected=rejected, expected=expected, notes=notes):
+            chosen = "5 + 1 = 6\n6 + 2 = 8\n8 + 8 = 16\nThe answer is 16"
+            edit = asyncio.run(
+                RuleEditor().edit(EditRequest("1", "math", "x", chosen, f"{rejected}\nThe answer is 17", "16"))
+            )
+            assert edit.text == f"{expected}\nThe answer is 16"
+            assert edit.notes == (("terms reordered",) if notes else ())
 
 
 def test_lines_that_y_w_has_too_keep_their_options() -> None:
@@ -275,10 +268,11 @@ def test_steps_reads_whole_equations_only() -> None:
     assert all(step.holds for step in steps(text))
 
 
-@pytest.mark.parametrize(("task", "answer"), [("chat", "4"), ("math", None), ("qa", None)])
-def test_rows_that_are_not_closed_stop_the_run(task: str, answer: str | None) -> None:
-    with pytest.raises(UserErrors, match="row 1: editor: rules edits only qa and math rows"):
-        mended(task, "y_l", answer)
+def test_rows_that_are_not_closed_stop_the_run(subtests: pytest.Subtests) -> None:
+    for task, answer in [("chat", "4"), ("math", None), ("qa", None)]:
+        refused = pytest.raises(UserErrors, match="row 1: editor: rules edits only qa and math rows")
+        with subtests.test(task=task, answer=answer), refused:
+            mended(task, "y_l", answer)
 
 
 def chain(terms: list[int], answer: int | None = None) -> str:

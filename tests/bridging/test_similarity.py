@@ -31,10 +31,11 @@ class Encoder:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize(("mode", "edit"), [("targeted", "edit"), ("degrade", "edit"), ("polish", "edit")])
-def test_means_of_the_bridged_pairs(mode: Any, edit: str) -> None:
-    pairs = [bridged_pair(ROW, edit, mode), bridged_pair(ROW, None, mode)]
-    assert cosine(Encoder(), pairs, mode) == {"y_w_edit": 0.6, "edit_y_l": 0.8}  # (3, 4) / 5
+def test_means_of_the_bridged_pairs(subtests: pytest.Subtests) -> None:
+    for mode, edit in [("targeted", "edit"), ("degrade", "edit"), ("polish", "edit")]:
+        with subtests.test(mode=mode, edit=edit):
+            pairs = [bridged_pair(ROW, edit, mode), bridged_pair(ROW, None, mode)]
+            assert cosine(Encoder(), pairs, mode) == {"y_w_edit": 0.6, "edit_y_l": 0.8}  # (3, 4) / 5
 
 
 def test_a_stream_is_read_in_batches() -> None:

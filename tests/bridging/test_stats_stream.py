@@ -69,15 +69,20 @@ def test_nothing_at_all() -> None:
     assert (summary["rows"], summary["kept"], summary["edit_ratio"], summary["length"]["edit"]) == (0, 0, 0.0, None)
 
 
-@pytest.mark.parametrize(
-    ("value", "unbounded", "place"),
-    [(0.0, False, 0), (0.99, False, 0), (1.0, False, 1), (2.0, False, 1), (2.0, True, 2), (9.0, True, 2)],
-)
-def test_bins(value: float, unbounded: bool, place: int) -> None:
-    histogram = Histogram([0.0, 1.0, 2.0], unbounded)
-    histogram.add(value)
-    assert [index for index, count in enumerate(histogram.counts) if count] == [place]
-    assert len(histogram.counts) == 2 + unbounded
+def test_bins(subtests: pytest.Subtests) -> None:
+    for value, unbounded, place in [
+        (0.0, False, 0),
+        (0.99, False, 0),
+        (1.0, False, 1),
+        (2.0, False, 1),
+        (2.0, True, 2),
+        (9.0, True, 2),
+    ]:
+        with subtests.test(value=value, unbounded=unbounded, place=place):
+            histogram = Histogram([0.0, 1.0, 2.0], unbounded)
+            histogram.add(value)
+            assert [index for index, count in enumerate(histogram.counts) if count] == [place]
+            assert len(histogram.counts) == 2 + unbounded
 
 
 def test_examples_are_the_same_in_any_order_and_no_more_than_are_shown() -> None:

@@ -25,19 +25,17 @@ from bmc.errors import UserErrors
 # --- pure ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "spans", "numbered"),
-    [
+def test_words(subtests: pytest.Subtests) -> None:
+    for text, spans, numbered in [
         ("It is 4.", [(0, 2), (3, 5), (6, 8)], "[1]It [2]is [3]4."),
         (" \n a\n\n\tb ", [(3, 4), (7, 8)], " \n [1]a\n\n\t[2]b "),
         ("[2]a [1]", [(0, 4), (5, 8)], "[1][2]a [2][1]"),
         ("\\1 {x}", [(0, 2), (3, 6)], "[1]\\1 [2]{x}"),
         ("", [], ""),
-    ],
-)
-def test_words(text: str, spans: list[tuple[int, int]], numbered: str) -> None:
-    assert words(text) == spans
-    assert number_words(text) == numbered
+    ]:
+        with subtests.test(text=text, spans=spans, numbered=numbered):
+            assert words(text) == spans
+            assert number_words(text) == numbered
 
 
 @given(st.text())
@@ -50,23 +48,20 @@ def test_words_are_all_but_whitespace(text: str) -> None:
     assert number_words(text).count("[") >= len(words(text))
 
 
-@pytest.mark.parametrize(
-    ("listed", "scores"),
-    [
+def test_scores(subtests: pytest.Subtests) -> None:
+    for listed, scores in [
         ("1:2 3:-3", {1: 2, 3: -3}),
         ("\n1:+2,\n 4:−1\n", {1: 2, 4: -1}),
         ("2:0", {2: 0}),
         ("", {}),
         (" , \n", {}),
-    ],
-)
-def test_scores(listed: str, scores: dict[int, int]) -> None:
-    assert read_scores(SCORING.between_tags(f"Well: <scores 1a>{listed}</scores 1a> Done.", "1a"), 4) == scores
+    ]:
+        with subtests.test(listed=listed, scores=scores):
+            assert read_scores(SCORING.between_tags(f"Well: <scores 1a>{listed}</scores 1a> Done.", "1a"), 4) == scores
 
 
-@pytest.mark.parametrize(
-    ("reply", "reason"),
-    [
+def test_scores_of_no_use(subtests: pytest.Subtests) -> None:
+    for reply, reason in [
         ("1:2", "unreadable reply: no scores between the tags"),
         ("<scores>1:2</scores>", "unreadable reply: no scores between the tags"),
         ("<scores 2b>1:2</scores 2b>", "unreadable reply: no scores between the tags"),
@@ -81,18 +76,16 @@ def test_scores(listed: str, scores: dict[int, int]) -> None:
         ("<scores 1a>1:4</scores 1a>", "wrong scores: beyond ±3"),
         ("<scores 1a>1:-4</scores 1a>", "wrong scores: beyond ±3"),
         ("<scores 1a>1:1 1:2</scores 1a>", "wrong scores: a word is scored twice"),
-    ],
-)
-def test_scores_of_no_use(reply: str, reason: str) -> None:
-    with pytest.raises(EditError) as raised:
-        read_scores(SCORING.between_tags(reply, "1a"), 4)
-    assert str(raised.value) == reason
+    ]:
+        with subtests.test(reply=reply, reason=reason):
+            with pytest.raises(EditError) as raised:
+                read_scores(SCORING.between_tags(reply, "1a"), 4)
+            assert str(raised.value) == reason
 
 
 # "ab cd  ef": words 1, 2, 3 at 0, 3 and 7
-@pytest.mark.parametrize(
-    ("span", "won", "lost"),
-    [
+def test_a_token_weighs_what_its_weightiest_word_does(subtests: pytest.Subtests) -> None:
+    for span, won, lost in [
         ((0, 2), 3.0, 1.0),  # word 1, +2
         ((1, 2), 3.0, 1.0),  # a part of it
         ((3, 5), 1.0, 4.0),  # word 2, −3
@@ -102,12 +95,11 @@ def test_scores_of_no_use(reply: str, reason: str) -> None:
         ((0, 4), 3.0, 4.0),  # words 1 and 2
         ((0, 9), 3.0, 4.0),
         ((0, 0), 1.0, 1.0),  # EOS, or the template's
-    ],
-)
-def test_a_token_weighs_what_its_weightiest_word_does(span: tuple[int, int], won: float, lost: float) -> None:
-    scores = {1: 2, 2: -3}
-    assert token_weights("ab cd  ef", scores, [span], 1) == [won]
-    assert token_weights("ab cd  ef", scores, [span], -1) == [lost]
+    ]:
+        with subtests.test(span=span, won=won, lost=lost):
+            scores = {1: 2, 2: -3}
+            assert token_weights("ab cd  ef", scores, [span], 1) == [won]
+            assert token_weights("ab cd  ef", scores, [span], -1) == [lost]
 
 
 # --- the stage -----------------------------------------------------------------------------------------------------
@@ -255,18 +247,16 @@ def test_several_messages_and_a_template_that_trims(folder: Path, tokenizer: Any
     assert pair["rejected_weights"] == [1.0] * 11 + [4.0] * 3 + [1.0]
 
 
-@pytest.mark.parametrize(
-    ("settings", "fault"),
-    [
+def test_nothing_is_asked_where_no_token_can_be_weighed(subtests: pytest.Subtests, folder: Path) -> None:
+    for settings, fault in [
         ({"tokenizer_name_or_path": "./none"}, "tokenizer: './none' has none that can be loaded"),
         ({"chat_template": "{{ raise_exception('no') }}"}, "row 1: the chat template refuses its messages"),
         ({"chat_template": "{{ messages[0].content }}"}, "all 1 pairs were dropped: 1 × the chat template changes"),
-    ],
-)
-def test_nothing_is_asked_where_no_token_can_be_weighed(settings: dict[str, Any], fault: str, folder: Path) -> None:
-    with ChatServer(scripted) as server, pytest.raises(UserErrors, match=fault):
-        bridge(replace(recipe(folder, server.url, [CHAT]), **settings))
-    assert server.requests == []
+    ]:
+        with subtests.test(settings=settings, fault=fault):
+            with ChatServer(scripted) as server, pytest.raises(UserErrors, match=fault):
+                bridge(replace(recipe(folder, server.url, [CHAT]), **settings))
+            assert server.requests == []
 
 
 def test_rules_score_without_a_model(folder: Path) -> None:

@@ -40,23 +40,21 @@ SAME_L, SAME_W = "edit equals y_l", "edit equals y_w"
 LOST, CACHED = "edit doesn't state the gold answer", "edit still states the gold answer"
 
 
-@pytest.mark.parametrize(
-    ("text", "reasons"),
-    [
+def test_equal_edits_and_final_answers_by_mode(subtests: pytest.Subtests) -> None:
+    for text, reasons in [
         (" \n", ["empty edit"] * 5),
         (f"{L}\n", [SAME_L, SAME_L, None, SAME_L, SAME_L]),
         (f" {W}", [None, None, SAME_W, None, SAME_W]),
         ("It's 1 + 2 = 5.\nThe answer is 5", [LOST, LOST, None, LOST, LOST]),
         ("It's 1 + 2 = 5.\nThe reply is 5", [LOST, LOST, None, LOST, LOST]),
         ("It's 1 + 2 = 6/2.\nThe answer is 6/2", [None, None, CACHED, None, None]),
-    ],
-)
-def test_equal_edits_and_final_answers_by_mode(text: str, reasons: list[str | None]) -> None:
-    assert [reason(text, mode, MATH) for mode in MODES] == reasons
-    if LOST in reasons:
-        assert reason(text, "targeted", replace(MATH, answer=None)) is None
-        assert reason(text, "targeted", MATH, final_answer=False) is None
-        assert reason(text, "targeted", replace(MATH, task="chat")) is None
+    ]:
+        with subtests.test(text=text, reasons=reasons):
+            assert [reason(text, mode, MATH) for mode in MODES] == reasons
+            if LOST in reasons:
+                assert reason(text, "targeted", replace(MATH, answer=None)) is None
+                assert reason(text, "targeted", MATH, final_answer=False) is None
+                assert reason(text, "targeted", replace(MATH, task="chat")) is None
 
 
 def test_a_good_edit_passes_in_every_mode() -> None:
@@ -65,9 +63,8 @@ def test_a_good_edit_passes_in_every_mode() -> None:
     assert reason("Air scatters blue light more than it does red light.", "polish") is None
 
 
-@pytest.mark.parametrize(
-    ("text", "mode", "found"),
-    [
+def test_copies(subtests: pytest.Subtests) -> None:
+    for text, mode, found in [
         # y_w and y_l have little in common, so mending y_l can't end at y_w
         (CHAT.chosen, "targeted", "copy of y_w"),
         (CHAT.chosen + "\n", "targeted", "copy of y_w"),
@@ -75,11 +72,10 @@ def test_a_good_edit_passes_in_every_mode() -> None:
         (CHAT.rejected, "degrade", "copy of y_l"),
         # what the editor doesn't see it can't copy
         (CHAT.chosen, "fresh", None),
-    ],
-)
-def test_copies(text: str, mode: str, found: str | None) -> None:
-    assert reason(text, mode, max_edit_ratio=1.0) == found
-    assert reason(text, mode, max_edit_ratio=1.0, copy_min_original_ratio=1.0) is None
+    ]:
+        with subtests.test(text=text, mode=mode, found=found):
+            assert reason(text, mode, max_edit_ratio=1.0) == found
+            assert reason(text, mode, max_edit_ratio=1.0, copy_min_original_ratio=1.0) is None
 
 
 def test_a_copy_is_fine_where_mending_leads_there() -> None:
@@ -94,17 +90,17 @@ def test_a_copy_is_fine_where_mending_leads_there() -> None:
 OTHER = "Zwölf Boxkämpfer jagen Viktor quer übers Watt."  # 46 characters
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_rewrites(mode: str) -> None:
-    rewritten = None if mode == "fresh" else "a rewrite, not an edit: edit ratio above 0.6"
-    assert reason(OTHER, mode) == rewritten
-    assert reason(OTHER, mode, max_edit_ratio=1.0) is None
-    assert reason("Zwölf", mode, replace(CHAT, chosen="One", rejected="Eleven")) is None
+def test_rewrites(subtests: pytest.Subtests) -> None:
+    for mode in MODES:
+        with subtests.test(mode=mode):
+            rewritten = None if mode == "fresh" else "a rewrite, not an edit: edit ratio above 0.6"
+            assert reason(OTHER, mode) == rewritten
+            assert reason(OTHER, mode, max_edit_ratio=1.0) is None
+            assert reason("Zwölf", mode, replace(CHAT, chosen="One", rejected="Eleven")) is None
 
 
-@pytest.mark.parametrize(
-    ("text", "mode", "found"),
-    [
+def test_drifts(subtests: pytest.Subtests) -> None:
+    for text, mode, found in [
         ("ab " * 10 + "cd " * 10, "targeted", None),
         ("ab " * 41, "targeted", "length drift: above 2 times"),  # y_w 60, y_l 30 characters
         ("ab " * 40, "targeted", None),
@@ -112,13 +108,12 @@ def test_rewrites(mode: str) -> None:
         ("ab " * 5, "targeted", None),  # 14, and a space at its end: 15
         ("ab " * 9, "polish", "length drift: below 0.5 times"),
         ("ab " * 41, "fresh", None),
-    ],
-)
-def test_drifts(text: str, mode: str, found: str | None) -> None:
-    case = replace(CHAT, chosen="cd " * 19 + "cde", rejected="ab " * 9 + "abc")
-    text = text[:-1] + "b"
-    assert reason(text, mode, case, max_edit_ratio=1.0, copy_min_original_ratio=1.0) == found
-    assert reason(text, mode, case, max_edit_ratio=1.0, min_length_ratio=0.0, max_length_ratio=None) is None
+    ]:
+        with subtests.test(text=text, mode=mode, found=found):
+            case = replace(CHAT, chosen="cd " * 19 + "cde", rejected="ab " * 9 + "abc")
+            text = text[:-1] + "b"
+            assert reason(text, mode, case, max_edit_ratio=1.0, copy_min_original_ratio=1.0) == found
+            assert reason(text, mode, case, max_edit_ratio=1.0, min_length_ratio=0.0, max_length_ratio=None) is None
 
 
 REFUSALS = [
@@ -160,20 +155,22 @@ NO_REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize("text", REFUSALS)
-def test_refusals(text: str) -> None:
-    assert refusal(text, 200)
-    assert refusal("x" * 250 + ". " + text, 200) is None
-    for mode in MODES:
-        assert reason(text, mode) == "refusal"
-        for known in ({"chosen": text + " Ask a doctor."}, {"rejected": f"{CHAT.rejected}\n{text}"}):
-            assert reason(text, mode, replace(CHAT, **known)) != "refusal"
-    assert reason(text, refusal_window=0) != "refusal"
+def test_refusals(subtests: pytest.Subtests) -> None:
+    for text in REFUSALS:
+        with subtests.test(text=text):
+            assert refusal(text, 200)
+            assert refusal("x" * 250 + ". " + text, 200) is None
+            for mode in MODES:
+                assert reason(text, mode) == "refusal"
+                for known in ({"chosen": text + " Ask a doctor."}, {"rejected": f"{CHAT.rejected}\n{text}"}):
+                    assert reason(text, mode, replace(CHAT, **known)) != "refusal"
+            assert reason(text, refusal_window=0) != "refusal"
 
 
-@pytest.mark.parametrize("text", NO_REFUSALS)
-def test_what_only_sounds_like_a_refusal(text: str) -> None:
-    assert refusal(text, 200) is None
+def test_what_only_sounds_like_a_refusal(subtests: pytest.Subtests) -> None:
+    for text in NO_REFUSALS:
+        with subtests.test(text=text):
+            assert refusal(text, 200) is None
 
 
 LEAKS = [
@@ -217,19 +214,21 @@ LEAKS_AFTER = [
 ]
 
 
-@pytest.mark.parametrize("leak", LEAKS + LEAKS_AFTER)
-def test_talk_about_the_edit(leak: str) -> None:
-    text = leak + EDIT if leak in LEAKS else EDIT + leak
-    assert reason(text, max_edit_ratio=1.0, max_length_ratio=None) == "talks about the edit"
-    assert reason(text, meta_window=0, max_edit_ratio=1.0, max_length_ratio=None) is None
-    for name in ("chosen", "rejected"):  # what is there already is no leak
-        known = replace(CHAT, **{name: f"{CHAT.chosen}{leak}" if leak in LEAKS_AFTER else f"{leak}{CHAT.chosen}"})
-        assert reason(text, "targeted", known, max_edit_ratio=1.0, max_length_ratio=None) is None
+def test_talk_about_the_edit(subtests: pytest.Subtests) -> None:
+    for leak in LEAKS + LEAKS_AFTER:
+        with subtests.test(leak=leak):
+            text = leak + EDIT if leak in LEAKS else EDIT + leak
+            assert reason(text, max_edit_ratio=1.0, max_length_ratio=None) == "talks about the edit"
+            assert reason(text, meta_window=0, max_edit_ratio=1.0, max_length_ratio=None) is None
+            for name in ("chosen", "rejected"):  # what is there already is no leak
+                known = replace(
+                    CHAT, **{name: f"{CHAT.chosen}{leak}" if leak in LEAKS_AFTER else f"{leak}{CHAT.chosen}"}
+                )
+                assert reason(text, "targeted", known, max_edit_ratio=1.0, max_length_ratio=None) is None
 
 
-@pytest.mark.parametrize(
-    ("prompt", "text", "leaks"),
-    [
+def test_a_request_for_an_edit_may_be_answered_as_such(subtests: pytest.Subtests) -> None:
+    for prompt, text, leaks in [
         ("Please proofread my text: It are blue.", "Here is the corrected version: It is blue.", False),
         ("Please proofread my text: It are blue.", "Here is the corrected draft: It is blue.", True),
         ("Improve this draft: It are blue.", "Here is the improved draft: It is blue.", False),
@@ -237,29 +236,44 @@ def test_talk_about_the_edit(leak: str) -> None:
         ("Make this paragraph shorter: It are blue.", "Here's the revised paragraph: It is blue.", False),
         ("Can you fix the grammar? It are blue.", "Here is the corrected text: It is blue.", False),
         ("Who was picked first in the draft?", "He was, since the draft was held in 1970.", False),
-    ],
-)
-def test_a_request_for_an_edit_may_be_answered_as_such(prompt: str, text: str, leaks: bool) -> None:
-    case = replace(CHAT, prompt=prompt, chosen="It is blue and wide as can be now.", rejected="It are blue and wide.")
-    found = reason(text, "fresh", case)
-    assert found == ("talks about the edit" if leaks else None)
+    ]:
+        with subtests.test(prompt=prompt, text=text, leaks=leaks):
+            case = replace(
+                CHAT, prompt=prompt, chosen="It is blue and wide as can be now.", rejected="It are blue and wide."
+            )
+            found = reason(text, "fresh", case)
+            assert found == ("talks about the edit" if leaks else None)
 
 
-@pytest.mark.parametrize(
-    "leak",
-    [
-        "<|im_start|>", "<|im_end|>", "<|eot_id|>", "[INST]", "[/INST]", "<<SYS>>", "</s>", "<start_of_turn>", "<bos>",
-        "<｜User｜>", "</draft>", "<revised 1a2b3c>", "1a2b3c", "<verdict>good</verdict>", "\n### Response:",
-        "~~hammer~~", "<del>hammer</del>", "{--hammer--}", "[-hammer-]{+pick+}",
-    ],
-)  # fmt: skip
-def test_delimiters(leak: str) -> None:
-    assert reason(EDIT + leak, max_length_ratio=None) == "template delimiters in the edit"
-    assert reason(EDIT + leak, delimiters=False, max_length_ratio=None) is None
-    if "1a2b3c" not in leak:  # the mark is in no text
-        for name in ("prompt", "chosen", "rejected"):
-            known = replace(CHAT, **{name: f"{getattr(CHAT, name)} {leak}"})
-            assert reason(EDIT + leak, "targeted", known, max_length_ratio=None) is None
+def test_delimiters(subtests: pytest.Subtests) -> None:
+    for leak in [
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|eot_id|>",
+        "[INST]",
+        "[/INST]",
+        "<<SYS>>",
+        "</s>",
+        "<start_of_turn>",
+        "<bos>",
+        "<｜User｜>",
+        "</draft>",
+        "<revised 1a2b3c>",
+        "1a2b3c",
+        "<verdict>good</verdict>",
+        "\n### Response:",
+        "~~hammer~~",
+        "<del>hammer</del>",
+        "{--hammer--}",
+        "[-hammer-]{+pick+}",
+    ]:
+        with subtests.test(leak=leak):
+            assert reason(EDIT + leak, max_length_ratio=None) == "template delimiters in the edit"
+            assert reason(EDIT + leak, delimiters=False, max_length_ratio=None) is None
+            if "1a2b3c" not in leak:  # the mark is in no text
+                for name in ("prompt", "chosen", "rejected"):
+                    known = replace(CHAT, **{name: f"{getattr(CHAT, name)} {leak}"})
+                    assert reason(EDIT + leak, "targeted", known, max_length_ratio=None) is None
 
 
 def test_markup_is_no_delimiter() -> None:
@@ -267,9 +281,10 @@ def test_markup_is_no_delimiter() -> None:
     assert reason(text, max_edit_ratio=1.0) is None
 
 
-@pytest.mark.parametrize("edit", [f" {L}", L.replace(" ", "  "), L.replace("\n", " \u00a0\n\n")])
-def test_white_space_is_no_edit(edit: str) -> None:
-    assert reason(edit, case=MATH, final_answer=False) == SAME_L
+def test_white_space_is_no_edit(subtests: pytest.Subtests) -> None:
+    for edit in [f" {L}", L.replace(" ", "  "), L.replace("\n", " \u00a0\n\n")]:
+        with subtests.test(edit=edit):
+            assert reason(edit, case=MATH, final_answer=False) == SAME_L
 
 
 def test_good_needs_the_gold_answer_in_y_l() -> None:
@@ -300,31 +315,31 @@ def test_what_an_edit_adds_is_no_rewrite() -> None:
     assert lost_share("a b c d e", "a x b y c d z u v w") == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize(
-    ("rejected", "short"),
-    [("河里", True), ("这个答案是错误的，因为天空不是镜子。", False), ("ไม่ใช่เพราะว่าท้องฟ้าเป็นกระจก", False)],
-)
-def test_words_of_scripts_without_spaces_count(rejected: str, short: bool) -> None:
-    case = replace(CHAT, rejected=rejected, chosen="天空呈蓝色是由于空气散射蓝光比红光更多。")
-    rewritten = "Zwölf Boxkämpfer jagen"[: len(rejected)]
-    assert (reason(rewritten, case=case, min_length_ratio=0.0) is None) == short
+def test_words_of_scripts_without_spaces_count(subtests: pytest.Subtests) -> None:
+    for rejected, short in [
+        ("河里", True),
+        ("这个答案是错误的，因为天空不是镜子。", False),
+        ("ไม่ใช่เพราะว่าท้องฟ้าเป็นกระจก", False),
+    ]:
+        with subtests.test(rejected=rejected, short=short):
+            case = replace(CHAT, rejected=rejected, chosen="天空呈蓝色是由于空气散射蓝光比红光更多。")
+            rewritten = "Zwölf Boxkämpfer jagen"[: len(rejected)]
+            assert (reason(rewritten, case=case, min_length_ratio=0.0) is None) == short
 
 
-@pytest.mark.parametrize(
-    ("text", "finish_reason", "found"),
-    [
+def test_replies_that_are_not_whole(subtests: pytest.Subtests) -> None:
+    for text, finish_reason, found in [
         ("x", "stop", None),
         ("x", None, None),
         ("x", "length", "cut off: the reply reached max_tokens"),
         ("", "length", "cut off: the reply reached max_tokens"),
         ("x", "content_filter", "cut off: by the endpoint's content filter"),
         (" \n", "stop", "empty reply"),
-    ],
-)
-def test_replies_that_are_not_whole(text: str, finish_reason: str | None, found: str | None) -> None:
-    objected = is_truncated(Completion(text, finish_reason, 1, 1), ValidatorSettings())
-    assert (objected.reason if objected else None) == found
-    assert is_truncated(Completion("x", "length", 1, 1), ValidatorSettings(cut_off=False)) is None
+    ]:
+        with subtests.test(text=text, finish_reason=finish_reason, found=found):
+            objected = is_truncated(Completion(text, finish_reason, 1, 1), ValidatorSettings())
+            assert (objected.reason if objected else None) == found
+            assert is_truncated(Completion("x", "length", 1, 1), ValidatorSettings(cut_off=False)) is None
 
 
 def test_thresholds_stand_in_the_recipe() -> None:
