@@ -315,6 +315,14 @@ def test_what_only_sounds_like_talk_passes() -> None:
     assert [(row, found) for row in NO_TALK if (found := talk(*row))] == []
 
 
+def test_a_sentence_of_the_originals_may_change_its_punctuation() -> None:
+    prompt, chosen, rejected, edit = PAIRS["ice"]
+    told = "I replaced the hammer with a pick"
+    for known in ((prompt, f"{chosen} {told}, and off we went.", rejected), (f"{prompt} {told}.", chosen, rejected)):
+        originals = Originals.of(*known, rejected, True)
+        assert talk_about_edit(f"{edit} ({told}!)", originals, 200) is None
+
+
 def test_what_stands_in_y_w_or_y_l_is_no_talk() -> None:
     found = []
     for row in TALK:
