@@ -31,7 +31,7 @@ demo: install  ## From nothing to DPO and DPO-BMC models and a table: 10 minutes
 	@$(BMC) report $(OUT)/smollm2-135m/math
 
 test: install  ## The whole test suite
-	pytest
+	pytest -n auto --dist worksteal
 test-fast: install  ## The fast tests
 	pytest -m "not slow"
 
