@@ -292,13 +292,16 @@ def test_ctrl_c_says_at_once_that_responses_are_cached(tmp_path: Path) -> None:
         pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
         process = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
         while not server.requests:
+            assert process.poll() is None, process.stderr and process.stderr.read().decode()
             time.sleep(0.05)
         begun = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert process.stderr
         printed = b""
         while b"every response so far is cached" not in printed:
-            printed += os.read(process.stderr.fileno(), 4096)
+            part = os.read(process.stderr.fileno(), 4096)
+            assert part, printed.decode()
+            printed += part
         assert time.monotonic() - begun < 1.5  # and not only when the responses are there
         printed += process.stderr.read()
         assert process.wait(30) == 130
