@@ -527,8 +527,6 @@ def main(argv: list[str] | None = None) -> int:
     if not options.dry_run and not torch.cuda.is_available():
         print("no GPU here; --dry_run runs the same code on a CPU", file=sys.stderr)
         return 2
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
     device = torch.device("cpu" if options.dry_run else "cuda")
     setup = Setup(device, options.dry_run, options.model)
     card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU, tiny sizes: nothing is proven of a GPU"
@@ -545,4 +543,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     sys.exit(main())
