@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -41,8 +42,9 @@ def test_the_wheel_is_complete_and_its_command_runs_in_a_fresh_environment(tmp_p
         for path in (ROOT / "src/bmc").rglob("*")
         if path.is_file() and path.suffix not in (".py", ".pyc")
     ]
-    subprocess.run([python, "-c", PROBE, str(packages), *data], check=True, cwd=tmp_path, timeout=300)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run([python, "-c", PROBE, str(packages), *data], check=True, cwd=tmp_path, env=environment, timeout=300)
     command = [tmp_path / "env/bin/bmc", "--help"]
-    printed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    printed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
     assert printed.returncode == 0, printed.stderr
     assert "bridge" in printed.stdout
