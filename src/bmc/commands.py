@@ -56,7 +56,6 @@ def sft(argv: list[str]) -> None:
 
     accelerate launch --config_file recipes/accelerate_configs/zero3.yaml scripts/sft.py recipes/llama2-7b/qa/sft.yaml
     """
-    from .training import model_card as card
     from .training.config import SFTConfig, TrainingArguments
     from .training.run import (
         SFT,
@@ -65,8 +64,6 @@ def sft(argv: list[str]) -> None:
         describe_run,
         parse_training,
         prepare_run,
-        run_training,
-        trainer_arguments,
     )
 
     arguments, model_args, config = parse_training(argv, TrainingArguments, SFTConfig, sft.__doc__ or "")
@@ -78,17 +75,20 @@ def sft(argv: list[str]) -> None:
 
     tokenizer, train_rows, evaluation = prepare_run(arguments, model_args, config, SFT)
     config.assistant_only_loss = assistant_only(config, train_rows)
-    trainer = card.with_card(SFTTrainer)(
-        args=config,
-        train_dataset=train_rows,
-        eval_dataset=evaluation,
-        processing_class=tokenizer,
-        **trainer_arguments(model_args, config),
-    )
-    metrics = run_training(trainer, tokenizer)
+    _train(SFTTrainer, tokenizer, train_rows, evaluation, model_args, config, "rows")
+
+
+def _train(trainer: Any, tokenizer: Any, rows: Any, evaluation: Any, model_args: Any, config: Any, unit: str) -> None:
+    """Train, save, and write the model card; `trainer` is a class, `unit` what its rows are called."""
+    from .training import model_card as card
+    from .training.run import run_training, trainer_arguments
+
+    options = trainer_arguments(model_args, config)
+    data = {"train_dataset": rows, "eval_dataset": evaluation, "processing_class": tokenizer}
+    metrics = run_training(card.with_card(trainer)(args=config, **data, **options), tokenizer)
     if is_main_process():
         card.write(Path(config.output_dir))
-        print(f"trained on {metrics['rows']:,} rows in {metrics['seconds']:.0f} s: {config.output_dir}")
+        print(f"trained on {metrics['rows']:,} {unit} in {metrics['seconds']:.0f} s: {config.output_dir}")
 
 
 def sample(argv: list[str]) -> None:
@@ -183,10 +183,9 @@ def train(argv: list[str]) -> None:
     bmc train recipes/llama2-7b/qa/dpo.yaml --sweep --launcher "accelerate launch …"
     bmc train recipes/llama2-7b/qa/dpo.yaml --seeds 1,2,3 --launcher "accelerate launch …"
     """
-    from .training import model_card as card
     from .training.config import BMCConfig, PreferenceArguments
     from .training.losses import hyperparameters
-    from .training.run import check_run, describe_run, parse_training, prepare_run, run_training, trainer_arguments
+    from .training.run import check_run, describe_run, parse_training, prepare_run
     from .training.sweep import describe_sweep, seeds, sweep
 
     columns = ("prompt", "chosen", "rejected")
@@ -211,17 +210,7 @@ def train(argv: list[str]) -> None:
     from .training.trainer import BMCTrainer
 
     tokenizer, train_rows, evaluation = prepare_run(arguments, model_args, config, columns, arguments.chosen_column)
-    trainer = card.with_card(BMCTrainer)(
-        args=config,
-        train_dataset=train_rows,
-        eval_dataset=evaluation,
-        processing_class=tokenizer,
-        **trainer_arguments(model_args, config),
-    )
-    metrics = run_training(trainer, tokenizer)
-    if is_main_process():
-        card.write(Path(config.output_dir))
-        print(f"trained on {metrics['rows']:,} pairs in {metrics['seconds']:.0f} s: {config.output_dir}")
+    _train(BMCTrainer, tokenizer, train_rows, evaluation, model_args, config, "pairs")
 
 
 def evaluate(argv: list[str]) -> None:

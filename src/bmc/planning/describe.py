@@ -287,13 +287,9 @@ def training_facts(arguments: Any, model_args: Any, config: Any, launch: LaunchC
         moments=estimates.moment_bytes(config.optim),
     )
     facts |= _fit_facts(model, launch, shape, arguments.gpu, rows, mixed_precision(config), pairs)
-    said = [f"{rows} {'pairs of two sequences' if pairs else 'sequences'} of {length:,} tokens"]
-    if budget is not None:
-        said.append(f"at most {budget:,} tokens at once, or one pair")
-    said.append(f"gradient checkpointing {'on' if checkpointing else 'off'}")
-    if reference:
-        said.append(f"the reference's log-probs {'in memory' if loads_reference else 'computed beforehand'}")
-    facts["memory assumes"] = ", ".join(said)
+    facts["memory assumes"] = _memory_assumptions(
+        rows, pairs, length, budget, checkpointing, loads_reference if reference else None
+    )
     if steps and data:
         each = data.tokens(pairs, shared, config.max_length)
         seen = data.tokens(pairs, False, config.max_length) * data.rows if reference else 0.0
@@ -302,6 +298,19 @@ def training_facts(arguments: Any, model_args: Any, config: Any, launch: LaunchC
         flops = estimates.training_flops(model, steps.rows * each, checkpointing, seen, bool(adapter))
         facts["time"] = _time(flops, gpu, arguments.gpu, launch.processes)
     return facts | {"disk": _disk(model, adapter, config, steps, launch)}
+
+
+def _memory_assumptions(
+    rows: int, pairs: bool, length: int, budget: int | None, checkpointing: bool, loads_reference: bool | None
+) -> str:
+    """Say what batch the memory is planned for; `loads_reference` is None for an objective without a reference."""
+    assumed = [f"{rows} {'pairs of two sequences' if pairs else 'sequences'} of {length:,} tokens"]
+    if budget is not None:
+        assumed.append(f"at most {budget:,} tokens at once, or one pair")
+    assumed.append(f"gradient checkpointing {'on' if checkpointing else 'off'}")
+    if loads_reference is not None:
+        assumed.append(f"the reference's log-probs {'in memory' if loads_reference else 'computed beforehand'}")
+    return ", ".join(assumed)
 
 
 def adapter_of(model_args: Any) -> Adapter | None:

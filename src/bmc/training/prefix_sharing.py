@@ -189,12 +189,7 @@ def tree_attention(
             raise RuntimeError(f"{type(module).__name__} was given no trees; set prefix_sharing and packing to false")
         kwargs |= {} if is_causal is None else {"is_causal": is_causal}
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    given = {name for name, value in kwargs.items() if value is not None and value is not False}
-    unknown = sorted(given - HARMLESS)
-    if is_causal is False:
-        unknown.append("is_causal=False")
-    if unknown:
-        raise NotImplementedError(f"{type(module).__name__} asks its attention for {', '.join(unknown)}")
+    _refuse_unknown(module, kwargs, is_causal)
     kind = query.device.type
     if torch.is_autocast_enabled(kind):  # as SDPA does by itself
         query, key, value = (states.to(torch.get_autocast_dtype(kind)) for states in (query, key, value))
@@ -208,6 +203,16 @@ def tree_attention(
     with sdpa_kernel(BACKENDS) if query.is_cuda else contextlib.nullcontext():
         output = torch.cat([_attend(*row, sliding_window, dropout, scaling, by_name) for row in rows])
     return output.transpose(1, 2).contiguous(), None
+
+
+def _refuse_unknown(module: Any, options: dict[str, Any], is_causal: bool | None) -> None:
+    """Raise NotImplementedError where a model hands its attention something that trees don't have."""
+    given = {name for name, value in options.items() if value is not None and value is not False}
+    unknown = sorted(given - HARMLESS)
+    if is_causal is False:
+        unknown.append("is_causal=False")
+    if unknown:
+        raise NotImplementedError(f"{type(module).__name__} asks its attention for {', '.join(unknown)}")
 
 
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
