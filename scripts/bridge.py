@@ -1,4 +1,4 @@
-"""Bridging (§3.1): an editor mends y_l where it is wrong, with y_w as reference → (x, ỹ_w, y_l); or another `mode`.
+"""Bridging (§3.1): an editor revises y_l where it is wrong, with y_w as reference → (x, ỹ_w, y_l); or another `mode`.
 
 OPENAI_API_KEY=… python scripts/bridge.py recipes/llama2-7b/qa/bridge.yaml
 """

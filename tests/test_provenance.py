@@ -1,4 +1,4 @@
-"""What made a folder stands in it, and nothing that is nobody's business."""
+"""A folder records how it was made, without secrets, names of users or of machines."""
 
 from __future__ import annotations
 

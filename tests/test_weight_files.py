@@ -74,7 +74,7 @@ def test_pickled_weights_are_refused_unless_they_are_allowed(model: Path) -> Non
         "are loaded; convert them to safetensors, or set allow_pickle: true"
     )
     check_model(str(model), "main", False, allow_pickle=True)
-    shutil.copy(model / "pytorch_model.bin", model / "model.safetensors")  # beside safetensors nobody reads them
+    shutil.copy(model / "pytorch_model.bin", model / "model.safetensors")  # not read where safetensors are
     check_weight_files(str(model))
 
 

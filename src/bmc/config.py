@@ -433,7 +433,7 @@ class ValidatorSettings:
         max_edit_ratio: An edit further than this from what it was made of is a rewrite, unless no more than this
             share of the words that it was made of is lost; 1 allows everything.
         copy_edit_ratio: An edit this close to the response that it was to learn from is a copy of it, …
-        copy_min_original_ratio: … where y_w and y_l differ by more than this; where they differ by less, mending a few
+        copy_min_original_ratio: … where y_w and y_l differ by more than this; where they differ by less, editing a few
             words may well end there. 1 allows copies.
         short_words: What was made of so few words may be replaced whole: no rewrite, copy or drift there. In scripts
             without spaces each character is a word.
@@ -490,7 +490,7 @@ class BridgeConfig(LLMArguments, StageArguments, DataArguments):
         proportion: Share of the pairs to bridge, chosen by the hash of the id, so that 20 % lies within 40 %
             (Figure 3); the rest keep (y_w, y_l).
         on_failure: What becomes of a pair that the editor failed: `drop` it with the reason, or `keep_original`, (y_w,
-            y_l) with `bridged` false. A pair with nothing to mend is dropped either way.
+            y_l) with `bridged` false. A pair that needs no edit is dropped either way.
         limit: Try only the first so many pairs.
         tokenizer_name_or_path: Tokenizer of the model to be trained, whose tokens `token_scores` weighs (by
             `chat_template`, if that is not the tokenizer's own).

@@ -321,7 +321,7 @@ def test_filters_benchmarks_search_and_sorting(page: Any) -> None:
     counts(page, "rows 1 to 17 of 17")
     for sort, ends in (
         ("long", ("r15", "c1")), ("apart", ("r15", "c1")), ("short", ("c1", "r5")), ("id", ("c1", "r15")),
-        ("hard", ("r8", "r7")),  # nobody is right on 8 and 12
+        ("hard", ("r8", "r7")),  # no run is right on 8 and 12
     ):  # fmt: skip
         page.select_option("#p-sort", sort)
         page.wait_for_function("id => document.querySelector('#p-rows th').innerText === id", arg=ends[0])

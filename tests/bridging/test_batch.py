@@ -41,7 +41,7 @@ def recipe(folder: Path, url: str, rows: int = 6, **settings: Any) -> BridgeConf
     return BridgeConfig(dataset_mixture=mixture, **{**given, **more, **settings})
 
 
-def mends(request: dict[str, Any], number: int = 0) -> Reply:
+def edits(request: dict[str, Any], number: int = 0) -> Reply:
     return revises(request, part(request, "draft").replace("hill", "lake"))
 
 
@@ -56,7 +56,7 @@ def asked(server: BatchServer) -> Counter[str]:
 
 
 def test_a_batch_gives_what_chat_completions_give_at_half_the_price(tmp_path: Path) -> None:
-    with BatchServer(mends, looks=3) as server:
+    with BatchServer(edits, looks=3) as server:
         stats = bridge(recipe(tmp_path, server.url))
     assert ids(tmp_path) == [f"r{i}" for i in range(6)]
     first = json.loads((tmp_path / "out" / "train.jsonl").read_text().split("\n")[0])
@@ -86,7 +86,7 @@ def test_second_tries_and_failures_go_into_later_batches(tmp_path: Path) -> None
             return refuses(500)
         if draft[0] == "3":
             return refuses(400, "", "content_filter")
-        return mends(request)
+        return edits(request)
 
     with BatchServer(script) as server:
         stats = bridge(recipe(tmp_path, server.url))
@@ -101,7 +101,7 @@ def test_second_tries_and_failures_go_into_later_batches(tmp_path: Path) -> None
 
 def test_files_are_cut_where_they_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "MOST_REQUESTS", 4)
-    with BatchServer(mends) as server:
+    with BatchServer(edits) as server:
         bridge(recipe(tmp_path, server.url, rows=10))
     assert [one["request_counts"]["total"] for one in server.batches.values()] == [4, 4, 2]
     assert max(asked(server).values()) == 1
@@ -128,10 +128,10 @@ def test_a_later_process_continues_what_was_submitted(tmp_path: Path, moment: st
     def kills(method: str, path: str, before: int) -> Reply | None:
         if running and path.endswith(moment) and (moment != "files" or method == "POST"):
             running.pop().kill()
-            return {**HANGS_UP, "after": True}  # the server has done it, and nobody heard
+            return {**HANGS_UP, "after": True}  # the server has done it, and no reply came
         return None
 
-    with BatchServer(mends, breaks=kills) as server:
+    with BatchServer(edits, breaks=kills) as server:
         code = KILLED.format(
             tests=[str(folder) for folder in Path(__file__).parents[:2]], folder=str(tmp_path), url=server.url
         )
@@ -148,7 +148,7 @@ def test_a_later_process_continues_what_was_submitted(tmp_path: Path, moment: st
 def test_a_lost_reply_begins_no_second_batch(tmp_path: Path) -> None:
     lost = {"status": 500, "body": {}, "after": True}
     with BatchServer(
-        mends, breaks=lambda m, path, n: dict(lost) if (m, path, n) == ("POST", "/batches", 0) else None
+        edits, breaks=lambda m, path, n: dict(lost) if (m, path, n) == ("POST", "/batches", 0) else None
     ) as s:
         bridge(recipe(tmp_path, s.url))
     assert len(s.batches) == 1
@@ -156,7 +156,7 @@ def test_a_lost_reply_begins_no_second_batch(tmp_path: Path) -> None:
 
 
 def test_what_an_expired_batch_left_is_submitted_again(tmp_path: Path) -> None:
-    with BatchServer(mends, ends=["expired"]) as server:
+    with BatchServer(edits, ends=["expired"]) as server:
         bridge(recipe(tmp_path, server.url))
     assert sorted(asked(server).values()) == [1, 1, 1, 2, 2, 2]
     assert len(ids(tmp_path)) == 6
@@ -166,7 +166,7 @@ def test_a_batch_that_fails_stops_the_run(tmp_path: Path, subtests: pytest.Subte
     for end in ("failed", "cancelled"):
         folder = tmp_path / end
         folder.mkdir()
-        with subtests.test(end), BatchServer(mends, ends=[end]) as server:
+        with subtests.test(end), BatchServer(edits, ends=[end]) as server:
             with pytest.raises(UserErrors, match=f"batch batch-0 was {end}"):
                 bridge(recipe(folder, server.url))
             bridge(recipe(folder, server.url))
@@ -177,20 +177,20 @@ def test_passing_trouble_of_the_endpoints_is_waited_out(tmp_path: Path) -> None:
     def breaks(method: str, path: str, before: int) -> Reply | None:
         return refuses(503) if before == 0 and not path.endswith("content") else None
 
-    with BatchServer(mends, breaks=breaks) as server:
+    with BatchServer(edits, breaks=breaks) as server:
         bridge(recipe(tmp_path, server.url))
     assert len(server.batches) == 1
 
 
 def test_a_key_that_is_refused_stops_the_run(tmp_path: Path) -> None:
     refused = pytest.raises(UserErrors, match="refuses the key in EDITOR_KEY; set a valid one")
-    with BatchServer(mends, breaks=lambda *_: refuses(401, KEY)) as server, refused:
+    with BatchServer(edits, breaks=lambda *_: refuses(401, KEY)) as server, refused:
         bridge(recipe(tmp_path, server.url))
 
 
 def test_the_budget_bounds_what_is_submitted(tmp_path: Path) -> None:
     """An answer costs 0.6 cents, and might cost 58 with a request of some 270 tokens, doubled, and 600 written."""
-    with BatchServer(mends) as server:
+    with BatchServer(edits) as server:
         with pytest.raises(UserErrors, match="max_cost_usd: is reached"):
             bridge(recipe(tmp_path, server.url, max_cost_usd=0.58, max_tokens=600))
         assert len(server.requests) == 1
@@ -249,7 +249,7 @@ def test_good_lines_are_cached_and_the_rest_is_sent_once_more(tmp_path: Path, su
             *five, last = [part + "\n" for part in text.split("\n") if part]
             return damage("".join(five), json.loads(last)["custom_id"])  # type: ignore[no-any-return]
 
-        with subtests.test(name), BatchServer(mends) as server:
+        with subtests.test(name), BatchServer(edits) as server:
             results(server, damaged)
             stats = bridge(recipe(folder, server.url))
             assert sorted(asked(server).values()) == [1] * 5 + [2]
@@ -271,7 +271,7 @@ def test_a_batch_or_file_that_is_lost_is_sent_once_more(tmp_path: Path, subtests
             first = len(server.batches) == 1
             return refuses(404, "no such thing") if method == "GET" and path.endswith(lost) and first else None
 
-        with subtests.test(lost), BatchServer(mends, breaks=breaks) as server:
+        with subtests.test(lost), BatchServer(edits, breaks=breaks) as server:
             assert bridge(recipe(folder, server.url))["kept"] == 6
             assert set(asked(server).values()) == {2}
             assert len(server.batches) == 2
@@ -281,7 +281,7 @@ def test_what_never_comes_is_dropped_with_its_reason_and_not_asked_for_ever(tmp_
     def breaks(method: str, path: str, before: int) -> Reply | None:
         return refuses(404, "gone") if path.endswith("content") and len(server.batches) < 3 else None
 
-    with BatchServer(mends, breaks=breaks) as server:
+    with BatchServer(edits, breaks=breaks) as server:
         with pytest.raises(UserErrors, match="all 6 pairs were dropped: 6 × the Batch API never gave an outcome"):
             bridge(recipe(tmp_path, server.url))
         with pytest.raises(UserErrors, match="never gave an outcome"):
@@ -295,7 +295,7 @@ def stats_of(folder: Path) -> dict[str, Any]:
 
 
 def test_a_failed_batchs_words_hold_no_key_and_no_terminal_codes(tmp_path: Path) -> None:
-    with BatchServer(mends, ends=["failed"]) as server:
+    with BatchServer(edits, ends=["failed"]) as server:
         right = server._look
 
         def look(batch: dict[str, Any]) -> dict[str, Any]:
@@ -316,13 +316,13 @@ def test_batches_and_their_bill_agree_to_the_cent(tmp_path: Path) -> None:
     odd: dict[str, Any] = {
         "0": lambda request: {"body": says("x")["body"] | {"choices": []}},  # three times
         "1": lambda request: refuses(500),
-        "2": lambda request: says("") if len(request["messages"]) == 2 else mends(request),
+        "2": lambda request: says("") if len(request["messages"]) == 2 else edits(request),
         "3": lambda request: refuses(400, "no"),
         "4": lambda request: {"body": says("x")["body"] | {"choices": [{"message": {"content": [7]}}]}},
     }
 
     def script(request: dict[str, Any], number: int) -> Reply:
-        return odd.get(part(request, "draft")[0], mends)(request)
+        return odd.get(part(request, "draft")[0], edits)(request)
 
     with BatchServer(script) as server:
         for _ in range(2):
@@ -339,7 +339,7 @@ def test_a_batch_that_never_ends_is_cancelled_and_its_answers_kept(
 ) -> None:
     """After 0.2 s; half of its requests are answered then, or none if it doesn't even end when it is cancelled."""
     monkeypatch.setattr(batch, "CANCELLING", 0.1)
-    with BatchServer(mends, ends=["never"]) as server:
+    with BatchServer(edits, ends=["never"]) as server:
         server.cancels = cancels
         right = server._begin
 
@@ -353,17 +353,17 @@ def test_a_batch_that_never_ends_is_cancelled_and_its_answers_kept(
         assert sorted(asked(server).values()) == ([1] * 3 + [2] * 3 if cancels else [2] * 6)
     assert server.calls.count(("POST", "/batches/batch-0/cancel")) == 1
     assert stats["kept"] == 6
-    # what the expired half lists as failed isn't billed; of what nobody told of, all may be
+    # what the expired half lists as failed isn't billed; of what it says nothing about, all may be
     assert ("possibly_billed_dollars" in stats["answers"]) == (not cancels)
 
 
 def test_a_run_without_batches_counts_those_under_way(tmp_path: Path) -> None:
     """The process ends while a batch is under way, and the next run asks otherwise; then the batch is collected."""
-    with BatchServer(mends, breaks=lambda method, path, n: refuses(401) if path == "/batches/batch-0" else None) as s:
+    with BatchServer(edits, breaks=lambda method, path, n: refuses(401) if path == "/batches/batch-0" else None) as s:
         config = recipe(tmp_path, s.url)
         with pytest.raises(UserErrors, match="refuses the key"):
             bridge(config)
-        with ChatServer(mends) as chat:
+        with ChatServer(edits) as chat:
             stats = bridge(recipe(tmp_path, chat.url, batch_api=False))
             assert stats["answers"]["dollars"] == pytest.approx(6 * 0.012)
             assert stats["answers"]["possibly_billed_dollars"] > 6 * 0.012 / 2

@@ -37,7 +37,7 @@ def pair(id: str, rejected: str, chosen: str = "1 + 2 = 3\nThe answer is 3", **m
     return row | {"answer": "3"} | more
 
 
-# a, d: mended in two figures; b: good; c: nothing to mend
+# a, d: edited in two figures; b: good; c: needs no edit
 SUMS = [
     pair("a", "1 + 2 = 4\nThe answer is 4"),
     pair("b", "2 + 1 = 3\nThe answer is 3"),

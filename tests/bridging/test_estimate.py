@@ -40,7 +40,7 @@ def recipe(folder: Path, url: str = "http://127.0.0.1:9/v1", rows: int = 4, **se
     return BridgeConfig(dataset_mixture=mixture, **{**given, "base_url": url, "prices": PRICES, **settings})
 
 
-def mends(request: dict[str, Any], number: int) -> Reply:
+def edits(request: dict[str, Any], number: int) -> Reply:
     return revises(request, part(request, "draft").replace("hill", "lake"))
 
 
@@ -49,7 +49,7 @@ def estimate_cost(config: BridgeConfig) -> CostEstimate:
 
 
 def test_an_estimate_is_what_is_then_sent_and_paid(tmp_path: Path) -> None:
-    with ChatServer(mends) as server:
+    with ChatServer(edits) as server:
         config = recipe(tmp_path, server.url)
         before = estimate_cost(config)
         assert (before.rows, before.to_send, before.cached, before.cached_dollars) == (4, 4, 0, 0.0)
@@ -57,7 +57,7 @@ def test_an_estimate_is_what_is_then_sent_and_paid(tmp_path: Path) -> None:
         assert len(server.requests) == 4
         said = [message["content"] for request in server.requests for message in request["messages"]]
         assert before.prompt_tokens == pytest.approx(sum(map(estimated_tokens, said)) + 4 * (2 * 4 + 3), rel=0.01)
-        replies = (mends(request, 0)["body"]["choices"][0]["message"]["content"] for request in server.requests)
+        replies = (edits(request, 0)["body"]["choices"][0]["message"]["content"] for request in server.requests)
         # an edit of the draft between tags, and no verdict, which this template doesn't ask for
         losers = sum(estimated_tokens(reply.partition("\n")[2]) for reply in replies)
         assert before.completion_tokens == pytest.approx(losers, rel=0.15)  # marks vary
@@ -101,7 +101,7 @@ def test_an_estimate_without_a_price(tmp_path: Path) -> None:
 
 def test_the_budget_holds_over_runs_and_keeps_everything(tmp_path: Path) -> None:
     """A request may cost some 95 cents, depending on its mark, and costs 1.7."""
-    with ChatServer(mends) as server:
+    with ChatServer(edits) as server:
         config = recipe(tmp_path, server.url, rows=9, max_cost_usd=1.0, max_tokens=200, max_concurrency=2)
         for _ in range(2):
             with pytest.raises(UserErrors, match="max_cost_usd: is reached"):
@@ -122,7 +122,7 @@ def test_a_terminal_is_asked_first(
         folder = tmp_path / str(number)
         folder.mkdir()
         monkeypatch.setattr("builtins.input", lambda prompt, typed=typed: typed)
-        with subtests.test(typed=typed), ChatServer(mends) as server:
+        with subtests.test(typed=typed), ChatServer(edits) as server:
             config = recipe(folder, server.url)
             if sent:
                 bridge(config)
@@ -133,7 +133,7 @@ def test_a_terminal_is_asked_first(
             assert len(server.requests) == sent
             assert "dollars  about $" in capsys.readouterr().out
     monkeypatch.setattr("builtins.input", lambda prompt: pytest.fail("asked"))
-    with ChatServer(mends) as server:
+    with ChatServer(edits) as server:
         bridge(recipe(tmp_path, server.url, yes=True))
     assert len(server.requests) == 4
 

@@ -16,17 +16,17 @@ LEAD = "Let's think step by step.\n"
 BANKS = "Where is water?\nOptions:\nbank\nbank account\nriver\nriver bank\na"
 
 
-def mended(task: str, rejected: str, answer: str | None, chosen: str = "y_w", prompt: str = "x") -> str | None:
+def edited(task: str, rejected: str, answer: str | None, chosen: str = "y_w", prompt: str = "x") -> str | None:
     case = EditRequest("1", task, prompt, chosen, rejected, answer)
     return asyncio.run(RuleEditor().edit(case)).text
 
 
 def qa(rejected: str, answer: str = "river", prompt: str = BANKS) -> str | None:
-    return mended("qa", rejected, answer, prompt=prompt)
+    return edited("qa", rejected, answer, prompt=prompt)
 
 
 def math(rejected: str, chosen: str, answer: str) -> str | None:
-    return mended("math", rejected, answer, chosen)
+    return edited("math", rejected, answer, chosen)
 
 
 def test_qa_names_the_gold_option_instead(subtests: pytest.Subtests) -> None:
@@ -164,7 +164,7 @@ def test_math_comes_out_right(subtests: pytest.Subtests) -> None:
             assert math(LEAD + rejected, chosen, answer) == LEAD + expected
 
 
-def test_what_cannot_be_mended_is_an_edit_error(subtests: pytest.Subtests) -> None:
+def test_what_cannot_be_edited_is_an_edit_error(subtests: pytest.Subtests) -> None:
     for rejected in [
         "I think so.\nThe answer is 28",
         "3 * 4 = 12\nThe answer is 12",
@@ -255,7 +255,7 @@ def test_lines_that_y_w_has_too_keep_their_options() -> None:
     chosen = "A bank holds money.\nA river holds water.\nThe answer is river"
     rejected = "A bank holds money.\nA bank holds water.\nThe answer is bank"
     assert (
-        mended("qa", rejected, "river", chosen, BANKS)
+        edited("qa", rejected, "river", chosen, BANKS)
         == "A bank holds money.\nA river holds water.\nThe answer is river"
     )
 
@@ -272,7 +272,7 @@ def test_rows_that_are_not_closed_stop_the_run(subtests: pytest.Subtests) -> Non
     for task, answer in [("chat", "4"), ("math", None), ("qa", None)]:
         refused = pytest.raises(UserErrors, match="row 1: editor: rules edits only qa and math rows")
         with subtests.test(task=task, answer=answer), refused:
-            mended(task, "y_l", answer)
+            edited(task, "y_l", answer)
 
 
 def chain(terms: list[int], answer: int | None = None) -> str:
@@ -350,7 +350,7 @@ def test_words_that_decide_are_scored() -> None:
     # It 1, flows. 2, The 3, answer 4, is 5, river 6, bank 7; A 1, bank 2, holds 3, it. 4, The 5, answer 6, is 7, bank 8
     assert scores("qa", chosen, rejected, "river", BANKS) == ({6: 3, 7: 3}, {2: -3, 8: -3})
     sum_right, sum_wrong = "1 + 2 = 3\n3 + 4 = 7\nThe answer is 7", "4 + 2 = 7\n7 + 1 = 8\nThe answer is 8"
-    # mended: 4 + 2 = 6, 6 + 1 = 7, The answer is 7
+    # edited: 4 + 2 = 6, 6 + 1 = 7, The answer is 7
     assert scores("math", sum_right, sum_wrong, "7") == ({14: 3}, {5: -3, 6: -3, 10: -3, 14: -3})
 
 

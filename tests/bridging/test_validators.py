@@ -65,7 +65,7 @@ def test_a_good_edit_passes_in_every_mode() -> None:
 
 def test_copies(subtests: pytest.Subtests) -> None:
     for text, mode, found in [
-        # y_w and y_l have little in common, so mending y_l can't end at y_w
+        # y_w and y_l have little in common, so editing y_l can't end at y_w
         (CHAT.chosen, "targeted", "copy of y_w"),
         (CHAT.chosen + "\n", "targeted", "copy of y_w"),
         (CHAT.chosen[:-1] + "!", "targeted", "copy of y_w"),  # 1 of 50 characters

@@ -35,7 +35,7 @@ folder.mkdir(parents=True, exist_ok=True)
 (folder / "model.safetensors").write_text("weights")
 (folder / "checkpoint-1").mkdir(exist_ok=True)
 rate = float(given.get("learning_rate", 0))
-if rate == 9e-6 and not pathlib.Path("mended").exists():
+if rate == 9e-6 and not pathlib.Path("repaired").exists():
     sys.exit("[rank0]: Traceback\\n[rank0]: RuntimeError: out of memory\\nsome launcher's table")
 score = {1e-6: 0.5, 2e-6: 0.75, 3e-6: 0.75}.get(rate, 0.25)
 metrics = {"eval_rewards/accuracies": score, "eval_rows": 8, "seconds": 3}
@@ -114,7 +114,7 @@ def test_every_point_is_scored_and_the_first_of_the_best_is_left_as_a_recipe(rec
 def test_a_sweep_goes_on_where_it_was_and_tries_again_what_failed(recipe: Path) -> None:
     swept(RATES)
     assert len(commands()) == 4
-    Path("mended").touch()
+    Path("repaired").touch()
     table = swept("--sweep.learning_rate=[1e-6, 2e-6, 9e-6, 3e-6, 5e-6]")
     assert [command[-2] for command in commands()[4:]] == ["--learning_rate=9e-06", "--learning_rate=5e-06"]
     assert "failed" not in table

@@ -257,7 +257,7 @@ class CachedClient:
     def _finished(self, key: str, task: asyncio.Task[dict[str, Any]]) -> None:
         del self.in_flight[key]
         if not task.cancelled():
-            task.exception()  # or asyncio would report it if nobody waits any more
+            task.exception()  # read, so that asyncio doesn't report it as never retrieved
 
     def stop(self, why: UserErrors) -> None:
         """Send no further requests."""
