@@ -157,7 +157,9 @@ def test_labels_stand_for_the_options_of_the_question() -> None:
     for gold in ("money", "B", "(B) money"):
         assert [answer for answer in right if not qa_equal(answer, gold, WHERE)] == []
         assert [answer for answer in wrong if qa_equal(answer, gold, WHERE)] == []
-    assert qa_equal("b", "money", {"A": "bank", "B": "money"})
+    for options in ({"A": "bank", "B": "money"}, read_options("Where? (A) bank (B) money")):
+        assert qa_equal("b", "money", options)
+        assert not qa_equal("a", "money", options)
     assert qa_equal("CO", "Co", ["Co", "Ni"])  # no other option is meant
     assert not qa_equal("CO", "Co", ["Co", "CO"])
     assert not qa_equal("KM", "km", ["km", "KM"])

@@ -84,7 +84,7 @@ _AFTER_OPTIONS = re.compile(
 )
 
 
-def qa_equal(answer: str, gold: str, options: str | Mapping[str, str] | Sequence[str] = ()) -> bool:
+def qa_equal(answer: str, gold: str, options: str | Mapping[str, str] | Sequence[str] | Options = ()) -> bool:
     """Whether an answer in words is the gold one.
 
     Quotes, brackets, commas and full stops don't count; signs, decimal points, `:`, `/`, symbols and letters' marks do.
@@ -98,7 +98,7 @@ def qa_equal(answer: str, gold: str, options: str | Mapping[str, str] | Sequence
     Args:
         answer: An extracted answer.
         gold: The answer that it must equal: an option's text, or its label.
-        options: Texts by label, texts alone, or the question that lists them.
+        options: Texts by label, texts alone, what `read_options` returns, or the question that lists them.
     """
     verdict = same_choice(answer, gold, _listed(options), qa_equal)
     if verdict is not None:
@@ -253,10 +253,11 @@ def _by_text(said: str, options: Options, equal: Callable[[str, str], bool]) -> 
     return exact[:1] or (matches[:1] if alike else matches)
 
 
-def _listed(options: str | Mapping[str, str] | Sequence[str]) -> Options:
+def _listed(options: str | Mapping[str, str] | Sequence[str] | Options) -> Options:
     if isinstance(options, str):
         return read_options(options)
-    pairs = options.items() if isinstance(options, Mapping) else (("", text) for text in options)
+    listed = options.items() if isinstance(options, Mapping) else options
+    pairs = (item if isinstance(item, tuple) else ("", item) for item in listed)
     return tuple((str(label), str(text).strip()) for label, text in pairs)
 
 
