@@ -115,6 +115,13 @@ def test_seeds_are_left_to_the_stage(run: str, words: str, lines: Lines, tmp_pat
     assert len(made) == 5  # prepare, sft, sample, bridge and that
 
 
+@pytest.mark.parametrize("seeds", ["x", "1,,2", "-1", "1,1", "1.5"])
+def test_seeds_are_judged_before_anything_runs(seeds: str, lines: Lines) -> None:
+    """A first stage of hours or dollars doesn't come before the fault of a later one."""
+    with pytest.raises(UserErrors, match=r"--seeds: (must be whole numbers from 0, as in 1,2,3|each once), got "):
+        lines("table1", f"--seeds={seeds}")
+
+
 def test_a_judge_is_asked_about_what_was_evaluated(lines: Lines, tmp_path: Path) -> None:
     task = tmp_path / "mistral-7b/ultrafeedback"
     leave(task, "sft/eval/metrics.json")

@@ -124,6 +124,8 @@ def test_a_recipe_of_another_stage(stage: str, fault: str) -> None:
     write("r.yaml", f"stage: {stage}\n" + DATA)
     (found,) = faults(bridge, "r.yaml")
     assert found.startswith(fault)
+    write("r.yaml", "stage: train\nlearning_rate: 1e-5\n" + DATA)
+    assert len(faults(bridge, "r.yaml")) == 1  # its keys are no faults beside that
     write("r.yaml", "stage: bridge\n" + DATA)
     assert bridge("r.yaml") == bridge(write("s.yaml", DATA))
 

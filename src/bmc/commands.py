@@ -433,9 +433,15 @@ def run(argv: list[str]) -> None:
     bmc run table1 --model smollm2-135m
     """
     from .analysis.tables import TableConfig, targets
+    from .config import seed_numbers
     from .pipeline import Pipeline, Step
 
     options = _run_options(argv)
+    if options.seeds is not None:
+        try:
+            seed_numbers(options.seeds)
+        except ValueError as error:
+            raise user_error("--seeds", str(error)) from None
     pipeline = Pipeline(options.outputs, options.launcher, options.seeds)
     numbers = Path(TableConfig.numbers)
     tables = load(numbers)[0] if numbers.is_file() else {}

@@ -26,6 +26,23 @@ Positive = Annotated[int, Field(ge=1)]
 STRICT: Any = {"extra": "forbid"}
 
 
+def seed_numbers(given: list[int] | int | str | None) -> list[int]:
+    """Read seeds as a recipe or a command line has them: `[1, 2, 3]`, 1, `1,2,3`.
+
+    Raises:
+        ValueError: They aren't whole numbers from 0, each once; the message says so.
+    """
+    try:
+        numbers = list(map(int, given if isinstance(given, list) else str(given).split(",")))
+    except (ValueError, TypeError):
+        numbers = []
+    if not numbers or min(numbers) < 0:
+        raise ValueError(f"must be whole numbers from 0, as in 1,2,3, got {given}")
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"each once, got {given}")
+    return numbers
+
+
 @dataclass(kw_only=True)
 class DatasetConfig:
     """One data set of a mixture; the handbook's keys, plus `source` and `num_rows`.

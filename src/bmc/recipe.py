@@ -104,7 +104,7 @@ def translate(argv: list[str], *classes: type, adjust: Callable[[dict[str, Any]]
     """Read a recipe and the command line, and translate the keys of other projects and earlier versions.
 
     Raises:
-        UserErrors: A file can't be read, or the command line names several recipes.
+        UserErrors: A file can't be read, the command line names several recipes, or the recipe is another stage's.
     """
     path, values, origin, faults = resolve(argv, *classes)
     draft = Draft(path, values, origin, faults, set())
@@ -123,16 +123,19 @@ def translate(argv: list[str], *classes: type, adjust: Callable[[dict[str, Any]]
 def _check_stage(
     values: dict[str, Any], origin: dict[str, str], where: str, classes: tuple[type, ...], faults: list[UserError]
 ) -> None:
-    """Take `stage` out of a recipe; it must be the one that is run, if it is said."""
+    """Take `stage` out of a recipe; it must be the one that is run, if it is said.
+
+    Raises:
+        UserErrors: It is another one. What its keys are to this stage would only hide that.
+    """
     said, source = values.pop("stage", None), origin.pop("stage", where)
     wanted = next((cls.STAGE for cls in classes if hasattr(cls, "STAGE")), None)
     if said is None or wanted is None or said == wanted:
         return
     if said in STAGES:
         how = f"run bmc {said}, or scripts/{script_of(said)}.py"
-        faults.append(UserError(source, f"stage: is {said}, and this is bmc {wanted}; {how}"))
-    else:
-        faults.append(UserError(source, f"stage: {stage_fault(said)}"))
+        raise user_error(source, f"stage: is {said}, and this is bmc {wanted}; {how}")
+    faults.append(UserError(source, f"stage: {stage_fault(said)}"))
 
 
 def stage_fault(said: Any) -> str:

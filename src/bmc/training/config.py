@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 import trl
 from pydantic import Field, TypeAdapter, ValidationError
 
-from ..config import DataArguments, GpuName
+from ..config import DataArguments, GpuName, seed_numbers
 from ..errors import did_you_mean
 from ..recipe import default_of
 from .losses import LOSSES, OF_A_BATCH, REFERENCE_FREE, hyperparameters
@@ -189,24 +189,13 @@ class PreferenceArguments(TrainingArguments):
                     yield f"sweep.{key}", "can't be swept; leave it out"
         if self.seeds is not None:
             try:
-                numbers = self.seed_list()
-            except ValueError:
-                yield "seeds", f"must be whole numbers from 0, as in 1,2,3, got {self.seeds}"
-                return
-            if len(set(numbers)) < len(numbers):
-                yield "seeds", f"each once, got {self.seeds}"
+                self.seed_list()
+            except ValueError as error:
+                yield "seeds", str(error)
 
     def seed_list(self) -> list[int]:
-        """Return the seeds as numbers.
-
-        Raises:
-            ValueError: They aren't.
-        """
-        given: list[Any] = self.seeds if isinstance(self.seeds, list) else str(self.seeds).split(",")
-        numbers = list(map(int, given))
-        if not numbers or min(numbers) < 0:
-            raise ValueError(numbers)
-        return numbers
+        """Return the seeds as numbers; raise ValueError where they aren't."""
+        return seed_numbers(self.seeds)
 
 
 @dataclass
