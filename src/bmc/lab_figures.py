@@ -62,11 +62,12 @@ def search(results: Row) -> Any:
                 point = (row["values"]["learning_rate"], accuracy(row))
                 lines.setdefault(row["values"].get("beta"), []).append(point)
         for beta, points in lines.items():
-            axes.plot(*zip(*sorted(points), strict=True), marker="o", label="" if beta is None else f"β = {beta:g}")
+            style = {"color": "black"} if beta is None else {"label": f"β = {beta:g}"}
+            axes.plot(*zip(*sorted(points), strict=True), marker="o", **style)
         axes.axhline(base, color="grey", linestyle=":", label="SFT")
         axes.set(xscale="log", title=title, xlabel="learning rate")
     figure.axes[0].set_ylabel("validation accuracy, %")
-    figure.axes[0].legend()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
@@ -84,7 +85,7 @@ def displacement(results: Row) -> Any:
         axes.axhline(0, color="grey", linestyle=":")
         axes.set(title=NAMES[method], xlabel="step")
     figure.axes[0].set_ylabel("Δ log π, nats a response")
-    figure.axes[0].legend()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
