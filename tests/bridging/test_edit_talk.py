@@ -39,6 +39,10 @@ PAIRS = {
 
 # pair, what an editor writes before its text, what after it
 TALK = [
+    ("ice", "", "\n\n---\nKey change: pick instead of hammer"),
+    ("ice", "", "\nThe only correction: a pick."),
+    ("ice", "", "\n\nExplanation of edit: a pick is what climbers use."),
+    ("ice", "", "\n**Reason for my change**\nClimbers use a pick."),
     ("ice", "", " I replaced the hammer with a pick."),
     ("ice", "", "\nI replaced the hammer with a pick."),
     ("ice", "", "\n\nReplaced hammer with pick."),

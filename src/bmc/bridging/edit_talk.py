@@ -110,9 +110,12 @@ _META = tuple(
         rf"\b(?:the|your) (?:reference|draft|preferred|{_EDITED}) {_OURS}\b",
         # Changes made: …   Edits: …   What I changed: …   Summary of the changes   Changelog   Edit notes
         rf"^\W*(?:(?:the|key|main|minor|summary of|list of|my) )*(?:edit|{_CHANGES})(?:(?: i)?(?: have)? made\b|\W*:)",
+        # Key change: …   The only correction: …   Explanation of the edit: …   Reason for my change: …
+        r"^\W*(?:(?:the|key|main|minor|only|single|my) )+(?:change|correction|revision|modification|fix)(?: made)?\W*:",
+        r"^\W*(?:explanation|rationale|reasons?|justification|description) (?:of|for|behind) (?:the |my |this |these )?"
+        r"(?:edit|change|revision|correction|modification|fix)(?:e?s)?\b",
         rf"^\W*(?:what i (?:changed|edited)|(?:summary|list|explanation|overview) of (?:the |my )?{_CHANGES})\b",
-        r"^\W*what(?:'s| has| was)? (?:changed|new|different)\W*:|^\W*reasons? for (?:the |this )?(?:change|edit|"
-        r"revision)s?\b",
+        r"^\W*what(?:'s| has| was)? (?:changed|new|different)\W*:",
         r"^\W*(?:change ?-?log|revision (?:notes?|history)|(?:edit|change|editor'?s?) (?:notes?|summary))\W*(?::|$)",
         # Note: I have replaced …   (I replaced the hammer with a pick.) is a matter of `_reports`
         rf"^\W*{_LABEL}\W{{0,5}}[^.\n]{{0,40}}{_I}(?:{_CHANGED}|{_MADE})\b",
