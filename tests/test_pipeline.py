@@ -125,13 +125,13 @@ def test_seeds_are_judged_before_anything_runs(seeds: str, lines: Lines) -> None
 def test_a_judge_is_asked_about_what_was_evaluated(lines: Lines, tmp_path: Path) -> None:
     task = tmp_path / "mistral-7b/ultrafeedback"
     leave(task, "sft/eval/metrics.json")
-    folder, replies = f"{task}/sft/eval", f"--replies {task}/judge.sqlite"
+    folder, replies = f"{task}/sft/eval", f"--response_cache {task}/judge.sqlite"
     wanted = [
         f"python scripts/judge.py recipes/judge_{name}.yaml --responses {folder} --output_dir {folder}/{name} {replies}"
         for name in ("alpaca_eval", "arena_hard")
     ]
     assert lines("mistral-7b/ultrafeedback/sft/judge") == wanted
-    assert lines(f"{folder}/arena_hard/judged.json") == wanted[1:]
+    assert lines(f"{folder}/arena_hard/judge_results.json") == wanted[1:]
     run = "llama3-8b/ultrafeedback/ablations/dpo_split_2"
     *_, evaluated, first, second = lines(f"{run}/judge")
     assert [evaluated.split()[1], first.split()[2], second.split()[2]] == [
@@ -143,7 +143,7 @@ def test_a_judge_is_asked_about_what_was_evaluated(lines: Lines, tmp_path: Path)
 @pytest.mark.parametrize(
     ("run", "stage", "words"),
     [
-        ("bridge_proportion_0.2", -1, "--proportion 0.2 --replies OUT/replies.sqlite --output_dir DIR"),
+        ("bridge_proportion_0.2", -1, "--proportion 0.2 --response_cache OUT/responses.sqlite --output_dir DIR"),
         ("dpo_bmc_proportion_0.2", -2, "--DATA.id OUT/ablations/bridge_proportion_0.2/train.jsonl --output_dir DIR"),
         ("dpo_bmc_delta_1.5", -2, "--bmc_delta 1.5 --output_dir DIR"),
         ("dpo_bc_split_2", -2, "--DATA.edit_split 2/6 --output_dir DIR"),
@@ -163,7 +163,7 @@ def test_what_an_ablation_says_on_the_command_line(
 def test_a_cache_that_the_recipe_names_is_not_overridden(lines: Lines) -> None:
     command = lines("mistral-7b/ultrafeedback/ablations/bridge_proportion_0.2")[-1]
     assert "--proportion 0.2" in command
-    assert "--replies" not in command  # the recipe's own, which all models share
+    assert "--response_cache" not in command  # the recipe's own, which all models share
 
 
 def test_every_ablation_is_its_recipe_with_the_words_of_its_command() -> None:

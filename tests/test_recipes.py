@@ -223,7 +223,7 @@ def test_models_that_send_equal_requests_share_a_response_cache(recipe: Path) ->
     """UltraFeedback's pairs are the data set's own, whatever the model; QA's and math's are the model's."""
     paths = [f"recipes/{model}/{recipe}" for model in ("llama3-8b", "mistral-7b", "qwen2.5-14b")]
     configs = [parse([path], BridgeConfig)[0] for path in paths if Path(path).exists()]
-    assert {config.replies for config in configs} == {"outputs/ultrafeedback/replies.sqlite"}
+    assert {config.response_cache for config in configs} == {"outputs/ultrafeedback/responses.sqlite"}
     message = [{"role": "user", "content": "x"}]
     asked = [(config.request(message), config.mode, config.template, config.validators) for config in configs]
     assert all(one == asked[0] for one in asked)

@@ -333,7 +333,7 @@ class SampleConfig(GenerationArguments, StageArguments, DataArguments, ModelArgu
     prefix_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
 
     @staticmethod
-    def objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def value_faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if "prefix_fraction" in values and values.get("mode", "respond") != "continue_prefix":
             yield "prefix_fraction", "only mode: continue_prefix reads it; leave it out, or set that mode"
 
@@ -371,7 +371,7 @@ class LLMArguments:
         tokens_per_minute: Most tokens per minute, prompt and completion together.
         max_retries: Retries after a retryable error of the endpoint.
         max_retry_wait: Seconds; an endpoint that asks to wait longer (`Retry-After`) ends the run.
-        max_unusable_replies: Billed responses to one request without a completion (no choices, no JSON), in earlier
+        max_unusable_responses: Billed responses to one request without a completion (no choices, no JSON), in earlier
             runs too, after which it is given up.
         timeout: Most seconds of a request.
         prices: Model → dollars per million tokens, `{input: …, output: …}`.
@@ -382,7 +382,7 @@ class LLMArguments:
         batch_timeout: Hours after which a batch that hasn't ended is cancelled; its responses are cached, the rest is
             sent once more.
         yes: Don't ask on a terminal whether to go on after the cost estimate.
-        replies: Response cache, an SQLite file; by default `replies.sqlite` beside output_dir, so that all runs of a
+        response_cache: An SQLite file; by default `responses.sqlite` beside output_dir, so that all runs of a
             model/task share it.
     """
 
@@ -397,19 +397,19 @@ class LLMArguments:
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
     max_retries: Annotated[int, Field(ge=0)] = 6
     max_retry_wait: Annotated[float, Field(ge=0)] = 600.0
-    max_unusable_replies: Positive = 3
+    max_unusable_responses: Positive = 3
     timeout: Annotated[float, Field(gt=0)] = 120.0
     prices: dict[str, Price] = field(default_factory=dict)
     max_cost_usd: Annotated[float, Field(ge=0)] | None = None
     batch_api: bool = False
     batch_timeout: Annotated[float, Field(gt=0)] = 30.0
     yes: bool = False
-    replies: str | None = None
+    response_cache: str | None = None
 
     NON_IDENTITY_KEYS: ClassVar = {
         "base_url", "api_key_env", "max_concurrency", "requests_per_minute", "tokens_per_minute", "max_retries",
-        "max_retry_wait", "max_unusable_replies", "timeout", "prices", "max_cost_usd", "batch_api", "batch_timeout",
-        "yes", "replies",
+        "max_retry_wait", "max_unusable_responses", "timeout", "prices", "max_cost_usd", "batch_api", "batch_timeout",
+        "yes", "response_cache",
     }  # fmt: skip
 
     def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
@@ -461,7 +461,7 @@ class ValidatorSettings:
             refusals. Where y_w or y_l refuses, an edit may.
         meta_window: Characters at the start and at the end in which talk about the edit ("Here is the revised
             response") counts; 0 allows it. What y_w or y_l says is no such talk.
-        cut_off: Turn down replies that reached `max_tokens`.
+        cut_off: Reject responses that reached `max_tokens`.
         final_answer: Check the final answer of QA and math rows against `answer`; where the verdict is "good", y_l's.
         delimiters: Reject the prompt's own tags, special tokens of chat templates and diff marks (`~~old~~`) that are
             in none of x, y_w, y_l.
@@ -502,7 +502,7 @@ class BridgeConfig(LLMArguments, StageArguments, DataArguments):
             `without_reference`, y_l → ỹ_w without y_w; `degrade`, y_w → ỹ_l, where y_l is wrong, for (y_w, ỹ_l).
             Controls: `fresh`, the editor's own answer to x as ỹ_w; `polish`, y_w → ỹ_w. DPO (EW): `token_scores`, no
             edit, but a weight for each token of (y_w, y_l), by the editor's scores of its words.
-        template: Prompt of a model: `closed` is for QA and math and asks first whether y_l is good enough,
+        template: Prompt of a model: `closed` is for QA and math and asks first whether y_l needs an edit,
             where the editor sees both y_l and y_w; `instruction` does not.
         proportion: Share of the pairs to bridge, chosen by the hash of the id, so that 20 % lies within 40 %
             (Figure 3); the rest keep (y_w, y_l).
@@ -695,7 +695,7 @@ class AnalyzeConfig(StageArguments):
         runs: Which of them to score pairs with and to compare, by their folders' names.
         dataset_mixture: Held-out pairs; by default those that the runs' own recipes evaluate on or hold out.
         metric: What Figures 3, 4 and 5 show of a run, as in `recipes/reported.yaml`: `accuracy`, or a judge's win rate,
-            `judged.BENCHMARK_lc` or `judged.BENCHMARK_wr`.
+            `judge.BENCHMARK_lc` or `judge.BENCHMARK_wr`.
         pair: Id of the pair in Figure 6; by default one that fits the picture, chosen by the hash of its id.
         dtype: In which the models run.
         batch_size: Pairs a batch; batches hold pairs of similar length.
@@ -718,5 +718,5 @@ class AnalyzeConfig(StageArguments):
             yield "runs", "is empty; name a folder in setting"
         for name in {name for name in self.runs if self.runs.count(name) > 1}:
             yield "runs", f"{name} stands twice; keep one"
-        if not re.fullmatch(r"accuracy|judged\.\w+_(lc|wr)", self.metric):
-            yield "metric", f"must be accuracy, judged.BENCHMARK_lc or judged.BENCHMARK_wr, got {self.metric}"
+        if not re.fullmatch(r"accuracy|judged?\.\w+_(lc|wr)", self.metric):
+            yield "metric", f"must be accuracy, judge.BENCHMARK_lc or judge.BENCHMARK_wr, got {self.metric}"

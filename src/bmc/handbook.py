@@ -19,6 +19,8 @@ RENAMED = {
     "evaluation_strategy": "eval_strategy",
     "hub_model_revision": "hub_revision",
     "max_seq_length": "max_length",
+    "max_unusable_replies": "max_unusable_responses",  # ours, before 0.2
+    "replies": "response_cache",
     "warmup_ratio": "warmup_steps",  # transformers 5 reads a value below 1 as a share of the steps
 }
 SWITCHES: dict[str, tuple[str, dict[bool, str | None]]] = {  # what true and false mean today

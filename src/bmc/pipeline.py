@@ -30,7 +30,7 @@ TABLE = RECIPES / f"{ABLATIONS}.yaml"
 LAST = {  # stage → the file that it writes last
     "prepare": "stats.json", "sample": "stats.json", "bridge": "stats.json",
     "tiny_model": "stats.json",
-    "sft": "metrics.json", "train": "metrics.json", "evaluate": "metrics.json", "judge": "judged.json",
+    "sft": "metrics.json", "train": "metrics.json", "evaluate": "metrics.json", "judge": "judge_results.json",
 }  # fmt: skip
 TRAINING = ("sft", "train")
 FETCHED = "models/smollm2-135m"  # a model that is downloaded by a script
@@ -168,7 +168,7 @@ class Pipeline:
         folder, _, last = name.rpartition("/")
         if target in (FETCHED, f"{FETCHED}/config.json"):
             self._fetch()
-        elif last == "judged.json":
+        elif last == "judge_results.json":
             run, _, benchmark = folder.rpartition("/")
             self._judge(run.removesuffix("/eval"), benchmark)
         elif last == "metrics.json" and folder.endswith("/eval"):
@@ -278,18 +278,18 @@ class Pipeline:
             self.add(f"{task}/{run}")
         analysis = _readable(RECIPES / task / "analyze.yaml")
         kind, _, metric = str(analysis.values.get("metric", "") if analysis else "").partition(".")
-        for run in wanted if kind == "judged" else ():
+        for run in wanted if kind in ("judge", "judged") else ():
             self._judge(f"{task}/{run}", metric.rpartition("_")[0])
 
     def _judge(self, run: str, benchmark: str) -> None:
         """Plan a benchmark's judge on the responses of a run, after its evaluation."""
         folder = f"{OUTPUTS}/{run}/eval"
-        if self._is_there(f"{self._out(folder)}/{benchmark}/{LAST['judge']}"):
+        if any(self._is_there(f"{self._out(folder)}/{benchmark}/{name}") for name in (LAST["judge"], "judged.json")):
             return
         self._evaluate(run)
         judge = next(recipe for recipe in judges() if recipe.values["benchmark"] == benchmark)
         task = f"{OUTPUTS}/{'/'.join(run.split('/')[:2])}"
-        given = {"responses": folder, "output_dir": f"{folder}/{benchmark}", "replies": f"{task}/judge.sqlite"}
+        given = {"responses": folder, "output_dir": f"{folder}/{benchmark}", "response_cache": f"{task}/judge.sqlite"}
         self._step(judge, given)
 
     def _judged_benchmarks(self, run: str) -> list[str]:

@@ -301,7 +301,7 @@ def _build(
 ) -> Any:
     """Make an instance of `cls`, or None with the reasons appended to `faults`; `broken` keys have theirs already.
 
-    A class may have `objections(values)`, which looks at what the instance would be made of, and `faults()`, which
+    A class may have `value_faults(values)`, which looks at what the instance would be made of, and `faults()`, which
     looks at the instance; both yield `(key, what is wrong)`. The values of fields may have `faults()` too.
     """
     hints = _types(cls)
@@ -332,7 +332,7 @@ def _build(
         value = arguments[name] if name in arguments else default_of(field)
         for key, what in _faults_of(value):
             object_to(f"{name}.{key}", what)
-    for key, what in getattr(cls, "objections", lambda values: ())(arguments):
+    for key, what in getattr(cls, "value_faults", lambda values: ())(arguments):
         object_to(key, what)
     if len(faults) > before or broken & {field.name for field in dataclasses.fields(cls)}:
         return None

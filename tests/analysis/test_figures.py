@@ -131,14 +131,14 @@ def test_figure5(tmp_path: Path) -> None:
     for split, norms in ((1, [3.0, 4.0]), (2, [5.0])):
         folder = tmp_path / f"ablations/dpo_split_{split}"
         write(folder / "trainer_state.json", {"log_history": [{"grad_norm": norm} for norm in norms] + [{"loss": 1}]})
-        write(folder / "eval/alpaca_eval/judged.json", said | {"length_controlled_win_rate": 10.0 + split})
-    rows = cells(figure5(tmp_path, "judged.alpaca_eval_lc"))
+        write(folder / "eval/alpaca_eval/judge_results.json", said | {"length_controlled_win_rate": 10.0 + split})
+    rows = cells(figure5(tmp_path, "judge.alpaca_eval_lc"))
     assert rows[1] == ["alpaca eval LC, %", "DPO", "1", "11", "", "", "805"]
     assert rows[3] == ["gradient norm", "DPO", "1", "3.5", "", "", "2"]
     assert rows[4] == ["gradient norm", "DPO", "2", "5", "", "", "1"]
     assert isinstance(figure5(tmp_path / "none", "accuracy"), MissingFigure)
     assert {"gradient norm", "alpaca eval LC, %"} <= save_and_check(
-        figure5(tmp_path, "judged.alpaca_eval_lc"), tmp_path, "DPO"
+        figure5(tmp_path, "judge.alpaca_eval_lc"), tmp_path, "DPO"
     )
 
 
@@ -189,8 +189,8 @@ def test_table9(tmp_path: Path) -> None:
     free = table9(setting)
     assert isinstance(free, MissingFigure)
     assert free.command.startswith("python scripts/bridge.py recipes/a/b/bridge.yaml --editor openai --output_dir ")
-    answers = {"replies": 12, "prompt_tokens": 9000, "completion_tokens": 2000, "dollars": 0.15}
-    write(setting / "ablations/bridge_fresh/stats.json", {"rows": 10, "kept": 9, "answers": answers})
+    answers = {"completions": 12, "prompt_tokens": 9000, "completion_tokens": 2000, "dollars": 0.15}
+    write(setting / "ablations/bridge_fresh/stats.json", {"rows": 10, "kept": 9, "usage": answers})
     rows = cells(table9(setting))
     assert rows[1:] == [["ablations/bridge_fresh", "10", "9", "12", "9000", "2000", "0.15"]]
     assert {"bridge_fresh", "  $0.15"} <= save_and_check(table9(setting), tmp_path, "thousand tokens")

@@ -82,11 +82,11 @@ def test_a_run_without_scores_is_named(tmp_path: Path, caplog: pytest.LogCapture
 
 def test_verdicts_that_cannot_be_read_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     judged = {"benchmark": "mine", "judge": "j", "n": 7, "win_rate": 50.0, "interval": [20.0, 80.0]}
-    write(tmp_path / "dpo/eval/mine/judged.json", judged | {"unreadable": 3})
-    write(tmp_path / "sft/eval/mine/judged.json", judged | {"unreadable": 0})
+    write(tmp_path / "dpo/eval/mine/judge_results.json", judged | {"unreadable": 3})
+    write(tmp_path / "sft/eval/mine/judge_results.json", judged | {"unreadable": 0})
     assert "| run | mine WR |" in made(tmp_path)
     assert caplog.messages == ["dpo/eval/mine: mine: 3 of the verdicts can't be read; they are not scored"]
-    write(tmp_path / "dpo/eval/mine/judged.json", judged | {"unreadable": 15, "verdicts": 220, "rows": 110})
+    write(tmp_path / "dpo/eval/mine/judge_results.json", judged | {"unreadable": 15, "verdicts": 220, "rows": 110})
     made(tmp_path)
     assert caplog.messages[-1].startswith(
         "dpo/eval/mine: mine: 15 of 220 verdicts can't be read, so 103 of 110 rows (93.6 %)"
@@ -388,7 +388,9 @@ WHOLE: dict[str, Any] = {
         "recipe": {"dataset_mixture": {"datasets": [{"id": "t"}]}, "chat_template": "t"}, "data": [{"sha256": "a"}],
         "git": {"commit": "c"}, "versions": {"torch": "2"},
     },
-    "dpo/eval/judged.json": {"benchmark": "arena_hard", "win_rate": 1.0, "interval": [0.0, 2.0], "n": 3, "judge": "j"},
+    "dpo/eval/judge_results.json": {
+        "benchmark": "arena_hard", "win_rate": 1.0, "interval": [0.0, 2.0], "n": 3, "judge": "j",
+    },
     "dpo/eval/lm_eval.json": {"tasks": {"gsm8k": {"metric": "m", "value": 0.5, "stderr": 0.1, "n": 3}}},
     "dpo/trainer_state.json": {"log_history": [{"step": 1, "loss": 0.5}]},
     "dpo/metrics.json": {"rows": 3, "seconds": 2.0},

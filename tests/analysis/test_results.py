@@ -89,8 +89,8 @@ JUDGED: dict[str, Any] = {
 
 def test_judge_results_and_lm_eval(tmp_path: Path) -> None:
     write(tmp_path / "dpo/eval/metrics.json", {"n": 805, "results": {}})
-    write(tmp_path / "dpo/eval/judged.json", JUDGED)
-    write(tmp_path / "sft/eval/judged.json", JUDGED | {"length_controlled_win_rate": None})
+    write(tmp_path / "dpo/eval/judge_results.json", JUDGED)
+    write(tmp_path / "sft/eval/judge_results.json", JUDGED | {"length_controlled_win_rate": None})
     tasks = {
         "gsm8k": {"metric": "exact_match", "value": 0.5, "stderr": 0.05, "n": 100},
         "none": {"metric": "acc", "value": 0.0, "stderr": 0.0, "n": 20},
@@ -108,14 +108,14 @@ def test_a_judge_result_belongs_to_the_run_it_is_about(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     for run in ("dpo", "sft", "ipo"):
         write(Path("runs") / run / "eval/metrics.json", {"n": 805, "results": {}})
-    write(Path("runs/dpo/eval/alpaca/judged.json"), JUDGED)  # below the responses
-    write(Path("runs/sft/arena/judged.json"), {**JUDGED, "benchmark": "arena_hard"})  # below the model
-    write(Path("runs/judge/ipo/judged.json"), {**JUDGED, "responses": "runs/ipo/eval"})  # elsewhere
+    write(Path("runs/dpo/eval/alpaca/judge_results.json"), JUDGED)  # below the responses
+    write(Path("runs/sft/arena/judge_results.json"), {**JUDGED, "benchmark": "arena_hard"})  # below the model
+    write(Path("runs/judge/ipo/judge_results.json"), {**JUDGED, "responses": "runs/ipo/eval"})  # elsewhere
     runs = find_runs(Path("runs"), [])
     owned = {"dpo": ["alpaca_eval"], "ipo": ["alpaca_eval"], "sft": ["arena_hard"]}
-    assert {name: list(run.judged) for name, run in runs.items()} == owned
-    write(Path("runs/dpo/eval/again/judged.json"), JUDGED)
-    with pytest.raises(UserErrors, match=r"dpo was judged twice on alpaca_eval: \S+/again/\S+ and \S+/alpaca/judged"):
+    assert {name: list(run.judge_results) for name, run in runs.items()} == owned
+    write(Path("runs/dpo/eval/again/judge_results.json"), JUDGED)
+    with pytest.raises(UserErrors, match=r"dpo was judged twice on alpaca_eval: \S+/again/\S+ and \S+/alpaca/judge_"):
         find_runs(Path("runs"), [])
 
 
@@ -124,7 +124,7 @@ def test_the_papers_numbers_stand_beside_those_of_its_settings(tmp_path: Path, m
     for setting in ("llama2-7b/math", "smollm2-135m/math"):
         for run in ("dpo_bmc", "orpo"):
             write(tmp_path / setting / run / "eval/metrics.json", {"results": {"gsm8k": result(5, 10)}})
-    write(tmp_path / "llama3-8b/ultrafeedback/dpo_bmc/eval/judged.json", JUDGED)
+    write(tmp_path / "llama3-8b/ultrafeedback/dpo_bmc/eval/judge_results.json", JUDGED)
     assert columns(tmp_path / "llama2-7b/math")["gsm8k"].reported == {"dpo_bmc": "49.6"}
     assert columns(tmp_path / "smollm2-135m/math")["gsm8k"].reported == {}
     found = columns(tmp_path)
@@ -138,7 +138,7 @@ def test_the_papers_numbers_stand_beside_those_of_its_settings(tmp_path: Path, m
 @pytest.mark.parametrize(
     ("file", "value"),
     [
-        ("judged.json", JUDGED | {"interval": [1]}),
+        ("judge_results.json", JUDGED | {"interval": [1]}),
         ("lm_eval.json", {"tasks": {"gsm8k": {"value": 0.5}}}),
         ("metrics.json", {"results": {"ecqa": {"accuracy": 0.5}}}),
         ("metrics.json", {"results": []}),
@@ -210,7 +210,10 @@ def test_templates_are_compared_by_their_text(tmp_path: Path) -> None:
 
 def test_judges_other_benchmarks_and_missing_records(tmp_path: Path) -> None:
     for run, judge in (("a", "gpt-4-turbo"), ("b", "gpt-4o")):
-        write(tmp_path / f"judged/{run}/judged.json", {"benchmark": "arena_hard", "judge": judge, "reference": "gpt-4"})
+        write(
+            tmp_path / f"judged/{run}/judge_results.json",
+            {"benchmark": "arena_hard", "judge": judge, "reference": "gpt-4"},
+        )
     assert warnings(tmp_path / "judged") == ["not comparable: arena_hard's judge is gpt-4-turbo for a; gpt-4o for b"]
     for run in "abc":
         evaluated(tmp_path / f"runs/{run}/eval", HITS)
@@ -341,7 +344,7 @@ def test_pairs_must_be_bridged_and_not_trained_on(tmp_path: Path) -> None:
     [
         ("--runs=[dpo,dpo]", "runs: dpo stands twice; keep one"),
         ("--runs=[]", "runs: is empty; name a folder in setting"),
-        ("--metric=f1", "metric: must be accuracy, judged.BENCHMARK_lc or judged.BENCHMARK_wr, got f1"),
+        ("--metric=f1", "metric: must be accuracy, judge.BENCHMARK_lc or judge.BENCHMARK_wr, got f1"),
     ],
 )
 def test_recipes_that_can_not_be(words: str, what: str) -> None:

@@ -81,9 +81,9 @@ def test_judgements(tmp_path: Path) -> None:
     ]
     lc = {"length_controlled_win_rate": 15.06, "interval_length_controlled": [13.0, 17.11]}
     wr = {"win_rate": 13.3, "interval": [11.04, 15.6], "length": 1657.4}
-    write(folder / "alpaca_eval/judged.json", {"benchmark": "alpaca_eval", "n": 805, **lc, **wr})
+    write(folder / "alpaca_eval/judge_results.json", {"benchmark": "alpaca_eval", "n": 805, **lc, **wr})
     none = {"length_controlled_win_rate": None, "n": 500}
-    write(folder / "arena_hard/judged.json", {"win_rate": 13.6, "interval": [12, 15], "length": 540, **none})
+    write(folder / "arena_hard/judge_results.json", {"win_rate": 13.6, "interval": [12, 15], "length": 540, **none})
     found = row("table2", tmp_path, "DPO")
     assert found[10:12] == ["15.1", "15.1 (n = 805)"]  # alpaca_eval's error makes no interval
     assert found[13] == "13.3 [11.0, 15.6] (n = 805)"
@@ -123,16 +123,16 @@ def test_targets_come_once_and_a_judge_at_the_end(judge: None) -> None:
     methods, benchmarks = ("dpo", "dpo_bmc"), ("alpaca_eval", "arena_hard")
     assert targets(TableConfig(table="table11")) == [
         *(f"qwen2.5-14b/ultrafeedback/{method}" for method in methods),
-        *(f"{folder}/{method}/eval/{benchmark}/judged.json" for method in methods for benchmark in benchmarks),
+        *(f"{folder}/{method}/eval/{benchmark}/judge_results.json" for method in methods for benchmark in benchmarks),
     ]
     runs = targets(TableConfig(table="table2", runs="out"))
     assert runs[:3] == ["llama3-8b/ultrafeedback/sft", "mistral-7b/ultrafeedback/sft", "llama3-8b/ultrafeedback/figa"]
     assert len(runs) == 24 + 48
     assert all(run.startswith("out/") for run in runs[24:])
-    only = [run for run in targets(TableConfig(table="figure5")) if run.endswith("judged.json")]
+    only = [run for run in targets(TableConfig(table="figure5")) if run.endswith("judge_results.json")]
     assert len(only) == 24
     assert all("alpaca_eval" in run for run in only)  # nothing is paid for that the table doesn't show
-    assert not any(run.endswith("judged.json") for run in targets(TableConfig(table="table1")))
+    assert not any(run.endswith("judge_results.json") for run in targets(TableConfig(table="table1")))
 
 
 def test_without_what_a_judge_needs_the_table_says_what_to_type(
@@ -156,7 +156,7 @@ def test_a_table_that_is_complete_asks_for_nothing(tmp_path: Path) -> None:
     numbers = {"win_rate": 1.0, "length_controlled_win_rate": 1.0, "length": 1, "n": 9}
     for method in ("dpo", "dpo_bmc"):
         for benchmark in ("alpaca_eval", "arena_hard"):
-            write(tmp_path / f"qwen2.5-14b/ultrafeedback/{method}/eval/{benchmark}/judged.json", numbers)
+            write(tmp_path / f"qwen2.5-14b/ultrafeedback/{method}/eval/{benchmark}/judge_results.json", numbers)
     assert table(TableConfig(table="table11", runs=str(tmp_path))).splitlines()[-1].startswith("| DPO-BMC |")
 
 
@@ -203,19 +203,19 @@ def test_what_the_papers_text_says_of_analyses_stands_beside_ours(tmp_path: Path
 
 def test_what_bridging_left_out_and_changed_stands_beside_the_papers(tmp_path: Path) -> None:
     similar = {"levenshtein": {}, "cosine": {"y_w_edit": 0.91, "edit_y_l": 0.7}}
-    stats = {"mode": "targeted", "rows": 200, "bridged": 90, "reasons": {"y_l is good enough": 50, "other": 9}}
+    stats = {"mode": "targeted", "rows": 200, "bridged": 90, "reasons": {"y_l needs no edit": 50, "other": 9}}
     write(tmp_path / "llama2-7b/qa/bridge/stats.json", stats | {"similarity": similar})
     write(tmp_path / "llama2-7b/math/bridge/stats.json", stats | {"similarity": {"levenshtein": {}}})
     degraded = stats | {"mode": "degrade", "similarity": similar}
     write(tmp_path / "llama2-7b/qa/ablations/bridge_degrade/stats.json", degraded)
-    assert row("bridging", tmp_path, "dropped as good enough") == [
+    assert row("bridging", tmp_path, "dropped, no edit needed") == [
         "31 %", "25.0 % (n = 200)", "43 %", "25.0 % (n = 200)", "n/a", "–",
     ]  # fmt: skip
     assert row("bridging", tmp_path, "cosine of (y_w, ỹ_w)")[:4] == ["0.88", "0.91 (n = 90)", "0.88", NOT_RUN]
     assert row("bridging", tmp_path, "cosine of (y_l, ỹ_l)")[:2] == ["0.73", "0.70 (n = 90)"]
     write(tmp_path / "llama2-7b/qa/bridge/stats.json", {"mode": "targeted"})
     with pytest.raises(
-        UserErrors, match=r"llama2-7b/qa: its files hold no bridging.good_enough that can be read; run make"
+        UserErrors, match=r"llama2-7b/qa: its files hold no bridging.no_edit_needed that can be read; run make"
     ):
         table(TableConfig(table="bridging", runs=str(tmp_path)))
 
@@ -278,4 +278,4 @@ def test_every_table_has_a_source_whole_rows_and_known_metrics() -> None:
         assert all(len(line["reported"]) == len(entry["columns"]) for line in entry["rows"]), name
         metrics = {cell.metric for line in table_rows(TableConfig(table=name)) for cell in line}
         known = {"accuracy", "grad_norm", *FIGURE_METRICS, *BRIDGING_METRICS}
-        assert all(metric in known or metric.startswith("judged.") for metric in metrics), name
+        assert all(metric in known or metric.startswith("judge.") for metric in metrics), name

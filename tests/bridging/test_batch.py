@@ -61,7 +61,7 @@ def test_a_batch_gives_what_chat_completions_give_at_half_the_price(tmp_path: Pa
     assert ids(tmp_path) == [f"r{i}" for i in range(6)]
     first = json.loads((tmp_path / "out" / "train.jsonl").read_text().split("\n")[0])
     assert first["chosen"] == f"0 {CHAT[:-8]} \u2028 lake."
-    assert stats["answers"]["dollars"] == pytest.approx(6 * 0.012 / 2)
+    assert stats["usage"]["dollars"] == pytest.approx(6 * 0.012 / 2)
     (line, *_) = server.requests
     assert (line["method"], line["url"]) == ("POST", "/v1/chat/completions")
     assert set(line["body"]) == {"model", "messages", "temperature", "max_tokens"}
@@ -69,7 +69,7 @@ def test_a_batch_gives_what_chat_completions_give_at_half_the_price(tmp_path: Pa
     assert kinds == {("POST", "files"): 1, ("POST", "batches"): 1, ("GET", "batches"): 4, ("GET", "files"): 1}
     assert set(server.keys) == {f"Bearer {KEY}"}
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"pairs.jsonl", "out", "replies.sqlite", "replies.sqlite.lock"}
+    assert left == {"pairs.jsonl", "out", "responses.sqlite", "responses.sqlite.lock"}
     assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
@@ -253,8 +253,8 @@ def test_good_lines_are_cached_and_the_rest_is_sent_once_more(tmp_path: Path, su
             results(server, damaged)
             stats = bridge(recipe(folder, server.url))
             assert sorted(asked(server).values()) == [1] * 5 + [2]
-            assert (stats["kept"], stats["answers"]["replies"]) == (6, 6)
-            seen, lost = (stats["answers"].get(key, 0.0) for key in ("dollars", "possibly_billed_dollars"))
+            assert (stats["kept"], stats["usage"]["completions"]) == (6, 6)
+            seen, lost = (stats["usage"].get(key, 0.0) for key in ("dollars", "possibly_billed_dollars"))
             assert seen == pytest.approx(6 * 0.012 / 2)  # nothing for lines that were never requested
             # of the seven responses, that whose line is lost is possibly billed, unless the file says that it failed
             assert server.bill == 7 * 12
@@ -287,7 +287,7 @@ def test_what_never_comes_is_dropped_with_its_reason_and_not_asked_for_ever(tmp_
         with pytest.raises(UserErrors, match="never gave an outcome"):
             bridge(recipe(tmp_path, server.url))
         assert set(asked(server).values()) == {2}
-    assert stats_of(tmp_path)["answers"]["possibly_billed_dollars"] > 0
+    assert stats_of(tmp_path)["usage"]["possibly_billed_dollars"] > 0
 
 
 def stats_of(folder: Path) -> dict[str, Any]:
@@ -327,8 +327,8 @@ def test_batches_and_their_bill_agree_to_the_cent(tmp_path: Path) -> None:
     with BatchServer(script) as server:
         for _ in range(2):
             stats = bridge(recipe(tmp_path, server.url, rows=9))
-    assert stats["answers"] == {
-        "replies": 6, "prompt_tokens": 7 * 12, "completion_tokens": 5 * 12, "dollars": server.bill / 2000
+    assert stats["usage"] == {
+        "completions": 6, "prompt_tokens": 7 * 12, "completion_tokens": 5 * 12, "dollars": server.bill / 2000
     }  # fmt: skip
     assert server.bill == 12 * 12  # 6 answers and 6 responses without one
 
@@ -354,7 +354,7 @@ def test_a_batch_that_never_ends_is_cancelled_and_its_answers_kept(
     assert server.calls.count(("POST", "/batches/batch-0/cancel")) == 1
     assert stats["kept"] == 6
     # what the expired half lists as failed isn't billed; of what it says nothing about, all may be
-    assert ("possibly_billed_dollars" in stats["answers"]) == (not cancels)
+    assert ("possibly_billed_dollars" in stats["usage"]) == (not cancels)
 
 
 def test_a_run_without_batches_counts_those_under_way(tmp_path: Path) -> None:
@@ -365,5 +365,5 @@ def test_a_run_without_batches_counts_those_under_way(tmp_path: Path) -> None:
             bridge(config)
         with ChatServer(edits) as chat:
             stats = bridge(recipe(tmp_path, chat.url, batch_api=False))
-            assert stats["answers"]["dollars"] == pytest.approx(6 * 0.012)
-            assert stats["answers"]["possibly_billed_dollars"] > 6 * 0.012 / 2
+            assert stats["usage"]["dollars"] == pytest.approx(6 * 0.012)
+            assert stats["usage"]["possibly_billed_dollars"] > 6 * 0.012 / 2

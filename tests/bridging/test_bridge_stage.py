@@ -96,7 +96,7 @@ def test_rules_end_to_end(tmp_path: Path) -> None:
     assert train[1]["chosen"] == "2 + 1 = 3\nThe answer is 3"
     assert train[1]["original_chosen"] == "1 + 2 = 3\nThe answer is 3"
     assert dropped == [
-        SUMS[1] | {"reason": "y_l is good enough"},
+        SUMS[1] | {"reason": "y_l needs no edit"},
         SUMS[2] | {"reason": "rules: its steps can't be brought to the gold answer"},
     ]
     assert stats == json.loads((out / "stats.json").read_text())
@@ -106,7 +106,7 @@ def test_rules_end_to_end(tmp_path: Path) -> None:
         "kept": 2,
         "bridged": 2,
         "dropped": 2,
-        "reasons": {"y_l is good enough": 1, "rules: its steps can't be brought to the gold answer": 1},
+        "reasons": {"y_l needs no edit": 1, "rules: its steps can't be brought to the gold answer": 1},
         "edit_ratio_unit": "characters",
         "edit_ratio": 0.08,
         "original_edit_ratio": 0.12,  # (2/25 + 4/25) / 2: y_w and y_l of d differ in 1, 2, 3 and 3
@@ -141,7 +141,7 @@ def scripted(request: dict[str, Any], number: int) -> Reply:
 
 
 REASONS = {
-    "good": "y_l is good enough",
+    "good": "y_l needs no edit",
     "cut": "cut off: the reply reached max_tokens",
     "silent": "empty reply",
     "odd": "unreadable reply: no revised draft between the tags",
@@ -244,9 +244,7 @@ def test_only_the_first_pairs_are_tried(tmp_path: Path) -> None:
 
 
 def test_nothing_to_keep(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserErrors, match=r"dropped\.jsonl: all 2 pairs were dropped: 1 × y_l is good enough; 1 × rules"
-    ):
+    with pytest.raises(UserErrors, match=r"dropped\.jsonl: all 2 pairs were dropped: 1 × y_l needs no edit; 1 × rules"):
         bridge(recipe(tmp_path, SUMS[1:3]))
     stats = json.loads((tmp_path / "out" / "stats.json").read_text())
     assert (stats["kept"], stats["edit_ratio"], stats["dropped"]) == (0, 0.0, 2)
@@ -301,7 +299,7 @@ def test_a_fault_on_the_way_leaves_no_files_but_what_was_answered(tmp_path: Path
         with pytest.raises(UserErrors, match="refuses the key in EDITOR_KEY"):
             bridge(config)
         assert {file.name for file in (tmp_path / "out").iterdir()} == {"recipe.json", "provenance.json"}
-        assert (tmp_path / "replies.sqlite").exists()
+        assert (tmp_path / "responses.sqlite").exists()
         asked = len(server.requests)
         assert asked < 9
         bridge(config)
@@ -324,7 +322,7 @@ def test_what_a_folder_of_another_recipe_holds_stays(tmp_path: Path) -> None:
     with ChatServer(scripted) as server, pytest.raises(UserErrors, match="holds a run of another recipe"):
         bridge(recipe(tmp_path, SUMS, editor="openai", base_url=server.url))
     assert server.requests == []
-    assert not (tmp_path / "replies.sqlite").exists()
+    assert not (tmp_path / "responses.sqlite").exists()
 
 
 def test_the_script_with_rules(tmp_path: Path) -> None:
@@ -335,7 +333,7 @@ def test_the_script_with_rules(tmp_path: Path) -> None:
     assert first.endswith(f" s: {tmp_path / 'out'}")
     assert sorted(reasons) == [
         "  dropped 1: rules: its steps can't be brought to the gold answer",
-        "  dropped 1: y_l is good enough",
+        "  dropped 1: y_l needs no edit",
     ]
 
 
@@ -347,7 +345,7 @@ def test_the_script_with_an_endpoint_shows_the_key_nowhere(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert set(server.keys) == {f"Bearer {KEY}"}
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
-    assert {file.name for file in files} >= {"train.jsonl", "dropped.jsonl", "stats.json", "replies.sqlite"}
+    assert {file.name for file in files} >= {"train.jsonl", "dropped.jsonl", "stats.json", "responses.sqlite"}
     assert KEY not in done.stdout + done.stderr
     assert not any(KEY.encode() in file.read_bytes() for file in files)
 

@@ -142,7 +142,7 @@ def test_what_is_right_at_once_is_asked_once() -> None:
     assert (pair["chosen"], pair.rejected_edit, len(model.asked)) == (EDIT, None, 1)
     assert type(pair) is BridgedPair
     good, model = made(lambda messages, number: "<verdict>good</verdict>", template="closed")
-    assert (type(good), str(good), len(model.asked)) == (NoEditNeeded, "y_l is good enough", 1)
+    assert (type(good), str(good), len(model.asked)) == (NoEditNeeded, "y_l needs no edit", 1)
 
 
 def test_thoughts_are_no_reply() -> None:

@@ -64,12 +64,12 @@ def test_an_estimate_is_what_is_then_sent_and_paid(tmp_path: Path) -> None:
         after = estimate_cost(config)
         assert (after.rows, after.to_send, after.cached) == (4, 0, 4)
         assert after.cached_dollars == pytest.approx(4 * 0.017)  # 7 · $1,000 and 5 · $2,000 a million tokens
-    used = {"replies": 4, "prompt_tokens": 28, "completion_tokens": 20, "dollars": 0.068}
-    assert stats["answers"] == used
+    used = {"completions": 4, "prompt_tokens": 28, "completion_tokens": 20, "dollars": 0.068}
+    assert stats["usage"] == used
     assert {name: stats["this_run"][name] for name in used} == used
     assert (stats["this_run"]["requests"], stats["this_run"]["retries"]) == (4, {})
     again = bridge(config)
-    assert again["answers"] == used
+    assert again["usage"] == used
     assert (again["this_run"]["requests"], again["this_run"]["dollars"]) == (0, 0.0)
 
 

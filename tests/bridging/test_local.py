@@ -30,7 +30,7 @@ def recipe(folder: Path, model: Path, **settings: Any) -> BridgeConfig:
 def complete(config: BridgeConfig, conversations: Any, usage: UsageTracker | None = None) -> list[Any]:
     async def run() -> list[Any]:
         counts = usage or UsageTracker(None)
-        store = ResponseCache(Path(config.output_dir).parent / "replies.sqlite")
+        store = ResponseCache(Path(config.output_dir).parent / "responses.sqlite")
         editor = CachedClient(make_model(config, counts, store), config, 1, store, counts)
         try:
             return await asyncio.gather(*map(editor.complete, conversations), return_exceptions=True)
@@ -59,10 +59,10 @@ def test_transformers_generates_as_it_does_alone_and_responses_are_cached(tmp_pa
     usage = UsageTracker(None)
     replies = complete(recipe(tmp_path, model_dir), MESSAGES, usage)
     assert replies == [Completion(*alone(model_dir, messages)) for messages in MESSAGES]
-    assert usage.spent["replies"] == 7
+    assert usage.spent["completions"] == 7
     again = UsageTracker(None)
     assert complete(recipe(tmp_path, model_dir), MESSAGES, again) == replies
-    assert again.spent["replies"] == 0
+    assert again.spent["completions"] == 0
 
 
 def test_sampling_is_seeded(tmp_path: Path, model_dir: Path) -> None:

@@ -96,7 +96,7 @@ def test_what_the_editor_sees(mode: str, reference: str | None, draft: str | Non
 def test_modes_ask_for_themselves_and_not_twice(tmp_path: Path) -> None:
     with ChatServer(obeys) as server:
         for mode in MODES * 2:
-            bridge(recipe(tmp_path, server.url, [ROW], mode, replies=str(tmp_path / "replies.sqlite")))
+            bridge(recipe(tmp_path, server.url, [ROW], mode, response_cache=str(tmp_path / "responses.sqlite")))
     assert len(server.requests) == 5
 
 
@@ -113,9 +113,9 @@ def test_a_draft_that_is_good_drops_the_pair_where_that_is_asked(mode: str, tmp_
     with ChatServer(script) as server:
         stats = bridge(recipe(tmp_path, server.url, rows, mode))
     reasons = {
-        "targeted": {"y_l is good enough": 1},
+        "targeted": {"y_l needs no edit": 1},
         "without_reference": {"edit equals y_l": 1},  # this editor changes no draft without a 4
-        "degrade": {"y_l is good enough": 1},
+        "degrade": {"y_l needs no edit": 1},
     }
     assert stats["reasons"] == reasons.get(mode, {})
 

@@ -244,11 +244,11 @@ def test_responses_to_version_1_of_the_prompts_still_count(tmp_path: Path, monke
         assert (len(server.requests), server.requests[0]["messages"][0]["content"]) == (13, OLD_SYSTEM)
         again = pipeline.bridge(recipe(tmp_path, server.url, out="again"))
         assert len(server.requests) == 13
-        assert again["answers"] == first["answers"]
+        assert again["usage"] == first["usage"]
         pipeline.bridge(recipe(tmp_path, server.url, rows=13, out="more"))
         assert len(server.requests) == 14
         last = server.requests[-1]
         assert "You revise a draft" in last["messages"][0]["content"]
-        with closing(CachedResponses(tmp_path / "replies.sqlite")) as kept:
+        with closing(CachedResponses(tmp_path / "responses.sqlite")) as kept:
             assert kept.get(request_key(version=2, **last))
             assert not kept.get(request_key(version=1, **last))

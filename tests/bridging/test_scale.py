@@ -159,7 +159,7 @@ def test_killed_several_times_it_ends_as_if_nothing_had_been(tmp_path: Path) -> 
     stats = [json.loads((tmp_path / run / "out" / "stats.json").read_text()) for run in ("whole", "killed")]
     for run in stats:
         del run["this_run"], run["seconds"]
-    assert stats[1]["answers"].pop("possibly_billed_dollars", 0.0) > 0  # in flight at a kill
+    assert stats[1]["usage"].pop("possibly_billed_dollars", 0.0) > 0  # in flight at a kill
     assert stats[0] == stats[1]
 
 
@@ -177,7 +177,7 @@ def test_failures_may_keep_their_pairs(tmp_path: Path) -> None:
     train, dropped = (lines(tmp_path / "out" / f"{name}.jsonl") for name in ("train", "dropped"))
     assert [(row["id"], row["bridged"]) for row in train] == [("r0", True), ("r1", False), ("r3", False)]
     assert train[1]["chosen"] == train[1]["original_chosen"] == "It runs to the sea past town 1."
-    assert [(row["id"], row["reason"]) for row in dropped] == [("r2", "y_l is good enough")]
+    assert [(row["id"], row["reason"]) for row in dropped] == [("r2", "y_l needs no edit")]
     assert stats["kept_original"] == {"endpoint failed: HTTP 500": 1, "empty reply": 1}
 
 
@@ -193,7 +193,7 @@ def test_half_surrogates_are_no_text(tmp_path: Path) -> None:
 def test_a_folder_that_can_not_be_written_costs_nothing(tmp_path: Path, folder: str) -> None:
     """Not even root may write there."""
     with ChatServer(lambda request, number: edits(request)) as server:
-        config = recipe(tmp_path, server.url, 4, output_dir=folder, replies=str(tmp_path / "r.sqlite"))
+        config = recipe(tmp_path, server.url, 4, output_dir=folder, response_cache=str(tmp_path / "r.sqlite"))
         with pytest.raises(UserErrors, match=f"{folder}.*: can't be written .*make room or choose another output_dir"):
             bridge(config)
     assert server.requests == []
@@ -219,7 +219,7 @@ run_main(lambda: run.bridge(recipe(Path({folder!r}), {url!r}, None)))
 """
 
 
-@pytest.mark.parametrize(("size", "full"), [(60_000, "replies.sqlite"), (2_000_000, "out")])
+@pytest.mark.parametrize(("size", "full"), [(60_000, "responses.sqlite"), (2_000_000, "out")])
 def test_a_full_disk_stops_in_a_line_and_keeps_the_responses(tmp_path: Path, size: int, full: str) -> None:
     """Once the pairs are read, files may not grow beyond a size, which the cache reaches first, or the long results."""
     data = write(tmp_path, 150)

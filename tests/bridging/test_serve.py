@@ -66,13 +66,13 @@ def test_a_small_model_behind_a_real_server(tmp_path: Path, url: str, monkeypatc
     run = stats["this_run"]
     assert 3 <= run["requests"] <= 6
     assert run["retries"] == {}
-    assert run["replies"] == run["requests"]
-    assert run["prompt_tokens"] > 100 * run["replies"]  # the prompts have some 200 tokens
-    assert 0 < run["completion_tokens"] <= 40 * run["replies"]
-    assert "answers_without_usage" not in run
+    assert run["completions"] == run["requests"]
+    assert run["prompt_tokens"] > 100 * run["completions"]  # the prompts have some 200 tokens
+    assert 0 < run["completion_tokens"] <= 40 * run["completions"]
+    assert "responses_without_usage" not in run
     again = bridge(config)
     assert again["this_run"]["requests"] == 0
-    assert again["answers"] == stats["answers"]
+    assert again["usage"] == stats["usage"]
 
 
 @pytest.mark.slow

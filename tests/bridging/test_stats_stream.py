@@ -34,7 +34,7 @@ def test_numbers_worked_out_by_hand() -> None:
         "kept": 4,
         "bridged": 2,
         "dropped": 2,
-        "reasons": {"y_l is good enough": 1, "refusal": 1},
+        "reasons": {"y_l needs no edit": 1, "refusal": 1},
         "kept_original": {"refusal": 1},
         "second_tries": {"rows": 3, "kept": 1, "reasons": {"empty reply": 2, "refusal": 1}},
         "rule_edits": {"terms reordered": 1},

@@ -166,7 +166,10 @@ def test_there_is_a_weight_for_each_token_of_the_trainer(
 
 def test_models_with_other_tokenizers_pay_once(folder: Path) -> None:
     """The second model's estimate says so, its run sends nothing, and its weights are for tokens of its own."""
-    cache = {"replies": str(folder / "shared.sqlite"), "prices": {"gpt-4-0125-preview": Price(input=1e6, output=1e6)}}
+    cache = {
+        "response_cache": str(folder / "shared.sqlite"),
+        "prices": {"gpt-4-0125-preview": Price(input=1e6, output=1e6)},
+    }
     with ChatServer(scripted) as server:
         bridge(recipe(folder, server.url, [STRINGS], "bytes", **cache))
         bytewise, asked = lines(folder, "train"), len(server.requests)

@@ -85,7 +85,7 @@ def test_preferences_are_weighted_whatever_the_order(tmp_path: Path, capsys: pyt
     }  # fmt: skip
     assert [message["role"] for message in request["messages"]] == ["system", "user"]
     assert request["messages"][0]["content"].startswith("You are a highly efficient assistant, who evaluates")
-    rows = [json.loads(line) for line in (tmp_path / "eval/alpaca_eval/judgements.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "eval/alpaca_eval/verdicts.jsonl").read_text().splitlines()]
     preferences = [row["preference"] for row in rows]
     assert preferences[4] is None
     assert [p for p in preferences if p] == pytest.approx([1.1, 1.2, 1.5, 1.4, 1.6])
@@ -115,7 +115,7 @@ def test_its_own_openai_annotator_says_the_same(tmp_path: Path, monkeypatch: pyt
 
     with ChatServer(lambda request, number: weighted(0.2 + 0.1 * row_of(request)[0])) as server:
         judge(recipe(tmp_path, server.url))
-        ours = [json.loads(line) for line in (tmp_path / "eval/alpaca_eval/judgements.jsonl").read_text().splitlines()]
+        ours = [json.loads(line) for line in (tmp_path / "eval/alpaca_eval/verdicts.jsonl").read_text().splitlines()]
         asked = {json.dumps(request["messages"]) for request in server.requests}
         server.requests.clear()
         clients = {"default": [{"api_key": "k", "base_url": server.url}]}
@@ -178,7 +178,7 @@ def test_a_single_response_without_log_probabilities_is_a_row_error(tmp_path: Pa
         assert (judged["n"], judged["unreadable_ids"]) == (5, [f"r{order[2]}"])
         judge(recipe(tmp_path, server.url))
         assert order[5:] == order[2:3]
-    rows = [json.loads(line) for line in (tmp_path / "eval/alpaca_eval/judgements.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "eval/alpaca_eval/verdicts.jsonl").read_text().splitlines()]
     assert rows[order[2]]["reason"] == "the response has no `logprobs`, by which AlpacaEval weighs a verdict"
 
 
@@ -192,7 +192,7 @@ def test_a_judge_that_thinks_until_it_is_cut_off_is_named(tmp_path: Path) -> Non
 
     with ChatServer(script) as server:
         assert judge(recipe(tmp_path, server.url))["unreadable_ids"] == ["r1"]
-    rows = [json.loads(line) for line in (tmp_path / "eval/alpaca_eval/judgements.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "eval/alpaca_eval/verdicts.jsonl").read_text().splitlines()]
     assert rows[1]["reason"] == "cut off at max_tokens before a verdict"
 
 

@@ -77,7 +77,7 @@ def test_verdicts_become_a_win_rate(tmp_path: Path, capsys: pytest.CaptureFixtur
     with ChatServer(verdicts) as server:
         judged = judge(arena(tmp_path, url=server.url, prices={"m": Price(input=10.0, output=20.0)}))
     folder = tmp_path / "dpo/eval/arena_hard"
-    assert judged == json.loads((folder / "judged.json").read_text())
+    assert judged == json.loads((folder / "judge_results.json").read_text())
     told = ("benchmark", "judge", "reference", "rows", "n", "verdicts", "unreadable", "unreadable_ids")
     assert {key: judged[key] for key in told} == {
         "benchmark": "arena_hard",
@@ -95,9 +95,9 @@ def test_verdicts_become_a_win_rate(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert judged["length_controlled_win_rate"] is None
     assert judged["length"] == 11.5
     assert len(server.requests) == 9  # 8 games, one of them continued
-    assert judged["answers"]["replies"] == 9
-    assert judged["answers"]["dollars"] == pytest.approx(9 * (7 * 10 + 5 * 20) / 1e6)
-    rows = [json.loads(line) for line in (folder / "judgements.jsonl").read_text().splitlines()]
+    assert judged["usage"]["completions"] == 9
+    assert judged["usage"]["dollars"] == pytest.approx(9 * (7 * 10 + 5 * 20) / 1e6)
+    rows = [json.loads(line) for line in (folder / "verdicts.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == ["r0", "r1", "r2", "r3"]
     assert rows[0] == {
         "id": "r0",
@@ -115,10 +115,10 @@ def test_verdicts_become_a_win_rate(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_judge_without_verdicts(tmp_path: Path) -> None:
     with ChatServer(lambda request, number: says("Banana.")) as server:
-        what = r"judgements.jsonl: none of 4 rows can be scored \(the first: no verdict; no verdict\)"
+        what = r"verdicts.jsonl: none of 4 rows can be scored \(the first: no verdict; no verdict\)"
         with pytest.raises(UserErrors, match=what):
             judge(arena(tmp_path, url=server.url))
-    assert not (tmp_path / "dpo/eval/arena_hard/judged.json").exists()
+    assert not (tmp_path / "dpo/eval/arena_hard/judge_results.json").exists()
 
 
 def test_verdicts_are_counted_and_one_game_is_not_a_row(tmp_path: Path) -> None:
@@ -136,9 +136,7 @@ def test_verdicts_are_counted_and_one_game_is_not_a_row(tmp_path: Path) -> None:
     assert judged["unreadable_ids"] == [f"r{i}" for i in range(6)]
     # two rows, both won: not certain; 0.025^(1/2)
     assert (judged["win_rate"], *judged["interval"]) == pytest.approx((100.0, 15.81, 100.0), abs=0.01)
-    rows = [
-        json.loads(line) for line in Path(tmp_path, "dpo/eval/arena_hard/judgements.jsonl").read_text().splitlines()
-    ]
+    rows = [json.loads(line) for line in Path(tmp_path, "dpo/eval/arena_hard/verdicts.jsonl").read_text().splitlines()]
     assert rows[4]["reason"] == "no verdict, cut off at max_tokens"
     assert rows[0]["reason"] == "; ".join(["no verdict, cut off at max_tokens"] * 2)
 
@@ -164,7 +162,7 @@ def test_the_budget_stops_it_and_caches_all(tmp_path: Path) -> None:
         with pytest.raises(UserErrors, match=r"^max_cost_usd: is reached: \$0.2800 of \$9.30 spent"):
             judge(config)
         assert len(server.requests) == 4
-        assert not Path(config.output_dir, "judged.json").exists()
+        assert not Path(config.output_dir, "judge_results.json").exists()
         config.max_cost_usd = 100.0
         assert judge(config)["n"] == 3
     assert max(server.asked.values()) == 1
@@ -309,7 +307,7 @@ def test_the_batch_api_gives_the_same_at_half_the_price(tmp_path: Path, monkeypa
     with BatchServer(verdicts) as server:
         judged = judge(arena(tmp_path, url=server.url, batch_api=True, prices=prices))
     assert (judged["win_rate"], judged["unreadable_ids"]) == (pytest.approx(100 * 5 / 8), ["r3"])
-    assert judged["answers"]["dollars"] == pytest.approx(9 * (7 * 10 + 5 * 20) / 2e6)
+    assert judged["usage"]["dollars"] == pytest.approx(9 * (7 * 10 + 5 * 20) / 2e6)
     assert len(server.batches) == 2  # the games, then the judgement that is continued
 
 

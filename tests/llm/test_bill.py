@@ -105,7 +105,7 @@ def test_unusable_responses_are_paid_three_times_at_most_and_counted(
             assert re.search(r"^endpoint failed: .*, 3 times paid for", json.loads(row)["reason"])
             # what isn't even JSON has no usage: it counts as three responses that are as long as they may be
             beyond = CENT if name not in UNKNOWN else 3 * MOST
-            counted = Decimal(stats["answers"]["dollars"])
+            counted = Decimal(stats["usage"]["dollars"])
             assert -CENT < counted - server.bill < beyond
             assert abs(spent(capsys.readouterr().out) - counted) < CENT
 
@@ -117,7 +117,7 @@ def test_odd_responses_are_read_and_counted(tmp_path: Path, subtests: pytest.Sub
             stats = bridge(recipe(folder, server.url))
             assert set(server.asked.values()) == {1}
             assert (stats["kept"], stats["dropped"]) == (12, 0)
-            assert abs(Decimal(stats["answers"]["dollars"]) - server.bill) < CENT
+            assert abs(Decimal(stats["usage"]["dollars"]) - server.bill) < CENT
             assert abs(Decimal(stats["this_run"]["dollars"]) - server.bill) < CENT
 
 
@@ -142,11 +142,11 @@ def test_lost_responses_count_at_their_maximum_in_later_runs_too(
             config = recipe(folder, server.url, rows=6, timeout=0.4, max_concurrency=1)
             runs = [bridge(config) for _ in range(2)]
             assert runs[0]["kept"] == 6
-            assert runs[0]["this_run"]["lost_replies"] == 2
+            assert runs[0]["this_run"]["lost_responses"] == 2
             for stats in runs:
-                assert abs(Decimal(stats["answers"]["dollars"]) - server.bill) < CENT
-                assert 2 * Decimal("0.006") < Decimal(stats["answers"]["possibly_billed_dollars"]) < 2 * MOST
-                assert stats["answers"]["possibly_billed_dollars"] > server.lost > 0
+                assert abs(Decimal(stats["usage"]["dollars"]) - server.bill) < CENT
+                assert 2 * Decimal("0.006") < Decimal(stats["usage"]["possibly_billed_dollars"]) < 2 * MOST
+                assert stats["usage"]["possibly_billed_dollars"] > server.lost > 0
             printed = capsys.readouterr().out.partition("Plan: ask m about 6 pairs")[2]
             assert re.search(r"2 responses lost \(possibly billed in all runs: up to \$0\.0\d+\)", printed)
             assert re.search(r"; up to \$0\.0\d+ more possibly billed", printed)
@@ -191,15 +191,15 @@ def test_what_was_in_flight_at_a_kill_is_possibly_billed(tmp_path: Path) -> None
             process.wait()
         time.sleep(0.1)
         killed, billed = len(server.requests), server.bill
-        with closing(CachedResponses(tmp_path / "replies.sqlite")) as cached:
+        with closing(CachedResponses(tmp_path / "responses.sqlite")) as cached:
             in_flight = sum(map(len, cached.charges.values()))
             assert len(cached) + in_flight >= killed  # each that was sent is there, as a response or in the ledger
             assert in_flight <= 3 * 8
         stats = bridge(recipe(tmp_path, server.url, rows=40))
     assert stats["kept"] == 40
-    answered = Decimal(stats["answers"]["dollars"])
+    answered = Decimal(stats["usage"]["dollars"])
     assert answered <= server.bill + CENT
-    assert server.bill <= answered + Decimal(stats["answers"]["possibly_billed_dollars"])
+    assert server.bill <= answered + Decimal(stats["usage"]["possibly_billed_dollars"])
     assert billed <= Decimal("0.3")
 
 
@@ -218,7 +218,7 @@ def test_the_cap_holds_over_reruns_whatever_the_endpoint_sends(tmp_path: Path) -
         assert Decimal("0.025") < server.bill <= Decimal("0.04")
         stats = bridge(recipe(tmp_path, server.url, rows=60, max_cost_usd=10.0))
         assert max(server.asked.values()) <= 3
-    assert abs(Decimal(stats["answers"]["dollars"]) - server.bill) < 2 * CENT  # 12 of 60 tell no usage
+    assert abs(Decimal(stats["usage"]["dollars"]) - server.bill) < 2 * CENT  # 12 of 60 tell no usage
 
 
 def test_the_cap_holds_when_replies_grow_at_64_at_once(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_two_processes_at_once_share_one_cap(tmp_path: Path) -> None:
             config = {
                 "dataset_mixture": {"datasets": [{"id": str(write(tmp_path, 60))}]},
                 "output_dir": str(tmp_path / out),
-                "replies": str(tmp_path / "shared.sqlite"),
+                "response_cache": str(tmp_path / "shared.sqlite"),
                 "prices": {"m": {"input": 10, "output": 30}},
                 "max_cost_usd": 0.06, "max_tokens": 200, "api_key_env": "EDITOR_KEY", "model": "m",
                 "template": "instruction", "base_url": server.url,
@@ -291,7 +291,7 @@ def test_one_refused_row_is_dropped_with_the_endpoints_message(tmp_path: Path, s
             assert stats["dropped"] == 1
             (reason,) = stats["reasons"]
             assert reason.startswith(f"endpoint refuses the request ({row[0]['status']}: ")
-            assert abs(Decimal(stats["answers"]["dollars"]) - server.bill) < CENT
+            assert abs(Decimal(stats["usage"]["dollars"]) - server.bill) < CENT
 
 
 def test_what_every_request_gets_is_the_recipes_fault(tmp_path: Path, subtests: pytest.Subtests) -> None:
@@ -337,7 +337,7 @@ def test_many_refused_rows_after_one_another_are_dropped(tmp_path: Path) -> None
         stats = bridge(recipe(tmp_path, server.url, rows=120, max_concurrency=4))
         assert len(server.requests) == 120 + 118 // 50
     assert (stats["kept"], stats["dropped"]) == (2, 118)
-    assert abs(Decimal(stats["answers"]["dollars"]) - server.bill) < CENT
+    assert abs(Decimal(stats["usage"]["dollars"]) - server.bill) < CENT
 
 
 def test_a_wait_beyond_the_bound_ends_the_run_with_everything_cached(tmp_path: Path, subtests: pytest.Subtests) -> None:
@@ -363,7 +363,7 @@ def test_a_key_that_is_refused_on_the_way_stops_the_run(tmp_path: Path) -> None:
             bridge(config)
         assert len(server.requests) == 5
         stats = bridge(config)
-    assert abs(Decimal(stats["answers"]["dollars"]) - server.bill) < CENT
+    assert abs(Decimal(stats["usage"]["dollars"]) - server.bill) < CENT
 
 
 def test_prompts_go_to_no_other_host(tmp_path: Path) -> None:

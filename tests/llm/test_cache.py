@@ -38,7 +38,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_put_and_get_also_after_reopening(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "replies.sqlite"
+    path = tmp_path / "deep" / "responses.sqlite"
     assert CachedResponses(path).get("k") is None
     assert not path.parent.exists()  # it isn't made by being read
     cache = ResponseCache(path)
@@ -56,7 +56,7 @@ def test_put_and_get_also_after_reopening(tmp_path: Path) -> None:
     cached = CachedResponses(path)
     assert cached.get("k") == {"content": "later"}
     cached.close()
-    assert {file.name for file in path.parent.iterdir()} == {"replies.sqlite", "replies.sqlite.lock"}
+    assert {file.name for file in path.parent.iterdir()} == {"responses.sqlite", "responses.sqlite.lock"}
     ResponseCache(path).close()
 
 
@@ -155,7 +155,7 @@ def test_a_full_disk_is_a_fault_and_loses_nothing(tmp_path: Path) -> None:
     out, err = run(FULL, tmp_path / "r").communicate()
     *cached, last = out.splitlines()
     assert last.startswith(f"UserErrors {tmp_path / 'r'}: can't be used ("), err
-    assert last.endswith("make room there or give another file as `replies`, then run the same command again: "
+    assert last.endswith("make room there or give another file as `response_cache`, then run the same command again: "
                          "the responses in it stay")  # fmt: skip
     cache = ResponseCache(tmp_path / "r")
     assert cache.get("before") == {"n": 1}
@@ -182,7 +182,7 @@ DAMAGE = {
 def test_damaged_rows_are_named_and_sent_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "replies.sqlite"
+    path = tmp_path / "responses.sqlite"
     path.touch()  # an empty file is an empty cache
     assert len(CachedResponses(path)) == 0
     with BillingServer(lambda request, number: edits(request)) as server:
@@ -202,10 +202,10 @@ def test_damaged_rows_are_named_and_sent_again(
 
     # a full cache needs no key, no lock and no right to write
     monkeypatch.delenv("EDITOR_KEY")
-    path.with_name("replies.sqlite.lock").unlink()
+    path.with_name("responses.sqlite.lock").unlink()
     monkeypatch.setattr("bmc.llm.client.ResponseCache", lambda path: pytest.fail("it is opened to be written"))
     assert bridge(recipe(tmp_path, server.url, out="again"))["kept"] == 12
-    assert not path.with_name("replies.sqlite.lock").exists()
+    assert not path.with_name("responses.sqlite.lock").exists()
 
 
 def test_a_cache_is_for_its_owner_alone(tmp_path: Path) -> None:
@@ -308,4 +308,4 @@ def test_ctrl_c_says_at_once_that_responses_are_cached(tmp_path: Path) -> None:
     assert "stopping: waiting for 4 requests that are in flight" in printed.decode()
     assert "Traceback" not in printed.decode()
     assert "stopped by Ctrl-C; the same command" in printed.decode().splitlines()[-1]
-    assert len(CachedResponses(tmp_path / "replies.sqlite")) == 4
+    assert len(CachedResponses(tmp_path / "responses.sqlite")) == 4

@@ -45,7 +45,7 @@ def complete(
 
     async def run() -> Any:
         counts = usage or UsageTracker(config.prices.get(config.model))
-        cache = ResponseCache(folder / "replies.sqlite")
+        cache = ResponseCache(folder / "responses.sqlite")
         client = CachedClient(OpenAIClient(config, counts, cache), config, version, cache, counts)
         try:
             if not conversations:
@@ -211,7 +211,7 @@ def test_what_is_in_flight_is_cached_when_the_run_stops(tmp_path: Path) -> None:
             number not in (0, 2, 3) for number in range(12)
         ]
         assert len(server.requests) == 4
-    connection = sqlite3.connect(tmp_path / "replies.sqlite")
+    connection = sqlite3.connect(tmp_path / "responses.sqlite")
     assert connection.execute("SELECT count(*) FROM replies").fetchone() == (3,)
 
 
@@ -322,7 +322,7 @@ def test_ctrl_c_says_how_many_requests_it_waits_for(tmp_path: Path, capsys: pyte
 
         async def run() -> None:
             config, counts = recipe(server.url, max_concurrency=2), UsageTracker(None)
-            cache = ResponseCache(tmp_path / "replies.sqlite")
+            cache = ResponseCache(tmp_path / "responses.sqlite")
             client = CachedClient(OpenAIClient(config, counts, cache), config, 1, cache, counts)
             rows = [asyncio.ensure_future(client.complete(row)) for row in numbered(10)]
             while len(server.requests) < 2:

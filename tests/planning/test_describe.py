@@ -199,7 +199,7 @@ def test_a_shared_response_cache_is_told(tmp_path: Path) -> None:
     found = describe.bridging_facts(recipe)
     assert found["cost"] == f"about ${61_135 * (1_170 * 10 + 320 * 30) / 1e6:,.0f} for 61,135 requests"
     assert found["paid once"] is None
-    shared = replace(recipe, replies=str(tmp_path / "shared.sqlite"))
+    shared = replace(recipe, response_cache=str(tmp_path / "shared.sqlite"))
     assert describe.bridging_facts(shared)["paid once"].endswith("shared.sqlite, which holds 0 responses")
     with contextlib.closing(ResponseCache(tmp_path / "shared.sqlite")) as cache:
         asyncio.run(cache.put_all({"a": {}, "b": {}}))

@@ -304,7 +304,7 @@ def _draw_panels(figure: Any, panels: dict[str, dict[str, Points]]) -> None:
 def _axis(metric: str) -> str:
     if metric == "accuracy":
         return "accuracy, %"
-    benchmark, _, kind = metric.removeprefix("judged.").rpartition("_")
+    benchmark, _, kind = metric.partition(".")[2].rpartition("_")
     return f"{benchmark} {kind.upper()}, %".replace("_", " ")
 
 
@@ -349,9 +349,10 @@ def table9(setting: Path) -> Figure | MissingFigure:
     found = sorted([*setting.glob("bridge*/stats.json"), *setting.glob("ablations/bridge*/stats.json")])
     for path in found:
         stats, name = read_json(path), str(path.parent.relative_to(setting))
-        if answers := stats.get("answers"):
-            read, written, count = (answers[key] for key in ("prompt_tokens", "completion_tokens", "replies"))
-            rows.append((name, stats["rows"], stats["kept"], count, read, written, answers["dollars"]))
+        if used := stats.get("usage") or stats.get("answers"):  # its name before 0.2
+            count = used["completions" if "completions" in used else "replies"]
+            tokens = used["prompt_tokens"], used["completion_tokens"]
+            rows.append((name, stats["rows"], stats["kept"], count, *tokens, used["dollars"]))
     if not found:
         return MissingFigure("table9", "nothing was bridged", make_command(str(setting), "bridge"))
     if not rows:
@@ -361,10 +362,10 @@ def table9(setting: Path) -> Figure | MissingFigure:
         )
     caption = (
         "Tokens that the editor read and wrote for the pairs of each bridging, second tries included, and dollars by "
-        "the recipe's prices (none where it has no price). " + "; ".join(f"{row[0]}: {row[3]:,} answers for {row[1]:,} "
-        "pairs" for row in rows) + "."
+        "the recipe's prices (none where it has no price). " + "; ".join(
+            f"{row[0]}: {row[3]:,} responses for {row[1]:,} pairs" for row in rows) + "."
     )  # fmt: skip
-    header = ("bridging", "pairs", "kept", "answers", "tokens read", "tokens written", "dollars")
+    header = ("bridging", "pairs", "kept", "responses", "tokens read", "tokens written", "dollars")
     return Figure("table9", TABLE9, caption, header, rows, lambda figure: _draw9(figure, rows))
 
 

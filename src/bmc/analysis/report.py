@@ -126,7 +126,7 @@ def _tables(
 ) -> Iterator[TitledTable]:
     """Make the tables of `report.md`."""
     if columns:
-        controlled = NO_INTERVAL if any(column.metric == "judged.alpaca_eval_lc" for column in columns) else ""
+        controlled = NO_INTERVAL if any(column.metric == "judge.alpaca_eval_lc" for column in columns) else ""
         reported = REPORTED if any(column.reported for column in columns) else ""
         yield TitledTable("Scores", OVERVIEW_NOTE + controlled + reported, *overview_table(names, columns))
     if seeds := over_seeds(root, notices):
@@ -147,7 +147,7 @@ def _difference_span(compared: Comparison) -> tuple[float, float]:
 def _verdict_warnings(runs: dict[str, Run], root: Path) -> Iterator[str]:
     """Name the verdicts that no score is made of, and the trained models without scores."""
     for name, run in runs.items():
-        for benchmark, file in run.judged.items():
+        for benchmark, file in run.judge_results.items():
             old = "{unreadable} of the verdicts can't be read; they are not scored"
             if file.content.get("unreadable"):
                 yield f"{name}: {benchmark}: {lost(file.content) or old.format_map(file.content)}"
@@ -328,7 +328,7 @@ def _sources(runs: dict[str, Run], root: Path) -> dict[str, Path]:
     """Name every folder that a run's numbers come from."""
     return (
         {f"{name}: evaluation": run.evaluation for name, run in runs.items() if run.evaluation}
-        | {f"{name}: {key}": one.path.parent for name, run in runs.items() for key, one in run.judged.items()}
+        | {f"{name}: {key}": one.path.parent for name, run in runs.items() for key, one in run.judge_results.items()}
         | {f"{name}: training": run.folder for name, run in runs.items() if run.folder}
         | {f"{run_name(folder, root)}: bridging": folder for folder in _bridging_folders(root)}
     )

@@ -59,7 +59,7 @@ class Run:
         folder: Where it was trained; None where only its evaluation is there.
         evaluation: Where `metrics.json` with `results` lies, or else the first file of a judge or of lm-eval.
         results: Benchmark → accuracy, interval, n.
-        judged: Benchmark → what a judge found (`judged.json`).
+        judge_results: Benchmark → what a judge found (`judge_results.json`).
         harness: Task → what lm-evaluation-harness measured (`tasks` of `lm_eval.json`).
     """
 
@@ -67,7 +67,7 @@ class Run:
     folder: Path | None = None
     evaluation: Path | None = None
     results: dict[str, Any] = field(default_factory=dict)
-    judged: dict[str, ResultFile] = field(default_factory=dict)
+    judge_results: dict[str, ResultFile] = field(default_factory=dict)
     harness: dict[str, ResultFile] = field(default_factory=dict)
 
     @property
@@ -80,7 +80,7 @@ class Run:
     @property
     def benchmarks(self) -> list[str]:
         """Return what it was scored on."""
-        return [*self.results, *self.judged]
+        return [*self.results, *self.judge_results]
 
     @property
     def method(self) -> str:
@@ -135,6 +135,11 @@ def find_files(root: Path, *names: str) -> list[Path]:
     return [path for path in paths if not any((folder / "sweep.json").exists() for folder in path.parents)]
 
 
+def judge_files(root: Path) -> list[Path]:
+    """Find the files of judge results; before 0.2 their name was `judged.json`."""
+    return find_files(root, "judge_results.json", "judged.json")
+
+
 def run_name(folder: Path, root: Path) -> str:
     """Name a run: its folder's path below the root, without a closing `eval`."""
     parts = folder.relative_to(root).parts
@@ -152,15 +157,15 @@ def find_runs(root: Path, notices: list[str]) -> dict[str, Run]:
         UserErrors: A file of an evaluation can't be read or isn't of its shape, or two are of one run.
     """
     runs = _evaluations(root)
-    for path in find_files(root, "judged.json"):
+    for path in judge_files(root):
         found = read_json(path)
         run, benchmark = _owner(runs, path, found, root), str(found.get("benchmark"))
-        if benchmark in run.judged:
-            both = f"{run.judged[benchmark].path} and {path}"
+        if benchmark in run.judge_results:
+            both = f"{run.judge_results[benchmark].path} and {path}"
             raise user_error(
                 str(root), f"{run.name} was judged twice on {benchmark}: {both}; move or remove one of them"
             )
-        run.judged[benchmark] = ResultFile(path, found)
+        run.judge_results[benchmark] = ResultFile(path, found)
     for path in find_files(root, "lm_eval.json"):
         found = read_json(path)
         if not isinstance(tasks := found.get("tasks"), dict):
@@ -319,7 +324,7 @@ def _tokenizer(run: Run) -> list[str]:
 
 # One metric of a run
 
-JUDGED = {  # kind of a judge's number → keys of `judged.json`: the number, and its interval if it has one
+JUDGE_METRICS = {  # kind of a judge's number → keys of `judge_results.json`: the number, and its interval if it has one
     "lc": ("length_controlled_win_rate", None),  # alpaca_eval's error is the spread of predictions, not of rows
     "wr": ("win_rate", "interval"),
     "length": ("length", None),
@@ -344,9 +349,9 @@ def gradient_norm_of(state: dict[str, Any]) -> Estimate | None:
     return Estimate(sum(norms) / len(norms), n=len(norms)) if norms else None
 
 
-def judged_of(content: dict[str, Any], kind: str) -> Estimate | None:
-    """Read a number of `judged.json`; None where the judge gave none."""
-    key, interval = JUDGED[kind]
+def judge_result(content: dict[str, Any], kind: str) -> Estimate | None:
+    """Read a number of `judge_results.json`; None where the judge gave none."""
+    key, interval = JUDGE_METRICS[kind]
     if content.get(key) is None:
         return None
     low, high = content.get(interval or "") or (None, None)
@@ -359,7 +364,7 @@ def load_metric(folder: Path, metric: str) -> Estimate | None:
     Args:
         folder: The run's.
         metric: `accuracy` (in %, the macro average over benchmarks; over seeds the mean with its t interval),
-            `grad_norm` (mean of those logged), or `judged.BENCHMARK_lc` and `_wr` (win rates in %).
+            `grad_norm` (mean of those logged), or `judge.BENCHMARK_lc` and `_wr` (win rates in %).
 
     Raises:
         UserErrors: A file of the run is damaged.
@@ -374,9 +379,9 @@ def load_metric(folder: Path, metric: str) -> Estimate | None:
             return (
                 accuracy_of(read_json(path)["results"]) if metric == "accuracy" else gradient_norm_of(read_json(path))
             )
-        benchmark, _, kind = metric.removeprefix("judged.").rpartition("_")
-        judged = (read_json(path) for path in sorted(folder.rglob("judged.json")))
-        found = (judged_of(content, kind) for content in judged if content["benchmark"] == benchmark)
+        benchmark, _, kind = metric.partition(".")[2].rpartition("_")
+        judged = (read_json(path) for path in judge_files(folder))
+        found = (judge_result(content, kind) for content in judged if content["benchmark"] == benchmark)
         return next((estimate for estimate in found if estimate is not None), None)
     except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
         raise user_error(str(folder), f"{metric} can't be read from its files ({error!r}); evaluate it again") from None
@@ -492,17 +497,17 @@ def _released(result: dict[str, Any]) -> Estimate:
 
 
 def _win_rates(runs: dict[str, Run]) -> Iterator[Column]:
-    for benchmark in sorted({benchmark for run in runs.values() for benchmark in run.judged}):
+    for benchmark in sorted({benchmark for run in runs.values() for benchmark in run.judge_results}):
         title, kinds = JUDGES.get(benchmark, (benchmark, ("wr",)))
-        found = {name: run.judged[benchmark] for name, run in runs.items() if benchmark in run.judged}
+        found = {name: run.judge_results[benchmark] for name, run in runs.items() if benchmark in run.judge_results}
         for kind in kinds:
-            key, interval = JUDGED[kind]
+            key, interval = JUDGE_METRICS[kind]
             scores = {
                 run: _checked(file, key, file.content[key], file.content.get(interval or ""))
                 for run, file in found.items()
                 if file.content.get(key) is not None
             }
-            yield Column(f"{title} {kind.upper()}", scores, f"judged.{benchmark}_{kind}")
+            yield Column(f"{title} {kind.upper()}", scores, f"judge.{benchmark}_{kind}")
 
 
 def _harness(runs: dict[str, Run]) -> Iterator[Column]:
@@ -614,7 +619,7 @@ def _settings(run: Run) -> dict[str, str]:
     training = read_provenance(model)
     if training and trains_on_pairs(str(training.get("command"))):  # SFT has other data by its nature
         found["training data"] = _data(training)
-    for benchmark, file in run.judged.items():
+    for benchmark, file in run.judge_results.items():
         found[f"{benchmark}'s judge"] = str(file.content.get("judge"))
         found[f"{benchmark}'s reference"] = str(file.content.get("reference"))
     return found

@@ -16,7 +16,7 @@ from ..errors import did_you_mean, user_error
 from ..evaluation.summary import NOT_RUN, SEEDS_FILE, Estimate, markdown_table, seeds_cell
 from ..recipe import load
 from ..runs import read_json
-from .results import REPORTED_NUMBERS, STATE_FILE, UNKNOWN, accuracy_of, gradient_norm_of, judged_of, seeds_result
+from .results import REPORTED_NUMBERS, STATE_FILE, UNKNOWN, accuracy_of, gradient_norm_of, judge_result, seeds_result
 
 OTHER_MODEL = "other model"
 NOT_APPLICABLE = "n/a"  # of a row that a column has no number for
@@ -33,8 +33,8 @@ FIGURE_METRICS: Mapping[str, tuple[str, str, dict[str, str]]] = {
     "spans.later": ("figure2", "mean −log p", {"model": "after", "response": "y_l", "tokens": "later"}),
     "time.ratio": ("table10", "ratio to dpo", {"run": RECIPE}),
 }
-BRIDGING_METRICS = ("bridging.good_enough", "bridging.cosine")
-NO_EDIT_NEEDED = "y_l is good enough"
+BRIDGING_METRICS = ("bridging.no_edit_needed", "bridging.cosine")
+NO_EDIT_NEEDED = ("y_l needs no edit", "y_l is good enough")  # today's reason, and that before 0.2
 
 
 @dataclass(kw_only=True)
@@ -100,10 +100,10 @@ class Cell:
         return f"{self.setting}/analyze" if self.metric in FIGURE_METRICS else self.run
 
     @property
-    def judged_file(self) -> str | None:
+    def judge_file(self) -> str | None:
         """Return where the judge's numbers stand in the run's folder; None for a metric that isn't a judge's."""
         kind, _, name = self.metric.partition(".")
-        return f"eval/{name.rpartition('_')[0]}/judged.json" if kind == "judged" else None
+        return f"eval/{name.rpartition('_')[0]}/judge_results.json" if kind == "judge" else None
 
 
 def table_rows(config: TableConfig) -> list[list[Cell]]:
@@ -136,14 +136,14 @@ def targets(config: TableConfig) -> list[str]:
     Without what a judge needs (its key, the package `alpaca_eval`) the runs alone; `table` says what is missing.
     """
     needed = [cell for row in table_rows(config) for cell in row if cell.reported != NOT_APPLICABLE]
-    judged = [str(Path(config.runs, cell.run, cell.judged_file)) for cell in needed if cell.judged_file]
+    judged = [str(Path(config.runs, cell.run, cell.judge_file)) for cell in needed if cell.judge_file]
     with_judge = config.dry_run or not _judge_needs(config)
     return list(dict.fromkeys([*(cell.target for cell in needed), *(judged if with_judge else [])]))
 
 
 def _judge_needs(config: TableConfig) -> list[str]:
     """Return what the judges of a table still need on this machine, as the beginnings of a command line."""
-    metrics = {cell.metric for row in table_rows(config) for cell in row if cell.judged_file}
+    metrics = {cell.metric for row in table_rows(config) for cell in row if cell.judge_file}
     benchmarks = sorted({metric.partition(".")[2].rpartition("_")[0] for metric in metrics})
     missing = {}
     for benchmark in benchmarks:
@@ -169,7 +169,7 @@ def table(config: TableConfig) -> str:
     title, source = entry["title"], f"Reported: {entry['source']}."
     if config.model is not None:
         title, source = f"{title}; here with {config.model}", "Reported: nothing, the paper's model is another."
-    judged = any(cell.judged_file for cell in rows[0])
+    judged = any(cell.judge_file for cell in rows[0])
     notes = [source, SINGLE, *([JUDGED] if judged else []), *_left_out(config)]
     model = [f"MODEL={config.model}"] if config.model else []
     command = " ".join([*_judge_needs(config), "make", config.table, *model])
@@ -201,7 +201,9 @@ def reproduced(runs: Path, cell: Cell) -> str:
     if cell.metric == "accuracy" and (folder / SEEDS_FILE).is_file():
         return seeds_cell(seeds_result(folder / SEEDS_FILE))
     places = {"accuracy": "eval/metrics.json", "grad_norm": STATE_FILE}
-    path = folder / (places.get(cell.metric) or cell.judged_file or "")
+    path = folder / (places.get(cell.metric) or cell.judge_file or "")
+    if cell.judge_file and not path.is_file():
+        path = path.with_name("judged.json")  # its name before 0.2
     if not path.is_file():
         return NOT_RUN
     content = read_json(path)
@@ -209,7 +211,7 @@ def reproduced(runs: Path, cell: Cell) -> str:
         if cell.metric == "grad_norm":
             norm = gradient_norm_of(content)
             return NOT_RUN if norm is None else f"{norm.value:.2f} (n = {norm.n} logged)"
-        found = accuracy_of(content["results"]) if cell.metric == "accuracy" else _judged(content, cell)
+        found = accuracy_of(content["results"]) if cell.metric == "accuracy" else _judge_result(content, cell)
     except DAMAGED:
         raise user_error(
             str(path), f"isn't of the shape that {cell.metric} needs; remove it and make it again"
@@ -217,8 +219,8 @@ def reproduced(runs: Path, cell: Cell) -> str:
     return NOT_RUN if found is None else str(found)
 
 
-def _judged(content: dict[str, Any], cell: Cell) -> Estimate | None:
-    return judged_of(content, cell.metric.rpartition("_")[2])
+def _judge_result(content: dict[str, Any], cell: Cell) -> Estimate | None:
+    return judge_result(content, cell.metric.rpartition("_")[2])
 
 
 def _of_analysis(folder: Path, cell: Cell) -> str:
@@ -251,8 +253,9 @@ def _of_figure(folder: Path, cell: Cell) -> str | None:
 
 def _of_bridging(stats: dict[str, Any], metric: str) -> str | None:
     """Return the share of pairs that needed no edit, or the mean cosine of a response and its edit."""
-    if metric == "bridging.good_enough":
-        return f"{100 * stats['reasons'].get(NO_EDIT_NEEDED, 0) / stats['rows']:.1f} % (n = {stats['rows']})"
+    if metric == "bridging.no_edit_needed":
+        pairs = sum(stats["reasons"].get(reason, 0) for reason in NO_EDIT_NEEDED)
+        return f"{100 * pairs / stats['rows']:.1f} % (n = {stats['rows']})"
     cosine = stats["similarity"].get("cosine")
     if not cosine:
         return None

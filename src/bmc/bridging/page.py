@@ -25,11 +25,11 @@ RATIO_NOTE = (
 COSTS = {
     "requests": "Requests",
     "retries": "Requests repeated after a failure",
-    "replies": "Responses",
+    "completions": "Responses",
     "prompt_tokens": "Prompt tokens",
     "completion_tokens": "Completion tokens",
 }
-SPEEDS = {"rows_per_second": "Rows a second", "answers_per_second": "Responses a second"}
+SPEEDS = {"rows_per_second": "Rows a second", "responses_per_second": "Responses a second"}
 _WORD = regex.compile(rf"{UNSPACED}\p{{M}}*\s*|(?:(?!{UNSPACED})\w)+\s*|[^\w\s]\s*|\s+")
 
 
@@ -157,7 +157,7 @@ def _spent(summary: Mapping[str, Any]) -> Section:
     """Collect what the responses in use cost, whenever they were given, and what this run requested."""
     run = dict(summary.get("this_run") or {})
     run["retries"] = sum((run.get("retries") or {}).values())
-    found = {"All responses in use": summary.get("answers") or {}, "This run": run if len(run) > 1 else {}}
+    found = {"All responses in use": summary.get("usage") or {}, "This run": run if len(run) > 1 else {}}
     tables = [(caption, rows) for caption, costs in found.items() if (rows := _costs(costs))]
     seconds = summary.get("seconds")
     return Section("Spent", f"{seconds:,.1f} seconds" if tables and seconds is not None else "", tables=tables)

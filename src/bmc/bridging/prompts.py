@@ -1,4 +1,4 @@
-"""Prompts of an LLM editor, and the parser of its replies.
+"""Prompts of an LLM editor, and the parser of its responses.
 
 The prompts stand in `prompts/*.txt`, our own to the paper's description (§3.1, A.2; its Figures 7 and 8 are images):
 the system message, a line `---`, and the user message, with the fields `{mark}`, `{prompt}` (x), `{chosen}` (y_w) and
@@ -149,7 +149,7 @@ def _mark(text: str) -> str:
     return mark
 
 
-# What closes a reasoning model's thoughts, in the replies of servers that leave them in.
+# What closes a reasoning model's thoughts, in the responses of servers that leave them in.
 _END_OF_THOUGHTS = re.compile(
     r"</(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[/THINK\]|◁/think▷", re.IGNORECASE
 )

@@ -176,7 +176,7 @@ def load(config: BridgeConfig) -> tuple[RowStream, Any]:
 
 def estimate_for(config: BridgeConfig, pairs: RowStream, bridge_with: Any) -> CostEstimate:
     """Estimate the cost of the requests whose responses aren't in the cache."""
-    with contextlib.closing(CachedResponses(cache_path(config.replies, config.output_dir))) as store:
+    with contextlib.closing(CachedResponses(cache_path(config.response_cache, config.output_dir))) as store:
         return asyncio.run(
             estimate_cost(pending_requests(pairs, config, bridge_with), config, VERSION, store, earlier_versions)
         )
@@ -212,7 +212,7 @@ async def _run(
             await client.model.run_batches(todo, client)
         await _write(pairs, bridge_with(client), config, folder, statistics)
     usage = client.usage
-    stats = {"answers": usage.all_runs(), "this_run": usage.this_run(len(pairs), elapsed())}
+    stats = {"usage": usage.all_runs(), "this_run": usage.this_run(len(pairs), elapsed())}
     return statistics.summary() | stats, statistics
 
 

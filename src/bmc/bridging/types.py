@@ -60,7 +60,7 @@ class NoEditNeeded(EditError):
     """The editor finds nothing to edit in y_l. Not a failure: the pair is dropped whatever `on_failure` says (§4)."""
 
     def __init__(self) -> None:
-        super().__init__("y_l is good enough")
+        super().__init__("y_l needs no edit")
 
 
 @dataclass(frozen=True)

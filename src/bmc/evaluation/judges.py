@@ -1,4 +1,4 @@
-"""LLM judges: responses in, a judge's verdicts and their win rate out (`judgements.jsonl`, `judged.json`)."""
+"""LLM judges: responses in, a judge's verdicts and their win rate out (`verdicts.jsonl`, `judge_results.json`)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Benchmark(Protocol):
         ...
 
     def verdicts(self, answers: Sequence[Any]) -> list[Row]:
-        """Return a line of `judgements.jsonl` per comparison, with `id`, and `reason` if a verdict can't be read.
+        """Return a line of `verdicts.jsonl` per comparison, with `id`, and `reason` if a verdict can't be read.
 
         Args:
             answers: The result of each pending request.
@@ -74,7 +74,7 @@ def lost(judged: Mapping[str, Any]) -> str | None:
 
 
 def judge(config: JudgeConfig) -> dict[str, Any]:
-    """Run the stage and return what it writes to `judged.json`.
+    """Run the stage and return what it writes to `judge_results.json`.
 
     Raises:
         UserErrors: The responses, the reference, the folder or the endpoint can't be used, the cost estimate is
@@ -92,13 +92,13 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
         folder = claim_output_dir(config.output_dir, run_fingerprint(config), config, rows=rows)
         answers, usage = asyncio.run(_answers(config, benchmark, estimate))
         verdicts = benchmark.verdicts(answers)
-        write_jsonl(folder / "judgements.jsonl", verdicts)
+        write_jsonl(folder / "verdicts.jsonl", verdicts)
         unreadable = {row["id"]: row["reason"] for row in verdicts if "reason" in row}
         summary = benchmark.summary(verdicts)
         if not summary["n"]:
             first = next(iter(unreadable.values()))
             what = f"none of {len(verdicts)} rows can be scored (the first: {first}); try another judge"
-            raise user_error(str(folder / "judgements.jsonl"), what)
+            raise user_error(str(folder / "verdicts.jsonl"), what)
         benchmark.write(folder)
         judged = {
             "benchmark": config.benchmark,
@@ -108,11 +108,11 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
             "rows": len(comparisons),
             **summary,
             "unreadable_ids": list(unreadable),
-            "answers": usage.all_runs(),
+            "usage": usage.all_runs(),
             "this_run": usage.this_run(len(comparisons), elapsed()),
             "seconds": elapsed(),
         }
-        write_json(folder / "judged.json", judged)  # last, since it marks the run as done
+        write_json(folder / "judge_results.json", judged)  # last, since it marks the run as done
     return judged
 
 
@@ -134,7 +134,7 @@ def load(config: JudgeConfig) -> tuple[Benchmark, list[Comparison], str]:
 
 def estimate_for(config: JudgeConfig, benchmark: Benchmark) -> CostEstimate:
     """Estimate the cost of the requests that aren't cached."""
-    with contextlib.closing(CachedResponses(cache_path(config.replies, config.output_dir))) as cache:
+    with contextlib.closing(CachedResponses(cache_path(config.response_cache, config.output_dir))) as cache:
         return asyncio.run(estimate_cost(benchmark.pending(), config, VERSION, cache))
 
 

@@ -188,7 +188,7 @@ class BatchClient:
         """Wait for the submitted batches, and cache their responses."""
         for name, state in self.cache.batches().items():
             if state["at"] != endpoint_name(self.settings.base_url):
-                what = f"a batch is in progress at {state['at']}; run with that base_url first, or give other `replies`"
+                what = f"a batch is in progress at {state['at']}: finish it there first, or give another response_cache"
                 raise user_error(str(self.cache.path), what)
             wanted = _requests(state["requests"])
             fatal: list[Exception] = []

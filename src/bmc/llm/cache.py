@@ -22,7 +22,7 @@ from ..errors import UserErrors, user_error
 from .errors import parse_json
 
 logger = logging.getLogger(__name__)
-# `replies` are the completions, `charges` the ledger; the names are those of files from before.
+# `replies` are the completions, `charges` the ledger: names that files from before have, too.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS batches (name TEXT PRIMARY KEY, state TEXT NOT NULL);
@@ -41,9 +41,11 @@ def request_key(**request: Any) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def cache_path(replies: str | None, output_dir: str) -> Path:
-    """Return a recipe's response cache: the file that it names, else `replies.sqlite` beside its output folder."""
-    return Path(replies or Path(output_dir).parent / "replies.sqlite")
+def cache_path(given: str | None, output_dir: str) -> Path:
+    """Return a recipe's response cache: the file that it names, else `responses.sqlite` beside its output folder."""
+    folder = Path(output_dir).parent
+    earlier = folder / "replies.sqlite"  # its name before 0.2
+    return Path(given or (earlier if earlier.is_file() else folder / "responses.sqlite"))
 
 
 class CachedResponses:
@@ -130,7 +132,7 @@ class CachedResponses:
         unusable = [charge for charge in charges if not (charge.get("lost") or charge.get("again"))]
         if len(unusable) < most:
             return None
-        return f"endpoint failed: {unusable[-1]['kind']}, {len(unusable)} times paid for (max_unusable_replies)"
+        return f"endpoint failed: {unusable[-1]['kind']}, {len(unusable)} times paid for (max_unusable_responses)"
 
     def __len__(self) -> int:
         return int(self.reading.execute("SELECT count(*) FROM replies").fetchone()[0])
@@ -145,10 +147,12 @@ class CachedResponses:
     def _fault(self, error: Exception) -> UserErrors:
         if "malformed" in str(error):
             what = f"is damaged ({error}); save what is in it by `sqlite3 {self.path} .recover | sqlite3 NEW`, and set"
-            return user_error(str(self.path), f"{what} replies: NEW, or move it away: then every request is sent again")
+            return user_error(
+                str(self.path), f"{what} response_cache: NEW, or move it away: then every request is sent again"
+            )
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-            return user_error(str(self.path), f"is no response cache ({error}); give another file as `replies`")
-        what = "make room there or give another file as `replies`, then run the same command again"
+            return user_error(str(self.path), f"is no response cache ({error}); give another file as `response_cache`")
+        what = "make room there or give another file as `response_cache`, then run the same command again"
         return user_error(str(self.path), f"can't be used ({error}); {what}: the responses in it stay")
 
 

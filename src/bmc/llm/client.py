@@ -185,7 +185,7 @@ class CachedClient:
             await self.model.complete(messages, keys[0])
 
     def _given_up(self, key: str) -> str | None:
-        return self.cache.given_up(key, self.settings.max_unusable_replies)
+        return self.cache.given_up(key, self.settings.max_unusable_responses)
 
     def _task(self, messages: Messages, key: str) -> asyncio.Task[dict[str, Any]]:
         """Return the request in flight; equal ones share it."""
@@ -382,7 +382,7 @@ async def estimate_cost(
         expected = count(row.like)
         recorded.clear()
         await collect_requests(row, client)
-    estimate.cached, estimate.cached_dollars = int(usage.used["replies"]), usage.used["dollars"]
+    estimate.cached, estimate.cached_dollars = int(usage.used["completions"]), usage.used["dollars"]
     estimate.possibly_billed = usage.lost_dollars
     estimate.correct()
     return estimate
@@ -409,7 +409,7 @@ async def open_client(
         make_model: Makes the model of the usage tracker, the cache and the prior spend in dollars.
         earlier: As in `CachedClient`.
     """
-    path = cache_path(settings.replies, settings.output_dir)  # type: ignore[attr-defined]
+    path = cache_path(settings.response_cache, settings.output_dir)  # type: ignore[attr-defined]
     usage = UsageTracker(settings.prices.get(settings.model))
     if not estimate.to_send:  # so that a cache that can't be written will do
         with contextlib.closing(CachedResponses(path)) as cached:

@@ -289,7 +289,7 @@ class CostEstimate:
 
 
 def _no_usage() -> dict[str, float]:
-    return {"replies": 0, "prompt_tokens": 0, "completion_tokens": 0, "dollars": 0.0}
+    return {"completions": 0, "prompt_tokens": 0, "completion_tokens": 0, "dollars": 0.0}
 
 
 @dataclass
@@ -298,7 +298,7 @@ class UsageTracker:
 
     Attributes:
         price: The model's.
-        used: Tokens and dollars of all responses to the rows' requests, each counted once; `replies` are completions.
+        used: Tokens and dollars of all responses to the rows' requests, each counted once; `completions` counts them.
         spent: The same of this run alone.
         requests: Requests sent by this run, retries included.
         retries: Retries by the error before.
@@ -364,7 +364,7 @@ class UsageTracker:
         self.retries[kind] = self.retries.get(kind, 0) + 1
 
     def _add(self, sums: dict[str, float], tokens: dict[str, Any], completions: int) -> None:
-        sums["replies"] += completions
+        sums["completions"] += completions
         sums["prompt_tokens"] += tokens["prompt_tokens"]
         sums["completion_tokens"] += tokens["completion_tokens"]
         sums["dollars"] += self.cost(tokens)
@@ -378,21 +378,25 @@ class UsageTracker:
             lost += f" (possibly billed in all runs: up to ${self.lost_dollars:,.4f})"
         return (
             f"spent in this run: {money}; {self.requests:,} requests ({sum(self.retries.values()):,} of them retries), "
-            f"{spent['replies']:,} completions{unusable}{lost}, {spent['prompt_tokens']:,} tokens read and "
+            f"{spent['completions']:,} completions{unusable}{lost}, {spent['prompt_tokens']:,} tokens read and "
             f"{spent['completion_tokens']:,} written"
         )
 
     def this_run(self, rows: int, seconds: float) -> dict[str, Any]:
         """Return this run's part of `stats.json`, which depends on when and how often the run was resumed."""
         seconds = max(seconds, 0.1)
-        rare = {"answers_without_usage": self.guessed, "unusable_replies": self.unusable, "lost_replies": self.lost}
+        rare = {
+            "responses_without_usage": self.guessed,
+            "unusable_responses": self.unusable,
+            "lost_responses": self.lost,
+        }
         return {
             "requests": self.requests,
             "retries": dict(sorted(self.retries.items())),
             **self.summary(self.spent),
             **{name: count for name, count in rare.items() if count},
             "rows_per_second": round(rows / seconds, 2),
-            "answers_per_second": round(self.spent["replies"] / seconds, 2),
+            "responses_per_second": round(self.spent["completions"] / seconds, 2),
         }
 
     def all_runs(self) -> dict[str, Any]:

@@ -182,7 +182,7 @@ class OpenAIClient:
             await self.budget.settle(reserved, bound, cost)
         if "content" in outcome:
             return outcome
-        if reason := self.cache.given_up(key, self.settings.max_unusable_replies):
+        if reason := self.cache.given_up(key, self.settings.max_unusable_responses):
             raise RequestFailed(reason)
         raise RetryableError(outcome["kind"])
 

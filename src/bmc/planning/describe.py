@@ -209,7 +209,7 @@ def _shared_cache(config: BridgeConfig) -> str | None:
     """Name a response cache that recipes in other folders find too, and count its responses; None for an own one."""
     from ..llm.cache import CachedResponses, cache_path
 
-    path = cache_path(config.replies, config.output_dir)
+    path = cache_path(config.response_cache, config.output_dir)
     if path == cache_path(None, config.output_dir):
         return None
     with contextlib.closing(CachedResponses(path)) as cache:

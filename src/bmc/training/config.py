@@ -54,7 +54,7 @@ TRAINER_LIMITS: dict[str, Any] = {
 }
 
 
-def trainer_objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def trainer_value_faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield `(key, what is wrong)` for combinations of the Trainer's keys that would fail once it runs."""
     if values.get("dataloader_persistent_workers") and not values.get("dataloader_num_workers"):
         yield "dataloader_persistent_workers", "there are no workers to keep; set dataloader_num_workers too"
@@ -143,7 +143,7 @@ class ModelArguments(trl.ModelConfig):
                 yield key, "quantised weights can't be trained themselves; set use_peft: true"
 
     @staticmethod
-    def objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def value_faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield `(key, what is wrong)` for an adapter's keys without an adapter, which would train the whole model."""
         if "use_peft" in values:
             return
@@ -212,7 +212,7 @@ class SFTConfig(trl.SFTConfig):
     STAGE: ClassVar = "sft"
 
     LIMITS: ClassVar = TRAINER_LIMITS
-    objections = staticmethod(trainer_objections)
+    value_faults = staticmethod(trainer_value_faults)
 
     assistant_only_loss: bool | None = None  # type: ignore[assignment]
     resume_from_checkpoint: bool | str | None = None
@@ -319,7 +319,7 @@ class BMCConfig(trl.DPOConfig):
                     said = error.errors()[0]["msg"].removeprefix("Input should be ")
                     raise ValueError(f"{key}: must be {said}, got {values[key]!r}") from None
         defaults = {field.name: field.default for field in fields(self)}
-        for key, what in self.objections({key: value for key, value in values.items() if value != defaults.get(key)}):
+        for key, what in self.value_faults({key: value for key, value in values.items() if value != defaults.get(key)}):
             raise ValueError(f"{key}: {what}")
 
     @property
@@ -328,7 +328,7 @@ class BMCConfig(trl.DPOConfig):
         return not REFERENCE_FREE.issuperset([self.loss_type] if isinstance(self.loss_type, str) else self.loss_type)
 
     @staticmethod
-    def objections(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def value_faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield `(key, what is wrong)` for values of the right type that BMCTrainer can't train with."""
         given = values.get("loss_type", ["sigmoid"])
         names = [given] if isinstance(given, str) else given
@@ -338,8 +338,8 @@ class BMCConfig(trl.DPOConfig):
                 yield "loss_type", f"'{name}' is unknown; choose from {', '.join(LOSSES)}{hint}"
         if not names:
             yield "loss_type", f"names no objective; choose from {', '.join(LOSSES)}"
-        yield from _hyperparameter_objections(names, values)
-        yield from trainer_objections(values)
+        yield from _hyperparameter_faults(names, values)
+        yield from trainer_value_faults(values)
         together = sorted(OF_A_BATCH.intersection(names))
         if together and values.get("micro_batch_tokens"):
             yield (
@@ -377,7 +377,7 @@ class BMCConfig(trl.DPOConfig):
                 yield key, "BMCTrainer doesn't have it; leave it out, or use trl.DPOTrainer"
 
 
-def _hyperparameter_objections(names: list[str], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _hyperparameter_faults(names: list[str], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield hyperparameters that none of the objectives reads, or that one can't use."""
     smoothing = values.get("label_smoothing", 0.0)
     if "exo_pair" in names and not 0 < smoothing < 1:
