@@ -14,10 +14,11 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     results = read_results(ROOT / "results")
-    print(claims_table(results))
-    for study in results:
-        if study != "search":
-            print(f"\n{study}\n\n{accuracies(results, study)}")
+    for title, found in (("", results), ("Repetition with new SFT seeds", read_results(ROOT / "results/repeat"))):
+        print(f"{title}\n\n{claims_table(found)}")
+        for study in found:
+            if study != "search":
+                print(f"\n{study}\n\n{accuracies(found, study)}")
     for path in draw(results, ROOT / "docs" / "figures"):
         print(f"\n{path.relative_to(ROOT)}")
 

@@ -46,17 +46,25 @@ def gradient(row: Row) -> float:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: the models of a method, trained on some pairs, in a study."""
+    """One side of a comparison: the models of a method, trained on some pairs, in a study.
+
+    Attributes:
+        study: Name of the study.
+        method: Name of the method's recipe.
+        pairs: Name of the bridging.
+        at: Its hyperparameters; by default all that the study has.
+    """
 
     study: str
     method: str
     pairs: str = "bridge"
+    at: Row | None = None
 
     def by_seed(self, results: Row, value: Value) -> dict[int, float]:
         """Return the mean over preference seeds for each SFT seed."""
         found: dict[int, list[float]] = {}
         for row in results[self.study]["rows"]:
-            if (row["method"], row["pairs"]) == (self.method, self.pairs):
+            if (row["method"], row["pairs"]) == (self.method, self.pairs) and self.at in (None, row["values"]):
                 found.setdefault(row["sft_seed"], []).append(value(row))
         return {seed: fmean(values) for seed, values in found.items()}
 
@@ -81,60 +89,90 @@ class Claim:
     less: Side | None
     equal: bool = False
 
-    def differences(self, results: Row) -> list[float] | None:
-        """Return the difference for each SFT seed; None where a study is missing."""
-        sides = [self.more, *([self.less] if self.less else [])]
-        if any(side.study not in results for side in sides):
-            return None
+    @property
+    def sides(self) -> list[Side]:
+        return [self.more, *([self.less] if self.less else [])]
+
+    def by_seed(self, results: Row) -> dict[int, float]:
+        """Return the difference for each SFT seed that both sides have."""
         more = self.more.by_seed(results, self.value)
         less = self.less.by_seed(results, self.value) if self.less else dict.fromkeys(more, 0.0)
-        return [more[seed] - less[seed] for seed in sorted(more.keys() & less.keys())]
+        return {seed: more[seed] - less[seed] for seed in sorted(more.keys() & less.keys())}
 
 
 @dataclass(frozen=True)
 class Slope:
-    """A claim that the difference of two methods grows with log2 of the number of writers.
+    """A claim that a difference of accuracies, or an accuracy, grows with a setting.
 
     Attributes:
         name: As in `docs/claims.md`.
         text: What is claimed.
-        more: The method whose advantage grows.
-        less: The method that it is compared with.
-        studies: Number of writers → study.
+        points: The setting's value, and what is compared there; claims of accuracy.
     """
 
     name: str
     text: str
-    more: str
-    less: str
-    studies: tuple[tuple[int, str], ...]
+    points: tuple[tuple[float, Claim], ...]
     equal: bool = False
 
-    def differences(self, results: Row) -> list[float] | None:
-        """Return the least-squares slope for each SFT seed, in points for each doubling; None where one is missing."""
-        if any(study not in results for _, study in self.studies):
-            return None
-        gains = []
-        for writers, study in self.studies:
-            more = Side(study, self.more).by_seed(results, accuracy)
-            less = Side(study, self.less).by_seed(results, accuracy)
-            gains.append((log2(writers), {seed: more[seed] - less[seed] for seed in more}))
-        seeds = sorted(set.intersection(*(set(gain) for _, gain in gains)))
-        centre = fmean(x for x, _ in gains)
-        spread = sum((x - centre) ** 2 for x, _ in gains)
-        return [sum((x - centre) * gain[seed] for x, gain in gains) / spread for seed in seeds]
+    @property
+    def sides(self) -> list[Side]:
+        return [side for _, claim in self.points for side in claim.sides]
+
+    def by_seed(self, results: Row) -> dict[int, float]:
+        """Return the least-squares slope for each SFT seed that all points have, in points a unit of the setting."""
+        places, found = [x for x, _ in self.points], [claim.by_seed(results) for _, claim in self.points]
+        centre = fmean(places)
+        spread = sum((x - centre) ** 2 for x in places)
+        return {
+            seed: sum((x - centre) * gains[seed] for x, gains in zip(places, found, strict=True)) / spread
+            for seed in sorted(set.intersection(*map(set, found)))
+        }
+
+
+def _accuracies(name: str, text: str, more: Side, less: Side | None, equal: bool = False) -> Claim:
+    return Claim(name, text, accuracy, more, less, equal)
 
 
 def _core(name: str, text: str, more: str, less: str, equal: bool = False) -> Claim:
-    return Claim(name, text, accuracy, Side("core", more), Side("core", less), equal)
+    return _accuracies(name, text, Side("core", more), Side("core", less), equal)
 
 
 def _moved(name: str, text: str, value: Value, more: str, less: str) -> Claim:
     return Claim(name, text, value, Side("displacement", more), Side("displacement", less))
 
 
+def _over_writers(name: str, title: str, method: str) -> Slope:
+    points = [(log2(x), _accuracies("", "", Side(study, method), Side(study, "dpo"))) for x, study in WRITERS]
+    return Slope(name, f"{title} − DPO grows with the writers", tuple(points))
+
+
+def _remedies() -> list[Claim]:
+    """Return h1 to h12: each remedy for a step that is too large, with each method."""
+    large, methods = {"learning_rate": 1e-3, "beta": 0.1}, ("dpo", "dpo_bc", "dpo_mc", "dpo_bmc")
+    remedies: list[tuple[str, str, Row | None]] = [
+        ("an SFT term", "remedies", large | {"loss_type": ["sigmoid", "sft"]}),
+        ("β 1", "remedies", large | {"beta": 1.0}),
+        ("step 3e-4", "displacement", None),
+    ]
+    return [
+        _accuracies(
+            f"h{4 * row + column + 1}",
+            f"step 1e-3, {TITLES[method]}: {remedy} helps",
+            Side(study, method, at=at),
+            Side("remedies", method, at=large),
+        )
+        for row, (remedy, study, at) in enumerate(remedies)
+        for column, method in enumerate(methods)
+    ]
+
+
+TITLES = {"dpo": "DPO", "dpo_bc": "DPO-BC", "dpo_mc": "DPO-MC", "dpo_bmc": "DPO-BMC"}
 NOISE = ((0, "bridge"), (50, "noise_50"), (100, "noise_100"))  # % of pairs whose y_w is in the other style
 WRITERS = ((1, "writers_1"), (2, "core"), (4, "writers_4"))
+SHARES = ((0.0, "share_0"), (0.33, "share_33"), (0.67, "share_67"), (1.0, "bridge"))  # of bridged pairs
+BMC_AT: Row = {"learning_rate": 3e-4, "beta": 0.1}  # core's values of DPO-BMC
+DELTA = {delta: Side("delta", "dpo_bmc", at=BMC_AT | {"bmc_delta": delta}) for delta in (0.5, 1.0, 2.5, 5.0)}
 CLAIMS: list[Claim | Slope] = [
     _core("a1", "DPO > SFT", "dpo", "sft"),
     _core("a2", "DPO-BMC > DPO", "dpo_bmc", "dpo"),
@@ -148,35 +186,40 @@ CLAIMS: list[Claim | Slope] = [
     _moved("b2", "reward margin: DPO-BMC > DPO", margin, "dpo_bmc", "dpo"),
     _moved("d1", "gradient norm: DPO > DPO-BC", gradient, "dpo", "dpo_bc"),
     _moved("d2", "gradient norm: DPO > DPO-MC", gradient, "dpo", "dpo_mc"),
-    Slope("e1", "DPO-BC − DPO grows with the writers", "dpo_bc", "dpo", WRITERS),
-    Slope("e2", "DPO-BMC − DPO grows with the writers", "dpo_bmc", "dpo", WRITERS),
-    Claim(
-        "e3",
-        "DPO: bridged > the other writer's y_w",
-        accuracy,
-        Side("noise", "dpo_bc"),
-        Side("noise", "dpo_bc", "noise_100"),
+    _over_writers("e1", "DPO-BC", "dpo_bc"),
+    _over_writers("e2", "DPO-BMC", "dpo_bmc"),
+    *(
+        _accuracies(
+            name, f"{title}: bridged > the other writer's y_w", Side("noise", method), Side("noise", method, far)
+        )
+        for name, title, method, far in (
+            ("e3", "DPO", "dpo_bc", "noise_100"),
+            ("e4", "DPO with MC", "dpo_bmc", "noise_100"),
+        )
     ),
-    Claim(
-        "e4",
-        "DPO with MC: bridged > the other writer's y_w",
-        accuracy,
-        Side("noise", "dpo_bmc"),
-        Side("noise", "dpo_bmc", "noise_100"),
-    ),
-    Claim(
-        "f1", "DPO-BC: ideal > sloppy editor", accuracy, Side("editors", "dpo_bc"), Side("editors", "dpo_bc", "sloppy")
-    ),
-    Claim(
-        "f2",
-        "DPO-BMC: ideal > sloppy editor",
-        accuracy,
-        Side("editors", "dpo_bmc"),
-        Side("editors", "dpo_bmc", "sloppy"),
+    *(
+        _accuracies(name, f"{title}: ideal > sloppy editor", Side("editors", method), Side("editors", method, "sloppy"))
+        for name, title, method in (("f1", "DPO-BC", "dpo_bc"), ("f2", "DPO-BMC", "dpo_bmc"))
     ),
     Claim("g1", "log π(ỹ_w) falls under DPO-BC", lambda row: -displacement(row), Side("displacement", "dpo_bc"), None),
     _moved("g2", "log π(chosen): DPO > DPO-BC", displacement, "dpo", "dpo_bc"),
     _moved("g3", "log π(chosen): DPO-BMC > DPO-BC", displacement, "dpo_bmc", "dpo_bc"),
+    *_remedies(),
+    _accuracies("i1", "DPO-BMC: δ 2.5 > δ 0.5", DELTA[2.5], DELTA[0.5]),
+    _accuracies("i2", "DPO-BMC: δ 2.5 > δ 5", DELTA[2.5], DELTA[5.0]),
+    Slope(
+        "i3",
+        "DPO-BMC grows with the share of bridged pairs",
+        tuple(
+            (
+                share,
+                _accuracies(
+                    "", "", Side("delta", "dpo_bmc", pairs, None if share < 1 else BMC_AT | {"bmc_delta": 2.5}), None
+                ),
+            )
+            for share, pairs in SHARES
+        ),
+    ),
 ]
 
 
@@ -209,8 +252,9 @@ def verdicts(results: Row) -> list[Row]:
     """Judge every claim whose studies are there; Holm over the claims of each letter."""
     found: list[Row] = []
     for claim in CLAIMS:
-        differences = claim.differences(results)
-        if differences is not None and len(differences) > 1:
+        if any(side.study not in results for side in claim.sides):
+            continue
+        if len(differences := list(claim.by_seed(results).values())) > 1:
             mean, low, high, p = t_test(differences)
             found.append({"claim": claim, "seeds": len(differences), "mean": mean, "low": low, "high": high, "p": p})
     for letter in {line["claim"].name[0] for line in found}:
@@ -227,17 +271,24 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def accuracies(results: Row, study: str) -> str:
-    """Return a Markdown table of a study: accuracy of each SFT seed, and their mean, for each method and bridging."""
-    names = dict.fromkeys((row["method"], row["pairs"]) for row in results[study]["rows"])
+    """Return a Markdown table of a study: accuracy of each SFT seed, and their mean, for each method and its point."""
+    sides: list[Side] = []
+    for row in results[study]["rows"]:
+        side = Side(study, row["method"], row["pairs"], at=row["values"])
+        if side not in sides:
+            sides.append(side)
     lines = []
-    for method, pairs in names:
-        rows = [row for row in results[study]["rows"] if (row["method"], row["pairs"]) == (method, pairs)]
-        by_seed = Side(study, method, pairs).by_seed(results, accuracy)
-        point = ", ".join(f"{key} {value:g}" for key, value in rows[0]["values"].items())
-        name = method if pairs == "bridge" else f"{method}, {pairs}"
+    for side in sides:
+        by_seed = side.by_seed(results, accuracy)
+        point = ", ".join(f"{key} {_shown(value)}" for key, value in (side.at or {}).items())
+        name = side.method if side.pairs == "bridge" else f"{side.method}, {side.pairs}"
         each = ", ".join(f"{by_seed[seed]:.1f}" for seed in sorted(by_seed))
-        lines.append([name, point, each, f"{fmean(by_seed.values()):.1f}", str(len(rows))])
-    return markdown_table((["method", "at", "accuracy of each SFT seed, %", "mean", "models"], lines))
+        lines.append([name, point, each, f"{fmean(by_seed.values()):.1f}", str(len(by_seed))])
+    return markdown_table((["method", "at", "accuracy of each SFT seed, %", "mean", "SFT seeds"], lines))
+
+
+def _shown(value: Any) -> str:
+    return " + ".join(value) if isinstance(value, list) else f"{value:g}"
 
 
 def claims_table(results: Row) -> str:

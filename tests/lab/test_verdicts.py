@@ -66,7 +66,27 @@ def test_slope_over_the_writers() -> None:
     results = {"writers_1": study(0.0), "core": study(0.01), "writers_4": study(0.05)}
     claim = next(claim for claim in CLAIMS if isinstance(claim, Slope))
     # gains 0, 1, 5 points at 0, 1, 2: slope (5 − 0)/2
-    assert claim.differences(results) == pytest.approx([2.5, 2.5])
+    assert claim.by_seed(results) == pytest.approx({1: 2.5, 2: 2.5})
+
+
+def test_a_remedy_is_compared_with_the_same_method_without_it() -> None:
+    large = {"learning_rate": 1e-3, "beta": 0.1}
+    rows = [
+        row(seed, "dpo_bc", score) | {"values": values}
+        for seed in (1, 2, 3)
+        for score, values in ((0.30, large), (0.35 + seed / 100, large | {"beta": 1.0}))
+    ]
+    (found,) = verdicts({"remedies": {"rows": rows}})
+    assert (found["claim"].name, found["mean"]) == ("h6", pytest.approx(7.0))  # 6, 7 and 8 points
+
+
+def test_slope_over_the_share_of_bridged_pairs() -> None:
+    scores = {"share_0": 0.40, "share_33": 0.433, "share_67": 0.467}
+    rows = [row(seed, "dpo_bmc", score, pairs) for pairs, score in scores.items() for seed in (1, 2)]
+    at = {"learning_rate": 3e-4, "beta": 0.1, "bmc_delta": 2.5}
+    rows += [row(seed, "dpo_bmc", 0.5) | {"values": at} for seed in (1, 2)]
+    found = {line["claim"].name: line["mean"] for line in verdicts({"delta": {"rows": rows}})}
+    assert found == {"i3": pytest.approx(10.0)}  # 10 points from none to all
 
 
 def test_claims_without_their_study_are_left_out_and_holm_counts_a_letter() -> None:
