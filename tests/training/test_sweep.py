@@ -22,7 +22,7 @@ from bmc.recipe import parse
 from bmc.runs import Preempted
 from bmc.training import sweep as trial
 from bmc.training.config import BMCConfig, ModelArguments, PreferenceArguments
-from bmc.training.sweep import describe_sweep, label, last_words, refuse_launcher, seeds, sweep, table_7
+from bmc.training.sweep import describe_sweep, label, last_words, line_search, refuse_launcher, seeds, sweep, table_7
 
 # Stands for `accelerate launch`: notes its command, then fails, or leaves a score by the learning rate or the seed.
 LAUNCHER = """
@@ -269,3 +269,40 @@ def test_a_preempted_training_ends_the_sweep_as_preempted_and_not_as_failed(tmp_
     threading.Thread(target=terminate_when_ready).start()
     with pytest.raises(Preempted):
         trial._process([sys.executable, "-c", SAVES], log)
+
+
+def test_a_line_search_climbs_and_turns() -> None:
+    """Accuracy peaks at learning rate 9e-6 and β 0.1/3: seven points from 1e-6 and 0.1."""
+    peak = {"learning_rate": 9e-6, "beta": 0.1 / 3}
+
+    def accuracy(point: dict[str, float]) -> float:
+        return -sum(abs(math.log(point[key] / peak[key])) for key in peak)
+
+    search = line_search({"learning_rate": 1e-6, "beta": 0.1})
+    points = [next(search)]
+    try:
+        while True:
+            points.append(search.send(accuracy(points[-1])))
+    except StopIteration:
+        pass
+    assert [tuple(point.values()) for point in points] == [
+        (1e-6, 0.1), (3e-6, 0.1), (9e-6, 0.1), (2.7e-5, 0.1), (9e-6, 0.3), (9e-6, 0.0333333), (9e-6, 0.0111111),
+    ]  # fmt: skip
+
+
+def test_a_small_sweep_resumes_and_ends_with_its_hours(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--sweep=small", "--learning_rate=1e-6")
+    assert "line search over learning_rate and beta" in describe_sweep(
+        ["dpo.yaml", *given], *parsed(["dpo.yaml", *given])
+    )
+    # each training takes 3 s: after two of them a third would end at 9 s, after 0.002 h = 7.2 s
+    table = swept(*given, "--sweep_hours=0.002")
+    assert "2 points, a single run each" in table
+    assert "stopped after 2 points" in capsys.readouterr().err
+    swept(*given)
+    kept = json.loads(Path("out/dpo-sweep/sweep.json").read_text())
+    # up from 1e-6 (0.5) to 3e-6 (0.75), no further; β neither up nor down, since the score doesn't depend on it
+    tried = [(point["values"]["learning_rate"], point["values"]["beta"]) for point in kept["points"]]
+    assert tried == [(1e-6, 0.1), (3e-6, 0.1), (9e-6, 0.1), (3e-6, 0.3), (3e-6, 0.0333333)]
+    assert (kept["best"], "failed" in kept["points"][2]) == (1, True)
+    assert len(commands()) == 5  # nothing ran twice

@@ -162,18 +162,21 @@ class PreferenceArguments(TrainingArguments):
     Attributes:
         chosen_column: Which response wins: `chosen` (ỹ_w of bridged data), or `original_chosen` (y_w of the same
             pairs, for the baselines and DPO-MC).
-        sweep: Train every point of a grid, score each on held-out rows and name the best: a mapping of keys to their
-            values, or true for the grid of the paper's Table 7.
+        sweep: Train several points, score each on validation rows and name the best: a mapping of keys to their values
+            for a grid, true for the grid of the paper's Table 7, or `small` for a line search from the recipe's values
+            over the learning rate and β (or the loss's own weight), by factors of 3 while accuracy rises.
+        sweep_hours: Hours that a sweep may train for: none starts that would probably end after them.
         seeds: Train and evaluate once with each of these seeds; on the command line `1,2,3`.
         launcher: Command that starts each training of `sweep` and `seeds`; python by default.
         eval_recipe: Recipe of `scripts/evaluate.py` that scores the trainings of `sweep` (on `validation.jsonl` where
             it says `test.jsonl`) and `seeds`; by default `eval.yaml` beside the recipe.
     """
 
-    NON_IDENTITY_KEYS: ClassVar = {"sweep", "seeds", "launcher", "eval_recipe"}
+    NON_IDENTITY_KEYS: ClassVar = {"sweep", "sweep_hours", "seeds", "launcher", "eval_recipe"}
 
     chosen_column: Literal["chosen", "original_chosen"] = "chosen"
-    sweep: bool | dict[str, list[Any]] | None = None
+    sweep: Literal["small"] | bool | dict[str, list[Any]] | None = None
+    sweep_hours: Annotated[float, Field(gt=0)] | None = None
     seeds: list[int] | int | str | None = None
     launcher: str | None = None
     eval_recipe: str | None = None
@@ -181,6 +184,8 @@ class PreferenceArguments(TrainingArguments):
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.sweep and self.seeds is not None:
             yield "seeds", "not together with a sweep; train the sweep's best recipe with them"
+        if self.sweep_hours and not self.sweep:
+            yield "sweep_hours", "bounds a sweep, and there is none; write sweep: small, or leave it out"
         if isinstance(self.sweep, dict):
             for key, values in self.sweep.items():
                 if not values:

@@ -16,7 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def seeds(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
 
 
 # keys of the command line that say what the several trainings are
-OWN = ("sweep", "seeds")
+OWN = ("sweep", "sweep_hours", "seeds")
 
 
 class TrialFailed(Exception):
@@ -289,8 +289,59 @@ def table_7(config: BMCConfig) -> dict[str, list[float]]:
     return {"learning_rate": LEARNING_RATES, **RANGES[names[0]], **deltas}
 
 
+Search = list[dict[str, Any]] | dict[str, float]  # a grid's points, or where a line search starts
+FACTOR = 3  # of a step of the line search
+
+
+def line_search(start: dict[str, float]) -> Generator[dict[str, float], float, None]:
+    """Yield the points of a line search; each is answered by its accuracy (−∞ where it couldn't be trained).
+
+    Key by key, a value is tripled while that raises accuracy; if the first such step doesn't, it is divided by 3 while
+    that does.
+    """
+    best = start
+    score = yield best
+    for key in start:
+        for factor in (FACTOR, 1 / FACTOR):
+            ahead = False
+            while True:
+                point = best | {key: float(f"{best[key] * factor:.6g}")}
+                found = yield point
+                if found <= score:
+                    break
+                best, score, ahead = point, found, True
+            if ahead:
+                break
+
+
+def _start(config: BMCConfig) -> dict[str, float]:
+    """Return where a line search starts: the learning rate, and the first hyperparameter of the loss in Table 7."""
+    own = next(key for key in table_7(config) if key != "learning_rate")
+    return {"learning_rate": config.learning_rate, own: getattr(config, own)}
+
+
+def _next_point(search: Search, results: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the point to train after those with results: a grid's next, or a line search's; None at the end."""
+    if isinstance(search, list):
+        return search[len(results)] if len(results) < len(search) else None
+    points = line_search(search)
+    try:
+        point = next(points)
+        for result in results:
+            point = points.send(result.get("accuracy", float("-inf")))
+    except StopIteration:
+        return None
+    return point
+
+
+def _over_budget(results: list[dict[str, Any]], hours: float | None) -> bool:
+    """Whether a training as long as the mean of the finished ones would end after the budget."""
+    taken = [result["seconds"] for result in results if "seconds" in result]
+    return bool(hours and taken) and sum(taken) + sum(taken) / len(taken) > 3600 * (hours or 0)
+
+
 def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) -> str:
-    """Train and score the points of a recipe's grid, one after the other, in `OUTPUT_DIR-sweep`.
+    """Train and score the points of a recipe's grid or line search, one after the other, in `OUTPUT_DIR-sweep`.
 
     That folder gets `sweep.json` and `sweep.md`, after each point anew, and `best.yaml`, the recipe with the best
     point's values; of points that score alike, the first. Data, masks and the reference's log-probs are made by the
@@ -306,10 +357,15 @@ def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
     refuse_launcher()
     how = scoring(argv, arguments)
     folder = Path(f"{config.output_dir}-sweep")
-    made = _points(argv, arguments, config, folder, how.evaluate)
+    search = _search(arguments, config)
+    made = _trials(argv, search, folder, how.evaluate)
     results: list[dict[str, Any]] = []
     best: int | None = None
-    for number, trial in enumerate(made):
+    while (point := _next_point(search, results)) is not None and not _over_budget(results, arguments.sweep_hours):
+        number = len(results)
+        if number == len(made):
+            made += trials(argv, [point], [folder / label(point)], how.evaluate, "sweep")
+        trial = made[number]
         try:
             run_trial(trial, arguments.launcher)
             results.append({"values": trial.values, **how.score(trial), "seconds": _seconds(trial)})
@@ -319,13 +375,15 @@ def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
             best = number if ahead else best
         except TrialFailed as error:
             results.append({"values": trial.values, "failed": str(error)})
-        print(f"[{number + 1}/{len(made)}] {trial.name}: {_outcome(results[number])}", file=sys.stderr)
+        print(f"[{number + 1}{_of(search)}] {trial.name}: {_outcome(results[number])}", file=sys.stderr)
         write_json(folder / "sweep.json", {"scored_on": how.rows, "best": best, "points": results})
-        (folder / "sweep.md").write_text(_table(how, results, best, len(made)) + "\n", encoding="utf-8")
+        (folder / "sweep.md").write_text(_table(how, results, best, search) + "\n", encoding="utf-8")
     if best is None:
         raise user_error(str(folder), f"no point could be trained; the last said: {results[-1]['failed']}")
     (folder / "best.yaml").write_text(_best(argv, made[best], results[best], how, config.output_dir), encoding="utf-8")
-    return f"{_table(how, results, best, len(made))}\n\nbest: {folder / 'best.yaml'}; its weights: {made[best].folder}"
+    if point is not None:
+        print(f"sweep_hours: stopped after {len(results)} points", file=sys.stderr)
+    return f"{_table(how, results, best, search)}\n\nbest: {folder / 'best.yaml'}; its weights: {made[best].folder}"
 
 
 def _seconds(trial: Trial) -> float:
@@ -336,14 +394,19 @@ def _outcome(result: dict[str, Any]) -> str:
     return f"failed: {result['failed']}" if "failed" in result else accuracy_cell(result)
 
 
-def _table(how: Scoring, results: list[dict[str, Any]], best: int | None, total: int) -> str:
+def _of(search: Search) -> str:
+    return f"/{len(search)}" if isinstance(search, list) else ""
+
+
+def _table(how: Scoring, results: list[dict[str, Any]], best: int | None, search: Search) -> str:
     """Format the points' scores as a table; the best is bold."""
     keys = list(results[0]["values"])
     rows = []
     for number, result in enumerate(results):
         cells = [*map(str, result["values"].values()), _outcome(result), f"{result.get('seconds', 0):.0f} s"]
         rows.append([f"**{cell}**" if number == best else cell for cell in cells])
-    note = f"Accuracy in % with its 95 % interval on {how.rows}; {len(results)} of {total} points, a single run each."
+    count = f"{len(results)} of {len(search)} points" if isinstance(search, list) else f"{len(results)} points"
+    note = f"Accuracy in % with its 95 % interval on {how.rows}; {count}, a single run each."
     return f"{note}\n\n{markdown_table(([*keys, 'accuracy', 'took'], rows))}"
 
 
@@ -360,16 +423,21 @@ def _best(argv: list[str], trial: Trial, result: dict[str, Any], how: Scoring, o
     return said + yaml.safe_dump({**mine, "output_dir": output_dir}, sort_keys=False)
 
 
-def _points(
-    argv: list[str], arguments: PreferenceArguments, config: BMCConfig, folder: Path, evaluate: list[str]
-) -> list[Trial]:
-    """List the grid's points, the last key's values changing fastest.
+def _search(arguments: PreferenceArguments, config: BMCConfig) -> Search:
+    """Return a grid's points, the last key's values changing fastest, or where a line search starts."""
+    if arguments.sweep == "small":
+        return _start(config)
+    grid = arguments.sweep if isinstance(arguments.sweep, dict) else table_7(config)
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def _trials(argv: list[str], search: Search, folder: Path, evaluate: list[str]) -> list[Trial]:
+    """Make the trials that are known beforehand: a grid's, or the first of a line search.
 
     Raises:
         UserErrors: A point can't be trained, or its folder holds another run.
     """
-    grid = arguments.sweep if isinstance(arguments.sweep, dict) else table_7(config)
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    points = search if isinstance(search, list) else [search]
     return trials(argv, points, [folder / label(values) for values in points], evaluate, "sweep")
 
 
@@ -379,9 +447,12 @@ def describe_sweep(argv: list[str], arguments: PreferenceArguments, config: BMCC
     Raises:
         UserErrors: A point can't be trained, or its folder holds another run.
     """
-    folder = Path(f"{config.output_dir}-sweep")
-    made = _points(argv, arguments, config, folder, [])
-    return f"{len(made)} points of {' × '.join(made[0].values)}, in {folder}"
+    folder, search = Path(f"{config.output_dir}-sweep"), _search(arguments, config)
+    made = _trials(argv, search, folder, [])
+    within = f", within {arguments.sweep_hours:g} hours" if arguments.sweep_hours else ""
+    if not isinstance(search, list):
+        return f"line search over {' and '.join(search)} from {label(search)}{within}, in {folder}"
+    return f"{len(made)} points of {' × '.join(made[0].values)}{within}, in {folder}"
 
 
 @dataclass(frozen=True)
