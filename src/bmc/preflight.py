@@ -57,6 +57,7 @@ def recipe_faults(model_args: Any, config: Any) -> Iterator[UserError]:
     if model is not None:
         yield from _adapter(model_args, model)
         yield from _loading(config.model_init_kwargs or {}, model)
+        yield from _liger(config, model)
         if config.router_aux_loss_coef and not hasattr(model.config.get_text_config(), "output_router_logits"):
             yield UserError("router_aux_loss_coef", f"{type(model).__name__} isn't a mixture of experts; leave it out")
 
@@ -69,6 +70,8 @@ def machine_faults(model_args: Any, config: Any) -> Iterator[UserError]:
     yield from _reporting(config.report_to)
     if config.use_liger_kernel and not importlib.util.find_spec("liger_kernel"):
         yield UserError("use_liger_kernel", "liger-kernel isn't installed; pip install liger-kernel, or leave it out")
+    elif config.use_liger_kernel and not torch.accelerator.is_available():
+        yield UserError("use_liger_kernel", "its kernels need a GPU, and there is none; leave it out")
     if config.activation_offloading and not torch.accelerator.is_available():
         yield UserError("activation_offloading", "needs a GPU, and there is none; leave it out")
     if config.push_to_hub and not config.hub_token:
@@ -160,6 +163,24 @@ def _compiler(backend: str) -> Iterator[UserError]:
     if backend.lower() not in words:
         what = f"'{backend}' is unknown{did_you_mean(backend, words)}; choose from {', '.join(words)}"
         yield UserError("torch_compile_backend", what)
+
+
+def _liger(config: Any, model: Any) -> Iterator[UserError]:
+    """Check that Liger has kernels for the model, and that it knows their names: it ignores what it doesn't know."""
+    if not config.use_liger_kernel or not importlib.util.find_spec("liger_kernel"):
+        return
+    from liger_kernel.transformers.monkey_patch import (  # type: ignore[import-not-found,unused-ignore]
+        MODEL_TYPE_TO_APPLY_LIGER_FN,
+    )
+
+    apply = MODEL_TYPE_TO_APPLY_LIGER_FN.get(model.config.model_type)
+    if apply is None:
+        yield UserError("use_liger_kernel", f"Liger has no kernels for {model.config.model_type} models; leave it out")
+        return
+    known = [name for name in inspect.signature(apply).parameters if name != "model"]
+    for name in sorted(set(config.liger_kernel_config or {}) - {*known}):
+        what = f"'{name}' is unknown{did_you_mean(name, known)}; choose from {', '.join(known)}"
+        yield UserError("liger_kernel_config", what)
 
 
 def _adapter(model_args: Any, model: Any) -> Iterator[UserError]:

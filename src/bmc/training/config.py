@@ -370,6 +370,9 @@ class BMCConfig(trl.DPOConfig):
                     )
         if values.get("train_sampling_strategy") == "batch_rebalance":
             yield "train_sampling_strategy", "batch_rebalance weighs pairs unequally; take group_by_length"
+        if (values.get("liger_kernel_config") or {}).get("fused_linear_cross_entropy"):
+            what = "fused_linear_cross_entropy takes the place of the head that log-probs come from; leave it out"
+            yield "liger_kernel_config", what
         launcher = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()  # its config's dynamo_backend
         if launcher != "no" or any(values.get(key) for key in _COMPILE):
             what = "compiles again for almost every batch, since the trees of shared prefixes differ; leave it out"

@@ -16,6 +16,7 @@ from accelerate.utils import is_peft_model, send_to_device
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoTokenizer
+from transformers.integrations.liger import apply_liger_kernel
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.models.utils import disable_gradient_checkpointing
@@ -217,8 +218,7 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
             what = f"new rows need the reference model, and '{name}' can't be loaded again"
             raise user_error("precompute_ref_log_probs", f"{what}; set it to false, or give a ref_model") from None
         add_fused_lm_head(model)
-        slice_hidden_states(model)
-        use_tree_attention(model, self.data_collator.prefix_sharing or self.data_collator.packing)
+        self._prepare_model(model)
         if self.is_deepspeed_enabled:
             return prepare_deepspeed(model, self.accelerator)
         if self.is_fsdp_enabled:
@@ -243,8 +243,15 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         if reason:
             self._pad_pairs(reason)
         for model in models:
-            slice_hidden_states(model)
-            use_tree_attention(model, self.data_collator.prefix_sharing or self.data_collator.packing)
+            self._prepare_model(model)
+
+    def _prepare_model(self, model: Any) -> None:
+        """Change what a model computes with. Policy and reference are changed alike, before either runs: Trainer would
+        give the policy Liger's kernels when training starts, after the reference log-probs and the check of trees."""
+        if self.args.use_liger_kernel:
+            apply_liger_kernel(model, self.args.liger_kernel_config)
+        slice_hidden_states(model)
+        use_tree_attention(model, self.data_collator.prefix_sharing or self.data_collator.packing)
 
     @property
     def _sharded(self) -> bool:
