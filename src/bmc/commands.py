@@ -222,24 +222,30 @@ def evaluate(argv: list[str]) -> None:
 
     (config,) = parse(argv, EvaluateConfig, description=evaluate.__doc__ or "")
     if config.dry_run:
+        from .evaluation.kl import check_kl_reference
         from .planning.describe import describe_data, describe_generation, generation_facts, print_plan
 
-        data = describe_data(config.dataset_mixture.datasets)
-        print_plan("evaluate", {"benchmarks": data} | describe_generation(config) | generation_facts(config))
+        check_kl_reference(config)
+        data = {"benchmarks": describe_data(config.dataset_mixture.datasets), "KL from": config.kl_reference}
+        print_plan("evaluate", data | describe_generation(config) | generation_facts(config))
         return
     from .evaluation.exports import write_outputs
+    from .evaluation.kl import check_kl_reference, estimate_kl
     from .evaluation.scoring import describe, predict, summarise
     from .generation.generate import PARTIAL, generate_responses
     from .training import model_card as card
 
+    check_kl_reference(config)
     rows, responses, folder = generate_responses(config)
     given = zip(rows, responses, strict=True)
     predictions = [predict(row, response["text"]) | {"tokens": response["tokens"]} for row, response in given]
+    kl = {"kl": estimate_kl(config, rows, responses, predictions)} if config.kl_reference else {}
     write_jsonl(folder / "predictions.jsonl", predictions)
     write_outputs(folder, rows, responses, config.model_name_or_path)
     metrics = {
         "model": config.model_name_or_path,
         **summarise(predictions),
+        **kl,
         "tokens": sum(response["tokens"] for response in responses),
         "seconds": elapsed(),
     }

@@ -612,11 +612,14 @@ class EvaluateConfig(GenerationArguments, StageArguments, DataArguments, ModelAr
     Attributes:
         benchmarks: Benchmark (a row's `source`) → `temperature`, `top_p`, `max_new_tokens` where they differ from the
             recipe's.
+        kl_reference: Model (a Hub id or a folder) from which the KL divergence is estimated on the responses, in nats:
+            `metrics.json` gets `kl`, a row of `predictions.jsonl` its `log_ratio`, Σ log π − log π_ref.
     """
 
     STAGE: ClassVar = "evaluate"
 
     benchmarks: dict[str, Decoding] = field(default_factory=dict)
+    kl_reference: str | None = None
 
     def faults(self) -> Iterator[tuple[str, str]]:
         from .data.registry import DATASETS

@@ -274,7 +274,8 @@ def test_vllm_is_given_the_same_tokens_ends_and_seeds(
     ]
     text = tokenizer.decode([65, 66])
     ended, cut = ({"text": text, "tokens": n, "finished": n == 3} for n in (3, 2))
-    assert found == [(2, ended), (1, cut), (0, ended)]
+    expected = [(2, ended | {"ids": [65, 66, 7]}), (1, cut | {"ids": [65, 66]}), (0, ended | {"ids": [65, 66, 2]})]
+    assert found == expected
 
 
 def test_each_process_has_an_engine_on_gpus_of_its_own(

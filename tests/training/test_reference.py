@@ -13,7 +13,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
-from tiny_pairs import PAIRS, settings
+from tiny_pairs import PAIRS, logged, perturb, settings
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -221,3 +221,34 @@ def test_a_disk_that_is_not_shared_is_told_before_the_pass(make: Any, monkeypatc
     ):
         make()
     assert Counting.computed == 0
+
+
+@pytest.mark.parametrize("beforehand", [True, False])
+def test_a_named_reference_is_used_whatever_training_begins_with(make, model_dir, tmp_path, beforehand):
+    """The first reward is β log π_θ/π_ref, which is 0 where the policy is its own reference."""
+    policy = perturb(AutoModelForCausalLM.from_pretrained(model_dir), scale=0.1)
+    policy.save_pretrained(tmp_path / "policy")
+    PreTrainedTokenizerFast.from_pretrained(model_dir).save_pretrained(tmp_path / "policy")
+    changed = {"max_steps": 1, "per_device_train_batch_size": 8, "precompute_ref_log_probs": beforehand}
+    named, _ = make(model=str(tmp_path / "policy"), ref_model_name_or_path=str(model_dir), **changed)
+    assert (named.ref_model is None) == beforehand
+    named.train()
+    given = bmc.BMCTrainer(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "policy"),
+        AutoModelForCausalLM.from_pretrained(model_dir),
+        bmc.BMCConfig(**settings(tmp_path / "given") | changed | {"precompute_ref_log_probs": False}),
+        train_dataset=Dataset.from_list(PAIRS),
+    )
+    given.train()
+    for key in ("rewards/chosen", "rewards/rejected", "loss"):
+        assert logged(named, key) == pytest.approx(logged(given, key), abs=1e-5)
+    assert abs(logged(named, "rewards/chosen")[0]) > 1e-3
+    other = Dataset.from_list(PAIRS[:4])
+    assert named.evaluate(other)["eval_rewards/chosen"] == pytest.approx(
+        given.evaluate(other)["eval_rewards/chosen"], abs=1e-5
+    )
+
+
+def test_an_objective_without_a_reference_takes_none(model_dir):
+    with pytest.raises(ValueError, match="ref_model_name_or_path: simpo has no reference"):
+        bmc.BMCConfig("out", use_cpu=True, bf16=False, loss_type=["simpo"], ref_model_name_or_path=str(model_dir))

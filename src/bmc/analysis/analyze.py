@@ -9,7 +9,7 @@ from typing import Any
 from ..config import AnalyzeConfig
 from ..data.schema import digest
 from ..errors import UserErrors
-from ..evaluation.summary import Estimate
+from ..evaluation.summary import Estimate, mean_estimate, ratio_estimate
 from ..runs import (
     check_output_dir,
     claim_output_dir,
@@ -44,8 +44,6 @@ from .token_rewards import (
     Scorer,
     TokenScores,
     load_eval_pairs,
-    mean_estimate,
-    ratio_estimate,
     reward_accuracy,
     sums_by_position,
     token_row,

@@ -309,6 +309,8 @@ def check_comparable(runs: list[Run]) -> None:
 
 
 def _reference(run: Run) -> str:
+    if named := run.recipe.get("ref_model_name_or_path"):
+        return str(named)
     name, revision = run.recipe.get("model_name_or_path"), run.recipe.get("model_revision", "main")
     return f"{name}" if revision == "main" else f"{name}@{revision}"
 

@@ -21,8 +21,7 @@ from ..data.loading import RowStream, load_mixture, load_split, to_dataset
 from ..data.schema import PAIR, Row, check_rows, content, digest, transcript, unbridged
 from ..data.tokenization import check_offsets
 from ..errors import UserErrors, user_error
-from ..evaluation import stats
-from ..evaluation.stats import t95, wilson
+from ..evaluation.stats import wilson
 from ..evaluation.summary import Estimate
 from ..models import check_model, load_model, load_tokenizer
 from ..runs import RECIPE_FILE
@@ -193,10 +192,11 @@ class Scorer:
         recipe = runs[0].recipe
         if "model_name_or_path" not in recipe:
             raise user_error(str(runs[0].trained / RECIPE_FILE), "names no model_name_or_path; train the run again")
+        named = recipe.get("ref_model_name_or_path")
         self.config = config
         self.arguments = ModelArguments(
-            model_name_or_path=recipe["model_name_or_path"],
-            model_revision=recipe.get("model_revision", "main"),
+            model_name_or_path=named or recipe["model_name_or_path"],
+            model_revision="main" if named else recipe.get("model_revision", "main"),
             trust_remote_code=recipe.get("trust_remote_code", False),
             dtype=config.dtype,
         )
@@ -369,31 +369,6 @@ def sums_by_position(values: Sequence[float], differs: Sequence[bool]) -> dict[s
             total, count = found[name]
             found[name] = total + value, count + 1
     return found
-
-
-def ratio_estimate(sums: Sequence[float], counts: Sequence[float]) -> Estimate | None:
-    """Compute Σ sums / Σ counts over pairs, an average over tokens where a pair has several; None without a token.
-
-    The tokens of a pair aren't independent, its pairs are: the interval is that of a ratio estimator, R ± t s with
-    n − 1 degrees of freedom (`stats.ratio`). With counts of 1 it is a mean's.
-
-    Args:
-        sums: Of each pair.
-        counts: Of each pair; pairs without a token count for nothing.
-    """
-    pairs = [(total, count) for total, count in zip(sums, counts, strict=True) if count]
-    if not pairs:
-        return None
-    n = len(pairs)
-    value, error = stats.ratio(*zip(*pairs, strict=True))
-    if error is None:
-        return Estimate(value, None, None, n)
-    return Estimate(value, value - t95(n - 1) * error, value + t95(n - 1) * error, n)
-
-
-def mean_estimate(values: Sequence[float]) -> Estimate | None:
-    """Compute a mean over pairs; None of nothing."""
-    return ratio_estimate(values, [1] * len(values))
 
 
 def reward_accuracy(margins: Sequence[float]) -> Estimate | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from .stats import t95
+from .stats import ratio, t95
 
 SEEDS_FILE = "seeds.json"
 NOT_RUN = "not run"
@@ -38,6 +39,31 @@ class Estimate(NamedTuple):
         if self.low is None or self.high is None:
             return 0.0, 0.0
         return max(self.value - self.low, 0.0), max(self.high - self.value, 0.0)
+
+
+def ratio_estimate(sums: Sequence[float], counts: Sequence[float]) -> Estimate | None:
+    """Compute Σ sums / Σ counts over pairs, an average over tokens where a pair has several; None without a token.
+
+    The tokens of a pair aren't independent, the pairs are: the interval is that of a ratio estimator, R ± t s with
+    n − 1 degrees of freedom (`stats.ratio`). With counts of 1 it is a mean's.
+
+    Args:
+        sums: Of each pair.
+        counts: Of each pair; those without a token count for nothing.
+    """
+    pairs = [(total, count) for total, count in zip(sums, counts, strict=True) if count]
+    if not pairs:
+        return None
+    n = len(pairs)
+    value, error = ratio(*zip(*pairs, strict=True))
+    if error is None:
+        return Estimate(value, None, None, n)
+    return Estimate(value, value - t95(n - 1) * error, value + t95(n - 1) * error, n)
+
+
+def mean_estimate(values: Sequence[float]) -> Estimate | None:
+    """Compute a mean with its 95 % t interval; None of nothing."""
+    return ratio_estimate(values, [1] * len(values))
 
 
 def percent(result: dict[str, Any]) -> Estimate:

@@ -14,7 +14,7 @@ from ..data.tokenization import turn_end
 from ..errors import user_error
 from .engine_guard import MARK, engine_guard
 
-Response = dict[str, Any]  # {"text": str, "tokens": int, "finished": bool}
+Response = dict[str, Any]  # {"text": str, "ids": list[int], "tokens": int, "finished": bool}
 Prompts = list[list[int]]  # token ids
 Settings = list[GenerationArguments]  # how to decode the response to each prompt
 # (prompts, a seed each, settings) → (place of a prompt, its response), … as they complete
@@ -171,7 +171,8 @@ def stop_ids(*ids: int | list[int] | None) -> list[int]:
 
 
 def response_of(ids: list[int], eos: list[int], tokenizer: Any) -> Response:
-    """Decode a response up to its first end token."""
+    """Decode a response up to its first end token, which its ids include."""
     end = next((place for place, token in enumerate(ids) if token in eos), None)
     text = tokenizer.decode(ids[:end], skip_special_tokens=True)
-    return {"text": text, "tokens": len(ids) if end is None else end + 1, "finished": end is not None}
+    kept = ids if end is None else ids[: end + 1]
+    return {"text": text, "ids": kept, "tokens": len(kept), "finished": end is not None}

@@ -254,6 +254,8 @@ class BMCConfig(trl.DPOConfig):
             default wherever the run goes through all pairs.
         reference_cache: Folder of the reference's log-probs, which other runs find again; by default `bmc-reference`
             in the cache of 🤗 datasets.
+        ref_model_name_or_path: π_ref, a Hub id or a folder; by default the model that training begins with. It is
+            loaded only until its log-probs are there, if they are computed before training.
         resume_from_checkpoint: A checkpoint's path; nothing for the newest in output_dir, if there is one; true where
             there must be one, perhaps of another trainer; false for none.
     """
@@ -284,6 +286,7 @@ class BMCConfig(trl.DPOConfig):
     micro_batch_tokens: Annotated[int, Field(ge=1)] | None = None
     precompute_ref_log_probs: bool | None = None
     reference_cache: str | None = None
+    ref_model_name_or_path: str | None = None
     resume_from_checkpoint: bool | str | None = None
 
     @classmethod
@@ -354,6 +357,8 @@ class BMCConfig(trl.DPOConfig):
         weights = values.get("loss_weights")
         if weights is not None and len(weights) != len(names):
             yield "loss_weights", f"has {len(weights)} numbers for {len(names)} objectives; write one for each"
+        if values.get("ref_model_name_or_path") and names and REFERENCE_FREE.issuperset(names):
+            yield "ref_model_name_or_path", f"{' + '.join(names)} has no reference; leave it out"
         weighting = values.get("token_weighting", "none")
         if weighting != "bmc":
             for key in ("bmc_delta", "weight_source"):

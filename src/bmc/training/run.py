@@ -17,7 +17,7 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from trl.chat_template_utils import is_chat_template_stop_token_trained
 
-from ..adapters import adopt_adapter_settings, load_adapter, read_adapter
+from ..adapters import adopt_adapter_settings, load_adapter, merge_command, read_adapter
 from ..config import names
 from ..data.loading import load_split, to_dataset
 from ..data.masks import MaskError, has_markers, mark_assistant
@@ -149,6 +149,8 @@ def prepare_run(
     check_output_dir(config.output_dir, recipe)
     name, revision = model_args.model_name_or_path, model_args.model_revision
     check_model(name, revision, config.trust_remote_code, model_args.allow_pickle)
+    if reference := getattr(config, "ref_model_name_or_path", None):
+        check_reference(reference, config.trust_remote_code, model_args.allow_pickle)
     raise_all([*machine_faults(model_args, config), *recipe_faults(model_args, config)])
     tokenizer, train, evaluation = _open_data(arguments, model_args, config, columns, chosen_column)
     start = find_start(config.output_dir, config.resume_from_checkpoint, recipe)
@@ -203,6 +205,11 @@ def check_run(
         check_model(name, revision, config.trust_remote_code, model_args.allow_pickle)
     elif producer(name) is None:  # no recipe makes it
         refuse_typo("model_name_or_path", name)
+    reference = getattr(config, "ref_model_name_or_path", None)
+    if reference and Path(reference).is_dir():
+        check_reference(reference, config.trust_remote_code, model_args.allow_pickle)
+    elif reference and producer(reference) is None:
+        refuse_typo("ref_model_name_or_path", reference)
     missing = [*machine_faults(model_args, config)]
     raise_all([*([] if elsewhere else missing), *recipe_faults(model_args, config)])
     mixture = arguments.dataset_mixture
@@ -211,6 +218,17 @@ def check_run(
         _open_data(arguments, model_args, config, columns, chosen_column)
     find_start(config.output_dir, config.resume_from_checkpoint, recipe)
     return {"not on this machine": "; ".join(map(str, missing)) if elsewhere and missing else None}
+
+
+def check_reference(name: str, trust_remote_code: bool, allow_pickle: bool) -> None:
+    """Check the model that `ref_model_name_or_path` names.
+
+    Raises:
+        UserErrors: It doesn't exist, or is an adapter.
+    """
+    if read_adapter(name):
+        raise user_error("ref_model_name_or_path", f"{name} is an adapter; merge it first: {merge_command(name)}")
+    check_model(name, "main", trust_remote_code, allow_pickle)
 
 
 def _check_engine(config: Any) -> None:

@@ -103,10 +103,13 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         self.reference_free = REFERENCE_FREE.issuperset(args.loss_type)
         if self.reference_free:
             ref_model, args.precompute_ref_log_probs = None, True  # DPOTrainer then loads none; see below
+        named = None if self.reference_free or ref_model is not None else args.ref_model_name_or_path
         if args.precompute_ref_log_probs is None:
             args.precompute_ref_log_probs = _sees_all(args, train_dataset, eval_dataset)
         if kwargs.get("peft_config") is None and kwargs.get("quantization_config") is None:
             train_whole_in_float32(model, args)
+        if named:
+            ref_model = _reference_beside(model, named, args, kwargs.get("quantization_config"))
         if data_collator is None:
             processing_class = processing_class or _tokenizer_of(model, args)
             data_collator = DataCollatorForBMC(  # whether it shares prefixes is known when the model is
@@ -121,6 +124,8 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         self._max_length = min((n for n in (args.max_length, data_collator.max_length) if n is not None), default=None)
         super().__init__(model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
         self.precompute_ref_logps &= not self.reference_free
+        if named and self.precompute_ref_logps:
+            self.ref_model = None  # its log-probs are there
         self.add_callback(RewardCollapseWarning())
         self._throughput = ThroughputCallback(self.accelerator.device)
         self._throughput.size = matmul_size(self.accelerator.unwrap_model(self.model))
@@ -200,7 +205,8 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluate as DPOTrainer does; load the reference again for rows that weren't there when it ran."""
         new = eval_dataset is not None and not isinstance(eval_dataset, str) and self.state.global_step > 0
-        if not new or not self.precompute_ref_logps or self.ref_model is not None or is_peft_model(self.model):
+        by_adapter = is_peft_model(self.model) and not self.args.ref_model_name_or_path
+        if not new or not self.precompute_ref_logps or self.ref_model is not None or by_adapter:
             return super().evaluate(eval_dataset, *args, **kwargs)
         self.ref_model = self._load_reference()
         try:
@@ -209,8 +215,9 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
             self.ref_model = None
 
     def _load_reference(self) -> Any:
-        """Load the model that training began with, ready to run, as DPOTrainer does."""
-        name, attention = get_config_model_id(self.model.config), attention_without_trees(self.model)
+        """Load the reference, by default the model that training began with, ready to run, as DPOTrainer does."""
+        name = self.args.ref_model_name_or_path or get_config_model_id(self.model.config)
+        attention = attention_without_trees(self.model)
         options = {"dtype": self.model.dtype, "attn_implementation": attention, **(self.args.model_init_kwargs or {})}
         try:
             model = create_model_from_path(name, trust_remote_code=self.args.trust_remote_code, **options)
@@ -496,6 +503,19 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         if "loss" in logs:
             logs |= self._throughput.take(self.accelerator)
         super().log(logs, start_time)
+
+
+def _reference_beside(model: Any, name: str, args: BMCConfig, quantization: Any) -> Any:
+    """Load a reference that the recipe names, in the precision of the policy, which may be a model or its name."""
+    options = {key: value for key, value in (args.model_init_kwargs or {}).items() if key != "revision"}
+    if not isinstance(model, str):
+        options |= {"dtype": model.dtype, "attn_implementation": attention_without_trees(model)}
+        quantization = getattr(model.config, "quantization_config", quantization)
+    if quantization is not None:
+        options["quantization_config"] = quantization
+    if args.distributed_state.distributed_type in ("MULTI_GPU", "DEEPSPEED"):
+        options["device_map"] = None
+    return create_model_from_path(name, trust_remote_code=args.trust_remote_code, **options)
 
 
 def _sees_all(args: BMCConfig, dataset: Any, evaluation: Any) -> bool:
