@@ -18,15 +18,13 @@ from bmc.analysis import analyze
 from bmc.analysis.figures import DPI, Figure, MissingFigure, figure3, figure4, figure5, save, table9, table10, to_csv
 from bmc.analysis.results import Run
 from bmc.analysis.token_rewards import (
-    Estimate,
     ScoredRun,
     TokenScores,
-    mean_estimate,
     positions_in_span,
-    ratio_estimate,
     reward_accuracy,
     sums_by_position,
 )
+from bmc.evaluation.summary import Estimate, mean_estimate, ratio_estimate
 from bmc.training.lm_head import Head, exact_kl
 
 
