@@ -33,7 +33,7 @@ demo: install  ## From nothing to DPO and DPO-BMC models and a table: 10 minutes
 test: install  ## The whole test suite
 	pytest -n auto --dist worksteal
 test-fast: install  ## The fast tests
-	pytest -m "not slow"
+	pytest -n auto --dist worksteal -m "not slow"
 
 lab:  ## The laboratory: every method, 10 seeds, a tiny model, some 30 minutes on 2 cores
 	@$(READY) && $(if $(DRY),echo) python scripts/lab.py recipes/lab/core.yaml

@@ -15,6 +15,8 @@ import pytest
 
 from bmc.errors import UserErrors
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAIR = {"id": "1", "prompt": "2 + 2?", "chosen": "4", "rejected": "5", "task": "math", "answer": "4"}
 TORCH = ("torch", "transformers", "trl", "datasets", "openai", "vllm")

@@ -89,6 +89,7 @@ def check_stage(stage: str, arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.slow
 def test_commands_run(document: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     failed = []

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from server import ChatServer, revises
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAIR = {
     "prompt": "Calculate 8 + 3 + 6 + 5.",

@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import gpu_check
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 def test_all_checks_run_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

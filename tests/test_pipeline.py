@@ -67,6 +67,7 @@ TO_BRIDGE = ["prepare prepare", "sft sft", "sample sample", "bridge bridge"]
         ("ablations/dpo_mc_split_2", ["preference dpo_mc", "evaluate eval"]),
     ],
 )
+@pytest.mark.slow
 def test_the_whole_chain_in_order(run: str, rest: list[str], lines: Lines) -> None:
     wanted = [command.replace(" ", " llama2-7b/qa/") for command in [*TO_BRIDGE, *rest]]
     assert short(lines(f"llama2-7b/qa/{run}")) == wanted
@@ -236,6 +237,7 @@ def test_an_analysis_builds_its_runs_and_pairs(task: str, held_out: list[str], l
     assert short(lines(f"{task}/analyze")) == [f"analyze {task}/analyze"]  # anew
 
 
+@pytest.mark.slow
 def test_figures_of_a_model_and_task(lines: Lines) -> None:
     def trained(figure: str) -> list[str]:
         folders = [
@@ -264,6 +266,7 @@ JUDGED = {"table2": 48, "table3": 5, "table4": 3, "table5": 10, "table11": 4, "f
 
 
 @pytest.mark.parametrize(("table", "judges"), JUDGED.items())
+@pytest.mark.slow
 def test_tables_of_chat_end_with_a_judge(table: str, judges: int, lines: Lines) -> None:
     """Each run's benchmarks that the table shows: 24 × 2, 5, 3, 10, 2 × 2, 24."""
     stages = [command.split()[0] for command in short(lines(table))]
@@ -394,6 +397,7 @@ def make(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_make_forwards(tmp_path: Path) -> None:
     made = make("DRY_RUN=1", f"OUT={tmp_path}", "SEEDS=1,2", "LAUNCHER=accelerate launch", "llama2-7b/qa/dpo")
     last = "python scripts/preference.py recipes/llama2-7b/qa/dpo.yaml --seeds 1,2 --launcher"
@@ -420,6 +424,7 @@ TARGETS = ["demo", "test", "test-fast", "quality", "style", "install", "extras",
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.slow
 def test_make_has_its_targets(target: str) -> None:
     assert make("-n", target).returncode == 0
 

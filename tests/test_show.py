@@ -94,6 +94,7 @@ def recipes() -> list[str]:
     return [*own, *(f"recipes/llama3-8b/ultrafeedback/ablations/{name}.yaml" for name in names)]
 
 
+@pytest.mark.slow
 def test_flat_recipes_give_the_same_run(tmp_path: Path) -> None:
     """Of all recipes: what is printed names no other file, and holds every value, whose types are the same."""
     logging.disable(logging.CRITICAL)

@@ -187,6 +187,7 @@ def test_the_policy_allows_the_pages_own_scripts_and_no_others(tmp_path: Path) -
 
 
 @given(st.lists(st.text(max_size=30), max_size=4))
+@pytest.mark.slow
 def test_data_cannot_end_their_element(texts: list[str]) -> None:
     inside = data("d", texts).removeprefix('<script type="application/json" id="d">').removesuffix("</script>")
     assert not set(inside) & set("<>&\u2028\u2029")
@@ -441,6 +442,7 @@ def outcome(root: Path) -> UserErrors | None:
 
 @given(name=st.sampled_from(sorted(WHOLE)), found=st.data(), cut=st.integers(0, 30))
 @settings(max_examples=30, deadline=None)
+@pytest.mark.slow
 def test_no_damage_crashes_the_report(name: str, found: Any, cut: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -65,6 +65,7 @@ def test_an_average_of_one_benchmark_is_its_own() -> None:
     assert average({}) is None
 
 
+@pytest.mark.slow
 def test_judgements(tmp_path: Path) -> None:
     folder = tmp_path / "mistral-7b/ultrafeedback/dpo/eval"
     write(folder / "metrics.json", {"n": 1305, "results": {}})  # what evaluate.py leaves of chat
@@ -135,6 +136,7 @@ def test_targets_come_once_and_a_judge_at_the_end(judge: None) -> None:
     assert not any(run.endswith("judge_results.json") for run in targets(TableConfig(table="table1")))
 
 
+@pytest.mark.slow
 def test_without_what_a_judge_needs_the_table_says_what_to_type(
     tmp_path: Path, judge: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +246,7 @@ def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
         table(TableConfig(table="table1", runs=str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_the_script() -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "scripts/table.py", *words], capture_output=True, text=True)
@@ -271,6 +274,7 @@ def test_reported_numbers_are_the_papers() -> None:
     assert reported("table11", "DPO-BMC") == ["+8.8 over DPO", "+7.3 over DPO"]
 
 
+@pytest.mark.slow
 def test_every_table_has_a_source_whole_rows_and_known_metrics() -> None:
     for name, entry in load(REPORTED)[0].items():
         assert entry["title"], name

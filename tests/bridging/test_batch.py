@@ -19,6 +19,8 @@ from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
 from bmc.errors import UserErrors
 from bmc.llm import batch, errors
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-test-22"
 CHAT = "A river runs to the sea, and it never comes back to its spring."
 

@@ -257,6 +257,7 @@ def test_numbers_may_be_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.slow
 def test_no_more_requests_than_allowed_are_under_way(tmp_path: Path, width: int) -> None:
     rows = [pair(f"r{number}", f"fine {number}\nThe answer is 4") for number in range(24)]
     with ChatServer(scripted, delay=0.02) as server:
@@ -325,6 +326,7 @@ def test_what_a_folder_of_another_recipe_holds_stays(tmp_path: Path) -> None:
     assert not (tmp_path / "responses.sqlite").exists()
 
 
+@pytest.mark.slow
 def test_the_script_with_rules(tmp_path: Path) -> None:
     done = script(*arguments(tmp_path, SUMS, editor="rules"))
     assert done.returncode == 0, done.stderr
@@ -350,6 +352,7 @@ def test_the_script_with_an_endpoint_shows_the_key_nowhere(tmp_path: Path) -> No
     assert not any(KEY.encode() in file.read_bytes() for file in files)
 
 
+@pytest.mark.slow
 def test_the_script_with_a_key_that_is_refused(tmp_path: Path) -> None:
     rows = [pair(f"r{number}", f"fine {number}\nThe answer is 4") for number in range(40)]
 

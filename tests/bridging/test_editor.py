@@ -272,6 +272,7 @@ def shown(messages: Messages, name: str) -> str:
     return messages[1]["content"].partition(f"<{name} {mark}>\n")[2].partition(f"\n</{name} {mark}>")[0]
 
 
+@pytest.mark.slow
 def test_hostile_rows_stay_material(subtests: pytest.Subtests) -> None:
     for name, mode in product(HOSTILE, MODES):
         with subtests.test(name=name, mode=mode):

@@ -114,6 +114,7 @@ def test_the_budget_holds_over_runs_and_keeps_everything(tmp_path: Path) -> None
     assert max(server.asked.values()) == 1
 
 
+@pytest.mark.slow
 def test_a_terminal_is_asked_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
@@ -145,6 +146,7 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_dry_run_estimates_without_a_key_and_leaves_nothing(tmp_path: Path) -> None:
     config = recipe(tmp_path)
     path = config.dataset_mixture.datasets[0].id

@@ -55,6 +55,7 @@ def alone(model_dir: Path, messages: list[dict[str, str]]) -> tuple[str, str, in
     return text, "stop" if ended else "length", size, len(ids)
 
 
+@pytest.mark.slow
 def test_transformers_generates_as_it_does_alone_and_responses_are_cached(tmp_path: Path, model_dir: Path) -> None:
     usage = UsageTracker(None)
     replies = complete(recipe(tmp_path, model_dir), MESSAGES, usage)

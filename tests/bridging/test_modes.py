@@ -13,6 +13,8 @@ from bmc.bridging.run import bridge
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.data.schema import assistant, hash_fraction, user
 
+pytestmark = pytest.mark.slow
+
 MODES = ["targeted", "without_reference", "degrade", "fresh", "polish"]
 W, L = "It is 1 + 2 = 3.\nThe answer is 3", "It's 1 + 2 = 4.\nThe answer is 4"
 ROW = {"id": "r", "task": "math", "prompt": "1 + 2 =", "chosen": W, "rejected": L, "answer": "3"}

@@ -124,6 +124,7 @@ def test_a_draft_may_be_good_where_the_editor_sees_what_is_right(subtests: pytes
                 assert ("verdict" in PROMPTS[mode, template].text) == ((mode, template) in JUDGING)
 
 
+@pytest.mark.slow
 def test_anything_else_is_unreadable(subtests: pytest.Subtests) -> None:
     for reply in [
         "One.",

@@ -21,6 +21,8 @@ from bmc.bridging.run import bridge
 from bmc.errors import UserErrors
 from bmc.llm import errors
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 Rows = list[dict[str, Any]]
 

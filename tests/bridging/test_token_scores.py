@@ -147,6 +147,7 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("tokens", ["bytes", "merging"])
 @pytest.mark.parametrize("row", [STRINGS, CHAT], ids=["strings", "chat"])
+@pytest.mark.slow
 def test_there_is_a_weight_for_each_token_of_the_trainer(
     row: dict[str, Any], tokens: str, folder: Path, tokenizer: Any
 ) -> None:

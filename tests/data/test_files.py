@@ -180,6 +180,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_a_small_parquet_file_of_large_texts_takes_little_memory(tmp_path: Path) -> None:
     """0.6 GB of text in some 10 kB."""
     text = "x" * 2_000_000

@@ -69,6 +69,7 @@ def both(tokenizer: Any, row: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     return response_start(tokenizer, row, *(tokens.ids for tokens in sides.values())), sides
 
 
+@pytest.mark.slow
 def test_tokens_are_the_trainers(subtests: pytest.Subtests, tokenizer: Any) -> None:
     for kind in ["bytes", "merging", "trimming", "thinking", "tools", "BOS"]:
         for name in list(ROWS):

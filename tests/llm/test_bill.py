@@ -23,6 +23,8 @@ from bmc.errors import UserErrors
 from bmc.llm import errors
 from bmc.llm.cache import CachedResponses
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CENT = Decimal("0.005")
 MOST = Decimal("0.015")  # more than a request of `recipe` can cost: 200 tokens to write, fewer than 900 to read

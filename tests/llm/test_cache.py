@@ -179,6 +179,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 def test_damaged_rows_are_named_and_sent_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +214,7 @@ def test_a_cache_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "r").stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_the_event_loop_is_free_for_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """8 rows of 60 kB: the loop's own thread never works for long at a time, whatever else the machine does."""
     rng = random.Random(3)
@@ -245,6 +247,7 @@ def test_the_event_loop_is_free_for_requests(tmp_path: Path, monkeypatch: pytest
     assert max(blocked) < 0.2
 
 
+@pytest.mark.slow
 def test_a_long_comparison_delays_no_other_request(tmp_path: Path) -> None:
     """Six responses of 30,000 characters come at once and are compared for seconds; none is taken for lost."""
     rng = random.Random(3)
@@ -279,6 +282,7 @@ def test_the_event_loop_runs_while_texts_are_compared() -> None:
     assert asyncio.run(gaps()) < max(0.1, (time.monotonic() - begun) / 4)
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_at_once_that_responses_are_cached(tmp_path: Path) -> None:
     environment = dict(os.environ, EDITOR_KEY="sk-test-4711", PYTHONPATH=str(ROOT / "src"))
     with BillingServer(lambda request, number: edits(request), delay=2.0) as server:

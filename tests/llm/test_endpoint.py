@@ -121,6 +121,7 @@ RETRYABLE = {
 }
 
 
+@pytest.mark.slow
 def test_retryable_errors_are_retried_and_counted_until_retries_run_out(
     tmp_path: Path, subtests: pytest.Subtests
 ) -> None:

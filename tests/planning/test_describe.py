@@ -226,6 +226,7 @@ def test_an_analysis() -> None:
 
 
 @pytest.mark.parametrize("stage", ["prepare", "sample", "bridge", "evaluate", "analyze"])
+@pytest.mark.slow
 def test_plans_of_the_other_stages_import_no_torch(stage: str) -> None:
     recipe = f"recipes/llama2-7b/qa/{'eval' if stage == 'evaluate' else stage}.yaml"
     harness = (

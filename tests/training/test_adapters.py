@@ -57,6 +57,7 @@ def logps(model: Any, row: dict[str, Any], side: str) -> list[float]:
 
 
 @pytest.mark.parametrize("precompute", ["true", "false"])
+@pytest.mark.slow
 def test_the_reference_is_the_base_with_the_adapter(
     recipe: Path, adapter: Path, model_dir: Path, precompute: str, tmp_path: Path
 ) -> None:
@@ -79,6 +80,7 @@ def test_the_reference_is_the_base_with_the_adapter(
     assert after.tolist() == pytest.approx(expected[0], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_adapter_ends_where_one_that_was_never_stopped_does(recipe: Path, tmp_path: Path) -> None:
     whole = opened(recipe)
     whole.train()

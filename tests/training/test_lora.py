@@ -21,6 +21,7 @@ def recipe(tmp_path: Path, model_dir: Path) -> Path:
     return write_recipe(tmp_path, model_dir, **LORA)
 
 
+@pytest.mark.slow
 def test_the_policy_without_its_adapter_is_the_reference(recipe: Path, tmp_path: Path, model_dir: Path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -169,6 +169,7 @@ def test_loss_metrics_and_gradients_are_those_of_two_padded_sequences(
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen2"])
+@pytest.mark.slow
 def test_flex_attention_sees_what_sdpa_sees(name: str) -> None:
     """The same trees as a BlockMask. On a CPU flex_attention has no backward, so the hidden states are compared."""
     row = pack_sequences([[7, *range(20)], [7, *range(12), *range(40, 60)], [7, 99, 5, 6]], share=True)

@@ -88,6 +88,7 @@ def test_a_recipe_without_a_dtype_trains_float32(
     assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_modules_beside_an_adapter_are_trained_in_float32(recipe: Path) -> None:
     trainer = opened(recipe, "--use_peft", "--dtype", "bfloat16", "--lora_modules_to_save", "[lm_head]")
     trained = {name: weight.dtype for name, weight in trainer.model.named_parameters() if weight.requires_grad}

@@ -77,6 +77,7 @@ def test_values_are_those_of_the_model(make, model_dir):
             torch.testing.assert_close(torch.tensor(row[column]), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_found_again(subtests: pytest.Subtests, filled) -> None:
     for changed in [
         {"loss_type": ["ipo"], "beta": 0.4},
@@ -143,6 +144,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
+@pytest.mark.slow
 def test_another_model_or_text_is_computed_anew(make, model_dir, tokenizer, what):
     make()
     assert make(**CHANGES[what](model_dir, tokenizer))[1] == 16
@@ -188,6 +190,7 @@ def test_a_damaged_or_foreign_file_is_not_used(make, tmp_path, caplog):
     assert make()[1] == 0
 
 
+@pytest.mark.slow
 def test_a_streamed_data_set_has_its_reference_run_with_it(make, model_dir, tmp_path):
     args = bmc.BMCConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, max_steps=1)
     trainer = bmc.BMCTrainer(str(model_dir), args=args, train_dataset=Dataset.from_list(PAIRS).to_iterable_dataset())

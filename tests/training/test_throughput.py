@@ -62,6 +62,7 @@ def trainer_of(tokenizer: Any, tmp_path: Any, kind: str = "llama", lora: bool = 
 
 
 @pytest.mark.parametrize(("kind", "lora"), [("llama", False), ("qwen2", False), ("mistral", False), ("llama", True)])
+@pytest.mark.slow
 def test_the_least_flops_are_those_that_pytorch_counts(
     kind: str, lora: bool, tokenizer: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_mixture_of_experts_has_no_single_size(tokenizer: Any) -> None:
     assert matmul_size(Qwen2MoeForCausalLM(config)) is None
 
 
+@pytest.mark.slow
 def test_each_logged_line_has_throughput(tokenizer: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a card whose peak is 1 MFLOP/s."""
     monkeypatch.setattr("bmc.training.throughput.peak_flops", lambda device: 1e6)

@@ -176,6 +176,7 @@ def test_which_pairs_hold_a_preference(subtests: pytest.Subtests) -> None:
             assert no_signal(row, max_length) == reason
 
 
+@pytest.mark.slow
 def test_strings_evaluation_and_adapters(model_dir, tmp_path):
     from peft import LoraConfig
 

@@ -24,6 +24,7 @@ def test_an_overridden_method_is_there_with_its_parameters(subtests: pytest.Subt
             assert there[: len(wanted)] == wanted, f"{owner.__name__}.{name} takes {there}; overridden so that {why}"
 
 
+@pytest.mark.slow
 def test_an_attribute_is_still_used(subtests: pytest.Subtests) -> None:
     for owner, name in READ:
         with subtests.test(owner=owner, name=name):

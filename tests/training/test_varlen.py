@@ -101,6 +101,7 @@ SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=10), min_s
     key_heads=st.sampled_from([1, 2, 4]),
     scaling=st.sampled_from([None, 0.3]),
 )
+@pytest.mark.slow
 def test_a_launch_is_the_loop_and_each_sequence_alone(
     rows: Any, share: bool, window: int | None, key_heads: int, scaling: float | None
 ) -> None:
@@ -207,6 +208,7 @@ def losses(trainer: Any) -> list[float]:
     return [line["loss"] for line in trainer.state.log_history if "loss" in line]
 
 
+@pytest.mark.slow
 def test_a_training_by_one_launch_is_that_of_the_loop(
     tokenizer: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +233,7 @@ def test_a_training_by_one_launch_is_that_of_the_loop(
     ("kernels", "mistake", "used"),
     [(("other", "loop"), "not causal", "loop"), (("other",), "not causal", None), (("other",), "raises", None)],
 )
+@pytest.mark.slow
 def test_a_kernel_that_is_wrong_on_the_model_gives_way(
     kernels: Any, mistake: str, used: str | None, tokenizer: Any, tmp_path: Any, monkeypatch: Any, caplog: Any
 ) -> None:

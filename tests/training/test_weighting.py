@@ -36,6 +36,7 @@ def first_loss(trainer: Any) -> float:
     return trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset))).item()
 
 
+@pytest.mark.slow
 def test_external_weights_of_1_are_no_weights_and_others_are_some(model_dir, tmp_path):
     names = ["sigmoid", "ipo", "simpo", "orpo", "figa", "rdpo", "aot"]
     ones, mixed = weighted(lambda text: [1.0] * (len(text) + 1)), weighted(lambda text: [3.0] + [1.0] * len(text))
