@@ -1,26 +1,29 @@
-"""Tables, verdicts and figures of the laboratory, from the committed numbers in `results/`.
+"""The laboratory's tables and figures from the committed numbers in `results/`: written into docs/results.md and
+docs/figures.
 
 python scripts/lab_results.py
 """
 
+import re
 from pathlib import Path
 
 from bmc.lab_figures import draw
-from bmc.lab_verdicts import accuracies, claims_table, read_results
+from bmc.lab_verdicts import read_results, tables
 from bmc.runs import run_main
 
 ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    results = read_results(ROOT / "results")
-    for title, found in (("", results), ("Repetition with new SFT seeds", read_results(ROOT / "results/repeat"))):
-        print(f"{title}\n\n{claims_table(found)}")
-        for study in found:
-            if study != "search":
-                print(f"\n{study}\n\n{accuracies(found, study)}")
-    for path in draw(results, ROOT / "docs" / "figures"):
-        print(f"\n{path.relative_to(ROOT)}")
+    page = ROOT / "docs" / "results.md"
+    text = page.read_text(encoding="utf-8")
+    for name, table in tables(ROOT / "results").items():
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        text = re.sub(f"(?s){start}.*?{end}", lambda found: f"{start}\n\n{table}\n\n{end}", text)  # noqa: B023
+        print(f"{'written' if start in text else 'no place for'}: {name}")
+    page.write_text(text, encoding="utf-8")
+    for path in draw(read_results(ROOT / "results"), ROOT / "docs" / "figures"):
+        print(path.relative_to(ROOT))
 
 
 if __name__ == "__main__":

@@ -153,10 +153,45 @@ class Unit:
         row = {"sft_seed": self.seed, "seed": number, "method": method, "values": values, "pairs": pairs.name}
         row |= {"accuracy": result["accuracy"], "n": result["n"]}
         if method == "sft":
-            return row
+            return row | {"spans": span_log_probs(folder, self.folder / "bridge_held_out" / "train.jsonl")}
         history = read_json(folder / "trainer_state.json")["log_history"]
         row |= {"held_out": _curve(history, HELD_OUT), "steps": _curve(history, STEPS)}
         return row | {"trained_on": read_json(folder / "metrics.json")["rows"]}
+
+
+def span_log_probs(model_dir: Path, pairs: Path) -> Row:
+    """Average −log p (nats a token) at the first and later tokens of the spans in which pairs differ (Figure 2).
+
+    Args:
+        model_dir: The model's.
+        pairs: File of bridged pairs.
+
+    Returns:
+        `{"chosen": {"first": …, "later": …}, "rejected": …}`.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from .analysis.token_rewards import sums_by_position
+    from .data.tokenization import align_response, encode_prompt
+    from .training.token_weights import token_diff
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(model_dir), AutoTokenizer.from_pretrained(model_dir)
+    sides = ("chosen", "rejected")
+    totals = {side: {"first": [0.0, 0], "later": [0.0, 0]} for side in sides}
+    for row in map(json.loads, pairs.read_text(encoding="utf-8").splitlines()):
+        prompt = len(encode_prompt(tokenizer, row))
+        ids = {side: align_response(tokenizer, row, row[side]).ids for side in sides}
+        differs = token_diff(ids["chosen"][prompt:], ids["rejected"][prompt:])
+        for side, mask in zip(sides, differs, strict=True):
+            tokens = torch.tensor([ids[side]])
+            with torch.inference_mode():
+                logps = model(tokens).logits[0, prompt - 1 : -1].float().log_softmax(-1)
+            values = -logps.gather(1, tokens[0, prompt:, None])[:, 0]
+            for place, (total, count) in sums_by_position(values.tolist(), mask).items():
+                totals[side][place][0] += total
+                totals[side][place][1] += count
+    return {side: {place: round(total / count, 5) for place, (total, count) in totals[side].items()} for side in sides}
 
 
 def trainings(config: LabConfig) -> Iterator[tuple[str, Row, int]]:

@@ -44,6 +44,11 @@ def gradient(row: Row) -> float:
     return float(row["steps"][0][2])
 
 
+def surprise(side: str) -> Value:
+    """Return by how many nats the first token of a differing span is less likely than the later ones."""
+    return lambda row: float(row["spans"][side]["first"] - row["spans"][side]["later"])
+
+
 @dataclass(frozen=True)
 class Side:
     """One side of a comparison: the models of a method, trained on some pairs, in a study.
@@ -184,6 +189,15 @@ CLAIMS: list[Claim | Slope] = [
     _core("a8", "SFT on y_w = SFT", "sft_chosen", "sft", equal=True),
     _moved("b1", "reward accuracy: DPO-BMC > DPO", reward_accuracy, "dpo_bmc", "dpo"),
     _moved("b2", "reward margin: DPO-BMC > DPO", margin, "dpo_bmc", "dpo"),
+    Claim("c1", "y_l: a span's first token is less likely", surprise("rejected"), Side("core", "sft"), None),
+    Claim("c2", "ỹ_w: a span's first token is less likely", surprise("chosen"), Side("core", "sft"), None),
+    Claim(
+        "c3",
+        "more so in y_l",
+        lambda row: surprise("rejected")(row) - surprise("chosen")(row),
+        Side("core", "sft"),
+        None,
+    ),
     _moved("d1", "gradient norm: DPO > DPO-BC", gradient, "dpo", "dpo_bc"),
     _moved("d2", "gradient norm: DPO > DPO-MC", gradient, "dpo", "dpo_mc"),
     _over_writers("e1", "DPO-BC", "dpo_bc"),
@@ -270,8 +284,15 @@ def read_results(folder: Path) -> dict[str, Any]:
     return {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
 
 
-def accuracies(results: Row, study: str) -> str:
-    """Return a Markdown table of a study: accuracy of each SFT seed, and their mean, for each method and its point."""
+def tables(folder: Path) -> dict[str, str]:
+    """Return every table of the results as Markdown, by name: the claims, the search and the studies."""
+    results, repetition = read_results(folder), read_results(folder / "repeat")
+    studies = {study: accuracies(results, repetition, study) for study in results if study != "search"}
+    return {"claims": claims_table(results, repetition), "search": search_table(results), **studies}
+
+
+def accuracies(results: Row, repetition: Row, study: str) -> str:
+    """Return a study as a Markdown table: accuracy of each SFT seed, and their mean, for each method and its point."""
     sides: list[Side] = []
     for row in results[study]["rows"]:
         side = Side(study, row["method"], row["pairs"], at=row["values"])
@@ -279,23 +300,54 @@ def accuracies(results: Row, study: str) -> str:
             sides.append(side)
     lines = []
     for side in sides:
-        by_seed = side.by_seed(results, accuracy)
         point = ", ".join(f"{key} {_shown(value)}" for key, value in (side.at or {}).items())
         name = side.method if side.pairs == "bridge" else f"{side.method}, {side.pairs}"
-        each = ", ".join(f"{by_seed[seed]:.1f}" for seed in sorted(by_seed))
-        lines.append([name, point, each, f"{fmean(by_seed.values()):.1f}", str(len(by_seed))])
-    return markdown_table((["method", "at", "accuracy of each SFT seed, %", "mean", "SFT seeds"], lines))
+        lines.append([name, point, *_mean_and_each(side, results), *_mean_and_each(side, repetition)])
+    header = ["mean, %", "of each SFT seed"]
+    return markdown_table((["method", "at", *header, *(f"repeated: {column}" for column in header)], lines))
+
+
+def _mean_and_each(side: Side, results: Row) -> list[str]:
+    scores = side.by_seed(results, accuracy) if side.study in results else {}
+    return (
+        [f"{fmean(scores.values()):.1f}", ", ".join(f"{scores[seed]:.1f}" for seed in sorted(scores))]
+        if scores
+        else ["", ""]
+    )
 
 
 def _shown(value: Any) -> str:
     return " + ".join(value) if isinstance(value, list) else f"{value:g}"
 
 
-def claims_table(results: Row) -> str:
-    """Return the verdicts as a Markdown table."""
+def claims_table(results: Row, repetition: Row) -> str:
+    """Return the verdicts as a Markdown table: of the first runs, and of the repetition with new SFT seeds."""
+    found = [{line["claim"].name: line for line in verdicts(runs)} for runs in (results, repetition)]
     lines = []
-    for line in verdicts(results):
-        claim = line["claim"]
-        interval = f"{line['mean']:+.2f} [{line['low']:+.2f}, {line['high']:+.2f}]"
-        lines.append([claim.name, claim.text, interval, f"{line['holm']:.3f}", str(line["seeds"]), line["verdict"]])
-    return markdown_table((["", "claim", "difference, 95 %", "p (Holm)", "SFT seeds", "verdict"], lines))
+    for claim in CLAIMS:
+        if any(claim.name in runs for runs in found):
+            cells = [cell for runs in found for cell in _verdict_cells(runs.get(claim.name))]
+            lines.append([claim.name, claim.text, *cells])
+    return markdown_table((["", "claim", *COLUMNS, *(f"repeated: {column}" for column in COLUMNS)], lines))
+
+
+COLUMNS = ("difference, 95 %", "p (Holm)", "seeds", "verdict")
+
+
+def _verdict_cells(line: Row | None) -> list[str]:
+    if line is None:
+        return ["not run", "", "", ""]
+    interval = f"{line['mean']:+.2f} [{line['low']:+.2f}, {line['high']:+.2f}]"
+    return [interval, f"{line['holm']:.3f}", str(line["seeds"]), line["verdict"]]
+
+
+def search_table(results: Row) -> str:
+    """Return the tuning search as a Markdown table: validation accuracy, and what moved on held-out pairs."""
+    lines = []
+    for row in results["search"]["rows"]:
+        if row["method"] != "sft":
+            (_, *start), (*_, (_, *end)) = row["held_out"][0], row["held_out"]
+            moved = [f"{end[place] - start[place]:+.2f}" for place in (0, 1)]
+            point = [f"{row['values']['learning_rate']:g}", f"{row['values'].get('beta', '–')}"]
+            lines.append([row["method"], *point, f"{100 * row['accuracy']:.1f}", *moved])
+    return markdown_table((["method", "lr", "β", "accuracy, %", "Δ log π(chosen)", "Δ log π(rejected)"], lines))

@@ -183,6 +183,7 @@ def test_a_study_trains_each_method_and_is_not_run_twice(tmp_path: Path, monkeyp
         ("dpo", "bridge", {"beta": 0.5, "logging_steps": 1}, 20),
         ("dpo_bmc", "sloppy", {"learning_rate": 1e-3}, 20),
     ]
+    assert all(mean > 0 for side in rows[0]["spans"].values() for mean in side.values())
     (start, *_), (first, *_) = rows[1]["held_out"], rows[1]["steps"]
     assert start[0] == start[3] == 0  # no step, no margin
     assert first[1] == pytest.approx(log(2), abs=0.01)

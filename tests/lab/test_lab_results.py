@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from bmc.lab_verdicts import accuracies, claims_table, read_results
+from bmc.lab_verdicts import read_results, tables
 
 ROOT = Path(__file__).parents[2]
 RESULTS = read_results(ROOT / "results")
 pytestmark = pytest.mark.skipif(not RESULTS, reason="no study has been counted yet")
 
 
-def test_the_verdicts_are_those_of_the_committed_numbers() -> None:
-    assert claims_table(RESULTS) in (ROOT / "docs/results.md").read_text()
+@pytest.mark.parametrize("table", tables(ROOT / "results") if RESULTS else {})
+def test_the_page_shows_the_committed_numbers(table: str) -> None:
+    assert tables(ROOT / "results")[table] in (ROOT / "docs/results.md").read_text()
 
 
 @pytest.mark.parametrize("study", [study for study in RESULTS if study != "search"])
-def test_a_study_shows_its_committed_numbers(study: str) -> None:
-    assert accuracies(RESULTS, study) in (ROOT / "docs/results.md").read_text()
+def test_a_study_has_enough_rows(study: str) -> None:
     assert all(row["n"] >= 2000 for row in RESULTS[study]["rows"])
 
 

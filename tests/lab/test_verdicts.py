@@ -21,6 +21,7 @@ def row(seed: int, method: str, score: float, pairs: str = "bridge", number: int
         "n": 2000,
         "held_out": [[0, -10.0, -12.0, 0.0, 0.5], [10, -11.0, -14.0, 0.2, 0.75]],
         "steps": [[5, 0.69, 3.0]],
+        "spans": {side: {"first": 0.3, "later": 0.1} for side in ("chosen", "rejected")},
     }
 
 
@@ -89,6 +90,12 @@ def test_slope_over_the_share_of_bridged_pairs() -> None:
     assert found == {"i3": pytest.approx(10.0)}  # 10 points from none to all
 
 
+def test_tokens_of_spans() -> None:
+    spans = {"chosen": {"first": 0.5, "later": 0.2}, "rejected": {"first": 0.9, "later": 0.4}}
+    found = verdicts({"core": {"rows": [row(seed, "sft", 0.5) | {"spans": spans} for seed in (1, 2)]}})
+    assert {line["claim"].name: line["mean"] for line in found} == pytest.approx({"c1": 0.5, "c2": 0.3, "c3": 0.2})
+
+
 def test_claims_without_their_study_are_left_out_and_holm_counts_a_letter() -> None:
     scores = {
         "sft": 0.4,
@@ -105,14 +112,16 @@ def test_claims_without_their_study_are_left_out_and_holm_counts_a_letter() -> N
         for seed in (1, 2, 3)
     ]
     found = {line["claim"].name: line for line in verdicts({"core": {"rows": rows}})}
-    assert sorted(found) == ["a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8"]
+    assert sorted(found) == ["a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "c1", "c2", "c3"]
     assert found["a2"]["mean"] == pytest.approx(10.2)
     assert (found["a2"]["verdict"], found["a3"]["verdict"], found["a8"]["verdict"]) == (
         "supported",
         "undecided",
         "supported",
     )
-    assert "| dpo |  | 50.0, 50.0, 50.0 | 50.0 | 3 |" in accuracies({"core": {"rows": rows}}, "core")
+    study = {"core": {"rows": rows}}
+    assert "| dpo |  | 50.0 | 50.0, 50.0, 50.0 |  |  |" in accuracies(study, {}, "core")
+    assert "| dpo |  | 50.0 | 50.0, 50.0, 50.0 | 50.0 | 50.0, 50.0, 50.0 |" in accuracies(study, study, "core")
 
 
 def test_figures_are_drawn_from_the_studies_that_are_there(tmp_path: Path) -> None:
