@@ -85,7 +85,7 @@ class DatasetConfig:
 
 
 def names(datasets: list[DatasetConfig]) -> str:
-    """What to call data sets in a message."""
+    """Say what to call data sets in a message."""
     return ", ".join(dataset.id or dataset.source or "" for dataset in datasets)
 
 

@@ -86,7 +86,7 @@ OTHER_METHODS = re.compile(
 
 
 def today(values: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Today's names for the keys of one file or of the command line, and where each of them comes from.
+    """Return today's names for the keys of one file or of the command line, and where each of them comes from.
 
     A key that has no effect any more is left out with a warning.
     """
@@ -187,7 +187,7 @@ def _names(values: dict[str, Any]) -> list[Any]:
 
 
 def _simpo(values: dict[str, Any], move: Callable[..., None]) -> None:
-    """γ/β of SimPO's own code, whose `loss_type: sigmoid` is SimPO and whose β is 2 by default."""
+    """Return γ/β of SimPO's own code, whose `loss_type: sigmoid` is SimPO and whose β is 2 by default."""
     if "gamma_beta_ratio" not in values:
         return
     if _names(values) not in ([], ["sigmoid"], ["simpo"]):
@@ -299,7 +299,7 @@ def _older_meaning(values: dict[str, Any], origin: dict[str, str], source: str, 
 
 
 def _mixture_of_mixer(values: dict[str, Any]) -> dict[str, Any]:
-    """`dataset_mixer` (id → weight), `dataset_splits` and `dataset_configs`.
+    """Rewrite `dataset_mixer` (id → weight), `dataset_splits` and `dataset_configs`.
 
     As in the handbook, a split is for training if its name contains "train" and for evaluation if "test".
     """
@@ -321,7 +321,7 @@ def _mixture_of_mixer(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mixture_of_name(values: dict[str, Any]) -> dict[str, Any]:
-    """`dataset_name`, `dataset_config` and the two splits; the test split is read if the recipe evaluates."""
+    """Read `dataset_name`, `dataset_config` and the two splits; the test split is read if the recipe evaluates."""
     dataset = {"id": values["dataset_name"], "config": values.get("dataset_config")}
     mixture = {"datasets": [{**dataset, "split": values.get("dataset_train_split", "train")}]}
     if values.get("eval_strategy", "no") != "no":

@@ -329,7 +329,7 @@ class Pipeline:
             self.steps.append(step)
 
     def _is_there(self, file: str) -> bool:
-        """Whether a file is there, or will be."""
+        """Return whether a file is there, or will be."""
         return file in self._planned or Path(file).exists()
 
     def _out(self, place: str) -> str:
@@ -385,7 +385,7 @@ def _tested(values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _changes_nothing(path: Path) -> bool:
-    """Whether an ablation gives its recipe the values that it has."""
+    """Return whether an ablation gives its recipe the values that it has."""
     ablation = find_ablation(path)
     if ablation is None:
         return False

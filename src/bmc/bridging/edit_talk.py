@@ -350,7 +350,7 @@ def talk_about_edit(text: str, originals: Originals, window: int) -> str | None:
 
 
 def _stands(piece: str, originals: Originals) -> bool:
-    """Whether a sentence stands in the originals, punctuation at its ends aside."""
+    """Return whether a sentence stands in the originals, punctuation at its ends aside."""
     core = piece.strip(" .!?:*_\"'()[]#-")
     return core in originals.responses or (len(core) > 20 and core in originals.prompt)
 
@@ -370,7 +370,7 @@ def _phrases(piece: str, line: str, ends: tuple[bool, bool], rest: str, original
 
 
 def _is_talk(phrase: str, originals: Originals) -> bool:
-    """Whether a phrase is none of the originals' own: theirs in words, about their draft, or what x asks for."""
+    """Return whether a phrase is none of the originals' own: theirs in words, about their draft, or what x asks for."""
     if phrase in originals.responses or (len(phrase) > 8 and phrase in originals.prompt):
         return False
     if "draft" in phrase and "draft" in originals.responses + originals.prompt:
@@ -380,7 +380,8 @@ def _is_talk(phrase: str, originals: Originals) -> bool:
 
 
 def _reports(line: str, rest: str, originals: Originals) -> bool:
-    """Whether a line says what was changed: in the first person, which the originals don't use, or to the word."""
+    """Return whether a line says what was changed: in the first person, which the originals don't use, or to the
+    word."""
     if _names_change(line, rest, originals):
         return True
     remark = _REMARK.search(line)
@@ -393,7 +394,7 @@ def _reports(line: str, rest: str, originals: Originals) -> bool:
 
 
 def _names_change(line: str, rest: str, originals: Originals) -> bool:
-    """Whether a line names words that the edit took out of its base, and words that it put in."""
+    """Return whether a line names words that the edit took out of its base, and words that it put in."""
     arrows = len(_ARROW.findall(line))
     if arrows > 1 or (arrows and (len(line) > 100 or _ARROW.search(originals.responses))):
         return False
@@ -419,7 +420,8 @@ _WRAPPERS = (
 
 
 def wraps_all(text: str, prompt: str, responses: tuple[str, str], fence_only: bool = False) -> bool:
-    """Whether a code fence, quotation marks, bold type or a tag holds the whole of a text, unlike either response.
+    """Return whether a code fence, quotation marks, bold type or a tag holds the whole of a text, unlike either
+    response.
 
     Args:
         text: An edit.

@@ -107,7 +107,7 @@ def tidy(text: str, reference: str) -> str:
 
 
 def _is_doubled(line: str, before: list[str], known: list[str]) -> bool:
-    """Whether a line stands before, more often than in y_w.
+    """Return whether a line stands before, more often than in y_w.
 
     A step that adds nothing may come twice, and of answers the last one counts.
     """
@@ -117,7 +117,8 @@ def _is_doubled(line: str, before: list[str], known: list[str]) -> bool:
 
 
 def _is_torn(line: str, stacked: bool) -> bool:
-    """Whether a line is damaged, or nothing but arithmetic that is no equation or a long one that doesn't hold."""
+    """Return whether a line is damaged, or nothing but arithmetic that is no equation or a long one that doesn't
+    hold."""
     if _DAMAGE.search(line):
         return True
     if not _BARE.fullmatch(line) or stacked:
@@ -127,7 +128,7 @@ def _is_torn(line: str, stacked: bool) -> bool:
 
 
 def _holds(chain: str) -> bool:
-    """Whether `7 + 8 = 15 = 20 - 5` holds, or goes on from each result as `7 + 8 = 15 + 9 = 24` does."""
+    """Return whether `7 + 8 = 15 = 20 - 5` holds, or goes on from each result as `7 + 8 = 15 + 9 = 24` does."""
     sides = chain.split("=")
     if len(sides) < 2 or not all(_EXPRESSION.fullmatch(side) for side in sides):
         return False
@@ -269,7 +270,7 @@ class Step:
 
 
 def steps(text: str) -> list[Step]:
-    """The integer equations of a text, in its order."""
+    """Return the integer equations of a text, in its order."""
     return [
         Step(int(m[1]), m[2], int(m[3]), int(m[4]), m.span())
         for m in _EQUATION.finditer(text)
@@ -278,7 +279,7 @@ def steps(text: str) -> list[Step]:
 
 
 def _is_whole(text: str, start: int) -> bool:
-    """Whether an equation begins there, and not in the middle of `3 + 4 + 5 = 12` or `5 -3 + 4 = 6`."""
+    """Return whether an equation begins there, and not in the middle of `3 + 4 + 5 = 12` or `5 -3 + 4 = 6`."""
     before = text[max(start - 4, 0) : start]
     return not _LONGER.search(before) and not (text[start] == "-" and re.search(r"[\d)] ?\Z", before))
 
@@ -341,17 +342,17 @@ def _carry(found: list[Step]) -> list[Step]:
 
 
 def _is_sum(found: list[Step]) -> bool:
-    """Whether the steps add and subtract one term after the other."""
+    """Return whether the steps add and subtract one term after the other."""
     return bool(found) and all(step.operator in "+-" for step in found)
 
 
 def _terms(found: list[Step]) -> list[int]:
-    """The signed terms of a running sum."""
+    """Return the signed terms of a running sum."""
     return [found[0].left, *(step.term for step in found)]
 
 
 def _is_running(found: list[Step]) -> bool:
-    """Whether the steps are right and each goes on from the result before it."""
+    """Return whether the steps are right and each goes on from the result before it."""
     goes_on = all(step.left == before.result for before, step in pairwise(found))
     return _is_sum(found) and goes_on and all(step.holds for step in found)
 

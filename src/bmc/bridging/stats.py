@@ -21,7 +21,7 @@ _BATCH = 32  # pairs, with three texts each
 
 
 def load_embedder(name: str) -> Any:
-    """The model, a `SentenceTransformer`; loaded before anything is paid for.
+    """Return the model, a `SentenceTransformer`; loaded before anything is paid for.
 
     Raises:
         UserErrors: The extra isn't installed, or there is no such model.

@@ -13,14 +13,14 @@ MODEL_OUTPUTS, MODEL_ANSWER = "model_outputs.json", "model_answer"
 
 
 def model_name(name_or_path: str) -> str:
-    """What a model is called where a name is a file's too: `outputs/llama3-8b/ultrafeedback/dpo` →
+    """Return what a model is called where a name is a file's too: `outputs/llama3-8b/ultrafeedback/dpo` →
     `llama3-8b-ultrafeedback-dpo`, `owner/Model` → `Model`."""
     parts = Path(name_or_path).parts
     return "-".join(parts[parts.index("outputs") + 1 :] if "outputs" in parts else parts[-1:])
 
 
 def write_outputs(folder: Path, rows: list[Row], responses: list[Row], model: str) -> None:
-    """Writes `model_outputs.json` (of alpaca_eval 0.6.6) and `model_answer/MODEL.jsonl` (of Arena-Hard-Auto at v0.1),
+    """Write `model_outputs.json` (of alpaca_eval 0.6.6) and `model_answer/MODEL.jsonl` (of Arena-Hard-Auto at v0.1),
     each where there are rows of its benchmark.
 
     Args:

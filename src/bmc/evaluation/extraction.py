@@ -57,7 +57,7 @@ _LINES = 60  # of an answer at the most
 
 
 def extract_answer(text: str, task: str) -> str:
-    r"""The answer that a response states: what its last "The answer is", `\boxed{…}` or `####` says.
+    r"""Return the answer that a response states: what its last "The answer is", `\boxed{…}` or `####` says.
 
     It may stand on the next line, and a matrix or a displayed formula may span several. A statement of what the answer
     is not is passed over. Several boxes in one statement are a list.
@@ -80,7 +80,7 @@ def extract_answer(text: str, task: str) -> str:
 
 
 def _spoken(text: str) -> str:
-    """A response without its thoughts; those that never end leave nothing after them."""
+    """Return a response without its thoughts; those that never end leave nothing after them."""
     marks = list(re.finditer(_THOUGHT, text, re.IGNORECASE))
     closing = [mark.end() for mark in marks if mark[1]]
     start = closing[-1] if closing else 0
@@ -89,7 +89,7 @@ def _spoken(text: str) -> str:
 
 
 def _stated(text: str, task: str) -> str:
-    """What the last statement or box says; empty if there is none."""
+    """Return what the last statement or box says; empty if there is none."""
     stated = statement(text)
     boxes = list(_BOX.finditer(text))
     while boxes and not braced(text, boxes[-1].end())[0].strip():
@@ -111,7 +111,7 @@ def _stated(text: str, task: str) -> str:
 
 
 def _corrected(said: str, task: str) -> tuple[bool, str]:
-    """Whether an answer is withdrawn after it was stated, and what is said instead: "4. Wait, no. It is 5."."""
+    """Return whether an answer is withdrawn after it was stated, and what is said instead: "4. Wait, no. It is 5."."""
     found = _WITHDRAWN.search(said)
     if found is None:
         return False, ""
@@ -124,7 +124,7 @@ def _corrected(said: str, task: str) -> tuple[bool, str]:
 
 
 def _items(text: str, start: int, end: int) -> str:
-    """A stated answer; of a list below "The answer is:" the items."""
+    """Return a stated answer; of a list below "The answer is:" the items."""
     below = _LIST.match(text, start)
     if below is None:
         return text[start:end].strip()
@@ -137,7 +137,7 @@ def _items(text: str, start: int, end: int) -> str:
 
 
 def stated_answer(text: str) -> str | None:
-    """What the last statement of an answer says; None if nothing states one.
+    """Return what the last statement of an answer says; None if nothing states one.
 
     >>> stated_answer("So 2 + 2 = 4.\\nThe answer is 4")
     '4'
@@ -190,7 +190,7 @@ def _is_open(text: str) -> bool:
 
 
 def _boxed(text: str, boxes: list[re.Match[str]], start: int) -> tuple[str, int]:
-    """The content of the last box and of those that are joined to it, and where it ends.
+    """Return the content of the last box and of those that are joined to it, and where it ends.
 
     `\\boxed{3} and \\boxed{5}` → `3, 5`; a box on the next line is another answer.
     """
@@ -216,7 +216,7 @@ def _one_sentence(answer: str) -> str:
 
 
 def _last_value(text: str) -> str:
-    """The last formula or number of a response that marks no answer; a text of a few words as it stands."""
+    """Return the last formula or number of a response that marks no answer; a text of a few words as it stands."""
     line = text.strip().rpartition("\n")[2].strip()
     if len(line.split()) < 3 or re.fullmatch(r"[^A-Za-z]*", line):
         return line

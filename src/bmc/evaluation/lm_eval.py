@@ -19,7 +19,7 @@ PREFERRED = ("acc_norm", "exact_match", "acc")  # what is reported of ARC and Op
 
 
 def command(config: HarnessConfig) -> list[str]:
-    """The harness's command line."""
+    """Return the harness's command line."""
     model = {
         "pretrained": config.model_name_or_path,
         "revision": config.model_revision,
@@ -43,7 +43,7 @@ def command(config: HarnessConfig) -> list[str]:
 
 
 def measure(config: HarnessConfig) -> Row:
-    """Runs the harness and returns what it writes to `lm_eval.json`.
+    """Run the harness and return what it writes to `lm_eval.json`.
 
     Raises:
         UserErrors: The harness isn't installed, fails, or leaves no result.
@@ -64,7 +64,7 @@ def measure(config: HarnessConfig) -> Row:
 
 
 def fold(found: Mapping[str, Any], where: str) -> Row:
-    """The tasks of a result file: metric, value, standard error and n of each, and the harness's version.
+    """Return the tasks of a result file: metric, value, standard error and n of each, and the harness's version.
 
     A task's metric is the first of `PREFERRED` that it has, or else its first; one with several filters has its first
     filter's.
@@ -104,7 +104,7 @@ def _read(path: Path) -> Any:
 
 
 def describe(folded: Row) -> str:
-    """A line for each task."""
+    """Return a line for each task."""
     return "\n".join(
         f"{task}: {100 * score['value']:.1f} % ({score['metric']}, n = {score['n']}"
         + ("" if score["stderr"] is None else f", standard error {100 * score['stderr']:.1f}")

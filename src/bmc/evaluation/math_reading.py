@@ -104,7 +104,7 @@ def unbox(text: str) -> str:
 
 
 def braced(text: str, start: int) -> tuple[str, int]:
-    r"""The group `{…}` that begins at `start`, without its braces, and where it ends.
+    r"""Return the group `{…}` that begins at `start`, without its braces, and where it ends.
 
     Without a brace there it is what people mean by `\boxed 5`: all up to a space or `$`. A group that is never closed
     reaches to the end of the text.
@@ -145,7 +145,7 @@ def clean(text: str) -> str:
 
 
 def squeeze(text: str) -> str:
-    """A cleaned text without spaces, but for those between digits, and without braces around single signs."""
+    """Return a cleaned text without spaces, but for those between digits, and without braces around single signs."""
     return re.sub(r"\{(\w)\}", r"\1", re.sub(r"(?<!\d) | (?!\d)", "", text))
 
 
@@ -166,7 +166,7 @@ def _plain_letter(letter: str) -> str:
 
 
 def _root(found: re.Match[str]) -> str:
-    """`√13` → `\\sqrt{13}`: a bare root is that of the whole number."""
+    """Rewrite `√13` as `\\sqrt{13}`: a bare root is that of the whole number."""
     degree = {"∛": "[3]", "∜": "[4]"}.get(found[1], "")
     return f"\\sqrt{degree}{{{found[2]}}}" if found[2] else f"\\sqrt{degree} "
 
@@ -193,7 +193,7 @@ def _emphasis(text: str) -> str:
 
 
 def _text(found: re.Match[str]) -> str:
-    """`\\mathrm{sin}` is a function, `\\mathbf{v}` a variable, `\\text{(C)}` signs, all else words."""
+    """Tell functions (`\\mathrm{sin}`), variables (`\\mathbf{v}`) and signs (`\\text{(C)}`) from words."""
     content = found[1].strip()
     if _FUNCTION.fullmatch(content):
         return f"\\{content} "
@@ -232,7 +232,7 @@ def _numbers(text: str) -> str:
 
 
 def _repeating(found: re.Match[str]) -> str:
-    """`0.1\\overline{6}` → 1/6."""
+    """Read `0.1\\overline{6}` as 1/6."""
     whole, fixed, repeated = found[1] or "0", found[2], found[3] or found[4]
     if max(map(len, (whole, fixed, repeated))) > 100:
         return found.group()
@@ -242,7 +242,8 @@ def _repeating(found: re.Match[str]) -> str:
 
 
 def _mixed(found: re.Match[str]) -> str:
-    """`2 1/2` and `2\\frac12` → 2 + 1/2. With a fraction above 1 it is no mixed number, and no product either."""
+    """Read `2 1/2` and `2\\frac12` as 2 + 1/2. With a fraction above 1 it is no mixed number, and no product
+    either."""
     whole, top, bottom = (part for part in found.groups() if part)
     proper = len(bottom) <= 100 and 0 < int(top[:101]) < int(bottom)
     return f"({whole}+{top}/{bottom})" if proper else rf"\mixed{{{whole}}}{{{top}}}{{{bottom}}}"
@@ -276,7 +277,7 @@ _SCALED = re.compile(
 
 
 def spelled(words: str) -> int | None:
-    """The value of a numeral of words; None if it is none.
+    """Return the value of a numeral of words; None if it is none.
 
     >>> spelled("one hundred and twenty-five")
     125
@@ -397,12 +398,12 @@ def _name(word: str) -> str:
 
 
 def known(unit: str) -> set[str]:
-    """The units of measurement in a canonical unit, with their powers."""
+    """Return the units of measurement in a canonical unit, with their powers."""
     return {part for part in re.split(r"[ /]", unit) if part.partition("^")[0] in _SYNONYMS}
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    """A cleaned answer's value and its unit, in one notation; the unit is empty where there is none.
+    """Return a cleaned answer's value and its unit, in one notation; the unit is empty where there is none.
 
     >>> split_unit("864 \\\\text{inches}^2")
     ('864', 'in^2')
@@ -422,7 +423,7 @@ def split_unit(text: str) -> tuple[str, str]:
 
 
 def _is_unit(core: str, tail: str) -> bool:
-    """Whether the end of a text is a unit: words in `\\text{…}`, or bare words that are known as units."""
+    """Return whether the end of a text is a unit: words in `\\text{…}`, or bare words that are known as units."""
     if not core or core.count("{") != core.count("}") or core.count("(") < core.count(")"):
         return False
     bare = re.sub(r"\\text\{[^{}]*\}|\\circ\s*[CF]?|\^\s*\{?\d\}?", " ", tail)
@@ -501,7 +502,7 @@ def values(text: str) -> Values:
 
 
 def same_value(a: Number, b: Number) -> bool:
-    """Whether two values are equal: exactly if both are rational, to 30 digits otherwise."""
+    """Return whether two values are equal: exactly if both are rational, to 30 digits otherwise."""
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return a == b
     a, b = _lift(a), _lift(b)
@@ -509,19 +510,19 @@ def same_value(a: Number, b: Number) -> bool:
 
 
 def same_values(ours: Values, theirs: Values) -> bool:
-    """Whether two expressions have the same value wherever both have one."""
+    """Return whether two expressions have the same value wherever both have one."""
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
     return len(pairs) > 1 and all(same_value(a, b) for a, b in pairs)
 
 
 def constant(found: Values | None) -> Fraction | None:
-    """The real value of an expression without variables, to 50 digits; None for any other."""
+    """Return the real value of an expression without variables, to 50 digits; None for any other."""
     known = [value for value in found or [] if value is not None]
     return real(known[0]) if known and all(same_value(value, known[0]) for value in known[1:]) else None
 
 
 def proportional(ours: list[str], theirs: list[str], signed: bool) -> bool:
-    """Whether left − right of one relation is a constant multiple of the other's; a positive one if `signed`.
+    """Return whether left − right of one relation is a constant multiple of the other's; a positive one if `signed`.
 
     Args:
         ours: The two sides of a relation.
@@ -545,14 +546,14 @@ def proportional(ours: list[str], theirs: list[str], signed: bool) -> bool:
 
 
 def _exactly(a: Number, b: Number, sign: int) -> Number:
-    """a + sign · b, or a / b for sign 0; exact if both are rational."""
+    """Return a + sign · b, or a / b for sign 0; exact if both are rational."""
     if not (isinstance(a, Fraction) and isinstance(b, Fraction)):
         a, b = _lift(a), _lift(b)
     return a + sign * b if sign else a / b
 
 
 def real(value: Number) -> Fraction | None:
-    """A real value as a fraction, to 50 digits; None for a complex one."""
+    """Return a real value as a fraction, to 50 digits; None for a complex one."""
     if isinstance(value, Fraction):
         return value
     value = _MP.mpmathify(value)
@@ -576,7 +577,7 @@ def _lift(value: Number) -> Any:
 
 
 def _sample(name: str, point: int) -> Fraction:
-    """The value of a variable at a point: the same for the same name, unrelated for others."""
+    """Return the value of a variable at a point: the same for the same name, unrelated for others."""
     digest = int.from_bytes(hashlib.sha256(f"{point} {name}".encode()).digest()[:8])
     sign = -1 if point > 1 and digest % 2 else 1
     return Fraction(sign * (300 + digest % 3701), 997)
@@ -663,7 +664,7 @@ class _Reader:
         return self.postfix(self.raise_to(value, self.exponent()))
 
     def exponent(self) -> Number:
-        """What follows `^`: a group, or one signed atom, perhaps with an exponent of its own."""
+        """Return what follows `^`: a group, or one signed atom, perhaps with an exponent of its own."""
         if self.text == "{":
             return self.argument()
         self.depth += 1
@@ -722,7 +723,7 @@ class _Reader:
         return value
 
     def word(self, word: str) -> Number:
-        """Letters are variables that are multiplied, but for names of functions and numbers."""
+        """Read letters: variables that are multiplied, but for names of functions and numbers."""
         if word in _NAMES:
             return self.command(_NAMES[word][1:])
         if word in FUNCTIONS:
@@ -744,7 +745,7 @@ class _Reader:
         return +_MP.e if name == "e" else _sample(name, self.point)
 
     def variable(self, name: str) -> Number:
-        """A variable with its primes and subscript."""
+        """Return a variable with its primes and subscript."""
         while self.text in ("'", "′"):
             name += self.take()
         if self.text != "_":
@@ -754,7 +755,7 @@ class _Reader:
         return _sample(name, self.point)
 
     def raw(self) -> str:
-        """The text of a group that isn't evaluated."""
+        """Return the text of a group that isn't evaluated."""
         self.take("{")
         words, depth = [], 1
         while depth:
@@ -764,7 +765,7 @@ class _Reader:
         return "".join(words[:-1])
 
     def argument(self) -> Number:
-        """What a command is applied to: a group, or one digit, letter or command, as in `\\frac12`."""
+        """Return what a command is applied to: a group, or one digit, letter or command, as in `\\frac12`."""
         if self.text == "{":
             self.take()
             return self.closed("{")
@@ -815,7 +816,7 @@ class _Reader:
         return self.raise_to(value, self.divide(Fraction(1), degree))
 
     def function(self, name: str) -> Number:
-        """`\\sin^2 x`, `\\log_2 8`, `\\sin 2x`, `\\ln(x)`."""
+        """Read a function: `\\sin^2 x`, `\\log_2 8`, `\\sin 2x`, `\\ln(x)`."""
         exponent: Number | None = None
         base: Number | None = None
         while self.text in ("^", "_"):

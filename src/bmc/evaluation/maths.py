@@ -54,7 +54,8 @@ _CHOSEN = re.compile(
 
 
 def math_equal(answer: str, gold: str) -> bool:
-    r"""Whether an answer is the gold one: the same number, expression, list, interval, matrix, equation or words.
+    r"""Return whether an answer is the gold one: the same number, expression, list, interval, matrix, equation or
+    words.
 
     `1/2`, `0.5`, `50\%` and `\frac12` are equal; so are `x = 5`, `5 \text{ cm}` and 5, and lists in any order.
     A unit may be left out, but not replaced by another. It takes milliseconds whatever the texts are.
@@ -75,7 +76,7 @@ def math_equal(answer: str, gold: str) -> bool:
 
 
 def _conclusions(text: str) -> list[str]:
-    """An answer, and what it states for a calculation before or behind it: `6*3 = 18 eggs`, `18 (6*3)`."""
+    """Return an answer, and what it states for a calculation before or behind it: `6*3 = 18 eggs`, `18 (6*3)`."""
     found = [text]
     if equation := relation(text):
         found += _stated(*equation)
@@ -86,13 +87,13 @@ def _conclusions(text: str) -> list[str]:
 
 
 def _same_digits(a: str, g: str) -> bool:
-    """Whether an answer leaves out the base of the gold one: `10101` for `10101_2`."""
+    """Return whether an answer leaves out the base of the gold one: `10101` for `10101_2`."""
     digits, found, _ = g.partition("_")
     return bool(found) and bool(re.fullmatch(r"[\dA-F]+_(?:\{\d+\}|\d+)", g)) and a.lstrip("0") == digits.lstrip("0")
 
 
 def _same(a: str, g: str, depth: int = 0) -> bool:
-    """Whether two cleaned texts are the same mathematics or the same words."""
+    """Return whether two cleaned texts are the same mathematics or the same words."""
 
     def same(x: str, y: str) -> bool:
         return _same(x, y, depth + 1)
@@ -116,13 +117,13 @@ def _same(a: str, g: str, depth: int = 0) -> bool:
 
 
 def _same_names(ours: list[str], theirs: list[str]) -> bool:
-    """`x = 1, y = 2` says more than `1, 2`."""
+    """Compare the names that two lists give their members: `x = 1, y = 2` says more than `1, 2`."""
     names = [{item.partition("=")[0].strip() for item in each if "=" in item} for each in (ours, theirs)]
     return min(map(len, names)) > 0 or max(map(len, names)) <= 1
 
 
 def _same_members(ours: list[str] | None, theirs: list[str] | None, same: Callable[[str, str], bool]) -> bool:
-    """Whether two lists have the same members, in any order and as often."""
+    """Return whether two lists have the same members, in any order and as often."""
     if ours is None or theirs is None or len(ours) != len(theirs) or len(ours) > MAX_ITEMS:
         return False
     left = list(theirs)
@@ -135,7 +136,7 @@ def _same_members(ours: list[str] | None, theirs: list[str] | None, same: Callab
 
 
 def _same_whole(a: str, g: str, same: Callable[[str, str], bool]) -> bool:
-    """Whether two texts that are no lists are the same: relation, matrix, pair, ratio or quantity."""
+    """Return whether two texts that are no lists are the same: relation, matrix, pair, ratio or quantity."""
     if relation(a) or relation(g):
         return _same_relation(a, g, same)
     for kind in (matrix, bracketed, ratio):
@@ -154,7 +155,7 @@ def _same_whole(a: str, g: str, same: Callable[[str, str], bool]) -> bool:
 
 
 def _same_relation(a: str, g: str, same: Callable[[str, str], bool]) -> bool:
-    """Whether two texts, one of which at least is a relation, are the same."""
+    """Return whether two texts, one of which at least is a relation, are the same."""
     ours, theirs = relation(a), relation(g)
     intervals = interval(a), interval(g)
     if any(intervals):
@@ -168,13 +169,14 @@ def _same_relation(a: str, g: str, same: Callable[[str, str], bool]) -> bool:
 
 
 def _stated_set(text: str) -> str:
-    r"""`x \in A` → `A`."""
+    r"""Rewrite `x \in A` as `A`."""
     found = relation(text)
     return found[1][-1] if found and found[0] == "in" and is_name(found[1][0]) else text
 
 
 def _stated(operators: str, sides: list[str]) -> list[str]:
-    r"""The value that a relation states for a name, or for what it works out: `x = 5`, `7 + 8 = 15`, `x \in A`."""
+    r"""Return the value that a relation states for a name, or for what it works out: `x = 5`, `7 + 8 = 15`, `x \in
+    A`."""
     kinds = set(operators.split())
     if kinds == {"in"}:
         return sides[-1:] if is_name(sides[0]) else []
@@ -218,7 +220,7 @@ def _meaning(text: str) -> str:
 
 
 def _is_words(text: str) -> bool:
-    """Whether a text is words, or the letter of an option, and no mathematics."""
+    """Return whether a text is words, or the letter of an option, and no mathematics."""
     inside = _TEXT.sub(r"\1", text)
     marked = inside != text
     words = re.findall(r"[^\W\d_]+", inside)
@@ -277,7 +279,7 @@ _CALCULATION = re.compile(r"\\(?:frac|sqrt|pi|infty|cdot|times)(?![A-Za-z])")
 
 
 def split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]:
-    """Parts of a text between separators that stand in no bracket, and those separators."""
+    """Split a text at separators that stand in no bracket; return the parts and the separators."""
     parts, found, depth, start, position = [], [], 0, 0, 0
     while position < len(text):
         match = separator.match(text, position) if depth == 0 else None
@@ -307,7 +309,7 @@ def _bracket(text: str, position: int) -> tuple[int, int]:
 
 
 def _closes_at_end(text: str) -> bool:
-    """Whether the bracket that opens a text is closed by its end."""
+    """Return whether the bracket that opens a text is closed by its end."""
     depth, position = 0, 0
     while position < len(text):
         change, length = _bracket(text, position)
@@ -319,7 +321,7 @@ def _closes_at_end(text: str) -> bool:
 
 
 def items(text: str) -> list[str]:
-    r"""Members of a list or set: `3, 5 and 7`, `\{3, 5, 7\}`, `x = 3, 5`; `1 \pm 2` is two of them."""
+    r"""Return the members of a list or set: `3, 5 and 7`, `\{3, 5, 7\}`, `x = 3, 5`; `1 \pm 2` is two of them."""
     text = re.sub(r"^[A-Za-z]\s*\\in\s*(?=\\\{)", "", text)
     if text.startswith("\\{") and text.endswith("\\}") and _closes_at_end(text):
         text = text[2:-2].strip()
@@ -338,7 +340,7 @@ def _signed(text: str) -> list[str]:
 
 
 def union(text: str) -> list[str] | None:
-    r"""Intervals of `A \cup B` or of `x < 2 or x > 3`; None for anything else."""
+    r"""Return the intervals of `A \cup B` or of `x < 2 or x > 3`; None for anything else."""
     parts, found = split(re.sub(r"^[A-Za-z]\s*\\in\s*(?=[(\[])", "", text), _CUP)
     if found:
         return parts
@@ -348,7 +350,7 @@ def union(text: str) -> list[str] | None:
 
 
 def interval(text: str) -> str | None:
-    r"""The interval that an inequality of one bare variable describes: `-2 \le x < 7` → `[-2,7)`."""
+    r"""Return the interval that an inequality of one bare variable describes: `-2 \le x < 7` → `[-2,7)`."""
     operators, sides = relation(text) or ("", [])
     kinds = operators.split()
     names = [place for place, side in enumerate(sides) if re.fullmatch(r"[A-Za-z]|\\(?!pi|infty)[a-z]{2,7}", side)]
@@ -366,13 +368,14 @@ def interval(text: str) -> str | None:
 
 
 def relation(text: str) -> Parts | None:
-    """Operators and sides of an equation, an inequality, or a chain of them."""
+    """Return the operators and sides of an equation, an inequality, or a chain of them."""
     sides, operators = split(text, _RELATION)
     return (" ".join(_OPERATORS.get(sign, sign) for sign in operators), sides) if operators and all(sides) else None
 
 
 def is_name(text: str) -> bool:
-    r"""Whether a text names something and calculates nothing: `x`, `x_1`, `f(x)`, `AB`, `\angle A`, `\text{Area}`."""
+    r"""Return whether a text names something and calculates nothing: `x`, `x_1`, `f(x)`, `AB`, `\angle A`,
+    `\text{Area}`."""
     return bool(_NAME.fullmatch(text)) and not _CALCULATION.search(text)
 
 
@@ -389,7 +392,7 @@ def matrix(text: str) -> Parts | None:
 
 
 def bracketed(text: str) -> Parts | None:
-    """Brackets and members of a pair, an interval or a vector: `(3, 4]`."""
+    """Return the brackets and members of a pair, an interval or a vector: `(3, 4]`."""
     text = text.replace("\\langle", "(").replace("\\rangle", ")")
     if not (text.startswith(("(", "[")) and text.endswith((")", "]")) and _closes_at_end(text)):
         return None
@@ -398,7 +401,7 @@ def bracketed(text: str) -> Parts | None:
 
 
 def ratio(text: str) -> Parts | None:
-    """Parts of a ratio or a time without its unit: `3:4`, `3 to 4`, `6:45 a.m.`"""
+    """Return the parts of a ratio or a time without its unit: `3:4`, `3 to 4`, `6:45 a.m.`"""
     parts = re.split(r"(?<=[\d})A-Za-z])\s*:\s*|(?<=\d)\s+(?:\\text\{to\}|to)\s+(?=\d)", split_unit(text)[0])
     return (str(len(parts)), [part.strip() for part in parts]) if len(parts) > 1 and all(parts) else None
 
@@ -434,7 +437,7 @@ _STATED = re.compile(rf"(?<![\w.])(-?\s*[{CURRENCIES}]?\s*-?(?:{_NUMBER}))(?![\w
 
 
 def same_quantity(a: str, g: str) -> bool:
-    """Whether two cleaned texts have the same value; a unit may be left out, but not replaced by another."""
+    """Return whether two cleaned texts have the same value; a unit may be left out, but not replaced by another."""
     if same_expression(a, g):
         return True
     (a_core, a_unit), (g_core, g_unit) = split_unit(a), split_unit(g)
@@ -446,7 +449,7 @@ def same_quantity(a: str, g: str) -> bool:
 
 
 def same_plain(a: str, g: str) -> bool:
-    """Whether an answer in words has one number, and that is the gold one; only of plain gold numbers."""
+    """Return whether an answer in words has one number, and that is the gold one; only of plain gold numbers."""
     g_core, g_unit = split_unit(g)
     if not _PLAIN.fullmatch(g_core):
         return False
@@ -467,7 +470,7 @@ def same_plain(a: str, g: str) -> bool:
 
 
 def units_agree(a: str, g: str) -> bool:
-    """Whether two units may belong to the same quantity: one is left out, or both name the same."""
+    """Return whether two units may belong to the same quantity: one is left out, or both name the same."""
     if not a or not g or a == g:
         return True
     if known(a) or known(g):
@@ -476,7 +479,7 @@ def units_agree(a: str, g: str) -> bool:
 
 
 def _same_percent(a: str, a_unit: str, g: str, g_unit: str) -> bool:
-    """50 % is 0.5, and 50 where a question asks for percent; of numbers below 1 only the value counts."""
+    """Compare percentages: 50 % is 0.5, and 50 where x asks for percent; of numbers below 1 only the value counts."""
     if a_unit == g_unit:
         return same_expression(a, g)
     if a_unit and g_unit:
@@ -491,7 +494,8 @@ def _same_percent(a: str, a_unit: str, g: str, g_unit: str) -> bool:
 
 
 def same_expression(a: str, g: str) -> bool:
-    """Whether two expressions have the same values; a decimal of six digits may stand for a fraction or a root."""
+    """Return whether two expressions have the same values; a decimal of six digits may stand for a fraction or a
+    root."""
     ours, theirs = _values(a), _values(g)
     if ours is None or theirs is None:
         return squeeze(a) == squeeze(g)
@@ -506,8 +510,8 @@ def _values(text: str) -> Values | None:
 
 
 def _rounds(decimal: str, its_values: Values, other: str, other_values: Values) -> bool:
-    """Whether a decimal is the other value, rounded or cut off; of another plain number, but for a computer's last
-    digits."""
+    """Return whether a decimal is the other value, rounded or cut off; of another plain number, but for a computer's
+    last digits."""
     literal = _DECIMAL.fullmatch(decimal.strip("() "))
     value, exact = constant(its_values), constant(other_values)
     if not literal or value is None or exact is None:

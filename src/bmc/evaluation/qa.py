@@ -85,7 +85,7 @@ _AFTER_OPTIONS = re.compile(
 
 
 def qa_equal(answer: str, gold: str, options: str | Mapping[str, str] | Sequence[str] | Options = ()) -> bool:
-    """Whether an answer in words is the gold one.
+    """Return whether an answer in words is the gold one.
 
     Quotes, brackets, commas and full stops don't count; signs, decimal points, `:`, `/`, symbols and letters' marks do.
     An option's label before or after the answer ("B. money"), a hedge ("likely money"), and a reason or further
@@ -124,7 +124,8 @@ def undress(text: str) -> str:
 
 
 def _readings(answer: str) -> Iterator[str]:
-    """What an answer may say: all of it, or without a label, a hedge, a reason, and the sentences after the first."""
+    """Return what an answer may say: all of it, or without a label, a hedge, a reason, and the sentences after the
+    first."""
     yield answer
     first = _SENTENCE.split(answer.strip(), maxsplit=1)
     if len(first) > 1 and not _RETRACTION.match(first[1]):
@@ -148,7 +149,7 @@ def _same(answer: str, gold: str) -> bool:
 
 
 def _differ_by_case(answer: str, gold: str) -> bool:
-    """Whether case makes one answer mean something else than the other: Co and CO, Tt and TT, 5 mW and 5 MW."""
+    """Return whether case makes one answer mean something else than the other: Co and CO, Tt and TT, 5 mW and 5 MW."""
     if answer == gold or answer.lower() == "no":
         return False
     if _GENOTYPE.fullmatch(answer.lower()) and _GENOTYPE.fullmatch(gold.lower()):
@@ -162,7 +163,8 @@ def _differ_by_case(answer: str, gold: str) -> bool:
 
 
 def split_label(answer: str) -> tuple[str, str]:
-    """An option's label before or after an answer, in lower case, and the rest; the label is empty if there is none."""
+    """Return an option's label before or after an answer, in lower case, and the rest; the label is empty if there
+    is none."""
     answer = answer.strip("* \n\t")
     for pattern in _LABELS:
         if label := pattern.match(answer):
@@ -173,13 +175,13 @@ def split_label(answer: str) -> tuple[str, str]:
 
 
 def _label_alone(answer: str) -> str:
-    """The label that an answer consists of, in lower case; empty if it is more than that."""
+    """Return the label that an answer consists of, in lower case; empty if it is more than that."""
     label = _CHOICE.fullmatch(answer.strip("* \n\t"))
     return label[1].casefold() if label else ""
 
 
 def same_choice(answer: str, gold: str, options: Options, equal: Callable[[str, str], bool]) -> bool | None:
-    """Whether two answers choose the same option; None if one of them chooses none that can be told.
+    """Return whether two answers choose the same option; None if one of them chooses none that can be told.
 
     Args:
         answer: An extracted answer.
@@ -237,13 +239,13 @@ def _choice(said: str, options: Options, equal: Callable[[str, str], bool]) -> i
 
 
 def _is_several(rest: str, labels: Mapping[str, int]) -> bool:
-    """Whether another label follows a label: "B or C", "(B) and (C)"."""
+    """Return whether another label follows a label: "B or C", "(B) and (C)"."""
     other = _SEVERAL.match(rest)
     return other is not None and other[1].casefold() in labels
 
 
 def _by_text(said: str, options: Options, equal: Callable[[str, str], bool]) -> list[int]:
-    """Options whose text an answer is; where that is several, the one that it is letter by letter."""
+    """Return the options whose text an answer is; where that is several, the one that it is letter by letter."""
     matches = [place for place, (_, text) in enumerate(options) if text and equal(said, text)]
     if not matches:
         said = said.casefold()
@@ -294,7 +296,7 @@ def _label_of(marker: re.Match[str]) -> str:
 
 
 def _runs(question: str, start: int) -> list[list[re.Match[str]]]:
-    """Series of labels A, B, C … that are written alike."""
+    """Return the series of labels A, B, C … that are written alike."""
     runs: list[list[re.Match[str]]] = []
     latest: dict[str, list[re.Match[str]]] = {}  # of each way to write a label
     for marker in _MARKER.finditer(question, start):
@@ -311,7 +313,7 @@ def _runs(question: str, start: int) -> list[list[re.Match[str]]]:
 
 
 def _is_list(run: list[re.Match[str]], question: str, start: int) -> bool:
-    """Whether a series of labels marks options, and isn't "Vitamin A. B. Smith" or a lone "(A)"."""
+    """Return whether a series of labels marks options, and isn't "Vitamin A. B. Smith" or a lone "(A)"."""
     first = run[0]
     if len(run) == 1:
         others = question[first.end() :].partition("\n\n")[0].partition("\n")[2]
@@ -357,7 +359,7 @@ def normalise(answer: str, joiner: str = " ") -> str:
 
 
 def _fold(text: str, place: int, joiner: str) -> str:
-    """What becomes of one character, by its neighbours: itself, a space, or nothing."""
+    """Return what becomes of one character, by its neighbours: itself, a space, or nothing."""
     letter = text[place]
     if letter.isalnum() or unicodedata.category(letter).startswith("M"):
         return letter
@@ -386,7 +388,7 @@ def _fold(text: str, place: int, joiner: str) -> str:
 
 
 def _hyphen(text: str, place: int, joiner: str) -> str:
-    """A minus sign, or a hyphen between single signs (`p-q`, `10-20`), stays; between words it becomes `joiner`."""
+    """Keep a minus sign, or a hyphen between single signs (`p-q`, `10-20`); replace one between words by `joiner`."""
     before, after = text[place - 1] if place else " ", text[place + 1 : place + 2] or " "
     if not after.isalnum() and not (after == "." and text[place + 2 : place + 3].isdigit()):
         return " "

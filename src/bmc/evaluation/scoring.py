@@ -31,7 +31,7 @@ GRADERS: dict[str, Callable[[str, str], bool]] = {"qa": qa_equal, "math": math_e
 
 
 def is_correct(text: str, gold: str, task: str, prompt: str = "") -> bool:
-    """Whether a response states the gold answer.
+    """Return whether a response states the gold answer.
 
     Args:
         text: The whole response.
@@ -43,14 +43,14 @@ def is_correct(text: str, gold: str, task: str, prompt: str = "") -> bool:
 
 
 def is_right(answer: str, gold: str, task: str, prompt: str = "") -> bool:
-    """Whether an extracted answer is the gold one; arguments as those of `is_correct`."""
+    """Return whether an extracted answer is the gold one; arguments as those of `is_correct`."""
     verdict = same_choice(answer, gold, read_options(prompt), GRADERS[task])
     return GRADERS[task](answer, gold) if verdict is None else verdict
 
 
 def predict(row: Row, text: str) -> Row:
-    """A line of `predictions.jsonl`; `correct` and `correct_released` are None where nothing can be compared (chat, or
-    no gold answer).
+    """Return a line of `predictions.jsonl`; `correct` and `correct_released` are None where nothing can be compared
+    (chat, or no gold answer).
     """
     task = row.get("task") or ""
     closed = task in GRADERS
@@ -72,7 +72,7 @@ def predict(row: Row, text: str) -> Row:
 
 
 def summarise(predictions: list[Row]) -> dict[str, Any]:
-    """n, accuracy and interval of each benchmark (`source`) and, of several, their macro average; what the
+    """Return n, accuracy and interval of each benchmark (`source`) and, of several, their macro average; what the
     released code's procedure says of the same rows is in `…_released`.
     """
     scored: dict[str, list[Row]] = defaultdict(list)
@@ -95,7 +95,7 @@ def _scores(rows: list[Row]) -> dict[str, Any]:
 
 
 def describe(metrics: Row) -> str:
-    """A line for each benchmark: accuracy, interval, n."""
+    """Return a line for each benchmark: accuracy, interval, n."""
     lines = [
         f"{name}: {100 * r['accuracy']:.1f} % ({r['correct']}/{r['n']}; 95 % interval {_percents(r['interval'])})"
         + (f"; as released: {100 * r['accuracy_released']:.1f} %" if "accuracy_released" in r else "")
@@ -142,7 +142,7 @@ _MATRIX = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}", re.DOTALL)
 
 
 def correct_released(text: str, gold: str, task: str) -> bool:
-    """Whether the released procedure counts a response as right.
+    """Return whether the released procedure counts a response as right.
 
     Args:
         text: The whole response.
@@ -156,7 +156,7 @@ def correct_released(text: str, gold: str, task: str) -> bool:
 
 
 def cut(text: str, stops: tuple[str, ...]) -> str:
-    """A response up to the first of some stop strings."""
+    """Return a response up to the first of some stop strings."""
     return text[: min((place for stop in stops if (place := text.find(stop)) >= 0), default=len(text))]
 
 
@@ -173,7 +173,7 @@ def _extract(text: str) -> str:
 
 
 def _strip(answer: str) -> str:
-    """What the released code compares of an answer."""
+    """Return what the released code compares of an answer."""
     text = answer.strip().replace("\n", "").rstrip(".")
     if len(text) > MAX_LENGTH:
         return text

@@ -141,7 +141,7 @@ def score_interval(better: int, worse: int, n: int) -> tuple[float, float]:
 
 
 def _score_end(better: int, worse: int, n: int) -> float:
-    """The largest Δ within 1.96 standard errors."""
+    """Return the largest Δ within 1.96 standard errors."""
     from scipy.optimize import brentq
 
     def excess(delta: float) -> float:
@@ -155,7 +155,7 @@ def _score_end(better: int, worse: int, n: int) -> float:
 
 
 def _discordant(ours: Rows | Sequence[bool], theirs: Rows | Sequence[bool]) -> tuple[int, int]:
-    """Rows that only the first gets right, and rows that only the second does."""
+    """Return rows that only the first gets right, and rows that only the second does."""
     mine, other = np.asarray(ours, bool), np.asarray(theirs, bool)
     if mine.shape != other.shape:
         raise ValueError(f"{len(mine)} rows against {len(other)}")
@@ -195,7 +195,7 @@ def paired_difference(
 
 
 def _crossed_variance(ours: npt.NDArray[np.bool_], theirs: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """The variance of a difference of means over seeds × rows, and its degrees of freedom (Satterthwaite, 1946).
+    """Return the variance of a difference of means over seeds × rows, and its degrees of freedom (Satterthwaite, 1946).
 
     Rows: s²(difference of the row means)/n. Seeds: s²(accuracy of a seed)/k for each method. Both contain the
     interaction of rows and seeds, which is taken out once.
@@ -213,7 +213,7 @@ def _crossed_variance(ours: npt.NDArray[np.bool_], theirs: npt.NDArray[np.bool_]
 
 
 def _interaction(method: npt.NDArray[np.bool_]) -> float:
-    """The variance that neither the rows' means nor the seeds' explain."""
+    """Return the variance that neither the rows' means nor the seeds' explain."""
     k, n = method.shape
     rest = method - method.mean(axis=1, keepdims=True) - method.mean(axis=0) + method.mean()
     return float((rest**2).sum()) / ((k - 1) * max(n - 1, 1))

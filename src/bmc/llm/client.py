@@ -277,7 +277,7 @@ class CachedClient:
 
 
 def _is_completion(cached: dict[str, Any]) -> bool:
-    """Whether a cached row has all fields of a completion."""
+    """Return whether a cached row has all fields of a completion."""
     counts = (cached.get("prompt_tokens"), cached.get("completion_tokens"))
     return (
         isinstance(cached.get("content"), str)

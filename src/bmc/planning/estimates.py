@@ -144,7 +144,7 @@ def _count(config: str) -> ModelSize:
 def _known(
     kind: str, parameters: int, h: int, i: int, layers: int, heads: int, kv: int, v: int, **more: Any
 ) -> ModelSize:
-    """The size by a public config.json, without transformers, which takes seconds to import."""
+    """Return the size by a public config.json, without transformers, which takes seconds to import."""
     config = {
         "model_type": kind, "hidden_size": h, "intermediate_size": i, "num_hidden_layers": layers, "vocab_size": v,
         "num_attention_heads": heads, "num_key_value_heads": kv, "tie_word_embeddings": more.get("tied", False),

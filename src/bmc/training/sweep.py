@@ -335,7 +335,7 @@ def _next_point(search: Search, results: list[dict[str, Any]]) -> dict[str, Any]
 
 
 def _over_budget(results: list[dict[str, Any]], hours: float | None) -> bool:
-    """Whether a training as long as the mean of the finished ones would end after the budget."""
+    """Return whether a training as long as the mean of the finished ones would end after the budget."""
     taken = [result["seconds"] for result in results if "seconds" in result]
     return bool(hours and taken) and sum(taken) + sum(taken) / len(taken) > 3600 * (hours or 0)
 
