@@ -29,8 +29,8 @@ KL_NOTE = (
 )
 SAMPLED = "The responses are sampled at temperature 1 from all of π, so the estimate is unbiased."
 NOT_SAMPLED = (
-    "The evaluation decodes at temperature {temperature:g} and top_p {top_p:g}, so this is the distance on these texts, "
-    "no unbiased estimate of the divergence, which takes responses sampled at temperature 1."
+    "The evaluation decodes at temperature {temperature:g} and top_p {top_p:g}, so this is the distance on these "
+    "texts, no unbiased estimate of the divergence, which takes responses sampled at temperature 1."
 )
 
 
