@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,7 +225,7 @@ def test_it_stops_when_validation_accuracy_falls(
 
 
 def edits(request: dict[str, Any], number: int) -> Reply:
-    reply = revises(request, part(request, "solution") + " Yes.", "revised_solution")
+    reply = revises(request, part(request, "draft") + " Yes.")
     reply["body"]["usage"] = {"prompt_tokens": 300, "completion_tokens": 20, "total_tokens": 320}
     return reply
 
@@ -339,18 +340,17 @@ def test_a_dry_run_prints_all_commands_and_their_cost(run: Any, recipes: Path, t
 def test_a_run_killed_in_round_2_goes_on_with_the_same_numbers(run: Any, recipes: Path, tmp_path: Path) -> None:
     run()
     whole = numbers(tmp_path / "out")
-    path = rounds_recipe(recipes, tmp_path, output_dir="killed")
-    command = [sys.executable, "-m", "bmc", "rounds", str(path)]
+    shutil.rmtree(tmp_path / "out/round_2")
+    (tmp_path / "out/rounds.json").unlink()
+    command = [sys.executable, "-m", "bmc", "rounds", str(rounds_recipe(recipes, tmp_path))]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     running = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True)
-    claimed = tmp_path / "killed/round_2/model/recipe.json"
+    claimed = tmp_path / "out/round_2/model/recipe.json"
     while not claimed.exists() and running.poll() is None:
         time.sleep(0.01)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     assert claimed.exists()
-    assert not (tmp_path / "killed/round_2/model/metrics.json").exists()
-    done = run(output_dir="killed")
-    assert [words[0] for words in done] == ["train", "evaluate", "evaluate"]
-    text = json.dumps(numbers(tmp_path / "killed")).replace("killed/", "out/")
-    assert json.loads(text) == whole
+    assert not (tmp_path / "out/round_2/model/metrics.json").exists()
+    assert [words[0] for words in run()] == ["train", "evaluate", "evaluate"]
+    assert numbers(tmp_path / "out") == whole

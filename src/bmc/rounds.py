@@ -100,15 +100,13 @@ class Rounds:
             return None
 
     def _read_bridge(self) -> BridgeConfig:
-        most = self.config.max_cost_usd
-        (config,) = parse(
-            [self.config.bridge, *_words({"max_cost_usd": most} if most is not None else {})], BridgeConfig
-        )
+        most, path = self.config.max_cost_usd, self.config.bridge
+        (config,) = parse([path], BridgeConfig)
         if most is not None and config.editor in OFFLINE:
-            raise user_error(
-                "max_cost_usd", f"editor: {config.editor} of {self.config.bridge} costs nothing; leave it out"
-            )
-        self._one_dataset(self.config.bridge, config)
+            raise user_error("max_cost_usd", f"editor: {config.editor} of {path} costs nothing; leave it out")
+        if most is not None:  # which needs a price
+            (config,) = parse([path, *_words({"max_cost_usd": most})], BridgeConfig)
+        self._one_dataset(path, config)
         return config
 
     def _read_training(self) -> Any:
@@ -327,7 +325,7 @@ class Rounds:
             self._report()
             if self.stopped:
                 break
-        if self.config.control and len(self.results) > 1:
+        if self.config.control and len(self.results) > 2:  # after one round it would be that round
             self._run_control()
         self._report(whole=True)
 
@@ -479,6 +477,7 @@ class Rounds:
             "first_model": self.first,
             "rounds": self.results,
             "control": self.control,
+            "wants_control": self.config.control,
             "best": None if best is None else {"round": best, "model": self.results[best]["model"]},
             "stopped": self.stopped,
             "max_cost_usd": self.config.max_cost_usd,

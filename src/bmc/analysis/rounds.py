@@ -78,6 +78,8 @@ def conclusions(found: Row) -> list[str]:
         most = found["max_cost_usd"]
         cap = "" if most is None else f" of at most ${most:,.4f}"
         lines.append(f"The editor has cost ${found['dollars']:,.4f}{cap} in all runs.")
+    if found["wants_control"] and len(found["rounds"]) == 2:
+        lines.append("A control would have the pairs and the model of the only round: it would be the same training.")
     if (control := found["control"]) and control["kept"] < control["wanted"]:
         what = f"the first model yielded {control['kept']} of the {control['wanted']} pairs"
         lines.append(f"The control has fewer pairs than the rounds: {what}.")
