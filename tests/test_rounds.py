@@ -27,7 +27,6 @@ ROOT = Path(__file__).parents[1]
 PRICE = {"m": {"input": 1000.0, "output": 2000.0}}
 PAID = 0.3 + 0.04  # dollars of a response: 300 and 20 tokens
 Commands = list[list[str]]
-NAMES = {"prepare": "p", "test": "t"}
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +134,7 @@ def test_the_best_is_the_first_of_the_highest(accuracies: list[float], best: int
     assert best_round(accuracies) == best
 
 
+@pytest.mark.slow
 def test_each_round_goes_on_from_the_last_and_a_control_has_as_many_pairs(
     run: Any, model_dir: Path, tmp_path: Path, recipes: Path
 ) -> None:
@@ -187,6 +187,7 @@ def test_each_round_goes_on_from_the_last_and_a_control_has_as_many_pairs(
     assert run("--rounds=2", prompts="fresh", early_stop=False) == []  # decides nothing that is done
 
 
+@pytest.mark.slow
 def test_all_pairs_and_the_previous_reference(run: Any) -> None:
     made = run("--early_stop=false", pairs="all", reference="previous")
     trained = [words for words in made if words[0] == "train"]
@@ -198,6 +199,7 @@ def test_all_pairs_and_the_previous_reference(run: Any) -> None:
     assert [words[0] for words in more] == ["sample", "bridge", "train", "evaluate"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accuracies", "best", "model"),
     [([0.5, 0.6, 0.4], 1, "out/round_1/model"), ([0.5, 0.4], 0, None), ([0.5, 0.5, 0.5, 0.6], 3, "out/round_3/model")],
@@ -230,6 +232,7 @@ def edits(request: dict[str, Any], number: int) -> Reply:
     return reply
 
 
+@pytest.mark.slow
 def test_the_budget_holds_over_all_rounds(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipes: Path
 ) -> None:
@@ -263,15 +266,12 @@ def test_the_budget_holds_over_all_rounds(
 
 def test_a_round_without_a_pair(run: Any, recipes: Path, tmp_path: Path) -> None:
     """The greedy response is the chosen one of every row."""
-    from bmc.generation import generate
-
     sample = yaml.safe_load((recipes / "sample.yaml").read_text()) | {"temperature": 0.0, "output_dir": "greedy"}
     commands.sample([str(write(tmp_path, "greedy", **sample))])
     rows = [json.loads(line) for line in (tmp_path / "greedy/train.jsonl").read_text().splitlines()]
     same = [{"id": row["id"], "prompt": row["prompt"], "chosen": row["rejected"]} for row in rows]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in same))
     write(tmp_path, "sample", **sample | {"dataset_mixture": data(tmp_path / "rows.jsonl")})
-    assert generate.PARTIAL
     what = rf"^out/round_1/sample/dropped.jsonl: no pair is left of {len(rows)} responses .*{len(rows)} × equal to y_w"
     with pytest.raises(UserErrors, match=what):
         run(sample="sample.yaml", early_stop=False)
