@@ -38,8 +38,8 @@ test-fast: install  ## The fast tests
 lab:  ## The laboratory: every method, 10 seeds, a tiny model, some 30 minutes on 2 cores
 	@$(READY) && $(if $(DRY),echo) python scripts/lab.py recipes/lab/core.yaml
 
-plan: install  ## What RECIPE=llama2-7b/qa/dpo_bmc would cost; without one, DPO-BMC of each of the paper's models and tasks
-	@$(BMC) plan $(or $(NAME:%=recipes/%.yaml),$(filter-out recipes/smollm2%,$(wildcard recipes/*/*/dpo_bmc.yaml)))
+plan: install  ## What RECIPE=llama2-7b/qa/dpo_bmc would cost; without one, DPO-BMC of each of the paper's models and tasks; FIT=RTX4090-24GB makes it fit
+	@$(BMC) plan $(or $(NAME:%=recipes/%.yaml),$(filter-out recipes/smollm2%,$(wildcard recipes/*/*/dpo_bmc.yaml))) $(if $(FIT),--fit $(FIT))
 
 lm_eval:  ## lm-evaluation-harness (pip install '.[eval]') on RECIPE=llama2-7b/qa/dpo_bmc [TASKS=gsm8k,arc_easy]
 	@test -n '$(RECIPE)' || { echo 'RECIPE: name the run, as in: make lm_eval RECIPE=llama2-7b/qa/dpo_bmc'; exit 2; }

@@ -1,7 +1,7 @@
 """The memory that a dry run plans for a training process, against the measured peak of one, on a CPU.
 
     python benchmarks/memory_plan.py
-    python benchmarks/memory_plan.py --only 30m --checkpointing off
+    python benchmarks/memory_plan.py --only 30m --checkpointing off --lora
 
 Each figure is a process of its own: BMCTrainer on a random Llama in float32, two steps of two micro-batches, with the
 reference's log-probs computed beforehand. What libraries take is not the model's: a tiny model is trained first, and
@@ -26,18 +26,25 @@ SIZES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary
     "30m": (448, 1_216, 12, 7, 7, 8_192),
     "135m": (576, 1_536, 30, 9, 3, 49_152),  # SmolLM2's
 }
-PAIRS, LENGTH = 4, 192
+PAIRS, LENGTH, RANK = 4, 192, 16
 
 
-def planned(size: str, checkpointing: bool) -> int:
+def planned(size: str, checkpointing: bool, lora: bool) -> int:
     """Bytes, by `bmc.planning.estimates`, for batches of `PAIRS` pairs without a common prefix."""
-    from bmc.planning.estimates import StepShape, count_parameters, training_memory
+    from bmc.planning.estimates import Adapter, StepShape, count_parameters, training_memory
     from bmc.planning.hardware import LaunchConfig
 
     return training_memory(
         count_parameters(configuration(size)),
         LaunchConfig(),
-        StepShape(2 * PAIRS * LENGTH, width=4, weight_width=4, checkpointing=checkpointing, on_gpu=False),
+        StepShape(
+            2 * PAIRS * LENGTH,
+            width=4,
+            weight_width=4,
+            checkpointing=checkpointing,
+            on_gpu=False,
+            adapter=Adapter(RANK, "all-linear", dropout=True) if lora else None,
+        ),
     ).total
 
 
@@ -51,9 +58,9 @@ def configuration(size: str) -> Any:
     )  # fmt: skip
 
 
-def measured(size: str, checkpointing: bool) -> int:
+def measured(size: str, checkpointing: bool, lora: bool) -> int:
     """Bytes, in a process of its own."""
-    command = [sys.executable, __file__, "--measure", size, str(int(checkpointing))]
+    command = [sys.executable, __file__, "--measure", size, str(int(checkpointing)), str(int(lora))]
     # blocks above 64 KiB go back to the system when they are freed, so that the peak is what is in use
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "HF_HUB_OFFLINE": "1"}
     ran = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -62,13 +69,13 @@ def measured(size: str, checkpointing: bool) -> int:
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-def measure(size: str, checkpointing: bool) -> int:
+def measure(size: str, checkpointing: bool, lora: bool) -> int:
     """Bytes above what a process has that has trained a tiny model."""
-    train("tiny", checkpointing)
+    train("tiny", checkpointing, lora)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
     before = status("VmRSS")
-    train(size, checkpointing)
+    train(size, checkpointing, lora)
     return status("VmHWM") - before
 
 
@@ -77,9 +84,10 @@ def status(field: str) -> int:
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{field}:")))
 
 
-def train(size: str, checkpointing: bool) -> None:
+def train(size: str, checkpointing: bool, lora: bool) -> None:
     """Two steps of two micro-batches."""
     from datasets import Dataset
+    from peft import LoraConfig
     from transformers import LlamaForCausalLM
 
     import bmc
@@ -97,6 +105,7 @@ def train(size: str, checkpointing: bool) -> None:
             ),
             train_dataset=Dataset.from_list(pairs(vocabulary)),
             processing_class=tokenizer(vocabulary),
+            peft_config=LoraConfig(r=RANK, target_modules="all-linear", lora_dropout=0.05) if lora else None,
         )  # fmt: skip
         trainer.train()
 
@@ -127,14 +136,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["30m", "135m"], help="one size")
     parser.add_argument("--checkpointing", choices=["on", "off"], help="one of the two")
+    parser.add_argument("--lora", action="store_true", help=f"train an adapter of rank {RANK} on all linear modules")
     parser.add_argument("--json", action="store_true", help="(planned, measured) as JSON")
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(measure(options.measure[0], options.measure[1] == "1"))
+        print(measure(options.measure[0], options.measure[1] == "1", options.measure[2] == "1"))
         return
     figures = {
-        (size, mode): (planned(size, mode == "on"), measured(size, mode == "on"))
+        (size, mode): tuple(count(size, mode == "on", options.lora) for count in (planned, measured))
         for size in ([options.only] if options.only else ["30m", "135m"])
         for mode in ([options.checkpointing] if options.checkpointing else ["off", "on"])
     }

@@ -68,18 +68,17 @@ READS = {  # which stages' folders a recipe may read, by its name
     "dpo_cw": "sample_cw",
     "dpo_ew": "bridge_ew",
     "sample_held_out": "prepare",
-    "sample_rounds": "prepare",
     "bridge_held_out": "sample_held_out prepare",
     "analyze": "bridge_held_out",
 }
 VALUES = [*SEARCHED, "beta", "prefix_fraction", "weight_source", "diff_algorithm", "ignore_stop_words", "mode"]
-SOURCE = re.compile(r"Table \d|A\.\d|§\d|Eq|paper|released|135M parameters")
+SOURCE = re.compile(r"Table \d|A\.\d|§\d|Eq|paper|released|135M parameters|handbook")
 
 
 def recipes() -> Iterator[tuple[Path, dict[str, Any]]]:
     """Each run, and its values."""
     for path in FILES:
-        if path.name not in PARTS and path.parent.name != "methods":
+        if path.name not in PARTS and path.parent.name not in ("methods", "adapters"):
             yield path, load(path)[0]
 
 
@@ -190,6 +189,22 @@ def test_methods_differ_in_what_they_are(task: str) -> None:
             if key in values and not (key == "learning_rate" and task in SMALL):
                 assert values[key] in searched, key
         assert values.get("beta") in BETAS.get(loss, {None})
+
+
+@pytest.mark.parametrize("setting", [setting for setting in PAPER if "14b" not in setting])
+@pytest.mark.parametrize("kind", ["lora", "qlora"])
+def test_adapters_have_the_handbooks_values(setting: str, kind: str) -> None:
+    """recipes/zephyr-7b-beta/dpo/config_qlora.yaml; β and δ are the setting's, the batch is the paper's on one card."""
+    arguments, model_args, config = training(f"recipes/{setting}/{kind}_dpo_bmc.yaml")
+    assert (model_args.lora_r, model_args.lora_alpha, model_args.lora_dropout) == (128, 128, 0.05)
+    modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    assert model_args.lora_target_modules == modules
+    assert (model_args.dtype, model_args.use_peft, config.learning_rate) == ("bfloat16", True, 5e-6)
+    assert (model_args.load_in_4bit, model_args.use_bnb_nested_quant) == (kind == "qlora",) * 2
+    assert config.optim.value == {"lora": "adamw_torch", "qlora": "paged_adamw_32bit"}[kind]
+    assert (config.beta, config.bmc_delta) == PAPER[setting][:2]
+    assert config.per_device_train_batch_size * config.gradient_accumulation_steps == arguments.paper_batch_size == 128
+    assert (arguments.accelerate_config, config.max_length, config.token_weighting) == (None, 2048, "bmc")
 
 
 @pytest.mark.parametrize(("setting", "gamma", "rate"), [("llama3-8b", 1.0, 6e-7), ("mistral-7b", 1.6, 3e-7)])

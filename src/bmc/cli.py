@@ -14,10 +14,10 @@ STAGES = {  # stage → what it does
     "evaluate": "responses to benchmarks, scored",
     "judge": "an evaluation's responses, compared by a judge",
     "analyze": "the paper's figures from the runs of a model/task",
-    "rounds": "sample, bridge, train and evaluate, again from the trained model",
     "report": "all runs below a folder, side by side",
     "table": "a table of the paper, reported beside reproduced",
     "merge": "an adapter and its base model → a whole model",
+    "export": "a model → weights and a Modelfile for Ollama",
     "lm_eval": "lm-evaluation-harness on a model",
     "tiny_model": "a small model with random weights, with its tokenizer",
     "lab": "a study over methods and seeds with tiny models",
@@ -27,7 +27,7 @@ STAGES = {  # stage → what it does
 OTHERS = {
     "run": "TARGET… [--dry_run] [--seeds 1,2,3] [--launcher COMMAND]: what a target needs and isn't there yet, then it",
     "show": "RECIPE [--key value …] [--flat] [--prompt [--row N]]: each value with its origin; or the editor's prompt",
-    "plan": "RECIPE…: what each would do, need and cost",
+    "plan": "RECIPE… [--fit CARD]: what each would do, need and cost; or the command of what fits a card",
     "keys": ": every key of every stage's recipe, as docs/recipes.md has it",
 }
 

@@ -328,23 +328,6 @@ def analyze(argv: list[str]) -> None:
     print(f"{pairs}{len(summary['figures'])} figures in {summary['seconds']:.0f} s: {config.output_dir}")
 
 
-def rounds(argv: list[str]) -> None:
-    """Run sample → bridge → train → evaluate several times, each from the model of the round before.
-
-    bmc rounds recipes/smollm2-135m/math/rounds.yaml --launcher "accelerate launch …"
-    """
-    from .config import RoundsConfig
-
-    (config,) = parse(argv, RoundsConfig, description=rounds.__doc__ or "")
-    from .rounds import Rounds
-
-    study = Rounds(config)
-    if config.dry_run:
-        study.describe()
-    else:
-        study.run()
-
-
 def report(argv: list[str]) -> None:
     """Lay all runs below a folder side by side: `report.html` to look at, `report.md` to read.
 
@@ -388,6 +371,23 @@ def merge(argv: list[str]) -> None:
 
     folder = run(config)
     print(f"{'would merge' if config.dry_run else 'merged'} {config.model_name_or_path} into {folder}")
+
+
+def export(argv: list[str]) -> None:
+    """Export a model so that it can be talked to: weights and a Modelfile for Ollama.
+
+    bmc export outputs/mine/dpo_bmc-merged --to ollama
+    """
+    from .config import ExportConfig
+
+    if argv and not argv[0].startswith("-") and not argv[0].endswith((".yaml", ".yml")):
+        argv = ["--model_name_or_path", *argv]
+    (config,) = parse(argv, ExportConfig, description=export.__doc__ or "", usage="MODEL --to ollama [--key value …]")
+    from .export import export as run
+
+    folder = run(config)
+    print(f"{'would export' if config.dry_run else 'exported'} {config.model_name_or_path} to {folder}")
+    print(f"ollama create {folder.name.lower()} -f {shlex.quote(str(folder / 'Modelfile'))}")
 
 
 def lm_eval(argv: list[str]) -> None:
@@ -515,14 +515,35 @@ def _run_options(argv: list[str]) -> argparse.Namespace:
 
 
 def plan(argv: list[str]) -> None:
-    """Print what recipes would do, need and cost, each by its stage's dry run.
+    """Print what recipes would do, need and cost, each by its stage's dry run; or make a training fit a card.
 
-    bmc plan recipes/llama2-7b/qa/dpo_bmc.yaml
+    bmc plan recipes/llama2-7b/qa/dpo_bmc.yaml [--key value …]
+    bmc plan recipes/llama2-7b/qa/qlora_dpo_bmc.yaml --fit RTX4090-24GB   the command of what fits, of the same batch
     """
     from .pipeline import read_recipe
 
-    for path in argv:
-        globals()[read_recipe(Path(path)).stage]([path, "--dry_run"])
+    if {"-h", "--help"} & set(argv) or not argv:
+        print(inspect.cleandoc(plan.__doc__ or ""))
+        return
+    count = next((place for place, word in enumerate(argv) if word.startswith("--")), len(argv))
+    paths, rest, card = argv[:count], argv[count:], None
+    for place, word in enumerate(rest):
+        if word.partition("=")[0] == "--fit":
+            value = word.partition("=")[2] or " ".join(rest[place + 1 : place + 2])
+            card, rest = value, rest[:place] + rest[place + (1 if "=" in word else 2) :]
+            break
+    if not paths:
+        raise user_error("command line", "names no recipe; give its path first: bmc plan RECIPE [--fit CARD]")
+    for path in paths:
+        if card is None:
+            globals()[read_recipe(Path(path)).stage]([path, *rest, "--dry_run"])
+            continue
+        from .planning.describe import print_plan
+        from .planning.fit import fit
+
+        facts, command = fit(path, rest, card)
+        print_plan(f"{path} on {card}", facts)
+        print(command)
 
 
 def show(argv: list[str]) -> None:
@@ -543,10 +564,11 @@ def show(argv: list[str]) -> None:
 def keys(argv: list[str]) -> None:
     """Print every key of every stage's recipe as Markdown: bmc keys > docs/recipes.md"""
     from .analysis.tables import TableConfig
-    from .config import HarnessConfig, MergeConfig, ReportConfig
+    from .config import ExportConfig, HarnessConfig, MergeConfig, ReportConfig
     from .manual import markdown
     from .recipe import STAGES
     from .show import classes_of
 
-    others = {"report": (ReportConfig,), "table": (TableConfig,), "merge": (MergeConfig,), "lm_eval": (HarnessConfig,)}
+    others = {"report": (ReportConfig,), "table": (TableConfig,), "merge": (MergeConfig,)}
+    others |= {"export": (ExportConfig,), "lm_eval": (HarnessConfig,)}
     print(markdown({stage: classes_of(stage) for stage in STAGES} | others), end="")

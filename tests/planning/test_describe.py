@@ -52,7 +52,9 @@ def test_will_it_fit_on_four_cards_of_80_gb(subtests: pytest.Subtests) -> None:
         with subtests.test(setting=setting):
             found = plan(f"recipes/{setting}/dpo_bmc.yaml")
             assert found["fits 4 × A800-80GB"].startswith("yes, ")
-            assert found["batch"] == "128 = 2 × 16 accumulation × 4 processes"
+            by_tokens = "128 = 32 × 4 processes, in micro-batches of at most 8,192 tokens"
+            chat = "ultrafeedback" in setting
+            assert found["batch"] == ("128 = 2 × 16 accumulation × 4 processes" if chat else by_tokens)
             assert found["WARNING"] is None
             assert found["launched with"] == "ZeRO-3, 4 processes (recipes/accelerate_configs/zero3.yaml)"
             assert amount(found["steps"]) > 50
@@ -80,7 +82,55 @@ def test_llama2_by_hand() -> None:
     assert found["tokens"] == f"{10_855 * 180:,}, and {10_855 * 240:,} by the reference"
     flops = (8 * 10_855 * 180 + 2 * 10_855 * 240) * (6_738_415_616 - 32_000 * 4096)
     assert f"({flops:.2g} FLOP)" in found["time"]
-    assert found["time"].startswith(f"{flops / (4 * 312e12 * 0.4) / 60:.0f} min on 4 × A800-80GB at 40% of 312 TFLOP/s")
+    assert " on 4 × A800-80GB at 40% of 312 TFLOP/s" in found["time"]
+
+
+def test_communication_of_llama2_by_hand() -> None:
+    """Micro-batches of two pairs: 16 a step, 85 steps. Each receives 3/4 of 13.48 GB three times over (two gathers, one
+    reduction) at 70 % of an A800's 200 GB/s: 0.217 s. Its 360 tokens take 8 · 6.6e9 · 360 FLOP at 125 TFLOP/s: 0.152 s.
+    The reference's pass has 10,855 pairs / 4 / 2 micro-batches of one gather each."""
+    alone = plan("recipes/llama2-7b/qa/dpo_bmc.yaml", "--micro_batch_tokens", "null")
+    gather = 0.75 * 2 * 6_738_415_616 / (0.7 * 200e9)
+    share = 10_855 / 10_880  # the last step isn't full
+    exchanged = 85 * 16 * share * 3 * gather + 1357 * gather
+    products = 6_607_343_616 * 10_855 / (4 * 0.4 * 312e12)
+    assert amount(alone["communication"]) == round(exchanged / 60)
+    assert f"beside {products * (8 * 180 + 2 * 240) / 60:.0f} min of computation" in alone["communication"]
+    assert amount(alone["time"]) == round(exchanged / 60) == 7
+    # in one micro-batch a step the computation is the longer part, and the reference's gathers are what is left
+    full = plan("recipes/llama2-7b/qa/dpo_bmc.yaml")
+    seconds = products * 8 * 180 + max(products * 2 * 240, 1357 * gather)
+    assert amount(full["time"]) == round(seconds / 60) == 5
+
+
+def test_a_budget_of_tokens_is_recommended() -> None:
+    """As much as memory is planned for: two pairs of 2 × 2,048. A step's 32 pairs of 180 tokens are then one."""
+    alone = plan("recipes/llama2-7b/qa/dpo_bmc.yaml", "--micro_batch_tokens", "null")
+    said = "8192 is recommended: a step is about 1 micro-batch instead of 16, 5 min instead of 7 min"
+    assert alone["micro_batch_tokens"] == f"{said}, 36.4 GiB a process"
+    with_it = plan("recipes/llama2-7b/qa/dpo_bmc.yaml")
+    assert with_it["micro_batch_tokens"] == "8192, as recommended: a step is about 1 micro-batch"
+    assert with_it["memory a process"] == alone["memory a process"]
+    assert with_it["steps"] == alone["steps"]
+    # where it can't be: a loss over a batch; where it gains nothing: SFT, a CPU
+    whole = ["--loss_type", "[sigmoid, sft]", "--loss_weights", "[1.0, 1.0]", "--micro_batch_tokens", "null"]
+    assert plan("recipes/llama2-7b/qa/dpo.yaml", *whole)["micro_batch_tokens"] is None
+    assert plan("recipes/llama2-7b/qa/sft.yaml")["micro_batch_tokens"] is None
+    assert plan("recipes/smollm2-135m/math/dpo_bmc.yaml")["micro_batch_tokens"] is None
+
+
+@pytest.mark.parametrize("setting", SETTINGS[:4])
+@pytest.mark.parametrize(("method", "card"), [("lora", "A800-80GB"), ("qlora", "RTX4090-24GB")])
+def test_a_7b_model_on_one_card(setting: str, method: str, card: str) -> None:
+    found = plan(f"recipes/{setting}/{method}_dpo_bmc.yaml")
+    assert found[f"fits one {card}"].startswith("yes")
+    assert "tight" not in found[f"fits one {card}"]
+    assert found["batch"].startswith("128 = 128 × 1 process")
+    assert found["WARNING"] is None
+    assert "0.0 reference" in found["memory a process"]  # the policy without its adapter
+    ranks = {"llama2-7b": 319.8, "llama3-8b": 335.5, "mistral-7b": 335.5}  # 128 · Σ (inputs + outputs) · 32
+    assert f"of which {ranks[setting.split('/')[0]]} M are trained" in found["parameters"]
+    assert found["micro_batch_tokens"].partition(",")[0] == {"lora": "8192", "qlora": "4096"}[method]
 
 
 def test_another_batch_than_the_papers_is_warned_of() -> None:

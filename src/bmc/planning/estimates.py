@@ -26,6 +26,7 @@ TILE = 128  # tokens whose logits exist at once in `bmc.training.lm_head`, off a
 TRL_TILE = (4096, 32_768)  # tokens and words of the vocabulary in TRL's kernel; off a GPU all tokens, some six times
 GPU_OVERHEAD = 2 * GIB  # CUDA's context, NCCL's buffers, what the allocator can't use: assumed, not derived
 EFFICIENCY = 0.4  # share of a GPU's peak that training reaches (MFU); assumed
+LINK_EFFICIENCY = 0.7  # share of a link's rate that NCCL's collectives of large messages reach; assumed
 CPU_EFFICIENCY = 0.6  # share of a large matrix product's speed that training reaches on a CPU; assumed
 VLLM_SHARE = 0.9  # of a GPU's memory, which vLLM takes by default
 INSTRUCTION = {"closed": 600, "instruction": 350}  # tokens of an editor's prompt besides the pair, about
@@ -207,29 +208,49 @@ class Adapter:
         targets: `lora_target_modules`; None for PEFT's default, or `all-linear`.
         saved: `lora_modules_to_save`: modules trained whole.
         bits: Of a frozen weight of a projection: 4 or 8 where it is quantised, else None.
+        nested: Whether scales of 4-bit weights are quantised themselves (`use_bnb_nested_quant`).
+        dropout: Whether there is dropout before the adapters.
     """
 
     rank: int
     targets: Sequence[str] | str | None = None
     saved: Sequence[str] = ()
     bits: int | None = None
+    nested: bool = False
+    dropout: bool = False
+
+    def targeted(self, model: ModelSize) -> list[tuple[int, int]]:
+        """List the inputs and outputs of each linear module that has an adapter."""
+        targets = self.targets
+        if not targets:
+            from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
+
+            targets = DEFAULTS.get(json.loads(model.config)["model_type"], "all-linear")
+        targets = [targets] if isinstance(targets, str) else targets
+        return [(a, b) for name, a, b in model.matrices if "all-linear" in targets or name in targets]
 
     def trained(self, model: ModelSize) -> int:
         """Count the trained parameters: r · (inputs + outputs) for each target, and whole modules."""
-        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
-
-        targets = self.targets or DEFAULTS.get(json.loads(model.config)["model_type"], "all-linear")
-        targets = [targets] if isinstance(targets, str) else targets
-        sizes = [a + b for name, a, b in model.matrices if "all-linear" in targets or name in targets]
         whole = [name for name in self.saved if name in ("lm_head", "embed_tokens")]
-        return self.rank * sum(sizes) + model.embedding * len(whole)
+        return self.rank * sum(a + b for a, b in self.targeted(model)) + model.embedding * len(whole)
+
+    def quantised(self, model: ModelSize) -> int:
+        """Count the parameters that are quantised: all linear modules' but the head's."""
+        return sum(inputs * outputs for _, inputs, outputs in model.matrices) if self.bits else 0
 
     def frozen_bytes(self, model: ModelSize, width: int) -> int:
-        """Add up the base model. NF4 in blocks of 64 adds 1/16 byte a weight for their scales; int8 a scale a row."""
+        """Add up the base model, of which embedding, head and norms aren't quantised.
+
+        A weight of NF4 has 4 bits, and a float32 scale for each block of 64; nested, a byte for each block and a
+        float32 scale for each 256 of these (arXiv 2305.14314, §3). int8 has a float32 scale a row.
+        """
         if self.bits is None:
             return model.parameters * width
-        quantised = sum(inputs * outputs for _, inputs, outputs in model.matrices)
-        return int(quantised * {4: 0.5 + 1 / 16, 8: 1.0}[self.bits]) + (model.parameters - quantised) * width
+        quantised = self.quantised(model)
+        scales = (1 + 4 / 256) / 64 if self.nested else 4 / 64
+        rows = 4 * sum(outputs for _, _, outputs in model.matrices)
+        kept = quantised * (0.5 + scales) if self.bits == 4 else quantised + rows
+        return int(kept) + (model.parameters - quantised) * width
 
 
 @dataclass(frozen=True)
@@ -243,6 +264,7 @@ class Memory:
         reference: The reference model's weights.
         overhead: What a GPU holds besides.
         host: Memory of each machine, for what is offloaded and while the model is loaded.
+        paged: Optimizer states, counted above, that move to host memory when the card is full.
     """
 
     states: int
@@ -251,6 +273,12 @@ class Memory:
     reference: int
     overhead: int
     host: int = 0
+    paged: int = 0
+
+    @property
+    def resident(self) -> int:
+        """Return what must be on the card."""
+        return self.total - self.paged
 
     @property
     def total(self) -> int:
@@ -271,7 +299,7 @@ class StepShape:
         on_gpu: Whether it is a GPU's memory.
         tiled: Whether off a GPU `bmc.training.lm_head` replaces TRL's kernel, as in preference training.
         adapter: LoRA; None trains everything.
-        moments: m, bytes of optimizer states for each trained parameter.
+        optimizer: `optim`, which decides the bytes of optimizer states.
     """
 
     tokens: int
@@ -283,7 +311,7 @@ class StepShape:
     on_gpu: bool = True
     tiled: bool = True
     adapter: Adapter | None = None
-    moments: int = 8
+    optimizer: str = "adamw_torch"
 
 
 def activation_bytes(model: ModelSize, shape: StepShape) -> int:
@@ -301,53 +329,66 @@ def activation_bytes(model: ModelSize, shape: StepShape) -> int:
     and output: (3I + 2H) · b. With gradient checkpointing each layer keeps its input alone, H · b, and one layer at a
     time all of the above. The hidden states that the head reads are at most one more layer's input.
 
+    With an adapter what only gradients of frozen weights would read isn't kept: the normalised states, the outputs of
+    the norms, one A and one I. Each adapter keeps its own copy of its module's input (and a byte a number for dropout's
+    mask) and r numbers; while it runs the input is float32. Weights of 4 and 8 bits are unpacked one module at a time.
+
     Sharing prefixes makes N smaller and changes nothing else; N is thus that of two sequences a pair of `max_length`
     tokens for a bound, or what a batch really has.
     """
     a, h, i, b = model.attention_width, model.hidden, model.intermediate, shape.width
     attention = 5 * a if shape.packed else 3 * a + 2 * model.key_width
-    layer = 2 * h * (4 + 2 * b) + b * (attention + 4 * i)
+    layer, working, unpacked = 2 * h * (4 + 2 * b) + b * (attention + 4 * i), b * (3 * i + 2 * h), 0
+    if adapter := shape.adapter:
+        targets = adapter.targeted(model)
+        copies = sum(inputs * (b + adapter.dropout) + adapter.rank * b for inputs, _ in targets) // model.layers
+        layer += copies - b * (4 * h + a + i)
+        working += 4 * max((inputs for inputs, _ in targets), default=0)
+        unpacked = b * max(x * y for _, x, y in model.matrices) if adapter.bits else 0
     kept = model.layers * h * b + layer if shape.checkpointing else model.layers * layer
-    return shape.tokens * (kept + b * (3 * i + 2 * h) + h * b)
+    return shape.tokens * (kept + working + h * b) + unpacked
 
 
 def head_bytes(model: ModelSize, shape: StepShape) -> int:
     """Estimate the logits of a tile in float32, twice (they and their gradient), and the head's gradient in float32.
 
-    Only positions that predict a response token are projected, a tile at a time, so no N × V exists.
+    Only positions that predict a response token are projected, a tile at a time, so no N × V exists. A frozen head, as
+    with most adapters, has no gradient.
     """
     words = min(TRL_TILE[1], model.vocabulary)
     if shape.on_gpu:
         tile = 2 * min(TRL_TILE[0], shape.tokens) * words
     else:
         tile = 2 * min(TILE, shape.tokens) * model.vocabulary if shape.tiled else 6 * shape.tokens * words
-    return 4 * (tile + model.embedding)
+    saved = shape.adapter.saved if shape.adapter else ("lm_head",)
+    trained = "lm_head" in saved or (model.tied and "embed_tokens" in saved)
+    return 4 * (tile + (model.embedding if trained else 0))
 
 
 def state_bytes(model: ModelSize, launch: LaunchConfig, shape: StepShape) -> tuple[int, int]:
     """Estimate weights, gradients and optimizer states: (bytes of a process, bytes of a machine's own memory).
 
     What is trained is float32, or has float32 copies (`bmc.precision`). Under DeepSpeed its own estimator says what
-    that takes, with 8 bytes of optimizer states a parameter. Otherwise, with n processes, P trained parameters and m
-    bytes of optimizer states a parameter:
+    that takes, with 8 bytes of optimizer states a parameter. Otherwise, with n processes, P trained parameters and M
+    bytes of optimizer states in all:
 
-    - FSDP2: (4 + 4 + m) · P/n, and two layers gathered at b bytes;
-    - DDP: (4 + 4 + m) · P, and 4P of buckets; a single process has no buckets.
+    - FSDP2: (8P + M) / n, and two layers gathered at b bytes;
+    - DDP: 8P + M, and 4P of buckets; a single process has no buckets.
 
     Frozen weights are sharded by ZeRO-3 and FSDP2, unless they are quantised, and nothing else is kept of them.
     """
-    adapter, moments = shape.adapter, shape.moments
+    adapter, states = shape.adapter, optimizer_bytes(model, shape)
     trained = adapter.trained(model) if adapter else model.parameters
     frozen = adapter.frozen_bytes(model, shape.weight_width) if adapter else 0
     if adapter and not adapter.bits:
         frozen //= launch.shards
     if launch.engine == "deepspeed":
         host, device = _deepspeed_bytes(trained, model.embedding, launch)
-        saved = 0 if launch.offload_optimizer else (8 - moments) * trained // launch.processes
+        saved = 0 if launch.offload_optimizer else (8 * trained - states) // launch.processes
         return frozen + device - saved, host
     if launch.engine == "fsdp":
-        return frozen + (8 + moments) * trained // launch.processes + 2 * model.layer * shape.width, 0
-    return frozen + (8 + moments + (4 if launch.engine == "ddp" else 0)) * trained, 0
+        return frozen + (8 * trained + states) // launch.processes + 2 * model.layer * shape.width, 0
+    return frozen + (8 + (4 if launch.engine == "ddp" else 0)) * trained + states, 0
 
 
 def _deepspeed_bytes(parameters: int, largest: int, launch: LaunchConfig) -> tuple[int, int]:
@@ -367,14 +408,18 @@ def _deepspeed_bytes(parameters: int, largest: int, launch: LaunchConfig) -> tup
 def training_memory(model: ModelSize, launch: LaunchConfig, shape: StepShape) -> Memory:
     """Estimate the peak of one process within a step: gradients of earlier micro-batches and all activations exist."""
     states, host = state_bytes(model, launch, shape)
+    pages = "paged" in shape.optimizer and shape.on_gpu and launch.engine in ("none", "ddp")
+    paged = optimizer_bytes(model, shape) if pages else 0
     casts = shape.width < shape.weight_width and launch.engine in ("none", "ddp")
+    cast = model.parameters - (shape.adapter.quantised(model) if shape.adapter else 0)
     return Memory(
-        states + (model.parameters * shape.width if casts else 0),
+        states + (cast * shape.width if casts else 0),
         activation_bytes(model, shape),
         head_bytes(model, shape),
         shape.weight_width * model.parameters // launch.shards if shape.reference else 0,
         GPU_OVERHEAD if shape.on_gpu else 0,
-        host,
+        host + paged,
+        paged,
     )
 
 
@@ -445,21 +490,138 @@ def bridging_dollars(price: Price, rows: int, prompt: float, response: float, te
     return rows * (read * price.input + response * price.output) / 1e6
 
 
-def moment_bytes(optim: str) -> int:
+def moment_bytes(optim: str) -> float:
     """Look up the bytes of optimizer states that a name of transformers' `optim` keeps for each trained parameter.
 
-    Adam has two float32 numbers, in 8 bits one byte each; Lion one; Adafactor a row and a column of each matrix.
+    Adam has two float32 numbers, AdEMAMix three, Lion, RMSProp and Adagrad one; Adafactor a row and a column of each
+    matrix. In 8 bits a number takes one byte, in 4 bits half a byte; their scales, below 2 %, aren't counted.
     """
     name = str(getattr(optim, "value", optim))
-    if "adafactor" in name or name == "sgd":
+    if any(word in name for word in ("adafactor", "lomo")) or name == "sgd":
         return 0
-    short = "8bit" in name
-    if "lion" in name or "rmsprop" in name:
-        return 1 if short else 4
-    return 2 if short else 8
+    numbers = 3 if "ademamix" in name else 1 if any(word in name for word in ("lion", "rmsprop", "adagrad")) else 2
+    return numbers * (1 if "8bit" in name else 0.5 if "4bit" in name else 4)
 
 
-def checkpoint_bytes(trained: int, saved: int, only_model: bool, copies: bool, moments: int) -> int:
+def optimizer_bytes(model: ModelSize, shape: StepShape) -> int:
+    """Add up the optimizer states of what is trained. bitsandbytes keeps a trained embedding's in 32 bits."""
+    adapter, each = shape.adapter, moment_bytes(shape.optimizer)
+    trained = adapter.trained(model) if adapter else model.parameters
+    whole = adapter is None or "embed_tokens" in adapter.saved
+    bnb = "8bit" in shape.optimizer and "torch" not in shape.optimizer and "galore" not in shape.optimizer
+    wide = model.embedding if whole and bnb else 0
+    return int(each * (trained - wide) + moment_bytes(shape.optimizer.replace("8bit", "32bit")) * wide)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that a process exchanges with the others; of n processes it receives (n − 1)/n of a sharded whole.
+
+    Attributes:
+        gather: Of the weights, for each pass of a micro-batch.
+        reduce: Of gradients, in each micro-batch.
+        step: Once a step.
+    """
+
+    gather: float = 0.0
+    reduce: float = 0.0
+    step: float = 0.0
+
+
+def traffic(model: ModelSize, launch: LaunchConfig, shape: StepShape) -> Traffic:
+    """Count what a training process exchanges, with b bytes a weight and P trained parameters.
+
+    - ZeRO-3: weights are gathered for the forward and for the backward pass (with checkpointing, the pass that runs
+      again uses those of the backward pass); gradients are reduced and scattered in b bytes in each micro-batch.
+      Together 3 · b · P (arXiv 1910.02054, §7.2.2).
+    - FSDP2: the same gathers; gradients are reduced once a step, in float32.
+    - ZeRO-2: gradients are reduced and scattered in each micro-batch, and weights gathered once a step.
+    - DDP, ZeRO-0 and 1: gradients are summed once a step, which is a reduction and a gather: 2 · 4 · P, or 2 · b · P.
+    """
+    n, b, adapter = launch.processes, shape.width, shape.adapter
+    trained = (adapter.trained(model) if adapter else model.parameters) * (n - 1) / n
+    sharded = trained if adapter and adapter.bits else model.parameters * (n - 1) / n
+    if launch.engine == "fsdp":
+        return Traffic(gather=b * sharded, step=4 * trained)
+    if launch.zero_stage == 3:
+        return Traffic(gather=b * sharded, reduce=b * trained)
+    if launch.zero_stage == 2:
+        return Traffic(reduce=b * trained, step=b * trained)
+    return Traffic(step=2 * trained * (b if launch.engine == "deepspeed" else 4))
+
+
+def count_micro_batches(rows: float, tokens: float, budget: int | None, each: int) -> float:
+    """Count the micro-batches of a process in an average step.
+
+    Args:
+        rows: Of the step.
+        tokens: Of a row, on average.
+        budget: `micro_batch_tokens`, of which the row that doesn't fit any more leaves half a row unused; or None.
+        each: Rows of a micro-batch without a budget.
+    """
+    if budget is None:
+        return max(1.0, rows / each)
+    return float(max(1, min(math.ceil(rows), math.ceil(rows * tokens / max(budget - tokens / 2, tokens)))))
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds that a process needs for a step, or for several.
+
+    Attributes:
+        compute: Products at `EFFICIENCY`, or reading the weights if that takes longer; both if they are quantised.
+        exchange: Gathers and reductions of the micro-batches, which run beside the computation.
+        after: What is exchanged once a step, when the last micro-batch is done.
+    """
+
+    compute: float
+    exchange: float
+    after: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return max(self.compute, self.exchange) + self.after
+
+
+def step_time(
+    model: ModelSize,
+    launch: LaunchConfig,
+    shape: StepShape,
+    gpu: Gpu,
+    tokens: float,
+    micro_batches: float,
+    seen: float = 0.0,
+    trains: bool = True,
+) -> StepTime:
+    """Estimate the time of a step.
+
+    Each pass reads the weights once a micro-batch, at b bytes each, and under ZeRO-3 and FSDP2 gathers them. Weights of
+    4 and 8 bits are read, written as b bytes and read again, before their products.
+
+    Args:
+        model: The policy.
+        launch: The launch configuration.
+        shape: Of a micro-batch; its tokens aren't looked at.
+        gpu: The card.
+        tokens: Of the step, on one process.
+        micro_batches: That they are split into.
+        seen: Tokens of the step that a reference sees.
+        trains: Whether it is a step of training; false for a reference's pass.
+    """
+    moved, adapter = traffic(model, launch, shape), shape.adapter
+    passes = 1 if not trains else 2 + (seen > 0)
+    flops = training_flops(model, tokens if trains else 0, shape.checkpointing, seen, bool(adapter))
+    width = adapter.bits / 8 + 2 * shape.width if adapter and adapter.bits else shape.width
+    again = 1 if trains and shape.checkpointing else 0
+    reads = micro_batches * (passes + again) * width * model.matmul / (gpu.bandwidth * 1e9)
+    rate = launch.bandwidth(gpu) * 1e9 * LINK_EFFICIENCY
+    exchanged = micro_batches * (passes * moved.gather + (moved.reduce if trains else 0))
+    products = flops / (EFFICIENCY * gpu.teraflops * 1e12)
+    compute = products + reads if adapter and adapter.bits else max(products, reads)
+    return StepTime(compute, exchanged / rate, moved.step / rate if trains else 0.0)
+
+
+def checkpoint_bytes(trained: int, saved: int, only_model: bool, copies: bool, moments: float) -> int:
     """Add up a checkpoint: the saved weights, the optimizer's states of what is trained, and float32 copies of it where
     the engine keeps them apart from the weights."""
-    return saved + (0 if only_model else (moments + (4 if copies else 0)) * trained)
+    return saved + (0 if only_model else int((moments + (4 if copies else 0)) * trained))

@@ -27,22 +27,27 @@ class Gpu:
         memory_gib: Memory in GiB, as nvidia-smi counts.
         teraflops: Dense bf16 peak, 10¹² FLOP/s.
         bandwidth: Memory bandwidth, 10⁹ bytes/s.
+        link: To the other GPUs of its machine, 10⁹ bytes/s in one direction: NVLink, or PCIe 4.0 × 16.
+        network: Of its machine to others, for each GPU, 10⁹ bytes/s in one direction: InfiniBand HDR with A100 and
+            A800, NDR with H100 and H200, 100 Gbit/s elsewhere; assumed, since it is no part of the card.
     """
 
     memory_gib: float
     teraflops: float
     bandwidth: float
+    link: float
+    network: float
 
 
 GPUS: dict[str, Gpu] = {
-    "A800-80GB": Gpu(80, 312, 2039),
-    "A100-80GB": Gpu(80, 312, 2039),
-    "A100-40GB": Gpu(40, 312, 1555),
-    "H100-80GB": Gpu(80, 989, 3350),
-    "H200-141GB": Gpu(141, 989, 4800),
-    "L40S-48GB": Gpu(48, 362, 864),
-    "RTX4090-24GB": Gpu(24, 165, 1008),
-    "RTX3090-24GB": Gpu(24, 71, 936),
+    "A800-80GB": Gpu(80, 312, 2039, 200, 25),
+    "A100-80GB": Gpu(80, 312, 2039, 300, 25),
+    "A100-40GB": Gpu(40, 312, 1555, 300, 25),
+    "H100-80GB": Gpu(80, 989, 3350, 450, 50),
+    "H200-141GB": Gpu(141, 989, 4800, 450, 50),
+    "L40S-48GB": Gpu(48, 362, 864, 32, 12.5),
+    "RTX4090-24GB": Gpu(24, 165, 1008, 32, 12.5),
+    "RTX3090-24GB": Gpu(24, 71, 936, 32, 12.5),
 }
 
 
@@ -70,6 +75,11 @@ class LaunchConfig:
     def shards(self) -> int:
         """Return how many processes share the weights, gradients and optimizer states."""
         return self.processes if self.engine == "fsdp" or self.zero_stage == 3 else 1
+
+    def bandwidth(self, gpu: Gpu) -> float:
+        """Return the 10⁹ bytes/s of a GPU's slowest hop, where rings go through all network cards of a machine."""
+        each = self.processes / self.machines
+        return gpu.link if self.machines == 1 else min(gpu.link, each * gpu.network)
 
     def __str__(self) -> str:
         engine = {"none": "no engine", "ddp": "DDP", "fsdp": "FSDP2", "deepspeed": f"ZeRO-{self.zero_stage}"}
