@@ -226,7 +226,7 @@ def empty_model(config: Any, trust_remote_code: bool = False) -> Any:
 
 
 def load_model(args: Any) -> Any:
-    """Load the causal language model of a recipe for inference, on this process's GPU if there is one.
+    """Load the causal language model of a recipe for inference, on this process's GPU if there is one, or on Apple's.
 
     Raises:
         UserErrors: There is no such model, or no GPU for this process.
@@ -245,7 +245,21 @@ def load_model(args: Any) -> Any:
         )
     except (OSError, ValueError) as error:
         raise _unreadable(args.model_name_or_path, error) from None
-    return model.to(f"cuda:{gpus[0]}" if gpus else "cpu").eval()
+    return model.to(f"cuda:{gpus[0]}" if gpus else "mps" if has_apple_gpu() else "cpu").eval()
+
+
+def has_apple_gpu() -> bool:
+    """Return whether models run on Apple's GPU (MPS)."""
+    import torch
+
+    return not torch.cuda.is_available() and torch.backends.mps.is_available()
+
+
+def lacks_bfloat16() -> bool:
+    """Return whether models run on Apple's GPU under a macOS that has no bfloat16 there."""
+    import torch
+
+    return has_apple_gpu() and not torch.backends.mps.is_macos_or_newer(14, 0)
 
 
 def local_gpus(each: int = 1) -> range:

@@ -18,7 +18,7 @@ import torch
 
 from .adapters import adapter_faults
 from .errors import UserError, did_you_mean
-from .models import empty_model, read_config
+from .models import empty_model, has_apple_gpu, lacks_bfloat16, read_config
 
 LOADING = (
     "attn_implementation", "dtype", "torch_dtype", "device_map", "max_memory", "offload_folder", "offload_buffers",
@@ -64,6 +64,9 @@ def recipe_faults(model_args: Any, config: Any) -> Iterator[UserError]:
 
 def machine_faults(model_args: Any, config: Any) -> Iterator[UserError]:
     """Find what a recipe needs that this machine lacks: packages, a GPU, a token."""
+    if has_apple_gpu() and not config.use_cpu:
+        yield from _apple(model_args, config)
+        return
     yield from _attention(model_args.attn_implementation)
     yield from _quantisation(model_args)
     yield from _optimizer(config)
@@ -82,10 +85,39 @@ def machine_faults(model_args: Any, config: Any) -> Iterator[UserError]:
             yield UserError("push_to_hub", what)
 
 
+def _apple(model_args: Any, config: Any) -> Iterator[UserError]:
+    """Find what a training asks for that there is no code for on Apple's GPU (MPS)."""
+    where, optim = "on Apple's GPU", str(getattr(config.optim, "value", config.optim))
+    attention = model_args.attn_implementation or "sdpa"
+    if attention not in ("sdpa", "eager"):
+        yield UserError("attn_implementation", f"there is no {attention} {where}; write attn_implementation: sdpa")
+    for key in ("load_in_4bit", "load_in_8bit"):
+        if getattr(model_args, key):
+            yield UserError(key, f"bitsandbytes doesn't run {where}; leave it out: LoRA with dtype: bfloat16")
+    if any(word in optim for word in ("bnb", "8bit", "paged", "4bit", "fused", "lion", "ademamix")):
+        yield UserError("optim", f"there is no {optim} {where}; write optim: adamw_torch")
+    for key, name in (("deepspeed", "DeepSpeed"), ("fsdp", "FSDP")):
+        if getattr(config, key) or os.environ.get(f"ACCELERATE_USE_{name.upper()}") == "true":
+            yield UserError(key, f"{name} doesn't run {where}; start one process: python scripts/… RECIPE.yaml")
+    if config.world_size > 1:
+        yield UserError("accelerate launch", f"there is one process {where}; start python scripts/… RECIPE.yaml")
+    if config.use_liger_kernel:
+        yield UserError("use_liger_kernel", f"there is no Triton {where}; leave it out")
+    if config.fp16:
+        yield UserError("fp16", f"isn't supported {where}; write bf16: true (from macOS 14 on), or bf16: false")
+    yield from _reporting(config.report_to)
+
+
 def attention_faults(args: Any) -> Iterator[UserError]:
     """Find what is wrong with a generating stage's attention; vLLM has its own."""
     if args.backend != "transformers":
         return
+    if has_apple_gpu() and (args.attn_implementation or "sdpa") not in ("sdpa", "eager"):
+        what = f"there is no {args.attn_implementation} on Apple's GPU; write attn_implementation: sdpa"
+        yield UserError("attn_implementation", what)
+        return
+    if lacks_bfloat16() and args.dtype == "bfloat16":
+        yield UserError("dtype", "Apple's GPU has bfloat16 from macOS 14 on; write dtype: float32")
     yield from _attention(args.attn_implementation)
     try:
         _empty_model(args, args.trust_remote_code)

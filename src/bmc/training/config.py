@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ..config import DataArguments, GpuName, seed_numbers
 from ..errors import did_you_mean
+from ..models import lacks_bfloat16
 from ..recipe import default_of
 from .losses import LOSSES, OF_A_BATCH, REFERENCE_FREE, hyperparameters
 
@@ -58,6 +59,8 @@ def trainer_value_faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]
     """Yield `(key, what is wrong)` for combinations of the Trainer's keys that would fail once it runs."""
     if values.get("dataloader_persistent_workers") and not values.get("dataloader_num_workers"):
         yield "dataloader_persistent_workers", "there are no workers to keep; set dataloader_num_workers too"
+    if values.get("bf16", not values.get("fp16")) and not values.get("use_cpu") and lacks_bfloat16():
+        yield "bf16", "Apple's GPU has bfloat16 from macOS 14 on; write bf16: false, and dtype: float32 with an adapter"
     name, given = str(values.get("lr_scheduler_type", "")), values.get("lr_scheduler_kwargs")
     if "min_lr" in name and not (isinstance(given, dict) and {"min_lr", "min_lr_rate"} & set(given)):
         yield "lr_scheduler_kwargs", f"{name} needs a floor; write lr_scheduler_kwargs: {{min_lr_rate: 0.1}}"

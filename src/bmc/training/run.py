@@ -26,7 +26,7 @@ from ..data.tokenization import check_offsets, check_template, check_turn_end, t
 from ..distributed import world_size
 from ..errors import did_you_mean, raise_all, user_error
 from ..generation.backends import stop_ids
-from ..models import check_model, load_tokenizer, refuse_typo
+from ..models import check_model, has_apple_gpu, load_tokenizer, refuse_typo
 from ..pipeline import producer
 from ..planning.describe import batch_warning, describe_data, print_plan, training_facts
 from ..planning.hardware import is_launched, read_launch
@@ -71,7 +71,7 @@ def parse_training(argv: list[str], arguments: type, config: type, description: 
             values.pop("ddp_backend", None)
         if is_launched() and values.get("bf16") is False and not values.get("fp16"):
             os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # the recipe's word counts, not the launcher's
-        if values.get("dry_run") is True and not torch.cuda.is_available():
+        if values.get("dry_run") is True and not has_gpu():
             given.update(use_cpu=values.get("use_cpu") is True, tf32=values.get("tf32"))
             if not given["use_cpu"]:
                 given["dataloader_pin_memory"] = values.get("dataloader_pin_memory", True)
@@ -84,6 +84,11 @@ def parse_training(argv: list[str], arguments: type, config: type, description: 
     for key, value in given.items():
         setattr(parsed[2], key, value)
     return parsed
+
+
+def has_gpu() -> bool:
+    """Return whether this machine trains on a GPU, perhaps Apple's."""
+    return torch.cuda.is_available() or has_apple_gpu()
 
 
 def _across(arguments: TrainingArguments, model_args: ModelArguments, config: Any) -> Iterator[tuple[str, str]]:
@@ -196,7 +201,7 @@ def check_run(
     Raises:
         UserErrors: As `prepare_run`.
     """
-    elsewhere = not torch.cuda.is_available() and not config.use_cpu
+    elsewhere = not has_gpu() and not config.use_cpu
     adopt_adapter_settings(model_args)
     recipe = recipe_fingerprint(arguments, model_args, config)
     check_output_dir(config.output_dir, recipe)
