@@ -61,6 +61,7 @@ def check_stage(stage: str, arguments: list[str]) -> None:
         AnalyzeConfig,
         BridgeConfig,
         EvaluateConfig,
+        ExportConfig,
         HarnessConfig,
         JudgeConfig,
         MergeConfig,
@@ -74,7 +75,9 @@ def check_stage(stage: str, arguments: list[str]) -> None:
     stage = {"preference": "train"}.get(stage, stage)
     if any(word.startswith("path/to") for word in arguments):
         return
-    if stage in light:
+    if stage == "export":
+        parse(["--model_name_or_path", *arguments, "--dry_run"], ExportConfig)
+    elif stage in light:
         parse([*arguments, "--dry_run"], light[stage])
     elif stage in ("sft", "train"):
         from bmc.training.config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
