@@ -141,7 +141,8 @@ _LOOK_ALIKES = str.maketrans("аαсϲԁеḟ", "aaccdef")
 
 def _mark(text: str) -> str:
     """Choose a short word that doesn't occur in the text, nor in what it looks like; the same for the same text."""
-    visible = "".join(char for char in text if unicodedata.category(char) != "Cf")  # no joiners, no direction marks
+    # no joiners, no direction marks
+    visible = text if text.isascii() else "".join(char for char in text if unicodedata.category(char) != "Cf")
     looks = unicodedata.normalize("NFKC", visible).casefold().translate(_LOOK_ALIKES)
     mark = digest(text)[:6]
     while mark in text or mark in looks:

@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +54,35 @@ def estimated_tokens(text: str, model: str = "") -> float:
     older = _OLDER_MODELS.search(model) is not None
     rates = _OLDER if older else _NEWER
     total = 0.0
-    for piece in _PIECE.finditer(text):
-        kind, length = piece.lastgroup, piece.end() - piece.start()
+    for kind, (pieces, length, extra) in _measure(text).items():
         if kind == "word":
-            total += 1.0 + 0.11 * max(0, length - 7)
+            total += pieces + 0.11 * extra
+        elif kind in ("digits", "blanks"):
+            total += extra
+        elif kind == "latin":
+            total += 0.85 * pieces + 0.3 * length if older else 0.75 * pieces + 0.17 * length
+        else:
+            total += pieces * _PER_PIECE[kind] if kind in _PER_PIECE else rates[kind] * length
+    return total
+
+
+@lru_cache(maxsize=64)  # a request's texts are measured for two vocabularies, and its instructions are those of others
+def _measure(text: str) -> dict[str, tuple[int, int, int]]:
+    """Measure the pieces of each kind: how many there are, their characters, and what these say beyond their number
+    (words: letters after the seventh; digits: tokens; blanks: pieces of several)."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for piece in _PIECE.finditer(text):
+        kind, length, extra = str(piece.lastgroup), piece.end() - piece.start(), 0
+        if kind == "word":
+            extra = max(0, length - 7)
         elif kind == "digits":
             space = piece[0].startswith(" ")  # before digits it is a token of its own
-            total += space - (space - length) // 3
+            extra = space - (space - length) // 3
         elif kind == "blanks":  # a single one belongs to the word after it
-            total += length > 1
-        elif kind == "latin":
-            total += 0.85 + 0.3 * length if older else 0.75 + 0.17 * length
-        else:
-            total += _PER_PIECE.get(str(kind)) or rates[str(kind)] * length
-    return total
+            extra = int(length > 1)
+        pieces, characters, more = found.get(kind, (0, 0, 0))
+        found[kind] = pieces + 1, characters + length, more + extra
+    return found
 
 
 def characters(messages: Messages) -> int:
