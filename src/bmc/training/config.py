@@ -383,7 +383,10 @@ class BMCConfig(trl.DPOConfig):
             yield "liger_kernel_config", what
         launcher = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()  # its config's dynamo_backend
         if launcher != "no" or any(values.get(key) for key in _COMPILE):
-            what = "compiles again for almost every batch, since the trees of shared prefixes differ; leave it out"
+            what = (
+                "compiles again for almost every batch, since the trees of shared prefixes differ; leave it out "
+                "(use_liger_kernel: true fuses norms, RoPE and MLPs)"
+            )
             yield (
                 "torch_compile",
                 f"{what} (of the accelerate config: dynamo_backend: 'no')" if launcher != "no" else what,
