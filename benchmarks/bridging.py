@@ -65,7 +65,8 @@ class Server:
         if not body:
             return json.dumps({"seconds": self.last - self.first, "count": self.count}).encode()
         self.first = self.first or time.perf_counter()
-        found = _DRAFT.search(json.loads(body)["messages"][-1]["content"])
+        messages = json.loads(body)["messages"]
+        found = _DRAFT.search(messages[-1]["content"]) if messages else None  # curator probes with none
         mark, draft = found.groups() if found else ("", "")
         text = f"<revised {mark}>\n{draft.replace(' wrong', '')}\n</revised {mark}>"
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}

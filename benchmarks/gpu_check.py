@@ -4,8 +4,9 @@
     python benchmarks/gpu_check.py --only kernel gradients    some of it
     python benchmarks/gpu_check.py --dry_run                  the same code on a CPU, with tiny sizes and no timings
 
-Each check is a line `name | value | bar | PASS, FAIL or SKIP`, printed as it ends; a crash costs one line. The lines
-also stand in `gpu_check.json`. They come in the order of their worth. The status is 1 where one failed.
+Each check is a line `name | value | bar | PASS, FAIL or SKIP`, printed as it ends. The checks run in a process of their
+own, which starts again after a crash and is ended when it hangs: either costs one line. The lines also stand in
+`gpu_check.json`. They come in the order of their worth. The status is 1 where one failed.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
+import importlib.util
 import json
 import logging
 import math
 import os
+import re
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -36,7 +41,9 @@ from torch import Tensor
 from bmc.training import varlen
 from bmc.training.prefix_sharing import Tree, index_trees, pack_sequences, tree_attention, tree_mask_mod
 
+ROOT = Path(__file__).parents[1]
 MODULE = torch.nn.Module()
+AGAIN = 3  # exit status of a worker whose device may be unusable: the rest of the checks need a new one
 
 
 class Skip(Exception):
@@ -61,6 +68,11 @@ class Setup:
     def kernel(self) -> str:
         """The fastest way to attend over trees here; in a dry run the plain stand-in for a kernel."""
         return "plain" if self.tiny else varlen.candidates(self.device.type)[0]
+
+    @property
+    def limit(self) -> float:
+        """Seconds of a check; a CPU may be busy with other tests."""
+        return 900.0 if self.tiny else 120.0
 
     @property
     def half(self) -> torch.dtype:
@@ -263,14 +275,25 @@ def rows_of(count: int, prompt: int, response: int, words: int = 250) -> list[di
     return rows
 
 
+def model_of(setup: Setup, config: Any) -> Any:
+    """A random model whose weights are numbers of bfloat16, so that rounding moves none."""
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(3)
+    with torch.device(setup.device):
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.bfloat16())
+    return model
+
+
 def trainer_of(setup: Setup, folder: str, config: Any, rows: list[dict[str, str]], **changed: Any) -> Any:
     import datasets
-    from transformers import AutoModelForCausalLM
 
     import bmc
 
-    torch.manual_seed(3)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=changed.pop("attention", "sdpa"))
+    model = changed.pop("model", None) or model_of(setup, config)
     settings = {
         "output_dir": folder, "report_to": "none", "bf16": True, "use_cpu": setup.device.type == "cpu", "seed": 4,
         "token_weighting": "bmc", "reference_cache": f"{folder}/reference", "logging_steps": 1, "max_length": None,
@@ -347,6 +370,30 @@ def head(setup: Setup) -> Result:
     return f"{worst:.1e}", "≤ 1e-2, relative", worst <= 1e-2
 
 
+Weights = dict[str, Tensor]
+
+
+def weights_of(model: torch.nn.Module) -> Weights:
+    """A copy of the matrices but for the embeddings, whose rows of other tokens stay."""
+    named = model.named_parameters()
+    return {name: weight.detach().clone() for name, weight in named if weight.dim() == 2 and "embed" not in name}
+
+
+def moved(trainer: Any, before: Weights) -> float:
+    """The share of the weights that a training changed."""
+    changed, after = 0, dict(trainer.accelerator.unwrap_model(trainer.model).named_parameters())
+    for name, old in before.items():
+        new = after[name]
+        if trainer.is_deepspeed_enabled:
+            from deepspeed.utils import safe_get_full_fp32_param
+
+            new = safe_get_full_fp32_param(new)
+        elif hasattr(new, "full_tensor"):
+            new = new.full_tensor()
+        changed += int((new.to(old.device) != old).sum())
+    return changed / sum(old.numel() for old in before.values())
+
+
 @check
 def weights_move(setup: Setup) -> Result:
     """At the paper's learning rate nearly every trained weight changes, under each optimizer."""
@@ -356,13 +403,61 @@ def weights_move(setup: Setup) -> Result:
             trainer = trainer_of(
                 setup, folder, config_of(setup), rows_of(8, 12, 12), learning_rate=5e-7, optim=optimizer, max_steps=2
             )
-            before = [weight.detach().clone() for weight in trainer.model.parameters() if weight.dim() == 2][1:]
+            before = weights_of(trainer.model)
             trainer.train()
-            after = [weight for weight in trainer.model.parameters() if weight.dim() == 2][1:]
-            moved = sum(int((a != b).sum()) for a, b in zip(before, after, strict=True))
-            shares[optimizer] = moved / sum(weight.numel() for weight in after)
-    value = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
-    return f"{value} (ZeRO and FSDP2 need a launcher)", "≥ 0.9", min(shares.values()) >= 0.9
+            shares[optimizer] = moved(trainer, before)
+    return ", ".join(f"{name} {share:.3f}" for name, share in shares.items()), "≥ 0.9", min(shares.values()) >= 0.9
+
+
+def last_line(command: list[str], limit: float, **environment: str) -> str:
+    """Run a command, and return the last line that it prints; raise RuntimeError with its last error."""
+    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=limit)
+    if ran.returncode:
+        lines = ran.stderr.strip().splitlines()
+        errors = [line for line in lines if re.match(r"(\[\w+\]: ?)?[\w.]*(Error|Exception): ", line)]
+        raise RuntimeError([f"status {ran.returncode}", *lines[-1:], *errors[:1]][-1])
+    return ran.stdout.strip().splitlines()[-1]
+
+
+def under_engine(setup: Setup, engine: str) -> Result:
+    """Weights move at the paper's learning rate, and the first loss is ln 2, under an engine of one rank."""
+    if engine != "fsdp2" and not importlib.util.find_spec("deepspeed"):
+        raise Skip("deepspeed isn't installed")
+    config = ROOT / f"recipes/accelerate_configs/{engine}.yaml"
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(config), "--num_processes", "1"]
+    port = ["--main_process_port", str(20_000 + os.getpid() % 10_000)]
+    own = [__file__, "--engine", *(["--dry_run"] if setup.tiny else [])]
+    environment = {"DS_ACCELERATOR": "cpu"} if setup.tiny else {}
+    share, first = json.loads(last_line([sys.executable, *launcher, *port, *own], setup.limit, **environment))
+    passed = share >= 0.9 and abs(first - math.log(2)) <= 2e-3
+    return f"{share:.3f}, first loss {first:.4f}", "≥ 0.9, ln 2", passed
+
+
+def train_under_engine(setup: Setup) -> None:
+    """Train in a process that a launcher started, and print what `under_engine` reads."""
+    settings: dict[str, Any] = {}
+    if setup.tiny:
+        sys.path.insert(0, str(ROOT / "tests"))
+        import ranks
+
+        ranks.let_engines_compute_in_bf16_on_a_cpu()
+        if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+            ranks.let_fsdp_run_on_a_cpu()
+        settings = {"use_cpu": False, "ddp_backend": "gloo"}
+    with tempfile.TemporaryDirectory() as folder:
+        config, model = config_of(setup), f"{folder}/model"
+        whole = model_of(setup, config)
+        before = weights_of(whole)
+        whole.save_pretrained(model)
+        settings |= {"learning_rate": 5e-7, "max_steps": 2, "model_init_kwargs": {"dtype": "float32"}}
+        trainer = trainer_of(setup, folder, config, rows_of(8, 12, 12), model=model, **settings)
+        trainer.train()
+        print(json.dumps([moved(trainer, before), losses(trainer)[0]]), flush=True)
+    torch.distributed.destroy_process_group()
+
+
+for one in ("zero2", "zero3", "fsdp2"):
+    CHECKS[one] = functools.partial(under_engine, engine=one)
 
 
 @check
@@ -395,6 +490,47 @@ def memory(setup: Setup) -> Result:
         del trainer
         gc.collect()
     return "; ".join(value), "plan 0.9 to 1.3× the peak", passed
+
+
+@check
+def against_trl(setup: Setup) -> Result:
+    """Pairs a second over trl.DPOTrainer's, and over its with Liger, at the dims of 8B with two layers."""
+    import train_step
+
+    dims, shape = ("tiny", (2, 8, 10)) if setup.tiny else ("8b, 2 layers", (8, 180, 320))
+    options = argparse.Namespace(
+        device=setup.device.type, dims=dims, dtype="float32", bf16=True, pairs=shape[0], rounds=2 if setup.tiny else 5
+    )
+    value, passed = [], True
+    for name, bar in (("TRL", 2.0), ("TRL + Liger", 1.5)):
+        if not importlib.util.find_spec(train_step.PEERS[name].package):
+            value.append(f"{name}: not installed")
+            continue
+        found = train_step.duel(options, train_step.PEERS[name], shape)
+        ours, theirs = (statistics.median(found.seconds[side]) for side in ("ours", "theirs"))
+        passed &= setup.tiny or theirs / ours >= bar
+        speed = f"{found.pushed / ours:,.0f} tokens/s, MFU {found.mfu(setup.device.type):.2f}"
+        value.append(f"{name} {theirs / ours:.2f}× ({speed})")
+        train_step.free()
+    return "; ".join(value), "≥ 2× TRL, ≥ 1.5× TRL + Liger", passed
+
+
+@check
+def liger(setup: Setup) -> Result:
+    """Three steps with Liger's norms, RoPE and MLPs against three without."""
+    setup.cuda_only()
+    if not importlib.util.find_spec("liger_kernel"):
+        raise Skip("liger-kernel isn't installed")
+    found = []
+    for on in (False, True):  # Liger changes transformers' modules for good
+        with tempfile.TemporaryDirectory() as folder:
+            options = {"max_steps": 3, "bf16": False, "use_liger_kernel": on}
+            trainer = trainer_of(setup, folder, config_of(setup), rows_of(16, 40, 60), **options)
+            trainer.train()
+            found.append(losses(trainer))
+    worst = max(abs(a - b) for a, b in zip(*found, strict=True))
+    shared = trainer.data_collator.prefix_sharing
+    return f"losses {worst:.1e} apart, sharing {shared}", "≤ 1e-3, prefixes shared", worst <= 1e-3 and shared
 
 
 @check
@@ -447,6 +583,43 @@ def preemption(setup: Setup) -> Result:
 
 
 @check
+def status_75(setup: Setup) -> Result:
+    """The stage itself: SIGTERM ends it with status 75, and the same command ends it with 0, every step logged once."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = config_of(setup)
+        model_of(setup, config).save_pretrained(f"{folder}/model")
+        tokenizer(config.vocab_size).save_pretrained(f"{folder}/model")
+        rows = [json.dumps(row) + "\n" for row in rows_of(64, 12, 12)]
+        Path(folder, "pairs.jsonl").write_text("".join(rows))
+        steps = 40 if setup.tiny else 400
+        recipe = {
+            "stage": "train", "model_name_or_path": f"{folder}/model", "output_dir": f"{folder}/out", "bf16": True,
+            "dataset_mixture": {"datasets": [{"id": f"{folder}/pairs.jsonl"}]}, "token_weighting": "bmc",
+            "max_steps": steps, "save_steps": steps // 4, "logging_steps": 1, "report_to": "none", "max_length": 128,
+            "per_device_train_batch_size": 4, "use_cpu": setup.tiny, "reference_cache": f"{folder}/reference",
+            "gradient_checkpointing": False, "learning_rate": 1e-5,
+        }  # fmt: skip
+        Path(folder, "recipe.yaml").write_text(json.dumps(recipe))
+        command = [sys.executable, str(ROOT / "scripts/preference.py"), f"{folder}/recipe.yaml"]
+        codes = []
+        for stop in (True, False):
+            with Path(folder, "log").open("w") as log:
+                stage = subprocess.Popen(command, stdout=log, stderr=log)
+                while stop and stage.poll() is None and not [*Path(folder).glob("out/checkpoint-*")]:
+                    time.sleep(0.05)
+                if stop:
+                    stage.terminate()
+                codes.append(stage.wait(setup.limit))
+        history = json.loads(Path(folder, "out/trainer_state.json").read_text())["log_history"]
+        logged = [line["step"] for line in history if "loss" in line]
+    return (
+        f"{codes}, {len(logged)} steps",
+        "[75, 0], every step once",
+        codes == [75, 0] and logged == [*range(1, steps + 1)],
+    )
+
+
+@check
 def qlora(setup: Setup) -> Result:
     """A step of an adapter on a model in 4 bits."""
     setup.cuda_only()
@@ -495,10 +668,10 @@ def long_pair(setup: Setup) -> Result:
 
 
 def run_checks(setup: Setup, names: list[str], seconds: float) -> Iterator[dict[str, Any]]:
-    """Run checks one after another, each in a wrapper of its own, until the time is over."""
+    """Run checks one after another until the time is over, in this process; end it after a crash on a GPU."""
     start = time.perf_counter()
     for name in names:
-        began = time.perf_counter()
+        began, crashed = time.perf_counter(), False
         try:
             if began - start > seconds:
                 raise Skip("no time was left")
@@ -508,12 +681,56 @@ def run_checks(setup: Setup, names: list[str], seconds: float) -> Iterator[dict[
             value, bar, verdict = str(reason), "", "SKIP"
         except Exception as error:  # a crash costs one line
             words = " ".join(f"{type(error).__name__}: {error}".split())
-            value, bar, verdict = words[:300], "", "FAIL"
+            value, bar, verdict, crashed = words[:300], "", "FAIL", True
         took = time.perf_counter() - began
         yield {"name": name, "value": value, "bar": bar, "verdict": verdict, "seconds": round(took, 1)}
+        if crashed and setup.device.type == "cuda":
+            sys.exit(AGAIN)  # an illegal memory access leaves no later call a chance
         gc.collect()
         if setup.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def run_workers(command: list[str], names: list[str], seconds: float, limit: float) -> Iterator[dict[str, Any]]:
+    """Run checks in a worker process; start another one after one that crashed or hung.
+
+    Args:
+        command: Of a worker, which takes `--only NAME…` and prints a JSON object a check.
+        names: Of the checks.
+        seconds: In all, from now on.
+        limit: Of a check, and of starting a worker.
+    """
+    end, left = time.perf_counter() + seconds, list(names)
+    while left:
+        worker = subprocess.Popen(
+            [*command, "--only", *left, "--seconds", str(end - time.perf_counter())],
+            stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        kill = functools.partial(os.killpg, worker.pid, signal.SIGKILL)  # and the processes that it started
+        try:
+            assert worker.stdout
+            while line := read_in_time(worker.stdout, max(1.0, min(limit, end + 5 - time.perf_counter())), kill):
+                if line.startswith('{"name"'):  # libraries print, too
+                    found = json.loads(line)
+                    left.remove(found["name"])
+                    yield found
+            code = worker.wait()
+        finally:
+            if worker.poll() is None:
+                kill()
+        if left and code != AGAIN:
+            what = "hung, or was killed" if code == -signal.SIGKILL else f"ended with status {code}"
+            yield {"name": left.pop(0), "value": f"the process {what}", "bar": "", "verdict": "FAIL", "seconds": 0.0}
+
+
+def read_in_time(stream: Any, seconds: float, kill: Callable[[], None]) -> str:
+    """Read a line; have the writer killed when none has come in time."""
+    timer = threading.Timer(seconds, kill)
+    timer.start()
+    try:
+        return str(stream.readline())
+    finally:
+        timer.cancel()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -523,18 +740,30 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=480, help="no check starts after them")
     parser.add_argument("--model", type=Path, default=Path("models/smollm2-135m"))
     parser.add_argument("--dry_run", action="store_true", help="on a CPU, tiny")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--engine", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if not options.dry_run and not torch.cuda.is_available():
         print("no GPU here; --dry_run runs the same code on a CPU", file=sys.stderr)
         return 2
     device = torch.device("cpu" if options.dry_run else "cuda")
     setup = Setup(device, options.dry_run, options.model)
+    if options.engine:
+        train_under_engine(setup)
+        return 0
+    if options.worker:
+        for line in run_checks(setup, options.only, options.seconds):
+            print(json.dumps(line), flush=True)
+        return 0
     card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU, tiny sizes: nothing is proven of a GPU"
     print(f"{card}; torch {torch.__version__}", flush=True)
     lines: list[dict[str, Any]] = []
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    for line in run_checks(setup, options.only, options.seconds):
+    command = [sys.executable, __file__, "--worker", "--model", str(options.model)]
+    command += ["--dry_run"] if options.dry_run else []
+    seconds = 10 * options.seconds if options.dry_run else options.seconds
+    for line in run_workers(command, options.only, seconds, setup.limit):
         print(" | ".join([line["name"], line["value"], line["bar"], line["verdict"]]), flush=True)
         lines.append(line)
         report = {"card": card, "torch": torch.__version__, "checks": lines}

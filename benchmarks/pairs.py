@@ -55,12 +55,16 @@ def draw(shape: Shape, tokenizer: Any, seed: int) -> Iterator[Row]:
 
 def exact_length(tokens: int, share: float, seed: int, vocabulary: int) -> Row:
     """A tokenised pair of two sequences of `tokens` tokens, a quarter prompt; `share` of the response is common."""
+    return tokenised(tokens // 4, tokens - tokens // 4, share, seed, vocabulary)
+
+
+def tokenised(prompt_tokens: int, response_tokens: int, share: float, seed: int, vocabulary: int) -> Row:
+    """A pair of random tokens; the responses begin with the same `share` of their tokens."""
     rng = random.Random(seed)
 
     def ids(count: int) -> list[int]:
         return [rng.randrange(100, vocabulary) for _ in range(count)]
 
-    prompt = ids(tokens // 4)
-    common = ids(int(share * (tokens - len(prompt))))
-    chosen, rejected = (common + ids(tokens - len(prompt) - len(common)) for _ in range(2))
+    prompt, common = ids(prompt_tokens), ids(int(share * response_tokens))
+    chosen, rejected = (common + ids(response_tokens - len(common)) for _ in range(2))
     return {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
