@@ -27,6 +27,7 @@ STAGES = {  # stage → what it does
 OTHERS = {
     "run": "TARGET… [--dry_run] [--seeds 1,2,3] [--launcher COMMAND]: what a target needs and isn't there yet, then it",
     "show": "RECIPE [--key value …] [--flat] [--prompt [--row N]]: each value with its origin; or the editor's prompt",
+    "review": "FOLDER [--reviewer AB]: a bridging run's edits in the browser, to accept, reject or correct",
     "plan": "RECIPE… [--fit CARD]: what each would do, need and cost; or the command of what fits a card",
     "keys": ": every key of every stage's recipe, as docs/recipes.md has it",
 }

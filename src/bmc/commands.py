@@ -175,6 +175,32 @@ def _plan_bridging(config: Any) -> None:
     print_plan("bridge pairs", facts)
 
 
+def review(argv: list[str]) -> None:
+    """Review a bridging run's edits in a browser: accept, reject, correct by hand. Ctrl-C ends it; nothing is lost.
+
+    bmc review outputs/smollm2-135m/math/bridge --reviewer AB
+    bmc review outputs/smollm2-135m/math/bridge --apply not_rejected
+    """
+    from .config import ReviewConfig
+
+    if argv and not argv[0].startswith("-"):
+        argv = ["--folder", *argv]
+    (config,) = parse(argv, ReviewConfig, description=review.__doc__ or "", usage="FOLDER [--key value …]")
+    if config.apply is None:
+        from .bridging.review_server import serve
+
+        serve(config)
+        return
+    from .bridging.review import apply
+    from .runs import report_disk_errors
+
+    with report_disk_errors(config.folder):
+        folder, counts = apply(Path(config.folder), config.apply)
+    print(f"kept {counts.pop('', 0):,} pairs: {folder}")
+    for reason, count in counts.most_common():
+        print(f"  dropped {count:,}: {reason}")
+
+
 def train(argv: list[str]) -> None:
     """Train on pairs: DPO-BMC, DPO and the other objectives (BMCTrainer).
 
@@ -564,11 +590,12 @@ def show(argv: list[str]) -> None:
 def keys(argv: list[str]) -> None:
     """Print every key of every stage's recipe as Markdown: bmc keys > docs/recipes.md"""
     from .analysis.tables import TableConfig
-    from .config import ExportConfig, HarnessConfig, MergeConfig, ReportConfig
+    from .config import ExportConfig, HarnessConfig, MergeConfig, ReportConfig, ReviewConfig
     from .manual import markdown
     from .recipe import STAGES
     from .show import classes_of
 
     others = {"report": (ReportConfig,), "table": (TableConfig,), "merge": (MergeConfig,)}
     others |= {"export": (ExportConfig,), "lm_eval": (HarnessConfig,)}
+    others |= {"review": (ReviewConfig,)}
     print(markdown({stage: classes_of(stage) for stage in STAGES} | others), end="")

@@ -57,6 +57,9 @@ class DatasetConfig:
         edit_split: "k/n": only the k-th of n equal splits of the pairs by rising edit distance (Figure 5).
         weight: Share of the rows to take, after `edit_split`, drawn with the mixture's seed.
         num_rows: Rows to take at the most, after `weight`; for a generator, the rows to generate.
+        use_review: What the decisions of `bmc review` leave of a bridging run's `train.jsonl`: pairs that were
+            `accepted` or corrected; or those that were `not_rejected`, with corrections. A row that one of several
+            reviewers rejects is rejected.
     """
 
     id: str | None = None
@@ -67,6 +70,7 @@ class DatasetConfig:
     edit_split: str | None = None
     weight: Fraction = 1.0
     num_rows: Positive | None = None
+    use_review: Literal["accepted", "not_rejected"] | None = None
 
     __pydantic_config__ = STRICT
 
@@ -82,6 +86,13 @@ class DatasetConfig:
         split = re.fullmatch(r"([1-9][0-9]*)/([1-9][0-9]*)", "1/1" if self.edit_split is None else self.edit_split)
         if not split or int(split[1]) > int(split[2]):
             yield "edit_split", f"'{self.edit_split}' is no split; write k/n with 1 ≤ k ≤ n, as in 2/6"
+        if self.use_review is not None and (
+            self.source is not None
+            or self.split != "train"
+            or Path(self.id or "train.jsonl").suffix not in ("", ".jsonl")
+        ):
+            what = "is for the train.jsonl of a bridging run; leave it out, or give that file alone as `id`"
+            yield "use_review", what
 
 
 def names(datasets: list[DatasetConfig]) -> str:
@@ -710,6 +721,30 @@ class ReportConfig:
 
     runs: str
     output_dir: str | None = None
+
+
+@dataclass(kw_only=True)
+class ReviewConfig:
+    """Arguments of `bmc review`: a page on this machine to review a bridging run's edits, kept in its `review.jsonl`.
+
+    Attributes:
+        folder: The bridging run's output_dir.
+        reviewer: Your initials, kept with each decision; asked for on a terminal.
+        port: Port of the page; 0 takes a free one.
+        apply: Open no page, but write what the decisions leave of the run to `reviewed/train.jsonl`, and its other rows
+            with their reasons to `reviewed/dropped.jsonl`. Which pairs are kept, as with `use_review`.
+    """
+
+    folder: str
+    reviewer: str | None = None
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    apply: Literal["accepted", "not_rejected"] | None = None
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.reviewer is not None and not re.fullmatch(r"[\w.-]{1,20}", self.reviewer):
+            yield "reviewer", f"'{self.reviewer}' are no initials; write up to 20 letters and digits, as in AB"
+        if self.apply is not None and self.reviewer is not None:
+            yield "apply", "decides nothing anew; leave out --reviewer, or --apply to open the page"
 
 
 @dataclass(kw_only=True)

@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .data.loading import files_of
+from .data.loading import files_of, review_file
 from .distributed import world_size
 from .program import shown
 
@@ -208,6 +208,8 @@ def _data(recipe: dict[str, Any], rows: Iterable[dict[str, Any]] | None) -> Iter
         name = str(dataset.get("id") or dataset.get("source"))
         files = files_of(name, dataset.get("split", "train"), dataset.get("source"))
         whole &= bool(files)
+        if dataset.get("use_review") and (review := review_file(name)).is_file():
+            files = [*files, review]
         for path in files:
             yield {"file": str(path), "bytes": path.stat().st_size, "sha256": file_digest(path)}
     if not whole and rows is not None:

@@ -18,9 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from .data.loading import REVIEW, review_file
 from .distributed import rank, world_size
 from .errors import UserErrors, user_error
-from .provenance import PROVENANCE, describe_run, merge_provenance, read_provenance
+from .provenance import PROVENANCE, describe_run, file_digest, merge_provenance, read_provenance
 from .recipe import located
 from .wording import default_of
 
@@ -143,7 +144,16 @@ def run_fingerprint(*parts: Any) -> dict[str, Any]:
         own = (vars(cls).get("NON_IDENTITY_KEYS", ()) for cls in type(part).__mro__)
         ignored = {"dry_run", "output_dir"}.union(*own)
         recipe |= {key: value for key, value in set_fields(part).items() if key not in ignored}
+        recipe |= _reviews(part)
     return recipe
+
+
+def _reviews(part: Any) -> dict[str, Any]:
+    """Hash the review files that decide which rows a stage reads; empty where it reads none."""
+    mixture = getattr(part, "dataset_mixture", None)
+    parts = [*mixture.datasets, *mixture.test_datasets] if mixture else []
+    files = {str(path): path for one in parts if one.use_review and (path := review_file(str(one.id))).is_file()}
+    return {REVIEW: {name: file_digest(path) for name, path in files.items()}} if files else {}
 
 
 def set_fields(value: Any) -> Any:

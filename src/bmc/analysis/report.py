@@ -93,7 +93,7 @@ def report(config: ReportConfig) -> str:
     markdown = "\n\n".join(
         f"## {one.title}\n\n{one.note}\n\n{markdown_table((one.header, one.rows))}" for one in tables
     )
-    values = {
+    values: dict[str, Any] = {
         "title": f"Runs in {root}",
         "names": list(runs),
         "columns": columns,

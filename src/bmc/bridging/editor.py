@@ -45,7 +45,7 @@ async def bridge_pair(row: Row, editor: Editor | CachedClient, settings: BridgeC
         EditError: No edit passes validation; the message says why.
         UserErrors: The run can't go on.
     """
-    _check_editable(row)
+    check_editable(row)
     case = edit_request(row)
     if isinstance(editor, Editor):
         edit, rejected_edit = (
@@ -64,7 +64,7 @@ async def bridge_pair(row: Row, editor: Editor | CachedClient, settings: BridgeC
     return pair
 
 
-def _check_editable(row: Row) -> None:
+def check_editable(row: Row) -> None:
     """Refuse responses of which the editor could change a part only: it is shown, and writes, one text.
 
     Raises:

@@ -195,18 +195,25 @@ def diff(before: str, after: str) -> Markup:
     >>> diff("It is a bank.", "It is a river.")
     Markup('It is a <del>bank</del><ins>river</ins>.')
     """
-    old, new = (_WORD.findall(text[:LIMIT]) for text in (before, after))
-    pieces: list[str] = []
-    for step in Levenshtein.opcodes(old, new):
-        removed, added = "".join(old[step.src_start : step.src_end]), "".join(new[step.dest_start : step.dest_end])
-        if step.tag == "equal":
-            pieces.append(escape(added))
-        else:
-            pieces += [_changed("del", removed), _changed("ins", added)]
+    pieces = [escape(text) if tag == "equal" else _changed(tag, text) for tag, text in diff_pieces(before, after)]
     more = max(len(before), len(after)) - LIMIT
     return Markup("".join(pieces) + (f"<small> … {more:,} more characters</small>" if more > 0 else ""))
 
 
+def diff_pieces(before: str, after: str) -> list[tuple[str, str]]:
+    """Split an edit, up to `LIMIT` characters, into pieces that are `equal`, or in one text alone: `del`, `ins`.
+
+    >>> diff_pieces("It is a bank.", "It is a river.")
+    [('equal', 'It is a '), ('del', 'bank'), ('ins', 'river'), ('equal', '.')]
+    """
+    old, new = (_WORD.findall(text[:LIMIT]) for text in (before, after))
+    pieces: list[tuple[str, str]] = []
+    for step in Levenshtein.opcodes(old, new):
+        removed, added = "".join(old[step.src_start : step.src_end]), "".join(new[step.dest_start : step.dest_end])
+        pieces += [("equal", added)] if step.tag == "equal" else [("del", removed), ("ins", added)]
+    return [(tag, text) for tag, text in pieces if text]
+
+
 def _changed(tag: str, text: str) -> str:
     """Mark a piece that was removed or added; its line breaks are made visible."""
-    return f"<{tag}>{escape(text).replace(chr(10), '↵' + chr(10))}</{tag}>" if text else ""
+    return f"<{tag}>{escape(text).replace(chr(10), '↵' + chr(10))}</{tag}>"

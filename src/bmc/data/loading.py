@@ -34,6 +34,7 @@ TEXT_COLUMNS = ("prompt", "completion", "messages", "chosen", "rejected")
 # columns that go to a trainer where they exist: TRL hands two to the chat template, two are token weights, and ids name
 # rows in messages
 EXTRA_COLUMNS = ("tools", "chat_template_kwargs", *WEIGHTS, "id")
+REVIEW = "review.jsonl"  # people's decisions on the rows of a bridging run, in its folder
 MEMORY = 64 * 2**20  # bytes of stored rows to keep in memory; more go to a temporary file
 _UNKNOWN_SHAPE = (KeyError, ValueError, TypeError, AttributeError, IndexError)
 
@@ -301,6 +302,10 @@ def open_dataset(config: DatasetConfig) -> Iterator[Row]:
     Raises:
         UserErrors: The data can't be found. While reading: the source doesn't know a row's shape, or it is no row.
     """
+    if config.use_review is not None:
+        from ..bridging.review import reviewed_pairs
+
+        return reviewed_pairs(review_file(str(config.id)).parent, config.use_review)
     source = config.source
     if source is not None and source not in DATASETS:
         raise user_error("source", f"'{source}' is unknown{did_you_mean(source, list(DATASETS))}")
@@ -355,6 +360,12 @@ def _path_in_clone(config: DatasetConfig) -> str:
         folder = DATASETS[str(config.source)].folder
         raise user_error(config.id, f"holds no {folder}; git clone {REPOSITORY} {config.id}")
     return f"{path.parent}/{path.name}"  # with a slash, so that it is never taken for a Hub id
+
+
+def review_file(name: str) -> Path:
+    """Return the review file of a bridging run that a data set names by its folder or its `train.jsonl`."""
+    path = Path(name).expanduser()
+    return (path if path.is_dir() else path.parent) / REVIEW
 
 
 def files_of(name: str, split: str, source: str | None = None) -> list[Path]:

@@ -67,8 +67,9 @@ def _describe(dataset: DatasetConfig) -> str:
     weight = "" if dataset.weight == 1 else f" × {dataset.weight:g}"
     most = "" if dataset.num_rows is None else f", at most {dataset.num_rows:,} rows"
     how = f"git clone {REPOSITORY} {dataset.id}" if _is_cloned(dataset) else "`make` builds it"
+    review = f", {dataset.use_review.replace('_', ' ')} in review" if dataset.use_review else ""
     missing = f" (not there yet; {how})" if _missing(dataset) else ""
-    return f"{name}[{dataset.split}]{part}{weight}{most}{missing}"
+    return f"{name}[{dataset.split}]{part}{weight}{most}{review}{missing}"
 
 
 def _is_cloned(dataset: DatasetConfig) -> bool:

@@ -20,7 +20,9 @@ _DIRECTIONS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _IN_SCRIPT = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
-def render(template: Path, styles: Sequence[str] = (), scripts: Sequence[str] = (), **values: Any) -> str:
+def render(
+    template: Path, styles: Sequence[str] = (), scripts: Sequence[str] = (), connect: str = "'none'", **values: Any
+) -> str:
     """Render a page whose policy allows its own styles and scripts by their digests, embedded pictures, nothing else.
 
     Every string that a template prints is escaped as by `escape`.
@@ -29,6 +31,7 @@ def render(template: Path, styles: Sequence[str] = (), scripts: Sequence[str] = 
         template: Extends `base.html.jinja`.
         styles: CSS files beside it, after the shared sheet.
         scripts: JavaScript files beside it, run in this order at the end of the body.
+        connect: Where its scripts may send requests, as the policy names it.
         values: What the template prints; `title` among them.
     """
     environment = Environment(
@@ -45,7 +48,7 @@ def render(template: Path, styles: Sequence[str] = (), scripts: Sequence[str] = 
     code = [_read(template.parent / name) for name in scripts]
     policy = Markup(
         f"default-src 'none'; style-src {_sources(sheets)}; script-src {_sources(code)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        f"connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
     return environment.get_template(template.name).render(styles=sheets, scripts=code, policy=policy, **values)
 
@@ -64,6 +67,12 @@ def escape(text: str) -> Markup:
     more = len(text) - LIMIT
     rest = f"<small> … {more:,} more characters</small>" if more > 0 else ""
     return Markup(html.escape(_visible(text[:LIMIT])) + rest)
+
+
+def shown(text: str) -> str:
+    """Write a text for a script to print, as `escape` does for a page."""
+    more = len(text) - LIMIT
+    return _visible(text[:LIMIT]) + (f" … {more:,} more characters" if more > 0 else "")
 
 
 def breakable(text: str) -> Markup:
