@@ -57,8 +57,9 @@ def page() -> Iterator[Any]:
 
 def until(page: Any, element: str, words: str) -> None:
     """Wait until an element has these words in it."""
-    script = "([id, words]) => document.getElementById(id).innerText.includes(words)"
-    page.wait_for_function(script, arg=[element, words], timeout=30_000)
+    from playwright.sync_api import expect
+
+    expect(page.locator(f"#{element}")).to_contain_text(words, timeout=30_000)
 
 
 def test_decide_undo_correct_reload_kill_and_go_on(page: Any, tmp_path: Path) -> None:
@@ -87,9 +88,7 @@ def test_decide_undo_correct_reload_kill_and_go_on(page: Any, tmp_path: Path) ->
         page.keyboard.press("e")
         page.keyboard.press("Control+A")
         page.keyboard.type(f"bank numbers 2 {HOSTILE[:-1]}")  # keys that decide elsewhere are letters here
-        page.wait_for_function(
-            "[...document.querySelectorAll('#diff ins')].some(one => one.innerText.includes('hacked'))"
-        )
+        until(page, "diff", "hacked")
         page.keyboard.press("Control+A")
         page.keyboard.type("river number 2")
         until(page, "findings", "edit equals y_l")
