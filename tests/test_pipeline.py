@@ -123,6 +123,15 @@ def test_seeds_are_judged_before_anything_runs(seeds: str, lines: Lines) -> None
         lines("table1", f"--seeds={seeds}")
 
 
+def test_rounds_need_what_no_round_makes(lines: Lines) -> None:
+    found = lines(f"{SMALL}/rounds", "--launcher", "accelerate launch")
+    assert [line for line in found if "fetch_smollm2" not in line] == [
+        f"python scripts/prepare.py recipes/{SMALL}/prepare.yaml",
+        f"accelerate launch scripts/sft.py recipes/{SMALL}/sft.yaml",
+        f'python scripts/rounds.py recipes/{SMALL}/rounds.yaml --launcher "accelerate launch"',
+    ]
+
+
 def test_a_judge_is_asked_about_what_was_evaluated(lines: Lines, tmp_path: Path) -> None:
     task = tmp_path / "mistral-7b/ultrafeedback"
     leave(task, "sft/eval/metrics.json")

@@ -68,6 +68,7 @@ READS = {  # which stages' folders a recipe may read, by its name
     "dpo_cw": "sample_cw",
     "dpo_ew": "bridge_ew",
     "sample_held_out": "prepare",
+    "sample_rounds": "prepare",
     "bridge_held_out": "sample_held_out prepare",
     "analyze": "bridge_held_out",
 }

@@ -14,6 +14,7 @@ STAGES = {  # stage → what it does
     "evaluate": "responses to benchmarks, scored",
     "judge": "an evaluation's responses, compared by a judge",
     "analyze": "the paper's figures from the runs of a model/task",
+    "rounds": "sample, bridge, train and evaluate, again from the trained model",
     "report": "all runs below a folder, side by side",
     "table": "a table of the paper, reported beside reproduced",
     "merge": "an adapter and its base model → a whole model",

@@ -354,6 +354,23 @@ def analyze(argv: list[str]) -> None:
     print(f"{pairs}{len(summary['figures'])} figures in {summary['seconds']:.0f} s: {config.output_dir}")
 
 
+def rounds(argv: list[str]) -> None:
+    """Run sample → bridge → train → evaluate several times, each from the model of the round before.
+
+    bmc rounds recipes/smollm2-135m/math/rounds.yaml --launcher "accelerate launch …"
+    """
+    from .config import RoundsConfig
+
+    (config,) = parse(argv, RoundsConfig, description=rounds.__doc__ or "")
+    from .rounds import Rounds
+
+    study = Rounds(config)
+    if config.dry_run:
+        study.describe()
+    else:
+        study.run()
+
+
 def report(argv: list[str]) -> None:
     """Lay all runs below a folder side by side: `report.html` to look at, `report.md` to read.
 

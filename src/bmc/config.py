@@ -644,11 +644,70 @@ class EvaluateConfig(GenerationArguments, StageArguments, DataArguments, ModelAr
             elif own == Decoding():
                 yield f"benchmarks.{name}", "is empty; give temperature, top_p or max_new_tokens, or remove it"
 
+    def validation_files(self) -> list[str]:
+        """Return the data sets' files, with `validation.jsonl` of prepared data in place of its `test.jsonl`.
+
+        Raises:
+            UserErrors: One is neither.
+        """
+        from .errors import user_error
+
+        files = [Path(dataset.id or dataset.source or "") for dataset in self.dataset_mixture.datasets]
+        for file in files:
+            if file.stem not in ("test", "validation"):
+                raise user_error(str(file), "is neither test.jsonl nor validation.jsonl of prepared data")
+        return [str(file.with_stem("validation")) for file in files]
+
     def decoding(self, source: str | None) -> GenerationArguments:
         """Return how responses to a benchmark's prompts are generated."""
         own = self.benchmarks.get(source or "")
         given = {} if own is None else {key: value for key, value in vars(own).items() if value is not None}
         return replace(self, **given)
+
+
+@dataclass(kw_only=True)
+class RoundsConfig(StageArguments):
+    """Recipe of `scripts/rounds.py`: sample → bridge → train → evaluate, again from the trained model.
+
+    The recipes that it names may stand beside it. Their data, models and folders are those of the round, but for the
+    prompts and the first model, which are the sample recipe's, and the evaluation's data.
+
+    Attributes:
+        sample: Recipe of the sampling. Round k has its seed + k − 1.
+        bridge: Recipe of the bridging; all rounds share its response cache, by default `responses.sqlite` in
+            output_dir.
+        train: Recipe of the training, which goes on from the model of the round before.
+        evaluate: Recipe of the evaluation.
+        rounds: Rounds at the most.
+        prompts: Which prompts a round samples: the `same`, all of the sample recipe's; or `fresh` ones, one of as many
+            disjoint parts of equal size as there are rounds, dealt by a hash of the mixture's seed and the prompt.
+        reference: π_ref of a round's training: the `first` model, or that of the `previous` round.
+        pairs: What a round trains on: the pairs of `this_round`, or of `all` rounds so far.
+        early_stop: Evaluate on `validation.jsonl` too (where the evaluation reads `test.jsonl`), stop after the first
+            round whose accuracy there is below the one before, and name the model that is best there.
+        max_cost_usd: Cost cap in dollars over all rounds and the control, earlier runs included. A round whose bridging
+            is estimated to exceed it isn't begun; within one the bridge recipe's cap is what is left.
+        control: Also train once, from the first model, on as many pairs as all rounds had, all sampled from that model
+            (with prompts and seeds as the rounds), and evaluate it.
+        launcher: Command that starts the trainings; python by default.
+    """
+
+    STAGE: ClassVar = "rounds"
+
+    NON_IDENTITY_KEYS: ClassVar = {"early_stop", "max_cost_usd", "control", "launcher"}
+
+    sample: str
+    bridge: str
+    train: str
+    evaluate: str
+    rounds: Positive = 3
+    prompts: Literal["same", "fresh"] = "same"
+    reference: Literal["first", "previous"] = "first"
+    pairs: Literal["this_round", "all"] = "this_round"
+    early_stop: bool = True
+    max_cost_usd: Annotated[float, Field(ge=0)] | None = None
+    control: bool = False
+    launcher: str | None = None
 
 
 @dataclass(kw_only=True)

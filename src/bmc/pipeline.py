@@ -22,14 +22,14 @@ from .errors import UserErrors, did_you_mean, user_error
 from .handbook import mixture
 from .program import script_of
 from .recipe import STAGES, stage_fault
-from .recipe_files import ABLATIONS, Ablation, ablations, figures, find_ablation, load
+from .recipe_files import ABLATIONS, ROUND_STAGES, Ablation, ablations, figures, find_ablation, load
 from .runs import on_sigterm
 
 RECIPES, OUTPUTS = Path("recipes"), "outputs"
 TABLE = RECIPES / f"{ABLATIONS}.yaml"
 LAST = {  # stage → the file that it writes last
     "prepare": "stats.json", "sample": "stats.json", "bridge": "stats.json",
-    "tiny_model": "stats.json",
+    "tiny_model": "stats.json", "rounds": "rounds.json",
     "sft": "metrics.json", "train": "metrics.json", "evaluate": "metrics.json", "judge": "judge_results.json",
 }  # fmt: skip
 TRAINING = ("sft", "train")
@@ -75,12 +75,24 @@ class Recipe:
 
     def reads(self) -> Iterator[str]:
         """Yield the files and folders that it reads: data, then models."""
+        if self.stage == "rounds":
+            yield from self._rounds_read()
+            return
         data = self.values.get("dataset_mixture") or {}
         for part in (data.get("datasets"), data.get("test_datasets"), self.values.get("validation_datasets")):
             yield from (str(entry["id"]) for entry in part or () if isinstance(entry, dict) and entry.get("id"))
         for key in ("model_name_or_path", "tokenizer_name_or_path"):
             if self.values.get(key):
                 yield str(self.values[key])
+
+    def _rounds_read(self) -> Iterator[str]:
+        """Yield what the recipes of rounds read that no round makes: prompts, benchmarks, the first model."""
+        for name in ROUND_STAGES:
+            values = read_recipe(Path(str(self.values[name]))).values if self.values.get(name) else {}
+            made: dict[str, Any] = {} if name == "sample" else {"model_name_or_path": None}
+            if name in ("bridge", "train"):
+                made["dataset_mixture"] = dict(values.get("dataset_mixture") or {}, datasets=[])
+            yield from Recipe(self.path, name, values | made).reads()
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -200,8 +212,10 @@ class Pipeline:
             self._analyze(recipe)
         elif recipe.stage == "train" and self.seeds:
             self._read(recipe)
-            launcher = [] if self.launcher in (None, "python") else ["--launcher", self.launcher]
-            self._step(recipe, {}, ["--seeds", self.seeds, *launcher], always=True)
+            self._step(recipe, {}, ["--seeds", self.seeds, *self._launched()], always=True)
+        elif recipe.stage == "rounds":  # which go on where they were
+            self._read(recipe)
+            self._step(recipe, {}, self._launched(), always=True)
         elif recipe.stage in TRAINING:
             self._evaluate(name, recipe)
         elif recipe.stage in LAST:
@@ -230,7 +244,11 @@ class Pipeline:
             self._building.append(folder)
             self._read(recipe)
             self._building.pop()
-            self._step(recipe, recipe.overrides())
+            self._step(recipe, recipe.overrides(), self._launched() if recipe.stage == "rounds" else None)
+
+    def _launched(self) -> list[str]:
+        """Return what tells a stage that starts trainings itself how to."""
+        return [] if self.launcher in (None, "python") else ["--launcher", str(self.launcher)]
 
     def _read(self, recipe: Recipe, models: bool = True) -> None:
         """Plan what makes what a recipe reads."""

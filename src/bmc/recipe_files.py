@@ -20,7 +20,9 @@ from .errors import did_you_mean, user_error
 from .handbook import replace_rivals, today
 
 COMMAND_LINE = "command line"
+ROUND_STAGES = ("sample", "bridge", "train", "evaluate")  # keys of a rounds recipe: the recipes of its stages
 ABLATIONS = "ablations"  # the folder below a model/task, which needs no files, and `ablations.yaml`, which lists them
+BESIDE = {"chat_template": ".jinja", "accelerate_config": ".yaml", **dict.fromkeys(ROUND_STAGES, ".yaml")}
 FOLDED = {"paper.yaml": "llama2-7b/qa/base.yaml", "smollm2-135m/base.yaml": "smollm2-135m/math/base.yaml"}
 
 
@@ -65,7 +67,7 @@ def _load(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], dict[
     if (ablation := find_ablation(path)) is not None:
         return ablation.load()
     values = _read(path, children)
-    for key, suffix in (("chat_template", ".jinja"), ("accelerate_config", ".yaml")):  # relative to this recipe
+    for key, suffix in BESIDE.items():  # relative to this recipe
         if isinstance(values.get(key), str) and values[key].endswith(suffix):
             values[key] = _beside(path, values[key])
     given = values.pop("extends", None)

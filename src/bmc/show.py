@@ -34,7 +34,7 @@ def classes_of(stage: str) -> tuple[type, ...]:
 
     own = (
         config.PrepareConfig, config.SampleConfig, BridgeConfig, config.EvaluateConfig, JudgeConfig,
-        config.AnalyzeConfig, config.TinyModelConfig, config.LabConfig,
+        config.AnalyzeConfig, config.RoundsConfig, config.TinyModelConfig, config.LabConfig,
     )  # fmt: skip
     return (next(cls for cls in own if stage == cls.STAGE),)
 

@@ -174,7 +174,7 @@ def load(config: BridgeConfig) -> tuple[RowStream, Any]:
     return pairs, bridge_with
 
 
-def estimate_for(config: BridgeConfig, pairs: RowStream, bridge_with: Any) -> CostEstimate:
+def estimate_for(config: BridgeConfig, pairs: Iterable[Row], bridge_with: Any) -> CostEstimate:
     """Estimate the cost of the requests whose responses aren't in the cache."""
     with contextlib.closing(CachedResponses(cache_path(config.response_cache, config.output_dir))) as store:
         return asyncio.run(

@@ -293,6 +293,21 @@ def unique_ids(ids: Iterable[str]) -> list[str]:
     return unique
 
 
+def has_answers(files: Sequence[str]) -> bool:
+    """Return whether any row of some validation files has an answer to compare.
+
+    Raises:
+        UserErrors: A file holds no rows.
+    """
+    from ..config import DatasetConfig
+
+    for file in files:
+        if not Path(file).is_file() or not Path(file).stat().st_size:
+            how = "set validation_datasets or validation_fraction where the data are prepared"
+            raise user_error(file, f"holds no rows; {how}")
+    return any(row.get("answer") is not None for file in files for row in open_dataset(DatasetConfig(id=file)))
+
+
 def open_dataset(config: DatasetConfig) -> Iterator[Row]:
     """Find one data set and read its rows: converted to ours if it has a source, as they are if not.
 

@@ -18,6 +18,7 @@ from ..config import (
     DatasetConfig,
     EvaluateConfig,
     GenerationArguments,
+    Price,
     SampleConfig,
 )
 from ..data.files import SUFFIXES
@@ -200,10 +201,15 @@ def bridging_facts(config: BridgeConfig) -> Facts:
     price = config.prices.get(config.model)
     if price is None:
         return facts | {"cost": f"the recipe's `prices` has none for {config.model}"}
+    rows, dollars = bridging_cost(config, price, data)
+    return facts | {"cost": f"about ${dollars:,.0f} for {rows:,} requests", "paid once": _shared_cache(config)}
+
+
+def bridging_cost(config: BridgeConfig, price: Price, data: DatasetStats) -> tuple[int, float]:
+    """Estimate the requests and dollars of a bridging run, roughly, of the statistics of its pairs."""
     rows = round(min(data.rows, config.limit or data.rows) * config.proportion)
     dollars = estimates.bridging_dollars(price, rows, data.prompt, data.response, config.template)
-    cost = f"about ${dollars * (0.5 if config.batch_api else 1):,.0f} for {rows:,} requests"
-    return facts | {"cost": cost, "paid once": _shared_cache(config)}
+    return rows, dollars * (0.5 if config.batch_api else 1)
 
 
 def _shared_cache(config: BridgeConfig) -> str | None:

@@ -24,8 +24,8 @@ from typing import Any
 import yaml
 
 from .. import program
-from ..config import DatasetConfig, EvaluateConfig
-from ..data.loading import open_dataset
+from ..config import EvaluateConfig
+from ..data.loading import has_answers
 from ..distributed import world_size
 from ..errors import UserError, UserErrors, user_error
 from ..evaluation.stats import accuracy
@@ -486,20 +486,12 @@ def scoring(argv: list[str], arguments: PreferenceArguments) -> Scoring:
     """
     path = eval_recipe(argv, arguments)
     (evaluation,) = parse([str(path)], EvaluateConfig)
-    evaluate, files = [str(path)], []
-    for number, dataset in enumerate(evaluation.dataset_mixture.datasets):
-        file = Path(dataset.id or "")
-        if file.stem == "test":
-            file = file.with_stem("validation")
-            evaluate.append(f"--dataset_mixture.datasets.{number}.id={file}")
-        if file.stem != "validation":
-            raise user_error(str(path), "evaluates no test.jsonl of prepared data; name another by --eval_recipe")
-        if not file.is_file() or not file.stat().st_size:
-            raise user_error(
-                str(file), "holds no rows; set validation_datasets or validation_fraction where the data are prepared"
-            )
-        files.append(str(file))
-    if any(row.get("answer") is not None for file in files for row in open_dataset(DatasetConfig(id=file))):
+    try:
+        files = evaluation.validation_files()
+    except UserErrors:
+        raise user_error(str(path), "evaluates no test.jsonl of prepared data; name another by --eval_recipe") from None
+    evaluate = [str(path), *(f"--dataset_mixture.datasets.{place}.id={file}" for place, file in enumerate(files))]
+    if has_answers(files):
         return Scoring(evaluate, ", ".join(files))
     mixture = arguments.dataset_mixture
     if not mixture.test_datasets and not mixture.test_split_size:
