@@ -173,11 +173,11 @@ def test_the_folder_for_ollama(model_dir: Path, tmp_path: Path, capsys: pytest.C
     assert (folder / "model.safetensors").samefile(model_dir / "model.safetensors")  # linked, not copied
     assert (folder / "tokenizer.json").read_bytes() == (model_dir / "tokenizer.json").read_bytes()
     assert json.loads((folder / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
-    # the template begins with <s>, which Ollama writes itself
-    assert json.loads((folder / "tokenizer_config.json").read_text())["add_bos_token"] is True
+    # the template begins with <s>, so that Ollama must not put another one before it
+    assert json.loads((folder / "tokenizer_config.json").read_text())["add_bos_token"] is False
     lines = (folder / "Modelfile").read_text().splitlines()
     assert "FROM ." in lines
-    assert "<s>" not in "".join(lines)
+    assert "".join(lines).count("<s>") == 2  # where there is a system turn, and where there is none
     assert 'PARAMETER stop "</s>"' in lines
     assert {"PARAMETER num_ctx 512", "PARAMETER temperature 0"} <= set(lines)
     export(ExportConfig(model_name_or_path=str(model_dir), to="ollama", output_dir=str(folder)))  # again

@@ -165,16 +165,12 @@ def export(config: ExportConfig) -> Path:
     values["architectures"] = [_architecture(values, name)]
     tokenizer = load_tokenizer(config.tokenizer_name_or_path or name, "main", False, config.chat_template)
     parts = _parts(tokenizer)
-    bos = tokenizer.bos_token if tokenizer.bos_token and parts.start.startswith(tokenizer.bos_token) else ""
-    if bos:  # which Ollama writes itself
-        system = parts.system and (parts.system[0].removeprefix(bos), parts.system[1])
-        parts = Parts(parts.start.removeprefix(bos), system, parts.prompt, parts.reply, parts.following)
     context = min(LONGEST, *(values[key] for key in ("max_position_embeddings", "sliding_window") if values.get(key)))
     folder = Path(config.output_dir or f"{name}-ollama")
     if config.dry_run:
         return folder
     claim_output_dir(str(folder), run_fingerprint(config), config)
-    _copy(source, folder, values, add_bos=bool(bos))
+    _copy(source, folder, values)
     text = modelfile(go_template(parts), _stops(tokenizer, source), context, config.temperature, _notes(parts))
     (folder / "Modelfile").write_text(text, encoding="utf-8")
     return folder
@@ -230,8 +226,11 @@ def _notes(parts: Parts) -> list[str]:
     return notes
 
 
-def _copy(source: Path, folder: Path, values: dict[str, Any], add_bos: bool) -> None:
-    """Link the weights, or copy them to another disk; write the configs that Ollama reads."""
+def _copy(source: Path, folder: Path, values: dict[str, Any]) -> None:
+    """Link the weights, or copy them to another disk; write the configs that Ollama reads.
+
+    The template has BOS where the model was trained with it, so that Ollama must not put one before it.
+    """
     for file in (file for pattern in COPIED for file in source.glob(pattern)):
         target = folder / file.name
         target.unlink(missing_ok=True)
@@ -240,5 +239,5 @@ def _copy(source: Path, folder: Path, values: dict[str, Any], add_bos: bool) -> 
         except OSError:
             shutil.copyfile(file, target)
     told = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
-    for name, content in (("config.json", values), ("tokenizer_config.json", told | {"add_bos_token": add_bos})):
+    for name, content in (("config.json", values), ("tokenizer_config.json", told | {"add_bos_token": False})):
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
