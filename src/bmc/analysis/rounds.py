@@ -134,7 +134,7 @@ def _figures(found: Row) -> list[Figure]:
         if control["accuracy"]:
             lines["accuracy"].append(("control", last, percent(control["accuracy"])))
         lines["kl"].append(("control", last, Estimate(*control["kl"]["per_response"])))
-    axes = {"accuracy": "accuracy, %", "kl": "KL from the first model, nats a response"}
+    axes = {"accuracy": "accuracy, %", "kl": "KL, nats a response"}
     return [_figure(name, axes[name], points) for name, points in lines.items() if points]
 
 
