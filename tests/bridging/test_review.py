@@ -298,6 +298,24 @@ def test_what_a_training_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "dropped 1: rejected in review" in capsys.readouterr().out
 
 
+def test_rows_from_elsewhere(tmp_path: Path) -> None:
+    """Half a surrogate pair, which is no text; a row without responses, and one whose responses have several turns."""
+    folder = bridged(tmp_path, [pair(0, prompt="Where? \ud800"), pair(1)])
+    turns = {"chosen": [*user("a"), *assistant("b")], "rejected": [*user("c"), *assistant("d")]}
+    for row in ({"id": "none"}, {"id": "turns", "prompt": user("Where?"), **turns}):
+        with (folder / "dropped.jsonl").open("a") as file:
+            print("\n" + json.dumps(row | {"reason": "unusable"}), file=file)  # a blank line is no row
+    with reviewing(folder) as client:
+        assert [row["id"] for row in client.get("rows?count=9")["rows"]] == ["r0", "r1", "d0", "d1", "none", "turns"]
+        for place, fault in ((4, "this row has no prompt"), (5, "responses of several messages")):
+            status, answer = client.post("decide", place=place, decision="correct", text="d, or e")
+            assert (status, fault in answer["error"]) == (400, True)
+        client.post("decide", place=1, decision="correct", text="bank \ud800 number 1")
+    rows = list(load_mixture([DatasetConfig(id=str(folder), use_review="not_rejected")], 0))
+    assert rows[0]["prompt"] == user("Where? ?")
+    assert rows[1]["chosen"] == assistant("bank ? number 1")
+
+
 def test_a_run_knows_the_review_that_it_read(tmp_path: Path) -> None:
     folder = bridged(tmp_path / "bridge")
     decided(folder, "AB", p0="accept")

@@ -27,6 +27,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from ..config import ValidatorSettings
+from ..data.files import parse_json
 from ..data.loading import REVIEW
 from ..data.schema import Row, content, transcript, unbridged
 from ..errors import user_error
@@ -94,7 +95,7 @@ class BridgingRun:
             UserErrors: It is not JSON.
         """
         try:
-            return dict(json.loads(self.line(place)))
+            return dict(parse_json(self.line(place).decode()))
         except ValueError:
             name = self.name(place)
             raise user_error(
@@ -198,7 +199,7 @@ def read_decisions(run: BridgingRun) -> Decisions:
 def _record(line: bytes) -> Row | None:
     """Read a line of a review file; None if it is no decision."""
     try:
-        record = json.loads(line)
+        record = parse_json(line.decode())
     except ValueError:
         return None
     if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in ("reviewer", "id", "row")):
@@ -408,7 +409,7 @@ class Review:
                 "findings": [row["reason"]] if self.run.is_dropped(place) else [],
             }  # fmt: skip
             named = {"place": place, "id": shown(str(row.get("id"))), "base": base, "edit": edit, "other": other}
-            texts = {"prompt": transcript(row["prompt"]), "beside": responses[other]}
+            texts = {"prompt": transcript(row.get("prompt") or ""), "beside": responses[other]}
             notes = {key: str(row[key]) for key in ("rationale", "feedback", "answer") if row.get(key) is not None}
             state = "dropped" if self.run.is_dropped(place) else "bridged" if row.get("bridged") else "not bridged"
             printed = {key: None if value is None else shown(value) for key, value in (texts | notes).items()}
@@ -431,6 +432,8 @@ class Review:
         """Compare a text with what it would be an edit of: the differences, the edit ratio and what validators find."""
         with self._threads:
             pair = unbridged(self.run.row(place))
+            if missing := [side for side in ("prompt", "rejected") if pair.get(side) is None]:
+                raise user_error("correct", f"this row has no {missing[0]}, so no edit makes it a pair")
             made = bridged_pair(pair, text, self.run.mode)
             base = _text(pair, "chosen" if self._names[0] == "y_w" else "rejected") or ""
             edit = EditCandidate(text, edit_request(pair), self.run.mode)
@@ -456,13 +459,13 @@ class Review:
 
     def _correction(self, place: int, row: Row, text: str) -> Row:
         """Check a correction as an LLM's edit is checked, and return what is recorded of it."""
+        facts = self.judge(place, text)
         try:
             check_editable(unbridged(row))
         except EditError as error:
             raise user_error("correct", str(error)) from None
         if row.get("bridged") and text == content(row[edited_side(self.run.mode)]):
             raise user_error("correct", "this is the edit as it was; accept it, or change it")
-        facts = self.judge(place, text)
         if facts["findings"]:
             raise user_error("correct", f"{facts['findings'][0]}; change the text, or reject the edit")
         return {"text": text, "edit_ratio": facts["edit_ratio"]}

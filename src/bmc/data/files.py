@@ -117,7 +117,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
     with _open_text(path) as file:
         text = file.read()
     try:
-        yield from _objects(_parse(text), path)
+        yield from _objects(parse_json(text), path)
     except json.JSONDecodeError as error:
         if not text.lstrip().startswith("{"):
             raise user_error(f"{path}: line {error.lineno}", f"is not JSON ({error.msg})") from error
@@ -141,7 +141,7 @@ def _parse_lines(lines: Iterable[str], path: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = _parse(line.rstrip("\n"))
+            row = parse_json(line.rstrip("\n"))
         except json.JSONDecodeError as error:
             what = f"is not JSON ({error.msg} at column {error.colno}); write one object a line"
             raise user_error(f"{path}: row {number}", what) from error
@@ -150,7 +150,7 @@ def _parse_lines(lines: Iterable[str], path: Path) -> Iterator[Row]:
         yield row
 
 
-def _parse(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """Parse JSON; half of a surrogate pair, which is no text, becomes a question mark.
 
     Raises:
