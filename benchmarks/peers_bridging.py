@@ -192,9 +192,9 @@ def main(argv: list[str] | None = None) -> None:
         parser.add_argument(name, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.peer:
-        run = PEERS[options.peer](Path(options.folder), options.url, options.rows)
+        work = PEERS[options.peer](Path(options.folder), options.url, options.rows)
         before = seconds_used()
-        rows = run()
+        rows = work()
         print(json.dumps({"rows": rows, "cpu": seconds_used() - before}))
         return
     pythons = {"ours": sys.executable, "openai": sys.executable}
@@ -206,7 +206,8 @@ def main(argv: list[str] | None = None) -> None:
         write_requests(Path(folder), options.rows)
         for _ in range(options.rounds):
             for name, python in pythons.items():
-                found[name].append(run_peer(python, name, options.rows, Path(folder)))
+                found[name].append(run := run_peer(python, name, options.rows, Path(folder)))
+                print(f"{name}: {run['rate']:.0f} answers/s, {run['ms']:.2f} ms a row", file=sys.stderr, flush=True)
     print("| client | answers a second | over ours | processor ms a row |\n| --- | ---: | ---: | ---: |")
     own = statistics.median(run["rate"] for run in found["ours"])
     for name, runs in found.items():
