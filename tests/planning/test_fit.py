@@ -80,6 +80,12 @@ def test_a_value_given_is_not_given_twice() -> None:
     assert "--beta 0.1" in command
 
 
+def test_a_recipe_for_a_cpu_is_put_on_the_card() -> None:
+    facts, command = fit("recipes/smollm2-135m/math/dpo_bmc.yaml", [], "RTX3090-24GB")
+    assert "--use_cpu false" in command
+    assert facts["fits one RTX3090-24GB"].startswith("yes")
+
+
 def test_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
     """18 bytes of 6.7 B parameters are 113 GiB."""
     with pytest.raises(UserErrors) as caught:

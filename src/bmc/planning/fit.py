@@ -44,7 +44,8 @@ def fit(recipe: str, argv: list[str], card: str) -> tuple[Facts, str]:
 
     if card not in GPUS:
         raise user_error("--fit", f"'{card}' is no card known here{did_you_mean(card, [*GPUS])}; {', '.join(GPUS)}")
-    stage = read_recipe(Path(recipe)).stage
+    read = read_recipe(Path(recipe))
+    stage = read.stage
     if stage not in ("sft", "train"):
         raise user_error("--fit", f"{recipe} is of stage {stage}, which trains nothing; give a recipe of sft or train")
     given = [recipe, *argv, "--dry_run", "--gpu", card, "--use_cpu", "false"]
@@ -64,6 +65,8 @@ def fit(recipe: str, argv: list[str], card: str) -> tuple[Facts, str]:
     if found is None:
         raise user_error("--fit", _nothing(start, mixed_precision(config), adapts_rank))
     changed = _changes(found, start, model_args)
+    if read.values.get("use_cpu"):
+        changed["use_cpu"] = "false"
     return _facts(found, changed, batch, mixed_precision(config)), _command(
         recipe, argv, stage, found, changed, arguments
     )
