@@ -10,6 +10,7 @@ STAGES = {  # stage → what it does
     "sft": "supervised fine-tuning",
     "sample": "the SFT model's responses as rejected ones",
     "bridge": "edit rejected responses into bridged ones",
+    "score_tokens": "token weights of pairs from other models: TIS-DPO, SePO, TGDPO",
     "train": "preference training: DPO-BMC, DPO and the rest",
     "evaluate": "responses to benchmarks, scored",
     "judge": "an evaluation's responses, compared by a judge",
@@ -78,7 +79,7 @@ def usage() -> str:
         "",
         "Stages (bmc STAGE RECIPE.yaml [--key value …] [--dry_run]; --help lists the keys):",
     ]
-    lines += [f"  {name:<9} {what}" for name, what in STAGES.items()]
+    lines += [f"  {name:<12} {what}" for name, what in STAGES.items()]
     lines += ["", "And:", *(f"  bmc {name} {what}" for name, what in OTHERS.items())]
     return "\n".join(lines)
 

@@ -201,6 +201,29 @@ def review(argv: list[str]) -> None:
         print(f"  dropped {count:,}: {reason}")
 
 
+def score_tokens(argv: list[str]) -> None:
+    """Add token weights λ to pairs, from the log-probs of two models: TIS-DPO's, SePO's or TGDPO's.
+
+    bmc score_tokens recipes/smollm2-135m/math/score_tis.yaml
+    """
+    from .config import ScoreTokensConfig
+
+    (config,) = parse(argv, ScoreTokensConfig, description=score_tokens.__doc__ or "")
+    from .training.score_tokens import check
+    from .training.score_tokens import score_tokens as run
+
+    if config.dry_run:
+        from .planning.describe import describe_data, print_plan
+
+        check(config, dry_run=True)
+        models = {"model": config.model_name_or_path, "compared with": config.ref_model_name_or_path}
+        data = {"pairs": describe_data(config.dataset_mixture.datasets), "method": config.method}
+        print_plan("score tokens", data | models | {"output": config.output_dir})
+    elif stats := run(config):
+        dropped = f" ({stats['dropped']:,} dropped)" if stats["dropped"] else ""
+        print(f"scored {stats['pairs']:,} pairs{dropped} in {stats['seconds']:.0f} s: {config.output_dir}")
+
+
 def train(argv: list[str]) -> None:
     """Train on pairs: DPO-BMC, DPO and the other objectives (BMCTrainer).
 
@@ -221,6 +244,10 @@ def train(argv: list[str]) -> None:
         weights = {
             "none": "λ = 1",
             "bmc": f"λ = 1 + min(1/π, {config.bmc_delta:g}) on differing tokens",
+            "confpo": "λ = 1 for tokens less likely than their response's mean, else 0",
+            "entropy": f"λ = 1 for the {config.entropy_share:.0%} of a response of highest entropy, else 0",
+            "position": f"λ = {config.position_decay:g}^t from the first difference",
+            "shift": f"λ = {config.rejected_weight:g} for rejected tokens, else 1",
             "external": "λ from the columns chosen_weights and rejected_weights",
         }
         own = {key: getattr(config, key) for name in names for key in hyperparameters(name)}

@@ -570,6 +570,61 @@ class BridgeConfig(LLMArguments, StageArguments, DataArguments):
 
 
 @dataclass(kw_only=True)
+class ScoreTokensConfig(StageArguments, DataArguments, ModelArguments):
+    """Recipe of `scripts/score_tokens.py`: pairs → the same with `chosen_weights` and `rejected_weights`, λ of each
+    response token, from the log-probs of two models; for `token_weighting: external`.
+
+    Attributes:
+        method: `tis` (the clipped exponential of the log-ratio of a DPO and a reverse-DPO model), `sepo` (1 for the
+            tokens of highest reward of a chosen, of lowest of a rejected response, else 0) or `tgdpo` (1 ± α times the
+            token reward of an earlier DPO model).
+        model_name_or_path: The model that DPO has trained: π₊ of `tis`, the oracle of `sepo`.
+        ref_model_name_or_path: What it is compared with: for `tis` π₋, trained with the two responses exchanged; else
+            the model that its DPO began with.
+        tokenizer_name_or_path: Tokenizer of the model to be trained, whose tokens get weights; both models must have
+            it. By default that of model_name_or_path.
+        dtype: In which the models run.
+        tis_low: L, to which `tis` clips log-ratios from below.
+        tis_high: U, to which `tis` clips them from above.
+        sepo_share: k, the share of a response's tokens that `sepo` takes.
+        tgdpo_alpha: α of `tgdpo`.
+        beta: β of the training, which scales the reward of `tgdpo`.
+        max_length: Tokens of prompt and response that are scored, as in the training; those after it weigh 1.
+        batch_size: Pairs a batch.
+        reference_cache: Folder of the models' log-probs, as in training recipes.
+    """
+
+    STAGE: ClassVar = "score_tokens"
+
+    NON_IDENTITY_KEYS: ClassVar = {"batch_size", "reference_cache"}
+
+    method: Literal["tis", "sepo", "tgdpo"]
+    ref_model_name_or_path: str
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "float32"
+    tis_low: Annotated[float, Field(allow_inf_nan=False)] = -0.5
+    tis_high: Annotated[float, Field(allow_inf_nan=False)] = 1.5
+    sepo_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
+    tgdpo_alpha: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.5
+    beta: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 0.1
+    max_length: Positive | None = None
+    batch_size: Positive = 8
+    reference_cache: str | None = None
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.ref_model_name_or_path.rstrip("/") == self.model_name_or_path.rstrip("/"):
+            yield "ref_model_name_or_path", "is model_name_or_path itself, so no token would stand out; name the other"
+        if self.tis_low > self.tis_high:
+            yield "tis_low", f"is above tis_high ({self.tis_low:g} > {self.tis_high:g}); exchange them"
+
+    @staticmethod
+    def value_faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        of = {"tis_low": "tis", "tis_high": "tis", "sepo_share": "sepo", "tgdpo_alpha": "tgdpo", "beta": "tgdpo"}
+        for key, method in of.items():
+            if key in values and values.get("method", method) != method:
+                yield key, f"only method: {method} reads it; leave it out, or set that method"
+
+
+@dataclass(kw_only=True)
 class JudgeConfig(LLMArguments, StageArguments):
     """Recipe of `scripts/judge.py`: an evaluation's responses against a reference's, by the judge of the benchmark.
 

@@ -29,7 +29,7 @@ RECIPES, OUTPUTS = Path("recipes"), "outputs"
 TABLE = RECIPES / f"{ABLATIONS}.yaml"
 LAST = {  # stage → the file that it writes last
     "prepare": "stats.json", "sample": "stats.json", "bridge": "stats.json",
-    "tiny_model": "stats.json", "rounds": "rounds.json",
+    "tiny_model": "stats.json", "score_tokens": "stats.json", "rounds": "rounds.json",
     "sft": "metrics.json", "train": "metrics.json", "evaluate": "metrics.json", "judge": "judge_results.json",
 }  # fmt: skip
 TRAINING = ("sft", "train")
@@ -81,7 +81,7 @@ class Recipe:
         data = self.values.get("dataset_mixture") or {}
         for part in (data.get("datasets"), data.get("test_datasets"), self.values.get("validation_datasets")):
             yield from (str(entry["id"]) for entry in part or () if isinstance(entry, dict) and entry.get("id"))
-        for key in ("model_name_or_path", "tokenizer_name_or_path"):
+        for key in ("model_name_or_path", "ref_model_name_or_path", "tokenizer_name_or_path"):
             if self.values.get(key):
                 yield str(self.values[key])
 

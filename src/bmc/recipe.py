@@ -27,7 +27,8 @@ from .recipe_files import COMMAND_LINE, Loader, load, override
 from .wording import default_of, kinds_of, mismatches, unknown_word, words_of
 
 STAGES = (
-    "prepare", "sft", "sample", "bridge", "train", "evaluate", "judge", "analyze", "rounds", "tiny_model", "lab",
+    "prepare", "sft", "sample", "bridge", "score_tokens", "train", "evaluate", "judge", "analyze", "rounds",
+    "tiny_model", "lab",
 )  # fmt: skip
 _SOURCES: dict[str, str] = {}  # where each key of the recipe that this process runs comes from; "": the recipe
 

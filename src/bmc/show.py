@@ -33,8 +33,8 @@ def classes_of(stage: str) -> tuple[type, ...]:
     from .config import BridgeConfig, JudgeConfig
 
     own = (
-        config.PrepareConfig, config.SampleConfig, BridgeConfig, config.EvaluateConfig, JudgeConfig,
-        config.AnalyzeConfig, config.RoundsConfig, config.TinyModelConfig, config.LabConfig,
+        config.PrepareConfig, config.SampleConfig, BridgeConfig, config.ScoreTokensConfig, config.EvaluateConfig,
+        JudgeConfig, config.AnalyzeConfig, config.RoundsConfig, config.TinyModelConfig, config.LabConfig,
     )  # fmt: skip
     return (next(cls for cls in own if stage == cls.STAGE),)
 

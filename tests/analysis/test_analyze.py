@@ -189,7 +189,7 @@ def test_a_run_that_is_weighted_from_outside(setting: Path, out: Path, tmp_path:
     with pytest.raises(SystemExit) as stop:
         call("analyze", f"--setting={tmp_path}", f"--output_dir={tmp_path / 'analyze'}")
     assert stop.value.code == 2
-    assert "runs: dpo's λ are scores that an LLM gave the training pairs" in capsys.readouterr().err
+    assert "runs: dpo's λ are scores that the training pairs were given" in capsys.readouterr().err
 
 
 def test_a_damaged_file_is_told_before_anything_is_written(setting: Path, tmp_path: Path, capsys: Any) -> None:

@@ -196,7 +196,7 @@ def test_config_refuses(subtests: pytest.Subtests, tmp_path) -> None:
         ("loss_type", "sigmod", "'sigmod' is unknown"),
         ("bmc_delta", -1.0, "bmc_delta: must be greater than or equal to 0, got -1.0"),
         ("beta", 0.0, "beta: must be greater than 0, got 0.0"),
-        ("token_weighting", "bcm", "token_weighting: must be 'none', 'bmc' or 'external', got 'bcm'"),
+        ("token_weighting", "bcm", "token_weighting: must be 'none', 'bmc', 'confpo'"),
         ("ld_alpha", 0.5, "ld_alpha: BMCTrainer doesn't have it"),
     ]:
         with subtests.test(key=key, value=value), pytest.raises(ValueError, match=message):

@@ -32,7 +32,10 @@ from .results import Run
 
 logger = logging.getLogger(__name__)
 
-KEPT = ("beta", "token_weighting", "bmc_delta", "diff_algorithm", "ignore_stop_words", "max_length")
+KEPT = (
+    "beta", "token_weighting", "bmc_delta", "entropy_share", "position_decay", "rejected_weight", "diff_algorithm",
+    "ignore_stop_words", "max_length",
+)  # fmt: skip
 COLUMNS = ("id", "prompt", "chosen", "rejected", "tools", "chat_template_kwargs")  # what a trainer tokenises
 FORMS = ("bridged ", "original ")
 NO_VALIDATION = "the runs held no pairs out; name some here, or train with dataset_mixture.test_split_size"
@@ -291,7 +294,7 @@ def trainer_config(config: AnalyzeConfig, run: Run) -> BMCConfig:
         UserErrors: The run's weights λ came with its data.
     """
     if run.recipe.get("token_weighting") == "external":
-        what = f"{run.name}'s λ are scores that an LLM gave the training pairs, and validation pairs have none"
+        what = f"{run.name}'s λ are scores that the training pairs were given, and validation pairs have none"
         raise user_error("runs", f"{what}; leave it out")
     return BMCConfig(
         **{key: run.recipe[key] for key in KEPT if key in run.recipe},

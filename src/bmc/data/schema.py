@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 PAIR = ("prompt", "chosen", "rejected")
 SIDES = ("chosen", "rejected")
-WEIGHTS = ("chosen_weights", "rejected_weights")  # λ of each response token, as an LLM scored them
+WEIGHTS = ("chosen_weights", "rejected_weights")  # λ of each response token, as other models scored them
 ORIGINALS = ("original_chosen", "original_rejected")
 BRIDGING = (*ORIGINALS, "bridged", "edit_ratio", *WEIGHTS)  # columns that bridging adds
 GUESSES = {  # names of columns in public data sets → ours

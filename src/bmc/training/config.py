@@ -238,9 +238,15 @@ class BMCConfig(trl.DPOConfig):
         orpo_lambda: λ of ORPO.
         figa_alpha: α of FIGA.
         figa_beta: β of FIGA.
-        token_weighting: `none` (λ ≡ 1), `bmc` (Eqs. 7 and 10 of arXiv 2408.07471) or `external` (the columns
-            `chosen_weights` and `rejected_weights`, one number a response token).
+        token_weighting: `none` (λ ≡ 1); `bmc` (Eqs. 7 and 10 of arXiv 2408.07471); λ = 1 for some tokens, else 0:
+            `confpo` (those that the policy finds less likely than the response's mean), `entropy` (those of which it
+            is most uncertain); `position` (decay from the first difference); `shift` (rejected tokens count less);
+            `external` (the columns `chosen_weights` and `rejected_weights`, one number from 0 a response token, as
+            score_tokens writes them).
         bmc_delta: δ, the most that a differing token weighs above 1 (§3.2; Figure 4: best near 3.0 on QA).
+        entropy_share: Share of each response's tokens that `entropy` takes.
+        position_decay: γ of `position`.
+        rejected_weight: λ of rejected tokens under `shift`.
         weight_source: Whose confidence weighs the reference's log-probs: the `policy`'s, as in the paper, or
             `each_model`'s own, as in the released code.
         diff_algorithm: `levenshtein` over the responses, or `difflib` over prompt and response, as in the released
@@ -279,8 +285,11 @@ class BMCConfig(trl.DPOConfig):
     orpo_lambda: Annotated[float, Field(ge=0.0)] = 0.1
     figa_alpha: Annotated[float, Field(ge=0.0)] = 1.0
     figa_beta: Annotated[float, Field(ge=0.0)] = 0.5
-    token_weighting: Literal["none", "bmc", "external"] = "none"
+    token_weighting: Literal["none", "bmc", "confpo", "entropy", "position", "shift", "external"] = "none"
     bmc_delta: Annotated[float, Field(ge=0.0)] = 3.0
+    entropy_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
+    position_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.98
+    rejected_weight: Annotated[float, Field(ge=0.0)] = 0.75
     weight_source: Literal["policy", "each_model"] = "policy"
     diff_algorithm: Literal["levenshtein", "difflib"] = "levenshtein"
     ignore_stop_words: bool = False
@@ -363,13 +372,11 @@ class BMCConfig(trl.DPOConfig):
         if values.get("ref_model_name_or_path") and names and REFERENCE_FREE.issuperset(names):
             yield "ref_model_name_or_path", f"{' + '.join(names)} has no reference; leave it out"
         weighting = values.get("token_weighting", "none")
-        if weighting != "bmc":
-            for key in ("bmc_delta", "weight_source"):
-                if values.get(key, "policy") != "policy":
-                    yield (
-                        key,
-                        f"token_weighting: {weighting} doesn't read it; write token_weighting: bmc, or leave it out",
-                    )
+        for key, reader in WEIGHTING_KEYS.items():
+            if weighting != reader and values.get(key, "policy") != "policy":
+                what = f"token_weighting: {weighting} doesn't read it; write token_weighting: {reader}, or leave it out"
+                yield key, what
+        if weighting not in ("bmc", "position"):
             for key in ("diff_algorithm", "ignore_stop_words"):
                 if values.get(key, False) not in (False, "levenshtein") and "figa" not in names:
                     yield (
@@ -412,6 +419,11 @@ def _hyperparameter_faults(names: list[str], values: Mapping[str, Any]) -> Itera
         yield key, f"{' + '.join(names)} doesn't read it; leave it out (it is of {shown})"
 
 
+# keys that one token_weighting reads
+WEIGHTING_KEYS = {
+    "bmc_delta": "bmc", "weight_source": "bmc", "entropy_share": "entropy", "position_decay": "position",
+    "rejected_weight": "shift",
+}  # fmt: skip
 # hyperparameters that a recipe may only set for an objective that reads them; label_smoothing: 0.0 stands in many
 HYPERPARAMETERS = {key for name in LOSSES for key in hyperparameters(name)}
 _COMPILE = ("torch_compile", "torch_compile_backend", "torch_compile_mode")

@@ -6,7 +6,8 @@ same name, and returns one loss for each pair, shape (B,). The trainer takes the
 Token weights have been applied before: a sum over the tokens of y is Σ_t λ(y^t) log π(y^t | y^{<t}, x), with λ ≡ 1
 under `token_weighting: none`. Every objective thus has its BMC form (§5.4 of arXiv 2408.07471, Table 5). An average
 divides that sum by |y|, the number of tokens, as Table 7 prints it and as the authors' code does: dividing by Σ_t λ
-would cancel λ wherever all tokens of a response differ.
+would cancel λ wherever all tokens of a response differ. Tokens with λ = 0 take no part, so an average is over the
+others, as ConfPO's and SePO's.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class PairLogps(NamedTuple):
         chosen_diff_logps: Σ_t λ log π_θ over diff(y_w | y_l), the chosen tokens that differ.
         rejected_diff_logps: Σ_t λ log π_θ over diff(y_l | y_w), the rejected tokens that differ.
         chosen_plain_logps: Σ_t log π_θ over the chosen response, without λ.
+        chosen_counts: Tokens of the chosen response with λ > 0, at least 1; None where that is all.
+        rejected_counts: Tokens of the rejected response with λ > 0, at least 1; None where that is all.
     """
 
     chosen_logps: Tensor
@@ -45,6 +48,8 @@ class PairLogps(NamedTuple):
     chosen_diff_logps: Tensor
     rejected_diff_logps: Tensor
     chosen_plain_logps: Tensor
+    chosen_counts: Tensor | None = None
+    rejected_counts: Tensor | None = None
 
     @property
     def chosen_logratios(self) -> Tensor:
@@ -63,18 +68,25 @@ class PairLogps(NamedTuple):
 
     @property
     def average_margins(self) -> Tensor:
-        """Δ_w/|y_w| − Δ_l/|y_l|."""
-        return self.chosen_logratios / self.chosen_lengths - self.rejected_logratios / self.rejected_lengths
+        """Δ_w/|y_w| − Δ_l/|y_l|, over tokens with λ > 0."""
+        chosen, rejected = self.counts
+        return self.chosen_logratios / chosen - self.rejected_logratios / rejected
 
     @property
     def chosen_averages(self) -> Tensor:
-        """Σ_t λ log π_θ / |y| over the chosen response."""
-        return self.chosen_logps / self.chosen_lengths
+        """Σ_t λ log π_θ / |y| over the chosen response's tokens with λ > 0."""
+        return self.chosen_logps / self.counts[0]
 
     @property
     def rejected_averages(self) -> Tensor:
-        """Σ_t λ log π_θ / |y| over the rejected response."""
-        return self.rejected_logps / self.rejected_lengths
+        """Σ_t λ log π_θ / |y| over the rejected response's tokens with λ > 0."""
+        return self.rejected_logps / self.counts[1]
+
+    @property
+    def counts(self) -> tuple[Tensor, Tensor]:
+        """What averages divide by: tokens with λ > 0 of the chosen and of the rejected response."""
+        chosen = self.chosen_lengths if self.chosen_counts is None else self.chosen_counts
+        return chosen, self.rejected_lengths if self.rejected_counts is None else self.rejected_counts
 
 
 def sum_weighted_logps(
@@ -94,10 +106,13 @@ def sum_weighted_logps(
         The sums of the B pairs.
     """
     weighted, plain = weights * responses * logps, logps * responses
-    lengths = responses.sum(dim=-1).clamp(min=1).to(logps.dtype)
+    lengths, counts = (
+        tokens.sum(dim=-1).clamp(min=1).to(logps.dtype) for tokens in (responses, responses & (weights > 0))
+    )
     sums = [values.sum(dim=-1) for values in (weighted, ref_weights * responses * ref_logps)]
     sums += [lengths, (weighted * differs).sum(dim=-1)]
-    return PairLogps(*[side for values in sums for side in values.unbind(1)] + [plain[:, 0].sum(dim=-1)])
+    sides = [side for values in sums for side in values.unbind(1)]
+    return PairLogps(*[*sides, plain[:, 0].sum(dim=-1), *counts.unbind(1)])
 
 
 def sigmoid(pairs: PairLogps, *, beta: float) -> Tensor:
@@ -256,7 +271,7 @@ def sft(pairs: PairLogps) -> Tensor:
     the same for each pair. An additive term, as in MPO (arXiv 2411.10442): `loss_type: [sigmoid, sft]` with
     `loss_weights`. Needs no reference.
     """
-    return (-pairs.chosen_logps.sum() / pairs.chosen_lengths.sum()).expand_as(pairs.chosen_logps)
+    return (-pairs.chosen_logps.sum() / pairs.counts[0].sum()).expand_as(pairs.chosen_logps)
 
 
 def _log1mexp(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 logger = logging.getLogger(__name__)
 
 Metrics = dict[str, tuple[Tensor, Tensor]]  # name → (sum, count) of each pair, (B,) each; the metric is Σ sum / Σ count
-WEIGHT_EDGES = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+WEIGHT_EDGES = (0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 FALLING_STEPS = 20
 
 

@@ -45,7 +45,14 @@ WEIGHTS = {
     "none": r"\lambda \equiv 1",
     "bmc": r"\lambda(y^t) = 1 + \min\left(\mathrm{sg}\left(\frac{1}{\pi_\theta(y^t \mid y^{<t}, x)}\right), %s\right)"
     r"\text{ for tokens in which } y_w \text{ and } y_l \text{ differ, else } 1",
-    "external": r"\lambda(y^t) \text{ as an external model scored each token}",
+    "confpo": r"\lambda(y^t) = 1 \text{ if } \pi_\theta(y^t \mid y^{<t}, x) \text{ is below its mean in } y"
+    r"\text{, else } 0",
+    "entropy": r"\lambda(y^t) = 1 \text{ for the tokens of } y \text{ at which } \pi_\theta "
+    r"\text{ has the highest entropy, else } 0",
+    "position": r"\lambda(y^t) = \gamma^{\max(t - t_0, 0)} \text{, } t_0 \text{ where } y_w \text{ and } y_l "
+    r"\text{ first differ}",
+    "shift": r"\lambda(y_w^t) = 1, \quad \lambda(y_l^t) = f",
+    "external": r"\lambda(y^t) \text{ as other models scored each token}",
 }
 SFT = r"-\sum_t \log\pi_\theta(y^t \mid y^{<t}, x)"
 TEMPLATE = Path(__file__).parent / "templates/model_card.md.jinja"

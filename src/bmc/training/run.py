@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
@@ -21,8 +22,16 @@ from ..adapters import adopt_adapter_settings, load_adapter, merge_command, read
 from ..config import names
 from ..data.loading import load_split, to_dataset
 from ..data.masks import MaskError, has_markers, mark_assistant
-from ..data.schema import Row, check_rows
-from ..data.tokenization import check_offsets, check_template, check_turn_end, turn_end
+from ..data.schema import SIDES, Row, check_rows
+from ..data.tokenization import (
+    AlignmentError,
+    align_response,
+    check_offsets,
+    check_template,
+    check_turn_end,
+    response_start,
+    turn_end,
+)
 from ..distributed import world_size
 from ..errors import did_you_mean, raise_all, user_error
 from ..generation.backends import stop_ids
@@ -47,6 +56,7 @@ from ..runs import (
 )
 from .config import ModelArguments, TrainingArguments
 from .fault_tolerance import find_start
+from .token_weights import RESPONSES, check_token_weights
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +189,10 @@ def _open_data(
     _set_eos(tokenizer, config)
     train, evaluation = load_rows(arguments, tokenizer, columns, chosen_column)
     _check_loss(config, tokenizer, train, evaluation)
+    if getattr(config, "token_weighting", None) == "external":
+        for part, rows in (("train", train), ("eval", evaluation)):
+            if rows is not None:
+                check_token_weights(_tokenised(tokenizer, rows), rows.column_names, part)
     _check_batches(arguments, config, len(train))
     return tokenizer, train, evaluation
 
@@ -293,6 +307,15 @@ def _check_loss(config: Any, tokenizer: Any, train: Dataset, evaluation: Dataset
             except MaskError as error:
                 what = f"{error}; remove the row, or set assistant_only_loss: false to train on all of it"
                 raise user_error(f"row {row['id']}", what) from None
+
+
+def _tokenised(tokenizer: Any, rows: Dataset) -> Iterator[Row]:
+    """Yield pairs with their tokens as the trainer will count them, as far as that can be told before it exists."""
+    for row in rows if tokenizer.is_fast else ():
+        with contextlib.suppress(AlignmentError):
+            sides = [align_response(tokenizer, row, row[side]).ids for side in SIDES]
+            start = response_start(tokenizer, row, *sides)
+            yield {**row, **{column: ids[start:] for column, ids in zip(RESPONSES, sides, strict=True)}}
 
 
 def _check_batches(arguments: TrainingArguments, config: Any, rows: int) -> None:

@@ -47,7 +47,11 @@ from .token_weights import (
     WEIGHT_COLUMNS,
     bmc_weights,
     check_token_weights,
+    confpo_weights,
+    entropy_weights,
     mark_differences,
+    position_weights,
+    shift_weights,
     stop_word_ids,
 )
 from .tree_check import KERNEL_ERROR, compare, kernel_error, longest, sequences
@@ -146,7 +150,7 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         whole.max_length = None
         dataset = super()._prepare_dataset(dataset, processing_class, whole, dataset_name)
         if args.token_weighting == "external":
-            check_token_weights(dataset, dataset_name)
+            check_token_weights(dataset, dataset.column_names or WEIGHT_COLUMNS, dataset_name)
         ignored = stop_word_ids(self._tokenizer) if args.ignore_stop_words else []
         how = {"algorithm": args.diff_algorithm, "ignored": ignored}
         options = {} if streamed else {"num_proc": args.dataset_num_proc, "desc": f"Comparing {dataset_name} pairs"}
@@ -355,9 +359,10 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         scores = self._score(model, inputs)
         logps = gather_response_tokens(scores.logps, inputs)
         ref_logps = self._ref_logps(inputs)
-        weights = self._weights(logps, inputs)
-        ref_weights = weights if self.args.weight_source == "policy" else self._weights(ref_logps, inputs)
         responses, differs = inputs["response_mask"], inputs["diff_mask"]
+        weights = ref_weights = self._weights(scores, logps, inputs)
+        if self.args.weight_source == "each_model":
+            ref_weights = bmc_weights(ref_logps, differs, self.args.bmc_delta)
         pairs = sum_weighted_logps(logps, ref_logps, weights, ref_weights, responses, differs)
         loss = self._objective(pairs, inputs.get("pair_weights"))
         require_float32(logps=logps, ref_logps=ref_logps, weights=weights, **pairs._asdict(), loss=loss)
@@ -406,7 +411,7 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         return {
             "logps": logps,
             "ref_logps": gather_response_tokens(reference.logps, inputs),
-            "weights": self._weights(logps, inputs),
+            "weights": self._weights(scores, logps, inputs),
             "kl": gather_response_tokens(exact_kl(scores.head, reference.head), inputs),
         }
 
@@ -436,11 +441,24 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
             return torch.zeros_like(inputs["response_mask"], dtype=torch.float32)
         return inputs["ref_logps"] if "ref_logps" in inputs else self._reference_logps(self.model, inputs)
 
-    def _weights(self, logps: Tensor, inputs: dict[str, Any]) -> Tensor:
+    def _weights(self, scores: TokenLogprobs, logps: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Compute λ of each token, (B, 2, T), detached."""
-        if self.args.token_weighting == "bmc":
-            return bmc_weights(logps, inputs["diff_mask"], self.args.bmc_delta)
-        return inputs["token_weights"] if self.args.token_weighting == "external" else torch.ones_like(logps)
+        responses, differs = inputs["response_mask"], inputs["diff_mask"]
+        match self.args.token_weighting:
+            case "bmc":
+                return bmc_weights(logps, differs, self.args.bmc_delta)
+            case "confpo":
+                return confpo_weights(logps, responses)
+            case "entropy":
+                entropy = gather_response_tokens(scores.entropy.detach(), inputs)
+                return entropy_weights(entropy, responses, self.args.entropy_share)
+            case "position":
+                return position_weights(differs, self.args.position_decay)
+            case "shift":
+                return shift_weights(logps.detach(), self.args.rejected_weight)
+            case "external":
+                return inputs["token_weights"]
+        return torch.ones_like(logps)
 
     def _objective(self, pairs: PairLogps, pair_weights: Tensor | None) -> Tensor:
         """Compute the batch's mean, or weighted sum, of `loss_type`, or of several with `loss_weights`."""
