@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bmc.config import BridgeConfig, EvaluateConfig, JudgeConfig, PrepareConfig, SampleConfig
+from bmc.config import BridgeConfig, EvaluateConfig, JudgeConfig, PrepareConfig, SampleConfig, ScoreTokensConfig
 from bmc.errors import UserErrors
 from bmc.program import script_of
 from bmc.recipe import parse
@@ -71,6 +71,9 @@ READS = {  # which stages' folders a recipe may read, by its name
     "sample_rounds": "prepare",
     "bridge_held_out": "sample_held_out prepare",
     "analyze": "bridge_held_out",
+    "dpo_tis": "score_tis",
+    "dpo_sepo": "score_sepo",
+    "dpo_tgdpo": "score_tgdpo",
 }
 VALUES = [*SEARCHED, "beta", "prefix_fraction", "weight_source", "diff_algorithm", "ignore_stop_words", "mode"]
 SOURCE = re.compile(r"Table \d|A\.\d|§\d|Eq|paper|released|135M parameters|handbook")
@@ -151,7 +154,7 @@ def test_parts_stand_alone(file: str) -> None:
     """A base.yaml is whole and flat; a method says what it is, and neither names a folder to write."""
     parts = [path for path in FILES if file in (path.name, path.parent.name) and "lab" not in path.parts]
     found = [yaml.load(path.read_text(), Loader=Loader) for path in parts]
-    assert len(found) == {"base.yaml": 7, "methods": 15}[file]
+    assert len(found) == {"base.yaml": 7, "methods": 22}[file]
     assert not any({"extends", "stage", "output_dir", "learning_rate"} & part.keys() for part in found)
     known = {
         "base.yaml": {"model_name_or_path", "dataset_mixture", "max_length"},
@@ -206,6 +209,32 @@ def test_adapters_have_the_handbooks_values(setting: str, kind: str) -> None:
     assert (config.beta, config.bmc_delta) == PAPER[setting][:2]
     assert config.per_device_train_batch_size * config.gradient_accumulation_steps == arguments.paper_batch_size == 128
     assert (arguments.accelerate_config, config.max_length, config.token_weighting) == (None, 2048, "bmc")
+
+
+CREDIT = {"confpo": "bridge", "entropy": "bridge", "position": "bridge", "shift": "bridge"}
+CREDIT |= {name: f"score_{name}" for name in ("tis", "sepo", "tgdpo")}
+
+
+@pytest.mark.parametrize("name", CREDIT)
+def test_token_credit_is_compared_on_the_same_pairs_with_the_same_values(name: str) -> None:
+    bmc, other = (training(f"recipes/smollm2-135m/math/dpo_{method}.yaml") for method in ("bmc", name))
+    assert other[2].token_weighting == (name if name in ("confpo", "entropy", "position", "shift") else "external")
+    assert other[0].dataset_mixture.datasets[0].id == f"outputs/smollm2-135m/math/{CREDIT[name]}/train.jsonl"
+    for key in (
+        "loss_type",
+        "beta",
+        "learning_rate",
+        "num_train_epochs",
+        "seed",
+        "per_device_train_batch_size",
+        "max_length",
+    ):
+        assert getattr(other[2], key) == getattr(bmc[2], key), key
+    assert other[0].chosen_column == bmc[0].chosen_column == "chosen"
+    if name in ("tis", "sepo", "tgdpo"):
+        (scoring,) = parse([f"recipes/smollm2-135m/math/score_{name}.yaml"], ScoreTokensConfig)
+        assert scoring.dataset_mixture.datasets[0].id == bmc[0].dataset_mixture.datasets[0].id
+        assert (scoring.method, scoring.beta, scoring.max_length) == (name, other[2].beta, other[2].max_length)
 
 
 @pytest.mark.parametrize(("setting", "gamma", "rate"), [("llama3-8b", 1.0, 6e-7), ("mistral-7b", 1.6, 3e-7)])

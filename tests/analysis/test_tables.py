@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import write
+from made import write, write_rows
 
 from bmc.analysis import tables
 from bmc.analysis.tables import BRIDGING_METRICS, FIGURE_METRICS, NOT_RUN, TableConfig, table, table_rows, targets
@@ -110,6 +110,34 @@ def test_another_models_rows_are_those_with_a_recipe(tmp_path: Path) -> None:
     runs = targets(TableConfig(table="table1", **small))
     assert runs[:2] == ["smollm2-135m/math/sft", "smollm2-135m/math/figa"]
     assert len(runs) == 12
+
+
+def test_a_table_with_a_baseline_shows_paired_gains_over_it(tmp_path: Path) -> None:
+    """Of 100 rows ConfPO gets 10 right that DPO-BMC gets wrong and misses 2: 8 points, Tango's interval [1.4, 15.8]
+    (solved apart from bmc.evaluation.stats); entropy was scored on other rows, TIS-DPO with two seeds."""
+
+    def predicted(run: str, right: range | list[int], first: int = 0) -> None:
+        rows = [{"id": str(first + n), "source": "sums", "correct": n in right} for n in range(100)]
+        write(tmp_path / run / "metrics.json", {"results": {"sums": result(len(right) / 100, 0.4, 0.8, 100)}})
+        write_rows(tmp_path / run / "predictions.jsonl", rows)
+
+    task = "smollm2-135m/math"
+    predicted(f"{task}/dpo_bmc/eval", range(50))
+    predicted(f"{task}/dpo_confpo/eval", range(2, 60))
+    predicted(f"{task}/dpo_entropy/eval", range(50), first=7)
+    for seed in (1, 2):
+        predicted(f"{task}/dpo_tis/seed_{seed}/eval", range(50))
+    found = {"sums": {"mean": 0.5, "sd": 0.0, "accuracies": [0.5, 0.5], "n": 100}}
+    write(tmp_path / task / "dpo_tis/seeds.json", {"seeds": [1, 2], "results": found})
+    assert row("credit", tmp_path, "DPO-BMC")[1:] == ["–"]
+    for options in ({}, {"model": "smollm2-135m"}):
+        accuracy, gain = row("credit", tmp_path, "ConfPO", **options)
+        assert accuracy == "58.0 [40.0, 80.0] (n = 100)"
+        assert gain == "+8.0 [+1.4, +15.8] (n = 100)"
+    assert row("credit", tmp_path, "entropy")[1] == "other rows"
+    assert row("credit", tmp_path, "TIS-DPO")[1].startswith("+0.0 [-3.7, +3.7] (n = 100, 2 against 1 seeds)")
+    assert row("credit", tmp_path, "SePO") == [NOT_RUN, ""]
+    assert "| method | math | above dpo_bmc, 95 % |" in table(TableConfig(table="credit", runs=str(tmp_path)))
 
 
 @pytest.fixture

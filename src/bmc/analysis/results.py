@@ -701,21 +701,25 @@ class Difference:
 
     def cells(self) -> list[str]:
         """Return the cells of its line, as in `DIFFERENCE_HEADER`."""
+        p_values = ("" if p is None else f"{p:.3g}" for p in (self.p, self.adjusted))
+        return [self.run, self.benchmark, str(self), *p_values]
+
+    def __str__(self) -> str:
         if self.gain is None:
-            return [self.run, self.benchmark, "other rows", "", ""]
+            return "other rows"
         several = f", {self.seeds[0]} against {self.seeds[1]} seeds" if max(self.seeds) > 1 else ""
-        gain = f"{self.gain.value:+.1f} [{self.gain.low:+.1f}, {self.gain.high:+.1f}] (n = {self.gain.n}{several})"
-        return [self.run, self.benchmark, gain, *("" if p is None else f"{p:.3g}" for p in (self.p, self.adjusted))]
+        return f"{self.gain.value:+.1f} [{self.gain.low:+.1f}, {self.gain.high:+.1f}] (n = {self.gain.n}{several})"
 
 
 Comparison = tuple[str, list[Difference]] | None  # the baseline's name, and the differences
 
 
-def compare_to_baseline(found: dict[str, Correctness]) -> Comparison:
-    """Compare each run with the baseline: the run whose name ends in `dpo`, or else the first.
+def compare_to_baseline(found: dict[str, Correctness], named: str | None = None) -> Comparison:
+    """Compare each run with the baseline: by default the run whose name ends in `dpo`, or else the first.
 
     Args:
         found: Run → its predictions. Runs `X/seed_1`, `X/seed_2` are one, `X`.
+        named: The baseline.
 
     Returns:
         The baseline's name, and the differences; None where no two runs can be compared.
@@ -725,8 +729,8 @@ def compare_to_baseline(found: dict[str, Correctness]) -> Comparison:
         method, seed = method_and_seed(run)
         for benchmark, hits in benchmarks.items():
             runs.setdefault(method, {}).setdefault(benchmark, {})[seed] = hits
-    baseline = next((name for name in runs if name.split("/")[-1] == BASELINE), next(iter(runs), None))
-    if baseline is None or len(runs) < 2:
+    baseline = named or next((name for name in runs if name.split("/")[-1] == BASELINE), next(iter(runs), None))
+    if baseline not in runs or len(runs) < 2:
         return None
     theirs = runs.pop(baseline)
     pairs = ((name, ours, benchmark) for name, ours in runs.items() for benchmark in sorted(ours.keys() & theirs))

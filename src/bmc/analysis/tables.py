@@ -16,7 +16,17 @@ from ..errors import did_you_mean, user_error
 from ..evaluation.summary import NOT_RUN, SEEDS_FILE, Estimate, markdown_table, seeds_cell
 from ..recipe import load
 from ..runs import read_json
-from .results import REPORTED_NUMBERS, STATE_FILE, UNKNOWN, accuracy_of, gradient_norm_of, judge_result, seeds_result
+from .results import (
+    REPORTED_NUMBERS,
+    STATE_FILE,
+    UNKNOWN,
+    accuracy_of,
+    compare_to_baseline,
+    gradient_norm_of,
+    judge_result,
+    load_correctness,
+    seeds_result,
+)
 
 OTHER_MODEL = "other model"
 NOT_APPLICABLE = "n/a"  # of a row that a column has no number for
@@ -162,12 +172,20 @@ def table(config: TableConfig) -> str:
         UserErrors: A file of a run can't be read.
     """
     rows, entry, runs = table_rows(config), _entry(config), Path(config.runs)
-    header = ["method", *(f"{cell.column}, {what}" for cell in rows[0] for what in ("reported", "reproduced"))]
-    body = [
-        [row[0].method, *itertools.chain(*((cell.reported, reproduced(runs, cell)) for cell in row))] for row in rows
-    ]
-    title, source = entry["title"], f"Reported: {entry['source']}."
-    if config.model is not None:
+    baseline = entry.get("baseline")
+    if baseline is None:
+        header = ["method", *(f"{cell.column}, {what}" for cell in rows[0] for what in ("reported", "reproduced"))]
+        cells = [[(cell.reported, reproduced(runs, cell)) for cell in row] for row in rows]
+    else:
+        header = ["method", *itertools.chain(*((cell.column, f"above {baseline}, 95 %") for cell in rows[0]))]
+        gains = [_gains(runs, list(column), baseline) for column in zip(*rows, strict=True)]
+        cells = [
+            [(reproduced(runs, cell), gain.get(cell.recipe, "")) for cell, gain in zip(row, gains, strict=True)]
+            for row in rows
+        ]
+    body = [[row[0].method, *itertools.chain(*line)] for row, line in zip(rows, cells, strict=True)]
+    title, source = entry["title"], f"{'Reported' if baseline is None else 'Source'}: {entry['source']}."
+    if config.model is not None and baseline is None:
         title, source = f"{title}; here with {config.model}", "Reported: nothing, the paper's model is another."
     judged = any(cell.judge_file for cell in rows[0])
     notes = [source, SINGLE, *([JUDGED] if judged else []), *_left_out(config)]
@@ -175,6 +193,25 @@ def table(config: TableConfig) -> str:
     command = " ".join([*_judge_needs(config), "make", config.table, *model])
     missing = [f"What is missing comes by `{command}`."] if NOT_RUN in itertools.chain(*body) else []
     return "\n\n".join([f"## {title}", "\n".join(notes), markdown_table((header, body)), *missing])
+
+
+def _gains(runs: Path, column: list[Cell], baseline: str) -> dict[str, str]:
+    """Compare the runs of a column with one of them, row by row on the test rows and over seeds where there are any.
+
+    Returns:
+        Recipe → the gain in points with its 95 % interval; `–` for the baseline.
+    """
+    found = {}
+    for cell in column:
+        folder = runs / cell.run
+        seeds = sorted(folder.glob("seed_*/eval")) if (folder / SEEDS_FILE).is_file() else []
+        for evaluation in seeds or [folder / "eval"]:
+            name = f"{cell.recipe}/{evaluation.parent.name}" if seeds else cell.recipe
+            if correct := load_correctness(evaluation / "predictions.jsonl"):
+                found[name] = correct
+    compared = compare_to_baseline(found, baseline)
+    gains = {one.run: str(one) for one in compared[1]} if compared else {}
+    return {baseline: UNKNOWN} | gains
 
 
 def _left_out(config: TableConfig) -> list[str]:
