@@ -99,7 +99,9 @@ def test_kappa(pairs: list[tuple[str, str]], kappa: float | None) -> None:
 
 def test_a_row_is_shown_with_what_a_reviewer_needs(tmp_path: Path) -> None:
     row = pair(1, rationale=f"It says river. {HOSTILE}", answer="bank")
+    (tmp_path / "stats.json").write_text('{"rationale": {"rows": 1, "length": 20.0}}')
     with reviewing(bridged(tmp_path, [row])) as client:
+        assert client.get("progress")["rationale"] == 1
         (shown,) = client.get("rows")["rows"]
         assert shown["pieces"] == [["del", "river "], ["ins", "bank "], ["equal", "number 1"]]
         assert (shown["base"], shown["edit"], shown["other"]) == ("y_l", "ỹ_w", "y_w")
@@ -160,7 +162,8 @@ def test_decisions_are_on_the_disk_and_come_back(tmp_path: Path) -> None:
         assert client.post("undo")[1]["row"]["place"] == 2
     with reviewing(folder) as client:
         assert client.get("progress") | {"agreement": []} == {
-            "reviewer": "AB", "rows": 7, "decided": 2, "pairs": 5, "dropped": 2, "accept": 1, "reject": 1, "correct": 0,
+            "reviewer": "AB", "rows": 7, "decided": 2, "pairs": 5, "dropped": 2, "rationale": 0,
+            "accept": 1, "reject": 1, "correct": 0,
             "agreement": [],
         }  # fmt: skip
         assert client.post("undo")[1]["row"]["place"] == 1

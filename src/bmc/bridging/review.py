@@ -53,6 +53,7 @@ class BridgingRun:
         mode: Its recipe's.
         limits: Its recipe's `validators`.
         counts: Rows of each of `FILES`.
+        rationales: Edits with the editor's rationale, by `stats.json`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,6 +71,9 @@ class BridgingRun:
         if self.mode == "token_scores":
             raise user_error(str(folder), "mode: token_scores has made no edits; there is nothing to review")
         self.limits = ValidatorSettings(**recipe.get("validators", {}))
+        stats = folder / "stats.json"
+        told = read_json(stats).get("rationale") if stats.is_file() else None
+        self.rationales = int(told["rows"]) if told else 0
         self._files = [(folder / name).open("rb") for name in FILES if (folder / name).is_file()]
         self._spans = [_spans(file) for file in self._files]
         self.counts = [len(spans) // 2 for spans in self._spans]
@@ -343,6 +347,7 @@ class Review:
             files = dict(zip(("pairs", "dropped"), (*self.run.counts, 0), strict=False))
             made = {decision: counts[decision] for decision in DECISIONS}
             who = {"reviewer": self.reviewer, "rows": len(self.run), "decided": counts.total()}
+            files["rationale"] = self.run.rationales
             return {**who, **files, **made, "agreement": agreement(self.decisions)}
 
     def page(self, chosen: Filter, at: int | None = None, step: int = 0, count: int = 1) -> Row:
@@ -530,6 +535,8 @@ def summary(progress: Row) -> str:
     """Say in a few lines how far a review is and how two reviewers agree."""
     made = ", ".join(f"{progress[decision]:,} {decision}ed" for decision in DECISIONS)
     lines = [f"{progress['reviewer']}: {progress['decided']:,} of {progress['rows']:,} rows decided ({made})"]
+    if progress["rationale"]:
+        lines[0] += f", {progress['rationale']:,} with the editor's rationale"
     for found in progress["agreement"]:
         kappa = "undefined" if found["kappa"] is None else f"{found['kappa']:.2f}"
         lines.append(f"{' and '.join(found['reviewers'])}: Cohen's κ {kappa} (n = {found['n']:,})")

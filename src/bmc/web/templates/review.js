@@ -43,7 +43,8 @@
 
   function showProgress(progress) {
     const made = Object.entries(STATES).map(([decision, word]) => `${progress[decision].toLocaleString("en")} ${word}`);
-    $("progress").textContent = `${progress.reviewer}: ${progress.decided.toLocaleString("en")} of ${progress.rows.toLocaleString("en")} rows decided (${made.join(", ")})`;
+    $("progress").textContent = `${progress.reviewer}: ${progress.decided.toLocaleString("en")} of ${progress.rows.toLocaleString("en")} rows decided (${made.join(", ")})`
+      + (progress.rationale ? `, ${progress.rationale.toLocaleString("en")} with the editor's rationale` : "");
     const kappa = (one) => (one.kappa === null ? "undefined" : one.kappa.toFixed(2));
     $("agreement").textContent = progress.agreement.map((one) => `${one.reviewers.join(" and ")}: Cohen's κ ${kappa(one)} (n = ${one.n})`).join("; ");
   }
