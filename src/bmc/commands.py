@@ -153,25 +153,28 @@ def _plan_bridging(config: Any) -> None:
     """Print what would be done and what it would cost; needs no key."""
     from .config import OFFLINE
     from .llm.address import where
-    from .planning.describe import bridging_facts, describe_data, missing_data, print_plan
+    from .planning.describe import bridging_facts, describe_data, missing_data, print_plan, unpaid_facts
 
     scores, asks = config.mode == "token_scores", config.editor not in OFFLINE
     endpoint = f"{config.model} at {where(config.base_url)}, key from {config.api_key_env}"
+    editor = "a person, whose edits the data hold" if config.editor == "person" else config.editor
     facts = {
         "pairs": describe_data(config.dataset_mixture.datasets),
-        "editor": endpoint if config.editor == "openai" else f"{config.editor}{f', {config.model}' if asks else ''}",
+        "editor": endpoint if config.editor == "openai" else f"{editor}{f', {config.model}' if asks else ''}",
         "mode": config.mode,
         "prompt": f"{config.template} template" if asks and not scores else None,
         "tokenizer": config.tokenizer_name_or_path,
         "bridged": None if scores else f"{config.proportion:.0%} of the pairs that are kept",
         "output": config.output_dir,
     }
-    if asks and not missing_data(config.dataset_mixture.datasets):
+    if missing_data(config.dataset_mixture.datasets):
+        facts |= {"estimate": "none before the pairs are there; roughly:"} if asks else {}
+        facts |= bridging_facts(config)
+    else:
         from .bridging.run import estimate_for, load
 
-        facts |= estimate_for(config, *load(config)).facts()
-    elif asks:
-        facts |= {"estimate": "none before the pairs are there; roughly:"} | bridging_facts(config)
+        pairs, bridge_with = load(config)
+        facts |= estimate_for(config, pairs, bridge_with).facts() if asks else unpaid_facts(pairs)
     print_plan("bridge pairs", facts)
 
 

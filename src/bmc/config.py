@@ -54,6 +54,11 @@ class DatasetConfig:
         config: The Hub data set's configuration, or a generator's parameters (`source: reasoning_gym`).
         split: Split to read.
         columns: Columns to keep, all of them by default; or what to call them here, `{prompt: question, chosen: …}`.
+            With corrections and ratings, what the source is to read, `{prompt: question, answer: …, correction: …}`;
+            others stay.
+        pair_rule: Which pairs to make of rated or ranked responses: the best and the worst (`largest_gap`), a worse
+            one drawn with the mixture's seed (`random`), each worse one (`all`). Responses of the same score make no
+            pair; where several are the best, the first is y_w.
         edit_split: "k/n": only the k-th of n equal splits of the pairs by rising edit distance (Figure 5).
         weight: Share of the rows to take, after `edit_split`, drawn with the mixture's seed.
         num_rows: Rows to take at the most, after `weight`; for a generator, the rows to generate.
@@ -67,6 +72,7 @@ class DatasetConfig:
     config: str | dict[str, Any] | None = None
     split: str = "train"
     columns: list[str] | dict[str, str] | None = None
+    pair_rule: Literal["largest_gap", "random", "all"] = "largest_gap"
     edit_split: str | None = None
     weight: Fraction = 1.0
     num_rows: Positive | None = None
@@ -83,6 +89,9 @@ class DatasetConfig:
         if self.source is not None and self.source not in DATASETS:
             hint = did_you_mean(self.source, list(DATASETS))
             yield "source", f"'{self.source}' is unknown{hint}; choose from {', '.join(DATASETS)}"
+        elif self.pair_rule != "largest_gap" and (self.source is None or DATASETS[self.source].kind != "ratings"):
+            rated = ", ".join(name for name, spec in DATASETS.items() if spec.kind == "ratings")
+            yield "pair_rule", f"only ratings are read by it; leave it out, or set source to one of {rated}"
         split = re.fullmatch(r"([1-9][0-9]*)/([1-9][0-9]*)", "1/1" if self.edit_split is None else self.edit_split)
         if not split or int(split[1]) > int(split[2]):
             yield "edit_split", f"'{self.edit_split}' is no split; write k/n with 1 ≤ k ≤ n, as in 2/6"
@@ -445,7 +454,7 @@ class LLMArguments:
             yield "prices", f"{what} a million tokens"
 
 
-OFFLINE = ("rules", "ideal", "sloppy")  # editors that ask no model
+OFFLINE = ("rules", "ideal", "sloppy", "person")  # editors that ask no model
 BridgeMode = Literal["targeted", "without_reference", "degrade", "fresh", "polish", "token_scores"]
 
 
@@ -505,20 +514,25 @@ class BridgeConfig(LLMArguments, StageArguments, DataArguments):
         editor: `openai` (any OpenAI-compatible endpoint), `vllm` (extra `vllm`) or `transformers` (a model in this
             process), or `rules` (offline, closed tasks; `targeted` and `token_scores` only). `ideal` takes the right
             response nearest to y_l from the column `solutions`, and `sloppy` does so with the two faults below
-            (`targeted` only; for experiments with generated data).
+            (`targeted` only; for experiments with generated data). `person`: y_w is what a person made of y_l, and is
+            validated like an LLM's edit; so it is with `source: corrections` whatever else is left out.
         editor_error_rate: Share of the pairs in which `sloppy` edits only half of what is wrong. Its final answers
             are wrong then: set `validators.final_answer` to false to keep them.
         editor_rewrite_rate: Share of the pairs in which `sloppy` takes the farthest right response instead.
         mode: What the editor does. `targeted`: y_l → ỹ_w with y_w as reference, the method. Table 3:
             `without_reference`, y_l → ỹ_w without y_w; `degrade`, y_w → ỹ_l, where y_l is wrong, for (y_w, ỹ_l).
             Controls: `fresh`, the editor's own answer to x as ỹ_w; `polish`, y_w → ỹ_w. DPO (EW): `token_scores`, no
-            edit, but a weight for each token of (y_w, y_l), by the editor's scores of its words.
+            edit, but a weight for each token of (y_w, y_l), by the editor's scores of its words. `targeted` shows a
+            row's column `feedback`, a note on what is wrong with y_l: beside y_w, or in its place where the data have
+            no `chosen`.
         template: Prompt of a model: `closed` is for QA and math and asks first whether y_l needs an edit,
             where the editor sees both y_l and y_w; `instruction` does not.
         proportion: Share of the pairs to bridge, chosen by the hash of the id, so that 20 % lies within 40 %
             (Figure 3); the rest keep (y_w, y_l).
         on_failure: What becomes of a pair that the editor failed: `drop` it with the reason, or `keep_original`, (y_w,
             y_l) with `bridged` false. A pair that needs no edit is dropped either way.
+        rationale: Ask for two sentences on what is wrong with y_l before the edit, as CLAIR does (arXiv 2408.06266).
+            They are kept in the column `rationale` and never trained on.
         limit: Try only the first so many pairs.
         tokenizer_name_or_path: Tokenizer of the model to be trained, whose tokens `token_scores` weighs (by
             `chat_template`, if that is not the tokenizer's own).
@@ -531,21 +545,41 @@ class BridgeConfig(LLMArguments, StageArguments, DataArguments):
 
     NON_IDENTITY_KEYS: ClassVar = LLMArguments.NON_IDENTITY_KEYS | {"similarity_model"}
 
-    editor: Literal["openai", "vllm", "transformers", "rules", "ideal", "sloppy"] = "openai"
+    editor: Literal["openai", "vllm", "transformers", "rules", "ideal", "sloppy", "person"] = "openai"
     editor_error_rate: Fraction = 0.0
     editor_rewrite_rate: Fraction = 0.0
     mode: BridgeMode = "targeted"
     template: Literal["closed", "instruction"] = "closed"
     proportion: Fraction = 1.0
     on_failure: Literal["drop", "keep_original"] = "drop"
+    rationale: bool = False
     limit: Positive | None = None
     tokenizer_name_or_path: str | None = None
     validators: ValidatorSettings = field(default_factory=ValidatorSettings)
     similarity_model: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.editor == "openai" and all(self._corrected()) and self._corrected():
+            self.editor = "person"
+
+    def _corrected(self) -> list[bool]:
+        """Tell of each data set whether it holds a person's corrections."""
+        from .data.registry import DATASETS
+
+        sources = [DATASETS.get(dataset.source or "") for dataset in self.dataset_mixture.datasets]
+        return [source is not None and source.kind == "corrections" for source in sources]
+
     @property
     def endpoint(self) -> str | None:
         return super().endpoint if self.editor == "openai" else None
+
+    @staticmethod
+    def value_faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        named = values.get("editor", "person")
+        datasets = getattr(values.get("dataset_mixture"), "datasets", [])
+        if named != "person" and any(dataset.source == "corrections" for dataset in datasets):
+            instead = "for an LLM's edits leave out `source`, with columns: {prompt: …, chosen: …, rejected: …}"
+            yield "editor", f"is {named}, but corrections are a person's edits; leave it out, or {instead}"
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
@@ -553,7 +587,15 @@ class BridgeConfig(LLMArguments, StageArguments, DataArguments):
             yield "temperature", f"is null, which editor: {self.editor} can't leave out; write 0.0"
         if self.batch_api and self.editor != "openai":
             yield "batch_api", f"editor: {self.editor} has no Batch API; leave it out, or set editor: openai"
-        if self.editor in ("ideal", "sloppy") and self.mode != "targeted":
+        if self.editor != "person" and any(self._corrected()):
+            what = "holds corrections and other pairs; bridge the corrections in a recipe of their own"
+            yield "dataset_mixture", f"{what}, and train on both train.jsonl"
+        if self.editor == "person" and self.proportion < 1:
+            yield "proportion", "editor: person has only bridged pairs; leave it out"
+        if self.rationale and (self.editor in OFFLINE or self.mode in ("fresh", "token_scores")):
+            what = f"editor: {self.editor}" if self.editor in OFFLINE else f"mode: {self.mode}"
+            yield "rationale", f"{what} can't say what is wrong with y_l; leave it out"
+        if self.editor in ("ideal", "sloppy", "person") and self.mode != "targeted":
             yield "mode", f"editor: {self.editor} can't do {self.mode}; choose mode: targeted"
         for key in ("editor_error_rate", "editor_rewrite_rate"):
             if getattr(self, key) and self.editor != "sloppy":

@@ -211,13 +211,13 @@ def _row(pairs: Any, wanted: str | None) -> dict[str, Any]:
 
 def _request(config: Any, pair: dict[str, Any]) -> Iterator[str]:
     from .bridging.editor import edit_request
-    from .bridging.prompts import request, score_request
+    from .bridging.prompts import edit_prompt, request, score_request
 
     case = edit_request(pair)
     if config.mode == "token_scores":
         requests = [score_request(case.prompt, response) for response in (case.chosen, case.rejected)]
     else:
-        requests = [request(config.mode, config.template, case)]
+        requests = [request(edit_prompt(config.mode, config.template, config.rationale, case), case)]
     for messages, _ in requests:
         yield f"# row {pair['id']}: {config.model}, temperature {config.temperature}, max_tokens {config.max_tokens}"
         for message in messages:
@@ -225,9 +225,10 @@ def _request(config: Any, pair: dict[str, Any]) -> Iterator[str]:
 
 
 def _template(config: Any) -> Iterator[str]:
-    from .bridging.prompts import PROMPTS, SCORING
+    from .bridging.prompts import SCORING, edit_prompt
 
-    found = SCORING if config.mode == "token_scores" else PROMPTS[config.mode, config.template]
+    scores = config.mode == "token_scores"
+    found = SCORING if scores else edit_prompt(config.mode, config.template, config.rationale)
     yield f"--- system ---\n{found.system}"
     yield f"--- user ---\n{found.text}"
 

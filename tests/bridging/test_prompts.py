@@ -33,7 +33,7 @@ SHOWN = {  # the case's texts that each mode shows, and as what
 
 
 def asked(mode: str, template: str, prompt: str = "x", chosen: str = "y_w", rejected: str = "y_l") -> tuple[str, str]:
-    messages, mark = request(mode, template, EditRequest("1", "qa", prompt, chosen, rejected, "a"))
+    messages, mark = request(PROMPTS[mode, template], EditRequest("1", "qa", prompt, chosen, rejected, "a"))
     assert [message["role"] for message in messages] == ["system", "user"]
     return messages[1]["content"], mark
 
@@ -53,7 +53,7 @@ def test_the_methods_own_prompts_are_as_they_were(subtests: pytest.Subtests) -> 
     ]:
         with subtests.test(template=template, digest=digest):
             case = EditRequest("1", "qa", "Where? {x}", "In a river.", "In a bank.", "river")
-            messages, mark = request("targeted", template, case)
+            messages, mark = request(PROMPTS["targeted", template], case)
             ((version, older),) = earlier_versions(messages)
             assert (version, hashlib.sha256(json.dumps([older, mark]).encode()).hexdigest()) == (1, digest)
 
@@ -99,7 +99,7 @@ def test_the_text_is_what_stands_between_the_tags(subtests: pytest.Subtests) -> 
                 given = reply, text
                 if mode == "fresh":
                     given = tuple(re.sub("revised", "answer", part, flags=re.IGNORECASE) for part in given)
-                assert read_reply(mode, template, given[0], "1a").text == given[1]
+                assert read_reply(PROMPTS[mode, template], given[0], "1a").text == given[1]
 
 
 def test_a_draft_may_be_good_where_the_editor_sees_what_is_right(subtests: pytest.Subtests) -> None:
@@ -117,10 +117,10 @@ def test_a_draft_may_be_good_where_the_editor_sees_what_is_right(subtests: pytes
         with subtests.test(reply=reply):
             for mode, template in KINDS:
                 if (mode, template) in JUDGING:
-                    assert read_reply(mode, template, reply, "1a") == Edit(None)
+                    assert read_reply(PROMPTS[mode, template], reply, "1a") == Edit(None)
                 else:
                     with pytest.raises(EditError, match="unreadable reply"):
-                        read_reply(mode, template, reply, "1a")
+                        read_reply(PROMPTS[mode, template], reply, "1a")
                 assert ("verdict" in PROMPTS[mode, template].text) == ((mode, template) in JUDGING)
 
 
@@ -145,7 +145,7 @@ def test_anything_else_is_unreadable(subtests: pytest.Subtests) -> None:
             with subtests.test(reply=reply, mode=mode, template=template):
                 what = "answer" if mode == "fresh" else "revised draft"
                 with pytest.raises(EditError, match=f"unreadable reply: no {what} between the tags"):
-                    read_reply(mode, template, reply, "1a")
+                    read_reply(PROMPTS[mode, template], reply, "1a")
 
 
 HOSTILE = [
@@ -194,7 +194,12 @@ def test_a_request_hangs_on_what_it_shows_alone() -> None:
             assert same == (field not in SHOWN[mode])
         assert asked(mode, template) != asked(mode, template, prompt="other")
     assert (
-        len({json.dumps(request(mode, template, EditRequest("1", "qa", "x", "w", "l"))) for mode, template in KINDS})
+        len(
+            {
+                json.dumps(request(PROMPTS[mode, template], EditRequest("1", "qa", "x", "w", "l")))
+                for mode, template in KINDS
+            }
+        )
         == 10
     )
     assert score_request("x", "w") != score_request("x", "l")

@@ -198,7 +198,14 @@ HUB = {
     ),
     "clair": (
         {"prompt": "Hi?", "chosen": [USER, YES], "rejected": [USER, NO], "rational": "1. Agree."},
-        {"source": "clair", "task": "chat", "prompt": [USER], "chosen": [YES], "rejected": [NO]},
+        {
+            "source": "clair",
+            "task": "chat",
+            "prompt": [USER],
+            "chosen": [YES],
+            "rejected": [NO],
+            "rationale": "1. Agree.",
+        },
     ),
     "bmc_released_qa": (
         {"prompt_id": "qa_0", "chosen": [USER, YES], "rejected": [USER, NO]},

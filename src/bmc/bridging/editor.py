@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..config import BridgeConfig, BridgeMode, ValidatorSettings
@@ -10,7 +11,7 @@ from ..data.schema import SIDES, WEIGHTS, Row, content, hash_fraction, transcrip
 from ..data.tokenization import AlignmentError, align_response, response_start
 from ..llm.client import CachedClient, Completion, off_loop
 from ..llm.errors import RequestFailed
-from .prompts import PROMPTS, SCORING, Messages, Prompt, read_reply, request, score_request
+from .prompts import SCORING, Messages, Prompt, edit_prompt, read_reply, request, score_request
 from .token_scores import read_scores, token_weights
 from .types import Edit, EditError, Editor, EditRejected, EditRequest, NoEditNeeded, Scores
 from .validators import EditCandidate, edit_ratio, first_rejection, is_truncated, refused_reply, wrong_verdict
@@ -48,10 +49,10 @@ async def bridge_pair(row: Row, editor: Editor | CachedClient, settings: BridgeC
     check_editable(row)
     case = edit_request(row)
     if isinstance(editor, Editor):
-        edit, rejected_edit = (
-            await off_loop(_size(case), _validated, await editor.edit(case), case, settings, None),
-            None,
-        )
+        edit = await editor.edit(case)
+        if settings.editor == "person":  # the edit isn't what it may be made of
+            case = replace(case, chosen=case.rejected)
+        edit, rejected_edit = await off_loop(_size(case), _validated, edit, case, settings, None), None
     else:
         edit, rejected_edit = await _request_edit(editor, case, settings)
     if edit.text is None:
@@ -61,6 +62,9 @@ async def bridge_pair(row: Row, editor: Editor | CachedClient, settings: BridgeC
     text = edit.text if hash_fraction(row["id"]) < settings.proportion else None
     pair = await off_loop(len(case.rejected) + len(edit.text), bridged_pair, row, text, settings.mode)
     pair.rejected_edit, pair.notes = rejected_edit, edit.notes if pair["bridged"] else ()
+    if pair["bridged"]:
+        pair |= {"rationale": edit.rationale} if edit.rationale else {}
+        pair |= {"editor": "person"} if settings.editor == "person" else {}
     return pair
 
 
@@ -70,8 +74,8 @@ def check_editable(row: Row) -> None:
     Raises:
         EditError: A response is several messages, or a tool call. Equal turns are the prompt's by now.
     """
-    for name, side in (("y_w", row["chosen"]), ("y_l", row["rejected"])):
-        if isinstance(side, str):
+    for name, side in (("y_w", row.get("chosen")), ("y_l", row["rejected"])):
+        if side is None or isinstance(side, str):
             continue
         if len(side) > 1:
             raise EditError("responses of several messages differ before the last one")
@@ -81,29 +85,55 @@ def check_editable(row: Row) -> None:
 
 def edit_request(row: Row) -> EditRequest:
     """Return a pair as an editor sees it."""
+    reference = row.get("chosen")
     return EditRequest(
         id=row["id"],
         task=row.get("task") or "chat",
         prompt=transcript(row["prompt"]),
-        chosen=content(row["chosen"]),
+        chosen=content(row["rejected"] if reference is None else reference),
         rejected=content(row["rejected"]),
         answer=None if row.get("answer") is None else str(row["answer"]),
         solutions=tuple(row.get("solutions") or ()),
+        feedback=feedback_of(row),
+        has_reference=reference is not None,
     )
 
 
+def feedback_of(row: Row) -> str | None:
+    """Return the note on what is wrong with y_l, the notes of several people one a line; None where there is none."""
+    given = row.get("feedback")
+    return "\n".join(filter(None, map(str.strip, given))) if isinstance(given, list) else given
+
+
+class PersonEditor:
+    """Take y_w for what a person made of y_l."""
+
+    async def edit(self, case: EditRequest) -> Edit:
+        return Edit(case.chosen)
+
+    async def score(self, case: EditRequest) -> tuple[Scores, Scores]:
+        raise EditError("editor: person scores no words")
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+
 async def _request_edit(client: CachedClient, case: EditRequest, settings: BridgeConfig) -> tuple[Edit, str | None]:
-    messages, mark = await off_loop(_size(case), request, settings.mode, settings.template, case)
+    prompt = edit_prompt(settings.mode, settings.template, settings.rationale, case)
+    messages, mark = await off_loop(_size(case), request, prompt, case)
+    rationale: str | None = None
 
     def read(reply: Completion) -> Edit:
+        nonlocal rationale
         try:
-            edit = read_reply(settings.mode, settings.template, _whole(reply, settings.validators), mark)
+            edit = read_reply(prompt, _whole(reply, settings.validators), mark)
+            rationale = edit.rationale or rationale  # the second reply may leave it out
         except EditRejected as error:
             found = refused_reply(reply, case, settings.validators)
             raise EditRejected(found) if found else error from None
-        return _validated(edit, case, settings, mark)
+        return _validated(replace(edit, rationale=rationale), case, settings, mark)
 
-    return await request_with_retry(client, PROMPTS[settings.mode, settings.template], messages, mark, read)
+    return await request_with_retry(client, prompt, messages, mark, read)
 
 
 def _size(case: EditRequest) -> int:
@@ -180,8 +210,8 @@ def bridged_pair(row: Row, text: str | None, mode: BridgeMode) -> BridgedPair:
     """
     side = edited_side(mode)
     # `degrade` edits y_w, so that ỹ_l has y_w's form; and so have the chosen responses, which stand for it
-    made = {} if text is None else {side: with_content(row["chosen"], text)}
-    originals = {f"original_{name}": row[name] for name in dict.fromkeys(["chosen", side])}
+    made = {} if text is None else {side: with_content(row.get("chosen") or row["rejected"], text)}
+    originals = {f"original_{name}": row[name] for name in dict.fromkeys(["chosen", side]) if name in row}
     return _finished({**row, **made}, bridged=text is not None, **originals)
 
 

@@ -80,6 +80,10 @@ def sections(summary: Mapping[str, Any], examples: Sequence[Example]) -> list[Se
         "Requested a second time": tries["rows"],
         "Kept on the second try": tries["kept"],
     }
+    if summary.get("feedback"):
+        counts["With feedback"] = summary["feedback"]
+    if summary.get("rationale"):
+        counts["With the editor's rationale"] = summary["rationale"]["rows"]
     found = [
         ("", counts),
         ("Dropped, by reason", summary["reasons"]),
@@ -180,7 +184,7 @@ def _examples(examples: Sequence[Example], edit: str, base: str) -> Section:
     other, shown = "y_l" if base == "y_w" else "y_w", []
     for one in examples:
         responses = {"y_w": one.chosen, "y_l": one.rejected}
-        texts = {"diff": diff(responses[base], one.edit), "beside": responses[other]}
+        texts = {"diff": diff(responses[base] or "", one.edit), "beside": responses[other], "rationale": one.rationale}
         shown.append({"id": one.id, "prompt": one.prompt, "base": base, "edit": edit, "other": other, **texts})
     return Section("Examples", note, examples=shown)
 

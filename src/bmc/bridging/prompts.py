@@ -2,7 +2,8 @@
 
 The prompts stand in `prompts/*.txt`, our own to the paper's description (§3.1, A.2; its Figures 7 and 8 are images):
 the system message, a line `---`, and the user message, with the fields `{mark}`, `{prompt}` (x), `{chosen}` (y_w) and
-`{rejected}` (y_l).
+`{rejected}` (y_l). `feedback.txt` and `rationale.txt` are added to the user message of those that want them; two
+sentences on what is wrong before the edit are CLAIR's idea (arXiv 2408.06266).
 
 Every part stands between tags that carry a mark, and the mark is chosen so that no part contains it: whatever a
 response says, it can't close its own tag. Special tokens of chat templates are escaped, so that it can't end its
@@ -14,7 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ class Prompt:
 
     Attributes:
         system: The system message.
-        text: The user message, with fields for `mark` and those of the case's `prompt`, `chosen` and `rejected` that
-            it shows.
+        text: The user message, with fields for `mark` and those of the case's `prompt`, `chosen`, `rejected` and
+            `feedback` that it shows.
         judges: Whether the reply may be that y_l needs no edit.
         tag: What the reply stands between.
         wanted: What that is.
@@ -106,6 +107,23 @@ _SYSTEM_1 = (Path(__file__).parent / "prompts" / "editor_system_version_1.txt").
 
 PROMPTS: dict[tuple[str, str], Prompt] = dict(_prompts())
 SCORING = _read("token_scores", tag="scores", wanted="the list of number:score")
+_FEEDBACK, _RATIONALE = (_read(name).system.strip() for name in ("feedback", "rationale"))
+
+
+def edit_prompt(mode: BridgeMode, template: str, rationale: bool, case: EditRequest | None = None) -> Prompt:
+    """Compose the prompt for an edit.
+
+    Args:
+        mode: Any but `token_scores`.
+        template: `closed` or `instruction`.
+        rationale: Whether to ask what is wrong with y_l.
+        case: The pair. `targeted` shows its feedback, beside y_w or, where there is none, in its place.
+    """
+    shows_feedback = mode == "targeted" and case is not None and case.feedback is not None
+    instead = shows_feedback and case is not None and not case.has_reference
+    prompt = PROMPTS["without_reference" if instead else mode, template]
+    added = [*([_FEEDBACK] if shows_feedback else []), *([_RATIONALE] if rationale else [])]
+    return replace(prompt, text="\n\n".join([prompt.text.rstrip("\n"), *added])) if added else prompt
 
 
 def earlier_versions(messages: Messages) -> list[tuple[int, Messages]]:
@@ -116,18 +134,10 @@ def earlier_versions(messages: Messages) -> list[tuple[int, Messages]]:
     return [(1, [system, *rest])]
 
 
-def request(mode: BridgeMode, template: str, case: EditRequest) -> tuple[Messages, str]:
-    """Write the request for an edit.
-
-    Args:
-        mode: Any but `token_scores`.
-        template: `closed` or `instruction`.
-        case: The pair.
-
-    Returns:
-        `(messages, mark)`; the mark is needed to read the reply.
-    """
-    return PROMPTS[mode, template].fill(prompt=case.prompt, chosen=case.chosen, rejected=case.rejected)
+def request(prompt: Prompt, case: EditRequest) -> tuple[Messages, str]:
+    """Write the request for an edit: `(messages, mark)`; the mark is needed to read the reply."""
+    texts = {"prompt": case.prompt, "chosen": case.chosen, "rejected": case.rejected, "feedback": case.feedback or ""}
+    return prompt.fill(**texts)
 
 
 def score_request(prompt: str, response: str) -> tuple[Messages, str]:
@@ -222,13 +232,35 @@ def _is_good(reply: str, span: tuple[int, int] | None) -> bool:
     return bool(verdicts) and verdicts[-1].casefold() == "good"
 
 
-def read_reply(mode: BridgeMode, template: str, reply: str, mark: str) -> Edit:
+def read_reply(prompt: Prompt, reply: str, mark: str) -> Edit:
     """Read an editor's reply: an edit, or the verdict that none is needed.
 
     Raises:
         EditRejected: The reply has neither the requested text nor, where it may, a verdict "good".
     """
-    prompt = PROMPTS[mode, template]
-    if prompt.judges and _is_good(reply, _last_pair(reply, prompt.tag, mark)):
+    span = _last_pair(reply, prompt.tag, mark)
+    if prompt.judges and _is_good(reply, span):
         return Edit(None)
-    return Edit(prompt.between_tags(reply, mark))
+    rationale = _rationale(reply, span, mark) if _RATIONALE in prompt.text else None
+    return Edit(prompt.between_tags(reply, mark), rationale=rationale)
+
+
+_ANY_TAG = re.compile(r"</?\s*(?:rationale|verdict|revised|answer)\b[^<>]*>", re.IGNORECASE)
+_RATIONALE_LABEL = re.compile(r"\A[\W_]*(?:rationale|reasoning|what is wrong)[\W_]*:[\s*_]*", re.IGNORECASE)
+
+
+def _rationale(reply: str, span: tuple[int, int] | None, mark: str) -> str | None:
+    """Find what a reply says is wrong, outside the edit at `span`: between the tags, else what stands before the edit.
+
+    Tags may lack their mark or their end. A reply that says nothing of the kind is no fault: the edit counts.
+    """
+    start, end = span or (len(reply), len(reply))
+    outside = reply[:start] + "\n" + reply[end:]
+    if found := _last_pair(outside, "rationale", mark):
+        text = outside[slice(*found)]
+    else:
+        before = _VERDICT.sub("", reply[_end_of_thoughts(reply) : start])
+        text = re.split(r"<\s*rationale\b[^<>]*>", before, flags=re.IGNORECASE)[-1]
+        text = re.split(r"</\s*rationale\b", text, flags=re.IGNORECASE)[0]
+    text = _RATIONALE_LABEL.sub("", _ANY_TAG.sub("", unescape_special_tokens(text)).strip(" \t\r\n*_`"))
+    return " ".join(text.split()) or None

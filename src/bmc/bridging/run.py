@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..config import OFFLINE, BridgeConfig, names
+from ..data.human_feedback import last_turn
 from ..data.loading import RowStream, load_mixture
-from ..data.schema import PAIR, SIDES, Row, check_rows, content, transcript, unbridged
+from ..data.schema import EDIT, PAIR, SIDES, UNUSABLE, Row, check_rows, content, transcript, unbridged
 from ..data.tokenization import check_offsets, check_template
-from ..errors import user_error
+from ..errors import UserError, raise_all, user_error
 from ..llm.batch import BatchClient
 from ..llm.cache import CachedResponses, ResponseCache, cache_path
 from ..llm.client import (
@@ -43,16 +44,21 @@ from ..runs import (
     write_json,
 )
 from . import page
-from .editor import bridge_pair, keep_unbridged, scored_pair
+from .editor import PersonEditor, bridge_pair, edit_request, keep_unbridged, scored_pair
 from .ideal_editor import IdealEditor
-from .prompts import PROMPTS, VERSION, earlier_versions, score_request
+from .prompts import VERSION, earlier_versions, edit_prompt, score_request
 from .rule_editor import RuleEditor
 from .stats import Statistics, cosine, load_embedder
-from .types import EditError, Editor, NoEditNeeded
+from .types import EditError, Editor, NoEditNeeded, UnusableRow
 
 logger = logging.getLogger(__name__)
 WINDOW = 8  # rows in memory for each that may be under way: one that is slow doesn't hold up the rest
 MARK = "3f0a91"  # of no request: six hexadecimal digits, as marks are
+RATIONALE = (  # two sentences as an editor writes them, for the cost estimate
+    "The draft takes the bank of the river for a bank that lends money, so the place that it names is wrong and its "
+    "reasoning leads away from the question. It also leaves out why the answer fits, which the reader needs in order "
+    "to follow the last step."
+)
 BridgeOne = Callable[[Row], Awaitable[Row]]  # raises EditError where a pair is to be dropped
 
 
@@ -77,6 +83,8 @@ def make_model(config: BridgeConfig, usage: UsageTracker, store: ResponseCache, 
 
 def offline_editor(config: BridgeConfig) -> Editor:
     """BridgeOne the recipe's editor, one of `OFFLINE`."""
+    if config.editor == "person":
+        return PersonEditor()
     if config.editor == "rules":
         return RuleEditor()
     return IdealEditor(config.editor_error_rate, config.editor_rewrite_rate)
@@ -93,7 +101,8 @@ def pending_requests(
         bridge_with: A client → the function that bridges a row with it.
     """
     for row in rows:
-        yield _pending_request(row, config, bridge_with)
+        if UNUSABLE not in row:
+            yield _pending_request(row, config, bridge_with)
 
 
 def _pending_request(
@@ -116,9 +125,10 @@ def _sample_reply(row: Row, config: BridgeConfig) -> str:
     if config.mode == "token_scores":
         return content(row["chosen"])
     subject = content(row["chosen" if config.mode in ("degrade", "polish", "fresh") else "rejected"])
-    prompt = PROMPTS[config.mode, config.template]
-    verdict = "<verdict>edit</verdict>\n" if prompt.judges else ""
-    return f"{verdict}<{prompt.tag} {MARK}>\n{subject}\n</{prompt.tag} {MARK}>"
+    prompt = edit_prompt(config.mode, config.template, config.rationale, edit_request(row))
+    before = f"<rationale {MARK}>{RATIONALE}</rationale {MARK}>\n" if config.rationale else ""
+    before += "<verdict>edit</verdict>\n" if prompt.judges else ""
+    return f"{before}<{prompt.tag} {MARK}>\n{subject}\n</{prompt.tag} {MARK}>"
 
 
 def bridge(config: BridgeConfig) -> dict[str, Any]:
@@ -161,17 +171,82 @@ def load(config: BridgeConfig) -> tuple[RowStream, Any]:
         UserErrors: The pairs can't be used; or the tokenizer that `token_scores` needs.
     """
     mixture = config.dataset_mixture
-    rows, where = load_mixture(mixture.datasets, mixture.seed).first(config.limit), names(mixture.datasets)
-    pairs = rows.map(unbridged)  # (x, y_w, y_l), whatever an earlier bridging made of it
-    check_rows(pairs, PAIR, where)
+    rows, where = load_mixture(mixture.datasets, mixture.seed, True).first(config.limit), names(mixture.datasets)
+    pairs = rows.map(partial(_before_bridging, keep_edit=config.editor == "person"))
+    check_pairs(pairs, config, where)
+    pairs = pairs.map(_last_turn_apart)
     tokenizer = _tokenizer(config, pairs, where) if config.mode == "token_scores" else None
 
     def bridge_with(editor: Editor | CachedClient) -> BridgeOne:
         if tokenizer is None:
-            return partial(bridge_pair, editor=editor, settings=config)
-        return partial(scored_pair, editor=editor, tokenizer=tokenizer, settings=config)
+            one: BridgeOne = partial(bridge_pair, editor=editor, settings=config)
+        else:
+            one = partial(scored_pair, editor=editor, tokenizer=tokenizer, settings=config)
+
+        async def usable(row: Row) -> Row:
+            if UNUSABLE in row:
+                raise UnusableRow(row[UNUSABLE])
+            return await one(row)
+
+        return usable
 
     return pairs, bridge_with
+
+
+def _before_bridging(row: Row, keep_edit: bool) -> Row:
+    """Return (x, y_w, y_l), whatever an earlier bridging made of it.
+
+    Args:
+        row: A row of the data.
+        keep_edit: Whether y_w is the edit that a rationale in the data speaks of.
+    """
+    return {key: value for key, value in unbridged(row).items() if keep_edit or key not in EDIT}
+
+
+def check_pairs(pairs: RowStream, config: BridgeConfig, where: str) -> None:
+    """Check the rows to be bridged: (x, y_w, y_l), or (x, y_l) with feedback on it (`mode: targeted`).
+
+    Raises:
+        UserErrors: A row can't be used.
+    """
+    noted = config.mode == "targeted" and "feedback" in pairs.columns
+    without = noted and not {"chosen", "original_chosen"} & {*pairs.columns}
+    if without and config.editor in OFFLINE:
+        raise user_error("editor", f"{config.editor} needs y_w; name it in columns, or set editor: openai")
+    if without and (config.proportion < 1 or config.on_failure != "drop"):
+        key = "proportion" if config.proportion < 1 else "on_failure"
+        raise user_error(key, "leaves pairs (y_w, y_l) as they were, but these data have no y_w; leave it out")
+    if noted:
+        raise_all([UserError(f"{where}: row {number}", what) for number, what in _feedback_faults(pairs, without)][:20])
+    columns = (*PAIR[:1], "rejected") if without else PAIR
+    turns = without and "messages" in pairs.columns and "rejected" not in pairs.columns
+    check_rows(pairs, ("messages",) if turns else columns, where)
+    if turns:
+        check_rows(pairs.map(_last_turn_apart), columns, where)
+
+
+def _feedback_faults(pairs: Iterable[Row], needed: bool) -> Iterator[tuple[int, str]]:
+    """Yield the rows whose feedback says nothing; where it stands in place of y_w, those without any, too."""
+    for number, row in enumerate(pairs, start=1):
+        given = row.get("feedback")
+        texts = given if isinstance(given, list) else [given]
+        if given is None and not needed:
+            continue
+        if given is None or not any(text.strip() if isinstance(text, str) else text for text in texts):
+            yield number, "feedback: is empty; write what is wrong with the response, or remove the row"
+        elif not all(isinstance(text, str) for text in texts):
+            yield number, "feedback: must be a text, or a list of texts"
+
+
+def _last_turn_apart(row: Row) -> Row:
+    """Take the last turn of a conversation for y_l where a row has no other."""
+    if row.get("rejected") is not None or not row.get("messages") or UNUSABLE in row:
+        return row
+    try:
+        prompt, response = last_turn(row)
+    except ValueError as error:
+        raise user_error(f"row {row['id']}", str(error)) from None
+    return {key: value for key, value in row.items() if key != "messages"} | {"prompt": prompt, "rejected": response}
 
 
 def estimate_for(config: BridgeConfig, pairs: Iterable[Row], bridge_with: Any) -> CostEstimate:
@@ -230,17 +305,17 @@ async def _write(
                 bar.update()
                 if isinstance(outcome, EditError) and _keeps(config, outcome):
                     outcome = keep_unbridged(row, outcome, config.mode)
-                await off_loop(
-                    len(content(row["chosen"])) + len(content(row["rejected"])), statistics.add, row, outcome
-                )
+                size = sum(len(content(row[side])) for side in SIDES if side in row)
+                await off_loop(size, statistics.add, row, outcome)
                 if isinstance(outcome, EditError):
+                    row = {key: value for key, value in row.items() if key != UNUSABLE}
                     print(json.dumps({**row, "reason": str(outcome)}, ensure_ascii=False), file=dropped)
                 else:
                     print(json.dumps(outcome, ensure_ascii=False), file=train)
 
 
 def _keeps(config: BridgeConfig, failure: EditError) -> bool:
-    return config.on_failure == "keep_original" and not isinstance(failure, NoEditNeeded)
+    return config.on_failure == "keep_original" and not isinstance(failure, NoEditNeeded | UnusableRow)
 
 
 async def bridge_all(

@@ -55,7 +55,7 @@ def cosine(model: Any, pairs: Iterable[Row], mode: BridgeMode) -> dict[str, floa
     bridged = (pair for pair in pairs if pair["bridged"])
     while batch := list(islice(bridged, _BATCH)):
         before = [unbridged(pair) for pair in batch]
-        texts = [content(pair["chosen"]) for pair in before]
+        texts = [content(pair["chosen"]) for pair in before]  # the edit itself where there is no y_w
         texts += [content(pair[edited_side(mode)]) for pair in batch]
         texts += [content(pair["rejected"]) for pair in before]
         vectors = model.encode(texts, batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
@@ -110,13 +110,14 @@ class Mean:
 
 @dataclass(frozen=True)
 class Example:
-    """A bridged pair to look at."""
+    """A bridged pair to look at; data with feedback in place of y_w have no `chosen`."""
 
     id: str
     prompt: str
-    chosen: str
+    chosen: str | None
     rejected: str
     edit: str
+    rationale: str | None = None
 
 
 class Statistics:
@@ -134,6 +135,7 @@ class Statistics:
         self.ratios = {name: Mean() for name in ("edit_ratio", "original_edit_ratio")}
         self.histograms = {name: Histogram(RATIO_EDGES) for name in self.ratios}
         self.lengths = {name: Mean() for name in ("y_w", "y_l", "edit")}
+        self.rationales = Mean()
         self.growth = Histogram(LENGTH_EDGES, unbounded=True)
         self.similarity = {name: Mean() for name in ("y_w_edit", "edit_y_l")}
         self._drawn: list[tuple[int, int, Example]] = []  # a heap; the largest number on top, negated
@@ -158,24 +160,32 @@ class Statistics:
         if failure := _failure(outcome):
             _count(self.failures, failure)
         self.notes.update(outcome.notes if isinstance(outcome, BridgedPair) else ())
-        original = edit_ratio(content(row["chosen"]), content(row["rejected"]))
-        for name, ratio in (("edit_ratio", outcome["edit_ratio"]), ("original_edit_ratio", original)):
+        self.counts["feedback"] += row.get("feedback") is not None and self.mode == "targeted"
+        ratios = {"edit_ratio": outcome["edit_ratio"]}
+        if "chosen" in row:
+            ratios["original_edit_ratio"] = edit_ratio(content(row["chosen"]), content(row["rejected"]))
+        for name, ratio in ratios.items():
             self.ratios[name].add(ratio)
             self.histograms[name].add(ratio)
         if outcome["bridged"]:
-            self._add_edit(row, content(outcome[edited_side(self.mode)]))
+            self._add_edit(row, content(outcome[edited_side(self.mode)]), outcome.get("rationale"))
 
-    def _add_edit(self, row: Row, edit: str) -> None:
-        chosen, rejected = content(row["chosen"]), content(row["rejected"])
+    def _add_edit(self, row: Row, edit: str, rationale: str | None) -> None:
+        chosen, rejected = (content(row[side]) if side in row else None for side in ("chosen", "rejected"))
+        assert rejected is not None  # every row has it
         for name, text in (("y_w", chosen), ("y_l", rejected), ("edit", edit)):
-            self.lengths[name].add(len(text))
-        self.growth.add(len(edit) / max(len(chosen if self.base == "y_w" else rejected), 1))
-        self.similarity["y_w_edit"].add(1 - edit_ratio(chosen, edit))
+            if text is not None:
+                self.lengths[name].add(len(text))
+        self.growth.add(len(edit) / max(len(chosen if chosen and self.base == "y_w" else rejected), 1))
+        if chosen is not None:
+            self.similarity["y_w_edit"].add(1 - edit_ratio(chosen, edit))
         self.similarity["edit_y_l"].add(1 - edit_ratio(edit, rejected))
+        if rationale:
+            self.rationales.add(len(rationale))
         # The rows whose ids have the smallest hashes: a random choice that is the same however the rows arrive.
         place = (-_draw(row), -self.counts["rows"])
         if len(self._drawn) < EXAMPLES or place > self._drawn[0][:2]:
-            drawn = (*place, Example(str(row["id"]), transcript(row["prompt"]), chosen, rejected, edit))
+            drawn = (*place, Example(str(row["id"]), transcript(row["prompt"]), chosen, rejected, edit, rationale))
             (heapq.heappush if len(self._drawn) < EXAMPLES else heapq.heappushpop)(self._drawn, drawn)
 
     @property
@@ -209,6 +219,8 @@ class Statistics:
                 "reasons": dict(self.rejected_edit.most_common()),
             },
             "rule_edits": dict(self.notes.most_common()),
+            **({"feedback": counts["feedback"]} if counts["feedback"] else {}),
+            **({"rationale": self._rationale_summary()} if self.rationales.count else {}),
             "edit_ratio_unit": "characters",
             **{name: mean.rounded() or 0.0 for name, mean in self.ratios.items()},
             "length": {
@@ -223,6 +235,9 @@ class Statistics:
             },
         }
 
+    def _rationale_summary(self) -> dict[str, Any]:
+        return {"rows": self.rationales.count, "length": self.rationales.rounded(), "unit": "characters"}
+
 
 def examples_of(pairs: Iterable[Row], mode: BridgeMode) -> list[Example]:
     """Draw the same examples as `Statistics`, from the pairs that a run left in `train.jsonl`."""
@@ -231,9 +246,10 @@ def examples_of(pairs: Iterable[Row], mode: BridgeMode) -> list[Example]:
         Example(
             id=str(row["id"]),
             prompt=transcript(row["prompt"]),
-            chosen=content(row["original_chosen"]),
+            chosen=content(row["original_chosen"]) if "original_chosen" in row else None,
             rejected=content(row.get("original_rejected") or row["rejected"]),
             edit=content(row[edited_side(mode)]),
+            rationale=row.get("rationale"),
         )
         for row in heapq.nsmallest(EXAMPLES, bridged, key=_draw)
     ]

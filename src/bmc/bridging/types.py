@@ -21,6 +21,8 @@ class EditRequest:
         rejected: y_l.
         answer: The gold answer of a closed task, if known.
         solutions: Right responses, where the data have them (`editor: ideal`).
+        feedback: A note on what is wrong with y_l, where somebody has written one.
+        has_reference: Whether there is a y_w; `chosen` is y_l where there is none, so that nothing but y_l is known.
     """
 
     id: str
@@ -30,6 +32,8 @@ class EditRequest:
     rejected: str
     answer: str | None = None
     solutions: tuple[str, ...] = ()
+    feedback: str | None = None
+    has_reference: bool = True
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,12 @@ class Edit:
         text: ỹ_w (for `degrade` ỹ_l); None where y_l needs no edit and the pair teaches nothing (§4: 31 % of
             QA, 43 % of math).
         notes: What the rule editor did, for the statistics.
+        rationale: What the editor says is wrong with y_l, where it was asked and answered.
     """
 
     text: str | None
     notes: tuple[str, ...] = ()
+    rationale: str | None = None
 
 
 class EditError(Exception):
@@ -61,6 +67,10 @@ class NoEditNeeded(EditError):
 
     def __init__(self) -> None:
         super().__init__("y_l needs no edit")
+
+
+class UnusableRow(EditError):
+    """No pair can be made of a row of the data; it is dropped whatever `on_failure` says."""
 
 
 @dataclass(frozen=True)

@@ -367,7 +367,8 @@ def arc_challenge(raw: Row) -> Parts:
 
 
 def released_pairs(source: str, task: str) -> Callable[[Row], Row]:
-    """Make a loader of pairs whose `chosen` is a bridged response; y_w itself isn't published.
+    """Make a loader of pairs whose `chosen` is a bridged response; y_w itself isn't published. CLAIR's have a
+    `rational`: what its editor said is wrong with y_l.
 
     A raw row is `{"chosen": [{"role": "user", …}, {"role": "assistant", …}], "rejected": [...], …}`; the prompt may
     also stand in `prompt`, as text or messages.
@@ -380,7 +381,8 @@ def released_pairs(source: str, task: str) -> Callable[[Row], Row]:
             pair["prompt"] = raw["prompt"] if isinstance(raw["prompt"], str) else plain_messages(raw, "prompt")
         if not pair.get("prompt") and not begins_alike:
             raise ValueError("chosen, rejected: begin with different messages, and there is no prompt")
-        return {"source": source, "task": task, **pair}
+        rationale = {"rationale": raw["rational"]} if raw.get("rational") else {}
+        return {"source": source, "task": task, **pair, **rationale}
 
     return to_row
 

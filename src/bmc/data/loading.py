@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import pickle
 import random
 import tempfile
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -22,14 +24,27 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import UserError, UserErrors, did_you_mean, user_error
 from .files import SUFFIXES, file_rows, local_files, plain_row, split_files
+from .human_feedback import rated_pairs, renamed
 from .registry import DATASETS, GENERATORS, REPOSITORY, DatasetSpec
-from .schema import WEIGHTS, Row, digest, edit_split, split_prompt, tools_of
+from .schema import (
+    ORIGINALS,
+    UNUSABLE,
+    WEIGHTS,
+    Row,
+    UnnamedColumns,
+    chat_messages,
+    digest,
+    edit_split,
+    split_prompt,
+    tools_of,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..config import DatasetConfig, DatasetMixture
 
+logger = logging.getLogger(__name__)
 TEXT_COLUMNS = ("prompt", "completion", "messages", "chosen", "rejected")
 # columns that go to a trainer where they exist: TRL hands two to the chat template, two are token weights, and ids name
 # rows in messages
@@ -126,7 +141,7 @@ class RowStream:
         return self._copy(_function=function if inner is None else lambda row: function(inner(row)))
 
 
-def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> RowStream:
+def load_mixture(datasets: Sequence[DatasetConfig], seed: int, keep_unusable: bool = False) -> RowStream:
     """Load data sets one after another, with `id`s that are unique in the whole.
 
     Of a data set with a weight below 1, or with more rows than `num_rows`, the first rows of a seeded shuffle are
@@ -134,7 +149,9 @@ def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> RowStream:
 
     Args:
         datasets: The data sets of a mixture.
-        seed: Decides which rows are drawn.
+        seed: Decides which rows are drawn, and which pairs `pair_rule: random` makes.
+        keep_unusable: Whether to return rows of which no pair can be made (`UNUSABLE`), too; else a warning counts
+            them.
 
     Raises:
         UserErrors: A data set can't be read or lacks a column, or no row is left. The faults of all data sets at once.
@@ -143,7 +160,7 @@ def load_mixture(datasets: Sequence[DatasetConfig], seed: int) -> RowStream:
     faults: list[UserError] = []
     for config in datasets:
         try:
-            parts.append(_load_part(config, seed))
+            parts.append(_load_part(config, seed, keep_unusable))
         except UserErrors as error:
             faults += error.faults
     if faults:
@@ -213,26 +230,54 @@ class _Part:
         """Return a row as the stages get it."""
         row = {**self.rows[place], "id": id}
         if self.columns is not None:
-            row = {ours: id if ours == "id" else row[key] for ours, key in self.columns.items() if key in row}
-        return row if self.has_source else split_prompt(row)
+            named = {ours: id if ours == "id" else row[key] for ours, key in self.columns.items() if key in row}
+            row = named | ({UNUSABLE: row[UNUSABLE]} if UNUSABLE in row else {})
+        if self.has_source:
+            return row
+        texts = (*TEXT_COLUMNS, *ORIGINALS)
+        return split_prompt({key: chat_messages(value) if key in texts else value for key, value in row.items()})
 
 
-def _load_part(config: DatasetConfig, seed: int) -> _Part:
+def _load_part(config: DatasetConfig, seed: int, keep_unusable: bool) -> _Part:
     where, name = config.id or part_name(config), part_name(config)
     has_source = config.source is not None
-    raw = open_dataset(config)
+    raw = open_dataset(config, seed)
     rows = RowStream(map(split_prompt, raw) if has_source else raw)
-    columns = kept_columns(config.columns, [*(column for column in rows.columns if column != "id"), "id"], where)
+    if UNUSABLE in rows.columns and has_source:
+        rows = _usable(rows, where, keep_unusable and config.edit_split is None)
+    named = None if renames(config) else config.columns
+    columns = kept_columns(named, [*(column for column in rows.columns if column != "id"), "id"], where)
     # ids depend neither on the columns that are kept nor on the rows that are drawn
     texts, id_column = id_columns(rows.columns), (columns or {}).get("id", "id")
     ids = unique_ids(row_id(row, texts, name, id_column) for row in rows)
     places: Sequence[int] = range(len(rows))
     if config.edit_split is not None:
-        named = RowStream({**row, "id": id} for row, id in zip(rows, ids, strict=True))
-        places = edit_split(named, config.edit_split, where)
+        with_ids = RowStream({**row, "id": id} for row, id in zip(rows, ids, strict=True))
+        places = edit_split(with_ids, config.edit_split, where)
     if (drawn := drawn_rows(config, len(places), seed)) is not None:
         places = [places[place] for place in drawn]
     return _Part(rows, ids, places, columns, has_source)
+
+
+def _usable(rows: RowStream, where: str, keep: bool) -> RowStream:
+    """Leave out rows of which no pair can be made, unless they are to be kept.
+
+    Raises:
+        UserErrors: There are no others.
+    """
+    reasons = Counter(row[UNUSABLE] for row in rows if UNUSABLE in row)
+    count, told = reasons.total(), "; ".join(f"{count:,} × {reason}" for reason, count in reasons.most_common())
+    if count == len(rows):
+        raise user_error(where, f"no pair can be made of any row: {told}; look at the file and at `columns`")
+    if keep:
+        return rows
+    logger.warning("%s: %s of %s rows give no pair: %s", where, f"{count:,}", f"{len(rows):,}", told)
+    return rows.select([place for place, row in enumerate(rows) if UNUSABLE not in row])
+
+
+def renames(config: DatasetConfig) -> bool:
+    """Tell whether a data set's `columns` name the raw columns that its source reads."""
+    return isinstance(config.columns, dict) and config.source in DATASETS and bool(DATASETS[config.source].kind)
 
 
 def drawn_rows(config: DatasetConfig, count: int, seed: int) -> list[int] | None:
@@ -308,11 +353,13 @@ def has_answers(files: Sequence[str]) -> bool:
     return any(row.get("answer") is not None for file in files for row in open_dataset(DatasetConfig(id=file)))
 
 
-def open_dataset(config: DatasetConfig) -> Iterator[Row]:
+def open_dataset(config: DatasetConfig, seed: int = 0) -> Iterator[Row]:
     """Find one data set and read its rows: converted to ours if it has a source, as they are if not.
 
     Args:
-        config: `source`, `id` (by default the source's), `config`, `split` and, for a generator, `num_rows` are read.
+        config: `source`, `id` (by default the source's), `config`, `split` and, for a generator, `num_rows` are read;
+            of a source with a `kind`, `columns` and `pair_rule`, too.
+        seed: Of `pair_rule: random`.
 
     Raises:
         UserErrors: The data can't be found. While reading: the source doesn't know a row's shape, or it is no row.
@@ -327,17 +374,59 @@ def open_dataset(config: DatasetConfig) -> Iterator[Row]:
     spec = DATASETS[source] if source else None
     if source in GENERATORS and config.id is None:
         return _convert(GENERATORS[source](config.config, config.num_rows), spec, source, source)
+    if spec is not None and spec.kind is not None:
+        return _human_feedback(config, spec, seed)
+    raw = _raw(config, spec)
+    return chain.from_iterable(_convert(rows, spec, source, where) for where, rows in raw)
+
+
+def _human_feedback(config: DatasetConfig, spec: DatasetSpec, seed: int) -> Iterator[Row]:
+    """Read corrections or ratings: the raw rows with our names for their columns, as pairs."""
+    where = config.id or spec.hub_id or str(config.source)
+    given = dict(config.columns) if isinstance(config.columns, dict) else {}
+    parts = [(place, _renamed(rows, {**spec.names, **given}, given, where)) for place, rows in _raw(config, spec)]
+    if spec.gather:
+        parts = [(where, iter(spec.gather(chain.from_iterable(rows for _, rows in parts))))]
+    rows: Iterator[Row] = chain.from_iterable(_convert(part, spec, config.source, place) for place, part in parts)
+    if spec.kind == "ratings":
+        rows = rated_pairs(RowStream(rows), config.pair_rule, seed)
+    return ({**row, "source": config.source} for row in rows)
+
+
+def _renamed(raw: Iterable[Row], names: dict[str, str], given: dict[str, str], where: str) -> Iterator[Row]:
+    """Rename raw columns.
+
+    Raises:
+        UserErrors: A column that the recipe names is in no row.
+    """
+    there: dict[str, None] = {}
+    for row in raw:
+        there |= dict.fromkeys(row)
+        yield renamed(row, names)
+    for theirs in given.values():
+        if there and theirs not in there and theirs.partition(".")[0] not in there:
+            hint = did_you_mean(theirs, [*there])
+            raise user_error(where, f"has no column '{theirs}'{hint}; there are {', '.join(there)}")
+
+
+def _raw(config: DatasetConfig, spec: DatasetSpec | None) -> list[tuple[str, Iterable[Row]]]:
+    """Find the raw rows of a data set: for each of its files, a name for messages and the rows.
+
+    Raises:
+        UserErrors: The data can't be found.
+    """
+    source = config.source
     name = config.id or (spec.hub_id if spec else None)
     if spec is not None and spec.folder is not None:
         name = _path_in_clone(config)
     if name is None:
         raise user_error(f"{source}", "has no home on the Hub; give the path of its file as `id`")
     if _is_saved(name):
-        return _convert(map(plain_row, _from_disk(name, config.split)), spec, source, name)
+        return [(name, map(plain_row, _from_disk(name, config.split)))]
     files = local_files(name, config.split, config.config)
     if files is None:
-        return _convert(map(plain_row, _from_hub(name, config.config, config.split, spec)), spec, source, name)
-    return chain.from_iterable(_convert(file_rows(path), spec, source, str(path)) for path in files)
+        return [(name, map(plain_row, _from_hub(name, config.config, config.split, spec)))]
+    return [(str(path), file_rows(path)) for path in files]
 
 
 def _convert(raw: Iterable[Row], spec: DatasetSpec | None, source: str | None, where: str) -> Iterator[Row]:
@@ -346,7 +435,10 @@ def _convert(raw: Iterable[Row], spec: DatasetSpec | None, source: str | None, w
             yield row
             continue
         try:
-            yield spec.to_row(row)
+            made = spec.to_row(row)
+            yield from made if isinstance(made, list) else [made]
+        except UnnamedColumns as error:
+            raise user_error(f"{where}: row {number}", str(error)) from error
         except _UNKNOWN_SHAPE as error:
             why = str(error) if type(error) is ValueError else f"is of no shape that source '{source}' knows"
             what = f"{why}; it has {', '.join(map(str, row))}, and {source} wants {spec.wants}"

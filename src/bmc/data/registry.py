@@ -6,8 +6,9 @@ QA and math rows get `prompt`, `completion` (the SFT target) and `answer`; chat 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .datasets import (
     GENERATOR,
@@ -34,6 +35,7 @@ from .datasets import (
     ultrachat_200k,
     ultrafeedback,
 )
+from .human_feedback import corrections, oasst, ratings
 from .lab import LAB, generate_lab, lab
 from .schema import Row
 
@@ -43,6 +45,8 @@ REPOSITORY = "https://github.com/YJiangcm/BMC"
 ARC = "allenai/ai2_arc"
 _PAIR = "chosen and rejected, lists of messages"
 _OWN = ", or problem, solution and answer"
+_CORRECTIONS = "prompt (or messages), answer and correction"
+_RATINGS = "prompt, and responses with scores or ranks; or response and score; or response_1, response_2 and preference"
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,30 @@ class DatasetSpec:
         splits: Our split names → the Hub's, where they differ.
         folder: Where the data lie in a clone of the authors' repository (`REPOSITORY`), whose path a recipe gives as
             `id`.
+        kind: `corrections`, a person's edits; or `ratings`, of which pairs are made (`bmc.data.human_feedback`). A
+            recipe's `columns` name the raw columns of both.
+        names: What they are called, where a recipe doesn't say: our names → the file's.
+        gather: Turns all raw rows into those that `to_row` knows.
     """
 
     task: str
-    to_row: Callable[[Row], Row]
+    to_row: Callable[[Row], Row | list[Row]]
     wants: str
     hub_id: str | None = None
     hub_config: str | None = None
     hub_file: str | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
     folder: str | None = None
+    kind: Literal["corrections", "ratings"] | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    gather: Callable[[Iterable[Row]], Iterable[Row]] | None = None
+
+
+def _rated(
+    hub_id: str | None = None, gather: Callable[[Iterable[Row]], Iterable[Row]] | None = None, **names: str
+) -> DatasetSpec:
+    """Describe rated responses."""
+    return DatasetSpec("chat", ratings, _RATINGS, hub_id, kind="ratings", names=names, gather=gather)
 
 
 def _released(name: str, folder: str, loader: Callable[[str, str], Callable[[Row], Row]]) -> DatasetSpec:
@@ -129,6 +147,20 @@ DATASETS: dict[str, DatasetSpec] = {
         "chat", arena_hard, "turns and question_id", "lmarena-ai/arena-hard-auto-v0.1", splits={"test": "train"}
     ),
     "clair": DatasetSpec("chat", released_pairs("clair", "chat"), _PAIR, "ContextualAI/ultrafeedback_clair_32k"),
+    "corrections": DatasetSpec("chat", corrections, _CORRECTIONS, kind="corrections"),
+    "ratings": _rated(),
+    "nectar": _rated("berkeley-nest/Nectar", responses="answers"),
+    "ultrafeedback_ratings": _rated("openbmb/UltraFeedback", prompt="instruction", responses="completions"),
+    "helpsteer": _rated("nvidia/HelpSteer", score="helpfulness"),
+    "helpsteer2": _rated("nvidia/HelpSteer2", score="helpfulness"),
+    "helpsteer3": _rated(
+        "nvidia/HelpSteer3",
+        prompt="context",
+        response_1="response1",
+        response_2="response2",
+        preference="overall_preference",
+    ),
+    "oasst": _rated("OpenAssistant/oasst1", oasst),
     "bmc_released_qa": _released("qa", "qa_dpo_bmc", released_pairs),
     "bmc_released_math": _released("math", "math_dpo_bmc", released_pairs),
     "bmc_released_ultrafeedback": _released("ultrafeedback", "ultrafeedback_dpo_bmc", released_pairs),

@@ -30,13 +30,23 @@ SIDES = ("chosen", "rejected")
 WEIGHTS = ("chosen_weights", "rejected_weights")  # λ of each response token, as other models scored them
 ORIGINALS = ("original_chosen", "original_rejected")
 BRIDGING = (*ORIGINALS, "bridged", "edit_ratio", *WEIGHTS)  # columns that bridging adds
+EDIT = ("rationale", "editor")  # those that it adds to some rows, and that other data may have
+UNUSABLE = "unusable"  # why no pair can be made of a row
 GUESSES = {  # names of columns in public data sets → ours
     "prompt": ("question", "instruction", "query", "input", "problem", "history", "context", "conversations"),
     "chosen": ("chosen_response", "response_chosen", "preferred", "winner", "human_ref_A", "response_a", "answer_a"),
     "rejected": ("rejected_response", "response_rejected", "dispreferred", "loser", "human_ref_B", "response_b"),
     "completion": ("response", "answer", "output", "solution", "completion_text", "text"),
     "messages": ("conversations", "conversation", "dialogue"),
+    "answer": ("model_answer", "response", "output", "completion", "original_response", "reply", "original"),
+    "correction": ("corrected", "corrected_answer", "edited_response", "edited", "fixed", "revision", "human_answer"),
+    "responses": ("answers", "completions", "candidates", "outputs", "replies"),
+    "response": ("completion", "answer", "output", "reply"),
+    "score": ("rating", "label", "thumbs", "helpfulness", "thumb"),
+    "scores": ("ratings", "rewards", "ranks"),
+    "feedback": ("critique", "comment", "note"),
 }
+_SHAREGPT = {"human": "user", "gpt": "assistant", "function_call": "assistant", "observation": "tool"}
 _ASSISTANT = "\n\nAssistant:"  # of Anthropic's HH
 # what a rendered prompt ends with: a label, or a special token and perhaps the role
 _HANDED_OVER = re.compile(r"(:|\[/INST\]|<\|[^<>|\s]+\|>(assistant)?|<start_of_turn>model)\s*$")
@@ -50,6 +60,18 @@ def user(content: str) -> list[dict[str, str]]:
 def assistant(content: str) -> list[dict[str, str]]:
     """Build a response of one assistant message."""
     return [{"role": "assistant", "content": content}]
+
+
+def chat_messages(text: Any) -> Any:
+    """Return ShareGPT's messages (`{"from": "human", "value": "…"}`) with role and content, and a single message as a
+    list; anything else as it is."""
+    if isinstance(text, dict):
+        text = [text]
+    if not isinstance(text, list) or not text:
+        return text
+    if not all(isinstance(turn, dict) and isinstance(turn.get("from"), str) and "value" in turn for turn in text):
+        return text
+    return [{"role": _SHAREGPT.get(turn["from"], turn["from"]), "content": turn["value"]} for turn in text]
 
 
 def content(text: Text) -> str:
@@ -192,6 +214,8 @@ def check_rows(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) 
     there: dict[str, None] = {}  # columns that a row has had a value in
     for number, row in enumerate(rows, start=1):
         there |= dict.fromkeys(column for column, value in row.items() if value is not None)
+        if UNUSABLE in row:
+            continue
         found = _row_faults(row, columns)
         if not found:
             form = type(row[columns[0]])
@@ -208,6 +232,13 @@ def check_rows(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) 
         raise UserErrors(UserError(where, _unnamed(columns, absent, [*there])))
     if faults:
         raise UserErrors(*faults)
+
+
+class UnnamedColumns(Exception):
+    """A row lacks columns; the message says what to write in the recipe."""
+
+    def __init__(self, columns: tuple[str, ...], absent: list[str], there: list[str]) -> None:
+        super().__init__(_unnamed(columns, absent, there))
 
 
 def _unnamed(columns: tuple[str, ...], absent: list[str], there: list[str]) -> str:
@@ -242,7 +273,7 @@ def _row_faults(row: Row, columns: tuple[str, ...]) -> list[str]:
     mixed = sorted(column for column in columns if isinstance(row.get(column), str))
     if not found and mixed and len(mixed) < len(columns):
         found.append(f"{', '.join(mixed)}: a string, but the rest are messages; make them alike")
-    if not found and "rejected" in columns and _equal(row["chosen"], row["rejected"]):
+    if not found and {*SIDES} <= {*columns} and _equal(row["chosen"], row["rejected"]):
         found.append("rejected: equals chosen, so there is no preference; remove the row")
     return found + [
         what for what in (_tools_fault(row), _kwargs_fault(row), _answer_fault(row), _size_fault(row, columns)) if what
@@ -326,7 +357,8 @@ def unbridged(row: Row) -> Row:
     """Undo bridging: return the pair with y_w and y_l as its responses; any other row as it is."""
     given = zip(SIDES, ORIGINALS, strict=True)
     responses = {side: row[original] for side, original in given if row.get(original) is not None}
-    return {key: value for key, value in row.items() if key not in BRIDGING} | responses
+    added = (*BRIDGING, *(EDIT if row.get("bridged") is not None else ()))
+    return {key: value for key, value in row.items() if key not in added} | responses
 
 
 def chosen_response(row: Row) -> Text | None:

@@ -12,7 +12,7 @@ from typing import Any
 from rapidfuzz.distance import Prefix
 
 from ..config import DatasetConfig
-from ..data.loading import files_of, load_mixture
+from ..data.loading import files_of, load_mixture, open_dataset
 from ..data.registry import DATASETS, GENERATORS
 from ..data.schema import Row, content
 from ..pipeline import producer
@@ -138,8 +138,8 @@ def _expected(dataset: DatasetConfig, tokenizer: Any) -> DatasetStats | None:
     """Estimate a data set that isn't at hand, by the recipes that lead to it."""
     source = dataset.source or next((name for name, known in DATASETS.items() if known.hub_id == dataset.id), None)
     if source in GENERATORS and dataset.num_rows:
-        raw = GENERATORS[source](dataset.config, min(dataset.num_rows, SAMPLE))
-        return _measured(map(DATASETS[source].to_row, raw), tokenizer, dataset.num_rows)
+        few = replace(dataset, id=None, source=source, num_rows=min(dataset.num_rows, SAMPLE))
+        return _measured(open_dataset(few), tokenizer, dataset.num_rows)
     if source is not None:
         task, rows_of_split = DATASETS[source].task, ROWS.get((source, dataset.split.partition("_")[0]))
         return DatasetStats(rows_of_split, *TOKENS[task], task=task) if rows_of_split else None

@@ -6,6 +6,8 @@ import contextlib
 import math
 import os
 import time
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +25,7 @@ from ..config import (
 )
 from ..data.files import SUFFIXES
 from ..data.registry import DATASETS, REPOSITORY
+from ..data.schema import UNUSABLE, Row
 from ..errors import did_you_mean, user_error
 from ..pipeline import producer
 from ..precision import HALF, mixed_precision, training_dtype
@@ -192,12 +195,23 @@ def generation_facts(config: SampleConfig | EvaluateConfig) -> Facts:
     return facts | {"time": f"{duration(seconds)} on {where} at {assumed}, {new:.0f} new tokens a row"}
 
 
+FREE = "none: no LLM is asked"
+
+
+def unpaid_facts(pairs: Iterable[Row]) -> Facts:
+    """Count the pairs that an editor without an LLM edits, and the rows of which none can be made."""
+    unusable = Counter(row.get(UNUSABLE) for row in pairs)
+    usable = unusable.pop(None, 0)
+    dropped = "; ".join(f"{count:,} × {reason}" for reason, count in unusable.most_common())
+    return {"rows": f"{usable:,} pairs", "dropped at once": dropped or None, "cost": FREE}
+
+
 def bridging_facts(config: BridgeConfig) -> Facts:
     """Estimate rows, tokens and dollars of a bridging run, roughly."""
     data = dataset_stats(config.dataset_mixture.datasets)
     facts: Facts = {"rows": rows_fact(data, pairs=True)}
     if data is None or config.editor != "openai":
-        return facts | ({"cost": "none: the rules run here"} if config.editor in OFFLINE else {})
+        return facts | ({"cost": FREE} if config.editor in OFFLINE else {})
     price = config.prices.get(config.model)
     if price is None:
         return facts | {"cost": f"the recipe's `prices` has none for {config.model}"}
@@ -208,7 +222,7 @@ def bridging_facts(config: BridgeConfig) -> Facts:
 def bridging_cost(config: BridgeConfig, price: Price, data: DatasetStats) -> tuple[int, float]:
     """Estimate the requests and dollars of a bridging run, roughly, of the statistics of its pairs."""
     rows = round(min(data.rows, config.limit or data.rows) * config.proportion)
-    dollars = estimates.bridging_dollars(price, rows, data.prompt, data.response, config.template)
+    dollars = estimates.bridging_dollars(price, rows, data.prompt, data.response, config.template, config.rationale)
     return rows, dollars * (0.5 if config.batch_api else 1)
 
 

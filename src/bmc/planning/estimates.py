@@ -484,10 +484,13 @@ def generation_seconds(model: ModelSize, rows: int, prompt: float, new: float, b
     return (2 * model.matmul * rows * prompt / flops + math.ceil(rows / batch) * new * each) / EFFICIENCY
 
 
-def bridging_dollars(price: Price, rows: int, prompt: float, response: float, template: str) -> float:
-    """Estimate the price of an editor: it reads template, prompt and both responses, and writes one response."""
-    read = INSTRUCTION[template] + prompt + 2 * response
-    return rows * (read * price.input + response * price.output) / 1e6
+def bridging_dollars(
+    price: Price, rows: int, prompt: float, response: float, template: str, rationale: bool = False
+) -> float:
+    """Estimate the price of an editor: it reads template, prompt and both responses, and writes one response, and
+    perhaps a rationale."""
+    read = INSTRUCTION[template] + prompt + 2 * response + 60 * rationale
+    return rows * (read * price.input + (response + 75 * rationale) * price.output) / 1e6
 
 
 def moment_bytes(optim: str) -> float:
