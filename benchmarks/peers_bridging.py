@@ -40,8 +40,8 @@ ALONE = {  # nothing but the server on loopback is reached
 
 def write_requests(folder: Path, rows: int) -> None:
     """Pairs for ours, and their requests for the others."""
+    from bmc.bridging.edits import EditRequest
     from bmc.bridging.prompts import request
-    from bmc.bridging.types import EditRequest
 
     bridging.write_pairs(folder / f"{rows}.jsonl", rows)
     with (folder / f"{rows}.jsonl").open() as pairs, (folder / "requests.jsonl").open("w") as out:

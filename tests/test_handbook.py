@@ -26,7 +26,7 @@ from handbook_recipes import (
 )
 
 from bmc.errors import UserErrors
-from bmc.recipe import load
+from bmc.recipe import load_recipe
 from bmc.training.config import BMCConfig, PreferenceArguments, SFTConfig, TrainingArguments
 from bmc.training.run import parse_training
 
@@ -389,4 +389,4 @@ def test_what_else_an_older_recipe_meant_is_said(caplog: pytest.LogCaptureFixtur
 @pytest.mark.parametrize("stage", ["dpo_bmc", "eval", "sample", "bridge_ew"])
 def test_the_mistral_recipes_have_the_empty_system_turn(stage: str) -> None:
     path = Path(__file__).parents[1] / f"recipes/mistral-7b/ultrafeedback/{stage}.yaml"
-    assert load(path)[0]["auto_insert_empty_system_msg"] is True
+    assert load_recipe(path)[0]["auto_insert_empty_system_msg"] is True

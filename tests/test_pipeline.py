@@ -14,7 +14,7 @@ import yaml
 from bmc import commands
 from bmc.errors import UserErrors
 from bmc.pipeline import Pipeline, producer
-from bmc.recipe_files import ablations, find_ablation, load
+from bmc.recipe_files import ablations, find_ablation, load_recipe
 
 ROOT = Path(__file__).parents[1]
 Lines = Callable[..., list[str]]
@@ -196,7 +196,7 @@ def test_every_ablation_is_its_recipe_with_the_words_of_its_command() -> None:
 
 def test_an_unknown_ablation_names_the_nearest() -> None:
     with pytest.raises(UserErrors, match=r"no such ablation \(did you mean 'dpo_bmc_delta_1.0'\?\)"):
-        load(Path("recipes/llama2-7b/qa/ablations/dpo_bmc_delta_1.4.yaml"))
+        load_recipe(Path("recipes/llama2-7b/qa/ablations/dpo_bmc_delta_1.4.yaml"))
     assert find_ablation(Path("recipes/llama2-7b/qa/dpo.yaml")) is None
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from bmc.config import BridgeConfig, PrepareConfig
 from bmc.errors import UserErrors
-from bmc.recipe import load, parse
+from bmc.recipe import load_recipe, parse
 
 DATA = "dataset_mixture: {datasets: [{id: rows.jsonl}]}\noutput_dir: out\n"
 
@@ -95,7 +95,7 @@ def test_of_several_parents_the_last_wins_and_the_recipe_over_all() -> None:
     config = bridge("child.yaml")
     assert (config.model, config.template, config.proportion) == ("a", "closed", 0.3)
     assert (config.dataset_mixture.seed, config.dataset_mixture.datasets[0].id) == (4, "rows.jsonl")
-    origin = load(Path("child.yaml"))[1]
+    origin = load_recipe(Path("child.yaml"))[1]
     assert [origin[key] for key in ("model", "template", "proportion")] == ["a.yaml", "b.yaml", "child.yaml"]
 
 
@@ -139,7 +139,7 @@ def test_a_chat_template_file_is_relative_to_the_recipe_that_names_it() -> None:
 def test_load_says_where_each_key_comes_from() -> None:
     write("base.yaml", "dataset_mixture: {seed: 1, datasets: []}\nmodel: x\n")
     write("child.yaml", "extends: base.yaml\ndataset_mixture: {seed: 2}\n")
-    values, origin = load(Path("child.yaml"))
+    values, origin = load_recipe(Path("child.yaml"))
     assert values == {"dataset_mixture": {"seed": 2, "datasets": []}, "model": "x"}
     assert origin == {
         "model": "base.yaml",

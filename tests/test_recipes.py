@@ -15,7 +15,7 @@ from bmc.config import BridgeConfig, EvaluateConfig, JudgeConfig, PrepareConfig,
 from bmc.errors import UserErrors
 from bmc.program import script_of
 from bmc.recipe import parse
-from bmc.recipe_files import Loader, load
+from bmc.recipe_files import Loader, load_recipe
 from bmc.show import _check, classes_of
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +83,7 @@ def recipes() -> Iterator[tuple[Path, dict[str, Any]]]:
     """Each run, and its values."""
     for path in FILES:
         if path.name not in PARTS and path.parent.name not in ("methods", "adapters"):
-            yield path, load(path)[0]
+            yield path, load_recipe(path)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ def in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def training(recipe: str) -> tuple[Any, Any, Any]:
     from bmc.training.run import parse_training
 
-    classes = classes_of(load(Path(recipe))[0]["stage"])
+    classes = classes_of(load_recipe(Path(recipe))[0]["stage"])
     return parse_training([recipe, "--dry_run"], classes[0], classes[2], "")
 
 
@@ -188,7 +188,7 @@ def test_methods_differ_in_what_they_are(task: str) -> None:
         if task in PAPER:
             assert 4 * config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
             assert (config.max_length, config.bf16, model_args.dtype) == (2048, True, "float32")
-        values, _ = load(Path(f"recipes/{task}/{method}.yaml"))
+        values, _ = load_recipe(Path(f"recipes/{task}/{method}.yaml"))
         for key, searched in SEARCHED.items():
             if key in values and not (key == "learning_rate" and task in SMALL):
                 assert values[key] in searched, key

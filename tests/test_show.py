@@ -13,7 +13,7 @@ from bmc import show
 from bmc.commands import show as command
 from bmc.errors import UserErrors
 from bmc.recipe import translate
-from bmc.recipe_files import Loader, ablations, load
+from bmc.recipe_files import Loader, ablations, load_recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,7 +77,7 @@ def test_what_is_shown_is_a_recipe(recipe: str) -> None:
     """With comments taken off, the lines are the YAML of the recipe with all its defaults."""
     lines = list(show.show([f"recipes/{recipe}.yaml"]))
     values = yaml.load("\n".join(lines), Loader=Loader)
-    assert values.items() >= load(Path(f"recipes/{recipe}.yaml"))[0].items()
+    assert values.items() >= load_recipe(Path(f"recipes/{recipe}.yaml"))[0].items()
 
 
 def test_an_ablation_names_its_table() -> None:
@@ -90,7 +90,7 @@ def recipes() -> list[str]:
     """Every recipe that says its stage, and the ablations of one model/task."""
     found = [path for path in Path("recipes").rglob("*.yaml") if path.parent.name != "accelerate_configs"]
     names = ablations((ROOT / "recipes/ablations.yaml").resolve())
-    own = [str(path) for path in sorted(found) if "stage" in load(path)[0]]
+    own = [str(path) for path in sorted(found) if "stage" in load_recipe(path)[0]]
     return [*own, *(f"recipes/llama3-8b/ultrafeedback/ablations/{name}.yaml" for name in names)]
 
 
@@ -105,7 +105,7 @@ def test_flat_recipes_give_the_same_run(tmp_path: Path) -> None:
         assert "extends" not in alone
         classes = show.classes_of(alone["stage"])
         assert translate([str(flat)], *classes).values == translate([recipe], *classes).values, recipe
-        assert load(flat)[0] == load(Path(recipe))[0], recipe
+        assert load_recipe(flat)[0] == load_recipe(Path(recipe))[0], recipe
     logging.disable(logging.NOTSET)
 
 

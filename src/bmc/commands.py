@@ -16,7 +16,7 @@ from typing import Any
 from . import program
 from .errors import user_error
 from .recipe import parse
-from .recipe_files import load
+from .recipe_files import load_recipe
 from .runs import elapsed, is_main_process, write_json, write_jsonl
 
 
@@ -171,9 +171,9 @@ def _plan_bridging(config: Any) -> None:
         facts |= {"estimate": "none before the pairs are there; roughly:"} if asks else {}
         facts |= bridging_facts(config)
     else:
-        from .bridging.run import estimate_for, load
+        from .bridging.run import estimate_for, load_pairs
 
-        pairs, bridge_with = load(config)
+        pairs, bridge_with = load_pairs(config)
         facts |= estimate_for(config, pairs, bridge_with).facts() if asks else unpaid_facts(pairs)
     print_plan("bridge pairs", facts)
 
@@ -352,9 +352,9 @@ def _plan_judging(config: Any) -> None:
         "output": config.output_dir,
     }
     if Path(config.responses).is_dir():
-        from .evaluation.judges import estimate_for, load
+        from .evaluation.judges import estimate_for, load_benchmark
 
-        facts |= estimate_for(config, load(config)[0]).facts()
+        facts |= estimate_for(config, load_benchmark(config)[0]).facts()
     else:
         facts |= {"estimate": "none before the responses are there"}
     print_plan("judge responses", facts)
@@ -540,7 +540,7 @@ def run(argv: list[str]) -> None:
             raise user_error("--seeds", str(error)) from None
     pipeline = Pipeline(options.outputs, options.launcher, options.seeds)
     numbers = Path(TableConfig.numbers)
-    tables = load(numbers)[0] if numbers.is_file() else {}
+    tables = load_recipe(numbers)[0] if numbers.is_file() else {}
     after = []
     for target in options.targets:
         if target not in tables:

@@ -159,7 +159,7 @@ class DataArguments:
 
 
 @dataclass(kw_only=True)
-class ModelArguments:
+class InferenceModelArguments:
     """Which model a stage runs; names as in `trl.ModelConfig`.
 
     Attributes:
@@ -336,7 +336,7 @@ class PrepareConfig(StageArguments, DataArguments):
 
 
 @dataclass(kw_only=True)
-class SampleConfig(GenerationArguments, StageArguments, DataArguments, ModelArguments):
+class SampleConfig(GenerationArguments, StageArguments, DataArguments, InferenceModelArguments):
     """Recipe of `scripts/sample.py`: the SFT model's own outputs as y_l, the ground truth as y_w (§4).
 
     y_w is a row's `completion`, or its winner (`original_chosen` where the data are bridged, else `chosen`).
@@ -612,7 +612,7 @@ class BridgeConfig(LLMArguments, StageArguments, DataArguments):
 
 
 @dataclass(kw_only=True)
-class ScoreTokensConfig(StageArguments, DataArguments, ModelArguments):
+class ScoreTokensConfig(StageArguments, DataArguments, InferenceModelArguments):
     """Recipe of `scripts/score_tokens.py`: pairs → the same with `chosen_weights` and `rejected_weights`, λ of each
     response token, from the log-probs of two models; for `token_weighting: external`.
 
@@ -714,7 +714,7 @@ class Decoding:
 
 
 @dataclass(kw_only=True)
-class EvaluateConfig(GenerationArguments, StageArguments, DataArguments, ModelArguments):
+class EvaluateConfig(GenerationArguments, StageArguments, DataArguments, InferenceModelArguments):
     """Recipe of `scripts/evaluate.py`: responses to the test rows, greedy by default, scored.
 
     Attributes:
@@ -808,7 +808,7 @@ class RoundsConfig(StageArguments):
 
 
 @dataclass(kw_only=True)
-class MergeConfig(StageArguments, ModelArguments):
+class MergeConfig(StageArguments, InferenceModelArguments):
     """Arguments of `scripts/merge.py`: an adapter and its base model → a whole model.
 
     Attributes:
@@ -841,7 +841,7 @@ class ExportConfig:
 
 
 @dataclass(kw_only=True)
-class HarnessConfig(StageArguments, ModelArguments):
+class HarnessConfig(StageArguments, InferenceModelArguments):
     """Arguments of `scripts/harness.py`: tasks of lm-evaluation-harness (extra `eval`) on a model.
 
     Attributes:

@@ -22,7 +22,7 @@ from .errors import UserErrors, did_you_mean, user_error
 from .handbook import mixture
 from .program import script_of
 from .recipe import STAGES, stage_fault
-from .recipe_files import ABLATIONS, ROUND_STAGES, Ablation, ablations, figures, find_ablation, load
+from .recipe_files import ABLATIONS, ROUND_STAGES, Ablation, ablations, figures, find_ablation, load_recipe
 from .runs import on_sigterm
 
 RECIPES, OUTPUTS = Path("recipes"), "outputs"
@@ -71,7 +71,7 @@ class Recipe:
 
     def overrides(self) -> dict[str, Any]:
         """Return what to give on the command line besides the file."""
-        return self.ablation.given(load(self.ablation.recipe)[0]) if self.ablation else {}
+        return self.ablation.given(load_recipe(self.ablation.recipe)[0]) if self.ablation else {}
 
     def reads(self) -> Iterator[str]:
         """Yield the files and folders that it reads: data, then models."""
@@ -101,7 +101,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         UserErrors: It can't be read, or its `stage` is missing or unknown.
     """
-    values, origin = load(path)
+    values, origin = load_recipe(path)
     if values.get("stage") not in STAGES:
         raise user_error(origin.get("stage", str(path)), f"stage: {stage_fault(values.get('stage'))}")
     mixture(values, origin, [], ())  # the older ways to name the data
@@ -407,7 +407,7 @@ def _changes_nothing(path: Path) -> bool:
     ablation = find_ablation(path)
     if ablation is None:
         return False
-    values = load(ablation.recipe)[0]
+    values = load_recipe(ablation.recipe)[0]
     return all(values.get(key) == value for key, value in ablation.overrides.items())
 
 

@@ -23,7 +23,7 @@ from .errors import UserError, UserErrors, did_you_mean, user_error
 from .handbook import EXPLAINED, RENAMED, SWITCHES, mixture, objective
 from .manual import manual
 from .program import script_of
-from .recipe_files import COMMAND_LINE, Loader, load, override
+from .recipe_files import COMMAND_LINE, Loader, load_recipe, override
 from .wording import default_of, kinds_of, mismatches, unknown_word, words_of
 
 STAGES = (
@@ -167,7 +167,7 @@ def resolve(argv: list[str], *classes: type) -> tuple[Path | None, dict[str, Any
         UserErrors: As `load`.
     """
     path, overrides = _split(argv, _hints(classes))
-    values, origin = load(path) if path else ({}, {})
+    values, origin = load_recipe(path) if path else ({}, {})
     faults: list[UserError] = []
     for key, value in overrides:
         try:

@@ -51,7 +51,7 @@ Loader.add_implicit_resolver(
 )
 
 
-def load(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def load_recipe(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Read a recipe with the keys of what it extends beneath its own.
 
     Returns:
@@ -189,7 +189,7 @@ class Ablation:
 
     def load(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Read the recipe, with the overrides over it."""
-        values, origin = load(self.recipe)
+        values, origin = load_recipe(self.recipe)
         for key, value in self.given(values).items():
             override(values, origin, key, value, str(self.table))
         return values, origin

@@ -16,7 +16,7 @@ from typing import Any
 
 from . import program
 from .analysis.rounds import KEYS, summary, write_page
-from .bridging.run import estimate_for, load
+from .bridging.run import estimate_for, load_pairs
 from .config import OFFLINE, BridgeConfig, EvaluateConfig, RoundsConfig, SampleConfig
 from .data.files import file_rows
 from .data.loading import has_answers, load_mixture
@@ -390,7 +390,7 @@ class Rounds:
         configs = [
             parse([self.config.bridge, *_words(self._bridging_values(home, None))], BridgeConfig)[0] for home in homes
         ]
-        loaded = [load(config) for config in configs]
+        loaded = [load_pairs(config) for config in configs]
         bridge_with = loaded[-1][1]
         last = estimate_for(configs[-1], loaded[-1][0], bridge_with)
         together = estimate_for(configs[-1], chain.from_iterable(pairs for pairs, _ in loaded), bridge_with)

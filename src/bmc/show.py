@@ -15,7 +15,7 @@ import yaml
 
 from .errors import UserErrors, user_error
 from .recipe import STAGES, Draft, parse, stage_fault, translate
-from .recipe_files import COMMAND_LINE, load
+from .recipe_files import COMMAND_LINE, load_recipe
 from .wording import default_of
 
 DEFAULT = "default"
@@ -79,7 +79,7 @@ def _stage(argv: list[str]) -> tuple[Any, str]:
     alone = [word for before, word in named if not before.startswith("--") or before == "--config"]
     if named:  # one that follows a key may be its value
         path = [*alone, named[0][1]][0]
-        values, origin = load(Path(path))
+        values, origin = load_recipe(Path(path))
         return values.get("stage"), origin.get("stage", path)
     raise user_error(COMMAND_LINE, "names no recipe; give its path")
 
@@ -187,7 +187,7 @@ def prompt(argv: list[str], row: str | None) -> Iterator[str]:
         raise user_error(
             draft.where, f"editor: {config.editor} is sent nothing; give --editor openai to see its prompt"
         )
-    from .bridging.run import load as load_pairs
+    from .bridging.run import load_pairs
 
     try:
         pairs = load_pairs(config)[0]

@@ -14,7 +14,7 @@ from bmc.analysis import tables
 from bmc.analysis.tables import BRIDGING_METRICS, FIGURE_METRICS, NOT_RUN, TableConfig, table, table_rows, targets
 from bmc.errors import UserErrors
 from bmc.evaluation.summary import average
-from bmc.recipe import load, parse
+from bmc.recipe import load_recipe, parse
 
 ROOT = Path(__file__).parents[2]
 REPORTED = ROOT / "recipes/reported.yaml"
@@ -304,7 +304,7 @@ def test_reported_numbers_are_the_papers() -> None:
 
 @pytest.mark.slow
 def test_every_table_has_a_source_whole_rows_and_known_metrics() -> None:
-    for name, entry in load(REPORTED)[0].items():
+    for name, entry in load_recipe(REPORTED)[0].items():
         assert entry["title"], name
         assert entry["source"], name
         assert all(len(line["reported"]) == len(entry["columns"]) for line in entry["rows"]), name

@@ -15,9 +15,9 @@ import pytest
 from server import ChatServer, Reply, part, refuses, revises, says
 
 from bmc.bridging.editor import bridge_pair, bridged_pair
+from bmc.bridging.edits import Edit, EditError, EditRequest
 from bmc.bridging.rule_editor import RuleEditor
 from bmc.bridging.run import bridge, bridge_all
-from bmc.bridging.types import Edit, EditError, EditRequest
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.data.schema import hash_fraction
 from bmc.errors import UserErrors

@@ -10,9 +10,9 @@ import pytest
 from server import ChatServer, Reply, part, says, shows
 from test_bridge_stage import arguments, lines, script, write
 
+from bmc.bridging.edits import EditRequest
 from bmc.bridging.prompts import PROMPTS, edit_prompt, read_reply
-from bmc.bridging.run import bridge, estimate_for, load
-from bmc.bridging.types import EditRequest
+from bmc.bridging.run import bridge, estimate_for, load_pairs
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.errors import UserErrors
 
@@ -166,7 +166,7 @@ def test_a_rationale_is_kept_and_counted(tmp_path: Path) -> None:
         plain = recipe(tmp_path, [row], base_url=server.url)
         bridge(plain)
         asking = recipe(tmp_path, [row], base_url=server.url, output_dir=f"{tmp_path}/b", rationale=True)
-        cheap, dear = (estimate_for(config, *load(config)) for config in (plain, asking))
+        cheap, dear = (estimate_for(config, *load_pairs(config)) for config in (plain, asking))
         assert (cheap.to_send, dear.to_send) == (0, 1)  # what was cached without it stays valid
         stats = bridge(asking)
         bridge(recipe(tmp_path, [row], base_url=server.url, output_dir=f"{tmp_path}/c"))
@@ -179,7 +179,7 @@ def test_a_rationale_is_kept_and_counted(tmp_path: Path) -> None:
     assert "rationale" not in unasked
     without = estimate_for(
         recipe(tmp_path, [row], response_cache=f"{tmp_path}/none.sqlite"),
-        *load(plain),
+        *load_pairs(plain),
     )
     assert 40 < dear.completion_tokens - without.completion_tokens < 120  # two sentences and their tags
     assert dear.prompt_tokens - without.prompt_tokens > 30

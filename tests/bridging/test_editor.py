@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmc.bridging.editor import BridgedPair, bridge_pair, keep_unbridged, scored_pair
+from bmc.bridging.edits import Edit, EditError, EditRequest, NoEditNeeded
 from bmc.bridging.prompts import PROMPTS
 from bmc.bridging.rule_editor import RuleEditor
-from bmc.bridging.types import Edit, EditError, EditRequest, NoEditNeeded
 from bmc.bridging.validators import escape_special_tokens, unescape_special_tokens
 from bmc.config import BridgeConfig, ValidatorSettings
 from bmc.errors import user_error

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from server import ChatServer, Reply, part, revises, says
 
-from bmc.bridging.run import bridge, estimate_for, load
+from bmc.bridging.run import bridge, estimate_for, load_pairs
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
 from bmc.errors import UserErrors
 from bmc.llm.cost import CostEstimate, estimated_tokens
@@ -45,7 +45,7 @@ def edits(request: dict[str, Any], number: int) -> Reply:
 
 
 def estimate_cost(config: BridgeConfig) -> CostEstimate:
-    return estimate_for(config, *load(config))
+    return estimate_for(config, *load_pairs(config))
 
 
 def test_an_estimate_is_what_is_then_sent_and_paid(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from vllm_double import Calls, vllm_double
 
-from bmc.bridging.run import bridge, estimate_for, load, make_model
+from bmc.bridging.run import bridge, estimate_for, load_pairs, make_model
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture
 from bmc.errors import UserErrors
 from bmc.llm.cache import ResponseCache
@@ -87,7 +87,7 @@ def test_a_run_with_a_model_in_process(tmp_path: Path, model_dir: Path, monkeypa
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = recipe(tmp_path, model_dir, on_failure="keep_original")
     config.dataset_mixture = DatasetMixture(datasets=[DatasetConfig(id=str(data))])
-    found = estimate_for(config, *load(config))
+    found = estimate_for(config, *load_pairs(config))
     assert (found.to_send, found.how) == (3, f"the tokenizer of {model_dir}")
     stats = bridge(config)
     assert (stats["kept"], stats["bridged"], stats["kept_original"]) == (3, 0, {"too long for the model": 3})

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from bmc.bridging import page
 from bmc.bridging.editor import bridged_pair
+from bmc.bridging.edits import EditError
 from bmc.bridging.page import LIMIT, diff, escape
 from bmc.bridging.stats import Statistics
-from bmc.bridging.types import EditError
 
 SCRIPT = '<script>alert(1)</script> "><img src=x onerror=alert(1)> </div></details> &amp;'
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from server import Reply, part
 
 from bmc.bridging import run as pipeline
+from bmc.bridging.edits import Edit, EditError, EditRequest
 from bmc.bridging.prompts import PROMPTS, SCORING, _mark, earlier_versions, read_reply, request, score_request
 from bmc.bridging.token_scores import LIMIT
-from bmc.bridging.types import Edit, EditError, EditRequest
 from bmc.llm.cache import CachedResponses, request_key
 
 GOOD = "<verdict>good</verdict>"

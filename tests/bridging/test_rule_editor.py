@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bmc.bridging.edits import EditError, EditRequest
 from bmc.bridging.rule_editor import RuleEditor, _edit_options, set_final_answer, steps, tidy
-from bmc.bridging.types import EditError, EditRequest
 from bmc.errors import UserErrors
 from bmc.evaluation.scoring import is_correct
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from bmc.bridging.editor import bridged_pair, keep_unbridged
+from bmc.bridging.edits import EditError, NoEditNeeded
 from bmc.bridging.stats import EXAMPLES, LENGTH_EDGES, Histogram, Statistics
-from bmc.bridging.types import EditError, NoEditNeeded
 
 
 def row(id: str, chosen: str = "abcd", rejected: str = "wxyz") -> dict[str, Any]:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from reference_tokens import merging_tokenizer, trl_tokens
 from server import ChatServer, Reply, part, says
 
+from bmc.bridging.edits import EditError
 from bmc.bridging.prompts import SCORING
-from bmc.bridging.run import bridge, estimate_for, load
+from bmc.bridging.run import bridge, estimate_for, load_pairs
 from bmc.bridging.token_scores import number_words, read_scores, token_weights
-from bmc.bridging.types import EditError
 from bmc.bridging.words import words
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
 from bmc.data.schema import assistant, user
@@ -175,7 +175,7 @@ def test_models_with_other_tokenizers_pay_once(folder: Path) -> None:
         bridge(recipe(folder, server.url, [STRINGS], "bytes", **cache))
         bytewise, asked = lines(folder, "train"), len(server.requests)
         other = recipe(folder, server.url, [STRINGS], "merging", **cache | {"output_dir": str(folder / "b" / "out")})
-        found = estimate_for(other, *load(other))
+        found = estimate_for(other, *load_pairs(other))
         assert (asked, found.to_send, found.dollars, found.cached_dollars) == (2, 0, 0.0, 2 * 12.0)
         bridge(replace(other, max_cost_usd=1.0))  # a cap on what is paid, and nothing is
         assert len(server.requests) == asked

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bmc.bridging.types import EditRequest
+from bmc.bridging.edits import EditRequest
 from bmc.bridging.validators import (
     EditCandidate,
     first_rejection,

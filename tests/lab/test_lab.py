@@ -16,8 +16,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bmc.bridging.edits import EditRequest
 from bmc.bridging.ideal_editor import IdealEditor
-from bmc.bridging.types import EditRequest
 from bmc.config import DatasetConfig, LabConfig
 from bmc.data.lab import BOXES
 from bmc.data.loading import load_mixture

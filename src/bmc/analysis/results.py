@@ -23,7 +23,7 @@ from ..evaluation.summary import NOT_RUN, SEEDS_FILE, Estimate, Table, average, 
 from ..pipeline import OUTPUTS
 from ..program import trains_on_pairs
 from ..provenance import file_digest, read_provenance
-from ..recipe import load
+from ..recipe import load_recipe
 from ..runs import RECIPE_FILE, read_json
 from ..wording import default_of
 
@@ -549,7 +549,7 @@ def _reported(root: Path, names: list[str]) -> dict[tuple[str, str], str]:
     """Find (run, metric) → the paper's number, for runs whose path ends in SETTING/RECIPE of one of its tables."""
     path = Path(REPORTED_NUMBERS)
     known: dict[tuple[str, str], str] = {}
-    for table in load(path)[0].values() if path.is_file() else ():
+    for table in load_recipe(path)[0].values() if path.is_file() else ():
         for row in table["rows"]:
             for column, number in zip(table["columns"], row["reported"], strict=True):
                 ending = f"/{column['setting']}/{row['recipe']}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import did_you_mean, user_error
 from ..evaluation.summary import NOT_RUN, SEEDS_FILE, Estimate, markdown_table, seeds_cell
-from ..recipe import load
+from ..recipe import load_recipe
 from ..runs import read_json
 from .results import (
     REPORTED_NUMBERS,
@@ -69,7 +69,7 @@ class TableConfig:
     numbers: str = REPORTED_NUMBERS
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        tables, _ = load(Path(self.numbers))
+        tables, _ = load_recipe(Path(self.numbers))
         if self.table not in tables:
             hint = did_you_mean(self.table, list(tables))
             yield "table", f"'{self.table}' is unknown{hint}; choose from {', '.join(tables)}"
@@ -132,7 +132,7 @@ def table_rows(config: TableConfig) -> list[list[Cell]]:
 
 
 def _entry(config: TableConfig) -> dict[str, Any]:
-    return dict(load(Path(config.numbers))[0][config.table])
+    return dict(load_recipe(Path(config.numbers))[0][config.table])
 
 
 def _columns(config: TableConfig) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ def _judge_needs(config: TableConfig) -> list[str]:
     benchmarks = sorted({metric.partition(".")[2].rpartition("_")[0] for metric in metrics})
     missing = {}
     for benchmark in benchmarks:
-        recipe = load(Path(config.numbers).parent / f"judge_{benchmark}.yaml")[0]
+        recipe = load_recipe(Path(config.numbers).parent / f"judge_{benchmark}.yaml")[0]
         if not os.environ.get(key := recipe.get("api_key_env", "OPENAI_API_KEY")):
             missing[key] = f"{key}=…"
     if "alpaca_eval" in benchmarks and importlib.util.find_spec("alpaca_eval") is None:

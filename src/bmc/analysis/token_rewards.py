@@ -16,7 +16,7 @@ from datasets import Dataset
 from pydantic import TypeAdapter
 from tokenizers.decoders import DecodeStream
 
-from ..config import AnalyzeConfig, DatasetMixture, ModelArguments, names
+from ..config import AnalyzeConfig, DatasetMixture, InferenceModelArguments, names
 from ..data.loading import RowStream, load_mixture, load_split, to_dataset
 from ..data.schema import PAIR, Row, check_rows, content, digest, transcript, unbridged
 from ..data.tokenization import check_offsets
@@ -197,7 +197,7 @@ class Scorer:
             raise user_error(str(runs[0].trained / RECIPE_FILE), "names no model_name_or_path; train the run again")
         named = recipe.get("ref_model_name_or_path")
         self.config = config
-        self.arguments = ModelArguments(
+        self.arguments = InferenceModelArguments(
             model_name_or_path=named or recipe["model_name_or_path"],
             model_revision="main" if named else recipe.get("model_revision", "main"),
             trust_remote_code=recipe.get("trust_remote_code", False),
@@ -247,7 +247,7 @@ class Scorer:
         )
         return bridged, before
 
-    def _load(self, arguments: ModelArguments) -> Any:
+    def _load(self, arguments: InferenceModelArguments) -> Any:
         check_model(arguments.model_name_or_path, arguments.model_revision, arguments.trust_remote_code)
         return load_model(arguments)
 

@@ -11,9 +11,9 @@ from ..data.schema import SIDES, WEIGHTS, Row, content, hash_fraction, transcrip
 from ..data.tokenization import AlignmentError, align_response, response_start
 from ..llm.client import CachedClient, Completion, off_loop
 from ..llm.errors import RequestFailed
+from .edits import Edit, EditError, Editor, EditRejected, EditRequest, NoEditNeeded, Scores
 from .prompts import SCORING, Messages, Prompt, edit_prompt, read_reply, request, score_request
 from .token_scores import read_scores, token_weights
-from .types import Edit, EditError, Editor, EditRejected, EditRequest, NoEditNeeded, Scores
 from .validators import EditCandidate, edit_ratio, first_rejection, is_truncated, refused_reply, wrong_verdict
 from .words import words
 

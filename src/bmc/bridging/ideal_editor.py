@@ -6,7 +6,7 @@ from rapidfuzz.distance import Levenshtein
 
 from ..data.schema import hash_fraction
 from ..errors import user_error
-from .types import Edit, EditError, EditRequest, Scores
+from .edits import Edit, EditError, EditRequest, Scores
 from .validators import edit_ratio
 from .words import words
 

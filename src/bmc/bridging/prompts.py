@@ -21,8 +21,8 @@ from typing import Any
 
 from ..config import BridgeMode
 from ..data.schema import digest
+from .edits import Edit, EditRejected, EditRequest, RejectionReason
 from .token_scores import number_words
-from .types import Edit, EditRejected, EditRequest, RejectionReason
 from .validators import escape_special_tokens, unescape_special_tokens
 
 Messages = list[dict[str, str]]

@@ -34,8 +34,8 @@ from ..errors import user_error
 from ..runs import RECIPE_FILE, atomic_files, read_json
 from ..web.page import shown
 from .editor import bridged_pair, check_editable, edit_request, edited_side
+from .edits import EditError
 from .page import diff_pieces
-from .types import EditError
 from .validators import VALIDATORS, EditCandidate
 
 FILES = ("train.jsonl", "dropped.jsonl")

@@ -15,8 +15,8 @@ from ..evaluation.extraction import MARK, stated_answer, statement
 from ..evaluation.maths import math_equal
 from ..evaluation.qa import normalise, read_options, split_label
 from ..evaluation.scoring import GRADERS, is_correct
+from .edits import Edit, EditError, EditRequest, Scores
 from .token_scores import LIMIT
-from .types import Edit, EditError, EditRequest, Scores
 from .words import words
 
 # A whole equation of integers: no part of a decimal, of a number with commas, or of a longer equation.

@@ -45,11 +45,11 @@ from ..runs import (
 )
 from . import page
 from .editor import PersonEditor, bridge_pair, edit_request, keep_unbridged, scored_pair
+from .edits import EditError, Editor, NoEditNeeded, UnusableRow
 from .ideal_editor import IdealEditor
 from .prompts import VERSION, earlier_versions, edit_prompt, score_request
 from .rule_editor import RuleEditor
 from .stats import Statistics, cosine, load_embedder
-from .types import EditError, Editor, NoEditNeeded, UnusableRow
 
 logger = logging.getLogger(__name__)
 WINDOW = 8  # rows in memory for each that may be under way: one that is slow doesn't hold up the rest
@@ -138,7 +138,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
         UserErrors: The data, the folder or the editor can't be used, the cost is declined, or no pair is kept.
             Responses of the editor stay in the cache in any case.
     """
-    pairs, bridge_with = load(config)
+    pairs, bridge_with = load_pairs(config)
     embedder = load_embedder(config.similarity_model) if config.similarity_model else None
     check_output_dir(config.output_dir, run_fingerprint(config))
     found = None
@@ -164,7 +164,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
     return stats
 
 
-def load(config: BridgeConfig) -> tuple[RowStream, Any]:
+def load_pairs(config: BridgeConfig) -> tuple[RowStream, Any]:
     """Load and check a recipe's pairs; also return the function that, given an editor, bridges rows with it.
 
     Raises:

@@ -14,7 +14,7 @@ from ..config import BridgeMode
 from ..data.schema import Row, content, digest, transcript, unbridged
 from ..errors import user_error
 from .editor import BridgedPair, edited_side
-from .types import EditError
+from .edits import EditError
 from .validators import edit_ratio
 
 _BATCH = 32  # pairs, with three texts each

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from .types import EditRejected, RejectionReason, Scores
+from .edits import EditRejected, RejectionReason, Scores
 from .words import Span, words
 
 LIMIT = 3

@@ -15,7 +15,7 @@ from ..config import BridgeMode, ValidatorSettings
 from ..evaluation.scoring import GRADERS, is_correct
 from ..llm.client import Completion
 from .edit_talk import Originals, plain, talk_about_edit, wraps_all
-from .types import EditRequest, RejectionReason
+from .edits import EditRequest, RejectionReason
 from .words import word_texts, words
 
 _JOINER = "\u2060"

@@ -80,7 +80,7 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
         UserErrors: The responses, the reference, the folder or the endpoint can't be used, the cost estimate is
             declined, or no verdict can be read. The judge's responses are cached in any case.
     """
-    benchmark, comparisons, reference = load(config)
+    benchmark, comparisons, reference = load_benchmark(config)
     check_output_dir(config.output_dir, run_fingerprint(config))
     estimate = estimate_for(config, benchmark)
     if estimate.to_send:
@@ -116,7 +116,7 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
     return judged
 
 
-def load(config: JudgeConfig) -> tuple[Benchmark, list[Comparison], str]:
+def load_benchmark(config: JudgeConfig) -> tuple[Benchmark, list[Comparison], str]:
     """Load the benchmark with its comparisons, the comparisons, and the reference's name.
 
     Raises:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..config import GenerationArguments, LLMArguments, ModelArguments
+from ..config import GenerationArguments, InferenceModelArguments, LLMArguments
 from ..data.tokenization import encode_prompt
 from ..errors import user_error
 from ..generation.backends import Complete, Response, check_vllm, load_backend
@@ -44,7 +44,7 @@ class LocalClient:
             check_vllm("editor")
         check_model(settings.model, "main", False)
         self.batch_size = settings.max_concurrency
-        self.model = ModelArguments(model_name_or_path=settings.model)
+        self.model = InferenceModelArguments(model_name_or_path=settings.model)
         self.tokenizer = load_tokenizer(settings.model, "main", False, None)
         self.longest = _longest(settings.model, self.tokenizer)
         self.arguments = GenerationArguments(

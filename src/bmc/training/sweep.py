@@ -30,7 +30,7 @@ from ..distributed import world_size
 from ..errors import UserError, UserErrors, user_error
 from ..evaluation.stats import accuracy
 from ..evaluation.summary import SEEDS_FILE, accuracy_cell, average, markdown_table, seed_summary, seeds_cell
-from ..recipe import COMMAND_LINE, load, parse, resolve
+from ..recipe import COMMAND_LINE, load_recipe, parse, resolve
 from ..recipe_files import find_ablation
 from ..runs import EXIT_PREEMPTED, Preempted, check_output_dir, on_sigterm, read_json, run_fingerprint, write_json
 from .config import BMCConfig, ModelArguments, PreferenceArguments
@@ -417,7 +417,7 @@ def _best(argv: list[str], trial: Trial, result: dict[str, Any], how: Scoring, o
     mine = {key: values[key] for key in values if key in given - PreferenceArguments.NON_IDENTITY_KEYS}
     if path is not None:
         mine = {"extends": os.path.relpath(path, trial.folder.parent), **mine}
-        if load(path)[0].get("sweep"):
+        if load_recipe(path)[0].get("sweep"):
             mine["sweep"] = None
     said = f"# The best point of a sweep: {accuracy_cell(result)} % on {how.rows}.\n"
     return said + yaml.safe_dump({**mine, "output_dir": output_dir}, sort_keys=False)
