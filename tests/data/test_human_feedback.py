@@ -49,6 +49,8 @@ def texts(rows: Rows) -> list[tuple[str, str, Any]]:
         ({"messages": [*HI, {"role": "assistant", "content": "No"}], "correction": "Yes"}, None, [("Yes", "No", None)]),
         ({"conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "No"}], "c": "Yes"},
          {"messages": "conversations", "correction": "c"}, [("Yes", "No", None)]),
+        ({"messages": [*HI, {"role": "assistant", "content": "No"}], "correction":
+          [*HI, {"role": "assistant", "content": "Yes"}]}, None, [("Yes", "No", None)]),
         ({"prompt": HI, "rejected": [{"role": "assistant", "content": "No"}], "answer": "3", "correction":
           [{"role": "assistant", "content": "Yes"}]}, None, [("Yes", "No", None)]),
     ],

@@ -117,7 +117,7 @@ def corrections(raw: Row) -> list[Row]:
         return [common | {"chosen": answer, UNUSABLE: "y_l is empty"}]
     pairs = []
     for text in _submitted(given, status):
-        chosen = _reply(text)
+        chosen = _reply(text)[-len(answer) :]  # it may be the whole conversation
         reason = {UNUSABLE: UNTOUCHED} if content(chosen[-1:]) == content(answer[-1:]) else {}
         pairs.append(common | {"chosen": chosen} | _id(row, content(chosen)) | reason)
     return pairs or [common | {"chosen": answer, UNUSABLE: "no correction"}]
