@@ -1,5 +1,4 @@
-"""The laboratory's tables and figures from the committed numbers in `results/`: written into docs/results.md and
-docs/figures.
+"""Write the laboratory's tables and figures, from the committed numbers in `results/`, into README.md and docs/.
 
 python scripts/lab_results.py
 """
@@ -15,13 +14,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    page = ROOT / "docs" / "results.md"
-    text = page.read_text(encoding="utf-8")
-    for name, table in tables(ROOT / "results").items():
-        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        text = re.sub(f"(?s){start}.*?{end}", lambda found: f"{start}\n\n{table}\n\n{end}", text)  # noqa: B023
-        print(f"{'written' if start in text else 'no place for'}: {name}")
-    page.write_text(text, encoding="utf-8")
+    for page in (ROOT / "README.md", ROOT / "docs" / "results.md"):
+        text = page.read_text(encoding="utf-8")
+        for name, table in tables(ROOT / "results").items():
+            start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+            text = re.sub(f"(?s){start}.*?{end}", lambda found: f"{start}\n\n{table}\n\n{end}", text)  # noqa: B023
+        page.write_text(text, encoding="utf-8")
     for path in draw(read_results(ROOT / "results"), ROOT / "docs" / "figures"):
         print(path.relative_to(ROOT))
 

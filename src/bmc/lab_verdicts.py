@@ -288,7 +288,8 @@ def tables(folder: Path) -> dict[str, str]:
     """Return every table of the results as Markdown, by name: the claims, the search and the studies."""
     results, repetition = read_results(folder), read_results(folder / "repeat")
     studies = {study: accuracies(results, repetition, study) for study in results if study != "search"}
-    return {"claims": claims_table(results, repetition), "search": search_table(results), **studies}
+    made = {"claims": claims_table(results, repetition), "headline": headline(results, repetition)}
+    return made | {"search": search_table(results), **studies}
 
 
 def accuracies(results: Row, repetition: Row, study: str) -> str:
@@ -331,6 +332,19 @@ def claims_table(results: Row, repetition: Row) -> str:
     return markdown_table((["", "claim", *COLUMNS, *(f"repeated: {column}" for column in COLUMNS)], lines))
 
 
+def headline(results: Row, repetition: Row) -> str:
+    """Return the verdicts that README shows, as a Markdown table."""
+    found = [{line["claim"].name: line for line in verdicts(runs)} for runs in (results, repetition)]
+    lines = []
+    for name in HEADLINE:
+        first, again = (_verdict_cells(runs.get(name)) for runs in found)
+        if first[-1]:
+            text = next(claim.text for claim in CLAIMS if claim.name == name)
+            lines.append([text, first[0], first[-1], again[-1] or again[0]])
+    return markdown_table((["claim", "difference, 95 %", "verdict", "repeated"], lines))
+
+
+HEADLINE = ("a8", "a3", "a2", "a4", "e1", "f1", "f2", "g1", "g3", "h1")
 COLUMNS = ("difference, 95 %", "p (Holm)", "seeds", "verdict")
 
 
