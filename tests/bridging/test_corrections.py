@@ -30,7 +30,14 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 def recipe(folder: Path, rows: Rows, data: dict[str, Any] | None = None, **settings: Any) -> BridgeConfig:
     file = write(folder / "pairs.jsonl", rows)
     mixture = DatasetMixture(datasets=[DatasetConfig(id=str(file), **(data or {}))])
-    given = {"output_dir": str(folder / "out"), "template": "instruction", "model": "m", "max_retries": 0, **settings}
+    given = {
+        "max_concurrency": 1,
+        "output_dir": str(folder / "out"),
+        "template": "instruction",
+        "model": "m",
+        "max_retries": 0,
+        **settings,
+    }
     return BridgeConfig(dataset_mixture=mixture, **given)
 
 
