@@ -595,10 +595,6 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     options.bf16 = False
     options.only = options.only or [name for name in sections if (name == "cards") == (options.device == "cuda")]
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
     if options.card_peak:
         print(measure_card_peak(options, options.card_peak))
         return
@@ -619,4 +615,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
     main()

@@ -72,7 +72,8 @@ def test_each_stage_tells_all_that_is_wrong_with_its_recipe() -> None:
     assert script("bridge.py", path, "--editor", "rule") == [
         "recipe.yaml: dtpye: unknown key; remove it",
         "recipe.yaml: dataset_mixture.datasets[0].wieght: unknown key (did you mean 'weight'?)",
-        "command line: editor: must be 'openai', 'vllm', 'transformers', 'rules', 'ideal' or 'sloppy', got \"rule\"",
+        "command line: editor: must be 'openai', 'vllm', 'transformers', 'rules', 'ideal', 'sloppy' or 'person', "
+        'got "rule"',
         "recipe.yaml: proportion: must be less than or equal to 1, got 1.5",
     ]
     path = recipe("{id: a.jsonl, num_rows: 0}", output_dir="out", dtpye="auto", top_p=0)

@@ -207,7 +207,7 @@ def test_help_tells_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--output_dir (required)  Folder that the stage writes." in text
     assert "--proportion (1.0)  Share of the pairs to bridge" in text
     assert "--dataset_mixture.datasets.0.weight (1.0)  Share of the rows to take" in text
-    assert "One of openai, vllm, transformers, rules, ideal, sloppy." in text
+    assert "One of openai, vllm, transformers, rules, ideal, sloppy, person." in text
 
 
 def test_help_of_training_says_our_own_keys_first(capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,7 +258,7 @@ def test_infinity_is_a_number_and_nan_no_share() -> None:
         ("max_tokens: 1.5", "max_tokens: must be a whole number, got 1.5"),
         (
             "editor: rule",
-            "editor: must be 'openai', 'vllm', 'transformers', 'rules', 'ideal' or 'sloppy', got \"rule\"",
+            "editor: must be 'openai', 'vllm', 'transformers', 'rules', 'ideal', 'sloppy' or 'person', got \"rule\"",
         ),
         ("model: 4", "model: must be text, got 4; put it in quotes"),
         ("base_url: no", "base_url: must be text, got false; put it in quotes"),
@@ -309,7 +309,7 @@ def test_every_fault_at_once_each_with_its_own_file() -> None:
         "base.yaml: dataset_mixture.datasets[0].wieght: unknown key (did you mean 'weight'?)",
         "base.yaml: dataset_mixture.sede: unknown key (did you mean 'seed'?)",
         'child.yaml: dataset_mixture.seed: must be a whole number, got "one"',
-        "child.yaml: editor: must be 'openai', 'vllm', 'transformers', 'rules', 'ideal' or 'sloppy', got 3",
+        "child.yaml: editor: must be 'openai', 'vllm', 'transformers', 'rules', 'ideal', 'sloppy' or 'person', got 3",
         "child.yaml: output_dir: is missing; add it to the recipe, or give --output_dir",
         "command line: limit: must be greater than or equal to 1, got 0",
         "command line: dataset_mixture.test_split_size: must be greater than 0, got -1",
@@ -400,7 +400,8 @@ def test_every_fault_of_a_training_recipe_at_once() -> None:
         "base.yaml: ld_alpha: BMCTrainer doesn't have it; leave it out, or use trl.DPOTrainer",
         "r.yaml: bmc_delta: must be greater than or equal to 0, got -1",
         "r.yaml: loss_type: 'sigmoidd' is unknown; choose from sigmoid",
-        "r.yaml: token_weighting: must be 'none', 'bmc' or 'external', got \"bcm\"",
+        "r.yaml: token_weighting: must be 'none', 'bmc', 'confpo', 'entropy', 'position', 'shift' or 'external', "
+        'got "bcm"',
         "r.yaml: bata: unknown key (did you mean 'beta'?)",
         "r.yaml: model_name_or_path: is missing; name a model of the Hub or a folder",
         "command line: chosen_column: must be 'chosen' or 'original_chosen', got \"rejected\"",

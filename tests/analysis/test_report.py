@@ -182,7 +182,7 @@ def test_the_policy_allows_the_pages_own_scripts_and_no_others(tmp_path: Path) -
         return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
     rules = dict(rule.split(" ", 1) for rule in html.unescape(policy).split("; "))
-    none = dict.fromkeys(["default-src", "base-uri", "form-action"], "'none'")
+    none = dict.fromkeys(["default-src", "connect-src", "base-uri", "form-action"], "'none'")
     assert rules == none | {"style-src": sources("style"), "script-src": sources("script"), "img-src": "data:"}
 
 

@@ -209,14 +209,14 @@ from billing_server import recipe
 from bmc.bridging import run
 from bmc.runs import run_main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-load = run.load
+load_pairs = run.load_pairs
 
 def limited(config):
-    loaded = load(config)
+    loaded = load_pairs(config)
     resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
     return loaded
 
-run.load = limited
+run.load_pairs = limited
 run_main(lambda: run.bridge(recipe(Path({folder!r}), {url!r}, None)))
 """
 
