@@ -83,6 +83,7 @@ def test_closed_tasks_and_kept_originals(tmp_path: Path) -> None:
     assert stats["reasons"] == {"edit equals y_l": 1}  # there is no pair to keep
 
 
+@pytest.mark.slow
 def test_a_recipe_of_corrections_needs_no_llm(tmp_path: Path, subtests: pytest.Subtests) -> None:
     rows = log(EDITED, None)
     data = {"id": str(write(tmp_path / "log.jsonl", rows)), "source": "corrections"}

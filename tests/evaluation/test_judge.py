@@ -168,6 +168,7 @@ def test_the_budget_stops_it_and_caches_all(tmp_path: Path) -> None:
     assert max(server.asked.values()) == 1
 
 
+@pytest.mark.slow
 def test_killed_it_continues_where_it_was(tmp_path: Path) -> None:
     running: list[subprocess.Popen[bytes]] = []
     lock = threading.Lock()

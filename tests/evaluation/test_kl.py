@@ -41,6 +41,7 @@ def evaluated(model: Path, reference: Any, folder: Path, *more: str) -> dict[str
     return {} if more else json.loads((folder / "eval/metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_it_is_the_mean_log_ratio_of_the_responses(
     moved: Path, model_dir: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +71,7 @@ def test_it_is_the_mean_log_ratio_of_the_responses(
     assert [row["log_ratio"] for row in rows] == pytest.approx(ratios, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_a_model_is_at_no_distance_from_itself(model_dir: Path, tmp_path: Path) -> None:
     assert evaluated(model_dir, model_dir, tmp_path)["kl"]["per_response"] == [0.0, 0.0, 0.0]
 

@@ -196,6 +196,7 @@ def test_a_finished_run_belongs_to_its_recipe(chain: dict[str, Path], run: Any, 
 
 
 @pytest.mark.parametrize("prompt", ["messages", "string"])
+@pytest.mark.slow
 def test_a_prompt_has_the_same_ids_in_training_sampling_and_evaluation(
     prompt: str, model_dir: Path, tokenizer: Any, tmp_path: Path
 ) -> None:

@@ -227,6 +227,7 @@ def test_a_disk_that_is_not_shared_is_told_before_the_pass(make: Any, monkeypatc
 
 
 @pytest.mark.parametrize("beforehand", [True, False])
+@pytest.mark.slow
 def test_a_named_reference_is_used_whatever_training_begins_with(make, model_dir, tmp_path, beforehand):
     """The first reward is β log π_θ/π_ref, which is 0 where the policy is its own reference."""
     policy = perturb(AutoModelForCausalLM.from_pretrained(model_dir), scale=0.1)

@@ -206,6 +206,7 @@ def scoring(model_dir: Any, tmp_path: Any) -> list[str]:
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
 
 
+@pytest.mark.slow
 def test_the_stage_writes_the_weights_of_each_response_token(
     model_dir: Any, tmp_path: Any, scoring: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
