@@ -222,6 +222,9 @@ def test_what_cannot_be_exported(model_dir: Path, tmp_path: Path) -> None:
         with pytest.raises(UserErrors, match=what):
             export(ExportConfig(**values))
         assert not (tmp_path / "out").exists()
+    with pytest.raises(UserErrors, match="is the folder of the model that is read"):
+        export(ExportConfig(model_name_or_path=str(other), to="ollama", output_dir=f"{other}/../other"))
+    assert (other / "model.safetensors").is_file()
     config = ExportConfig(model_name_or_path=str(model_dir), to="ollama", dry_run=True)
     assert str(export(config)) == f"{model_dir}-ollama"
     assert not Path(f"{model_dir}-ollama").exists()

@@ -55,6 +55,24 @@ def test_another_recipe_is_refused_with_the_keys_that_differ(tmp_path: Path) -> 
     assert (folder / "recipe.json").read_text() == before
 
 
+def test_what_a_recipe_reads_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    for name in ("train.jsonl", "pairs.jsonl"):
+        (tmp_path / "mine" / name).write_text('{"prompt": "x"}\n')
+
+    def reading(name: str) -> dict[str, Any]:
+        return recipe(dataset_mixture=DatasetMixture(datasets=[DatasetConfig(id=str(tmp_path / "mine" / name))]))
+
+    for folder in ("mine", "link"):
+        with pytest.raises(UserErrors, match=r"(mine|link): holds train\.jsonl, which the recipe reads"):
+            claim_output_dir(str(tmp_path / folder), reading("train.jsonl"))
+    assert not (tmp_path / "mine/recipe.json").exists()
+    check_output_dir(str(tmp_path / "mine"), reading("train.jsonl"), writes_rows=False)  # a training writes no rows
+    check_output_dir(str(tmp_path / "mine"), reading("pairs.jsonl"))
+    check_output_dir(str(tmp_path / "mine/out"), reading("train.jsonl"))
+
+
 def test_a_folder_without_results_is_free(tmp_path: Path) -> None:
     for left in ("train.jsonl.tmp", "runs/host/events.out.tfevents.1"):
         claim_output_dir(str(tmp_path), {"a": 1})

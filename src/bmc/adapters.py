@@ -11,7 +11,7 @@ from typing import Any
 from .config import MergeConfig
 from .errors import UserError, user_error
 from .models import check_model, load_tokenizer
-from .runs import claim_output_dir, run_fingerprint
+from .runs import claim_output_dir, refuse_in_place, run_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +144,7 @@ def merge_adapter(config: MergeConfig) -> Path:
     adapter = read_adapter(name, revision)
     if adapter is None:
         raise user_error("model_name_or_path", f"{name} is no adapter (it has no {CONFIG}); there is nothing to merge")
+    refuse_in_place(config.output_dir, name)
     base = check_base(name, adapter, config.trust_remote_code, config.allow_pickle)
     check_model(name, revision, config.trust_remote_code, config.allow_pickle)
     tokenizer = load_tokenizer(config.tokenizer_name_or_path or name, revision, config.trust_remote_code, None)

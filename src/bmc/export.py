@@ -18,7 +18,7 @@ from .config import ExportConfig
 from .data.tokenization import turn_end
 from .errors import user_error
 from .models import ADAPTER, check_model, load_tokenizer
-from .runs import claim_output_dir, run_fingerprint
+from .runs import claim_output_dir, refuse_in_place, run_fingerprint
 
 # architectures that Ollama's convert/convert.go knows; it has no Mistral 7B, which is a Llama within its sliding window
 CONVERTED = {
@@ -157,6 +157,8 @@ def export(config: ExportConfig) -> Path:
     source = Path(name)
     if not source.is_dir():
         raise user_error("model_name_or_path", f"there is no folder {name}; name the output folder of a training")
+    folder = Path(config.output_dir or f"{name}-ollama")
+    refuse_in_place(str(folder), name)
     if (source / ADAPTER).is_file():
         merged = f"bmc merge --model_name_or_path {name} --output_dir {name}-merged"
         raise user_error("model_name_or_path", f"{name} is an adapter; merge it first: {merged}")
@@ -166,7 +168,6 @@ def export(config: ExportConfig) -> Path:
     tokenizer = load_tokenizer(config.tokenizer_name_or_path or name, "main", False, config.chat_template)
     parts = _parts(tokenizer)
     context = min(LONGEST, *(values[key] for key in ("max_position_embeddings", "sliding_window") if values.get(key)))
-    folder = Path(config.output_dir or f"{name}-ollama")
     if config.dry_run:
         return folder
     claim_output_dir(str(folder), run_fingerprint(config), config)

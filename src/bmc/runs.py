@@ -26,6 +26,8 @@ from .recipe import located
 from .wording import default_of
 
 RECIPE_FILE = "recipe.json"
+# What stages write beside `recipe.json`, under names that a user's own data may have, too.
+WRITTEN = {"train.jsonl", "validation.jsonl", "test.jsonl", "dropped.jsonl", "predictions.jsonl"}
 EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: what was written is whole; start the same command again
 GRACE = 30  # seconds in which a launcher, even on a busy machine, ends the other ranks
@@ -166,15 +168,25 @@ def set_fields(value: Any) -> Any:
     return {field.name: set_fields(item) for field, item in given if item != default_of(field)}
 
 
-def check_output_dir(output_dir: str, recipe: dict[str, Any]) -> None:
+def check_output_dir(output_dir: str, recipe: dict[str, Any], writes_rows: bool = True) -> None:
     """Check that a recipe may write to a folder; writes nothing.
 
+    Args:
+        output_dir: The folder.
+        recipe: The fields that affect results (`run_fingerprint`).
+        writes_rows: Whether the stage writes rows, under the names `WRITTEN`.
+
     Raises:
-        UserErrors: The folder holds results of another recipe, or is a file.
+        UserErrors: The folder holds results of another recipe or a file that the recipe reads and would overwrite, or
+            is a file.
     """
     folder, manifest = Path(output_dir), Path(output_dir) / RECIPE_FILE
     if any(path.is_file() for path in (folder, *folder.parents)):
         raise user_error(output_dir, "is a file, or lies in one; choose another output_dir")
+    for file in _data_files(recipe) if writes_rows else ():
+        if file.name in WRITTEN and file.resolve() == (folder / file.name).resolve():
+            what = f"holds {file.name}, which the recipe reads and would overwrite; choose another output_dir"
+            raise user_error(output_dir, what)
     if not manifest.exists():
         return
     try:
@@ -190,6 +202,23 @@ def check_output_dir(output_dir: str, recipe: dict[str, Any]) -> None:
             f"holds a run of another recipe (it differs in {', '.join(changed)}); "
             "choose another output_dir or remove the folder",
         )
+
+
+def _data_files(recipe: dict[str, Any]) -> Iterator[Path]:
+    """Yield the local files of a recipe's data sets."""
+    mixture = recipe.get("dataset_mixture") or {}
+    entries = (*mixture.get("datasets", ()), *mixture.get("test_datasets", ()), *recipe.get("validation_datasets", ()))
+    yield from (path for entry in entries if (path := Path(str(entry.get("id") or ""))).is_file())
+
+
+def refuse_in_place(output_dir: str, model: str) -> None:
+    """Refuse to write a model into the folder that it is read from.
+
+    Raises:
+        UserErrors: It is the same folder.
+    """
+    if Path(output_dir).resolve() == Path(model).resolve():
+        raise user_error(output_dir, "is the folder of the model that is read; choose another output_dir")
 
 
 def holds_results(folder: Path) -> bool:
@@ -214,7 +243,11 @@ def _comparable(key: str, value: Any) -> Any:
 
 
 def claim_output_dir(
-    output_dir: str, recipe: dict[str, Any], *parts: Any, rows: Iterable[dict[str, Any]] | None = None
+    output_dir: str,
+    recipe: dict[str, Any],
+    *parts: Any,
+    rows: Iterable[dict[str, Any]] | None = None,
+    writes_rows: bool = True,
 ) -> Path:
     """Make an output folder this recipe's, and record there what made it (`bmc.provenance`).
 
@@ -226,11 +259,12 @@ def claim_output_dir(
         recipe: The fields that affect results (`run_fingerprint`).
         parts: The dataclasses of the recipe, for the record.
         rows: The rows that the stage reads, for the record; hashed if they don't come from files.
+        writes_rows: As for `check_output_dir`.
 
     Raises:
         UserErrors: As `check_output_dir`.
     """
-    check_output_dir(output_dir, recipe)
+    check_output_dir(output_dir, recipe, writes_rows)
     folder = Path(output_dir)
     if is_main_process():
         manifest = folder / RECIPE_FILE

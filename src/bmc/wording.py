@@ -19,8 +19,8 @@ SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "floa
 
 
 def mismatches(key: str, hint: Any, error: ValidationError) -> Iterator[tuple[str, str]]:
-    """Return `(place, what is wrong)` for each place that pydantic objects to; what a union might be is told in one
-    line."""
+    """Return `(place, what is wrong)` for each place that pydantic objects to; one line says what a
+    union might be."""
     wanted: dict[str, list[str]] = {}
     got: dict[str, Any] = {}
     for fault in error.errors():

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from itertools import combinations
+from itertools import chain, combinations, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -244,7 +244,7 @@ def outcomes(folder: Path, use: Use) -> Iterator[tuple[Row, str | None]]:
 
     Args:
         folder: The run's.
-        use: `not_rejected` keeps pairs that nobody decided on, `accepted` doesn't.
+        use: `not_rejected` keeps undecided pairs, `accepted` doesn't.
 
     Raises:
         UserErrors: As `BridgingRun` and `read_decisions`; or there is no review file.
@@ -282,13 +282,12 @@ def apply(folder: Path, use: Use) -> tuple[Path, Counter[str]]:
     """
     into, counts = folder / "reviewed", Counter[str]()
     found = outcomes(folder, use)
-    row, reason = next(found, ({}, None))  # a fault comes before anything is written
+    first = list(islice(found, 1))  # a fault comes before anything is written
     with atomic_files(*(into / name for name in FILES)) as (train, dropped):
-        while row:
+        for row, reason in chain(first, found):
             counts[reason or ""] += 1
             line = row if reason is None else {**row, "reason": reason}
             print(json.dumps(line, ensure_ascii=False), file=train if reason is None else dropped)
-            row, reason = next(found, ({}, None))
     return into, counts
 
 

@@ -200,7 +200,7 @@ def serve(config: ReviewConfig) -> None:
     """Serve the page until Ctrl-C.
 
     Raises:
-        UserErrors: The folder can't be reviewed, the port is taken, or nobody says who reviews.
+        UserErrors: The folder can't be reviewed, the port is taken, or the reviewer is missing.
     """
     with report_disk_errors(config.folder):
         review = Review(Path(config.folder), config.reviewer or _ask_initials(config))

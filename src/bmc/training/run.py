@@ -161,7 +161,7 @@ def prepare_run(
     adopt_adapter_settings(model_args)
     training_dtype(model_args, config, read_launch(None).engine)
     recipe = recipe_fingerprint(arguments, model_args, config)
-    check_output_dir(config.output_dir, recipe)
+    check_output_dir(config.output_dir, recipe, writes_rows=False)
     name, revision = model_args.model_name_or_path, model_args.model_revision
     check_model(name, revision, config.trust_remote_code, model_args.allow_pickle)
     if reference := getattr(config, "ref_model_name_or_path", None):
@@ -170,7 +170,7 @@ def prepare_run(
     tokenizer, train, evaluation = _open_data(arguments, model_args, config, columns, chosen_column)
     start = find_start(config.output_dir, config.resume_from_checkpoint, recipe)
     with report_disk_errors(config.output_dir):
-        claim_output_dir(config.output_dir, recipe, arguments, model_args, config, rows=train)
+        claim_output_dir(config.output_dir, recipe, arguments, model_args, config, rows=train, writes_rows=False)
     config.resume_from_checkpoint = start
     return tokenizer, train, evaluation
 
@@ -218,7 +218,7 @@ def check_run(
     elsewhere = not has_gpu() and not config.use_cpu
     adopt_adapter_settings(model_args)
     recipe = recipe_fingerprint(arguments, model_args, config)
-    check_output_dir(config.output_dir, recipe)
+    check_output_dir(config.output_dir, recipe, writes_rows=False)
     name, revision = model_args.model_name_or_path, model_args.model_revision
     if Path(name).is_dir():
         check_model(name, revision, config.trust_remote_code, model_args.allow_pickle)

@@ -151,7 +151,7 @@ def trials(
         scored = [*evaluate, f"--model_name_or_path={folder}", f"--output_dir={folder}/eval"] if evaluate else []
         try:
             arguments, model_args, config = parse_training(train, PreferenceArguments, BMCConfig, "")
-            check_output_dir(str(folder), recipe_fingerprint(arguments, model_args, config))
+            check_output_dir(str(folder), recipe_fingerprint(arguments, model_args, config), writes_rows=False)
             if scored:
                 (evaluation,) = parse(scored, EvaluateConfig)
                 check_output_dir(evaluation.output_dir, run_fingerprint(evaluation))

@@ -28,7 +28,7 @@
     return value;
   }
 
-  // Do one thing after another; what goes wrong is told on the page.
+  // Do one thing after another; the page shows what goes wrong.
   function then(action) {
     busy = busy.then(async () => {
       $("message").textContent = "";
