@@ -102,6 +102,10 @@ def test_ids_depend_on_the_texts_alone(tmp_path: Path) -> None:
                      (("b", False), ("a", True))], [("a", "b", None)]),
         ("ratings", [{"prompt": "Hi?", "response": text, "score": thumb} for text, thumb in
                      (("b", "down"), ("a", "👍"), ("c", None))], [("a", "b", None)]),
+        ("ratings", [{"prompt": "Hi?", "response": text, "score": thumb} for text, thumb in
+                     (("b", "thumbs_down"), ("a", "👍🏽"), ("c", None))], [("a", "b", None)]),
+        ("ratings", [{"prompt": "Hi?", "response": text, "score": thumb} for text, thumb in
+                     (("b", "Dislike"), ("a", "thumbs-up"), ("c", ""))], [("a", "b", None)]),
         # b has 2, 4 and 4.5 from three people, of whom two stand in one row: 3.5 on average
         ("ratings", [{"prompt": "Hi?", "response": text, "score": score} for text, score in
                      (("b", 2), ("a", 4), ("b", [4, 4.5]))], [("a", "b", None)]),

@@ -26,7 +26,9 @@ UNTOUCHED = "edit equals y_l"  # as the validator says of an edit
 _ROLE_MARK = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):[ ]?|(?:\A|\n)<extra_id_1>(User|Assistant)\n")
 _TEXT = ("response", "answer", "content", "text", "output", "completion", "value")  # keys of a response in a list
 _SCORE = ("score", "overall_score", "rating")
-_THUMBS = {"up": 1.0, "true": 1.0, "👍": 1.0, "down": 0.0, "false": 0.0, "👎": 0.0}
+_UP = ("up", "thumbs up", "thumbsup", "upvote", "like", "liked", "positive", "true", "👍")
+_DOWN = ("down", "thumbs down", "thumbsdown", "downvote", "dislike", "disliked", "negative", "false", "👎")
+_THUMBS = dict.fromkeys(_UP, 1.0) | dict.fromkeys(_DOWN, 0.0)
 
 
 def renamed(raw: Row, names: Mapping[str, str]) -> Row:
@@ -209,8 +211,10 @@ def _number(value: Any, key: str) -> float | None:
         return math.fsum(found) / len(found) if found else None
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
-    if isinstance(value, str) and value.strip().casefold() in _THUMBS:
-        return _THUMBS[value.strip().casefold()]
+    if isinstance(value, str):
+        word = re.sub("[_-]", " ", value.strip().casefold()).rstrip("🏻🏼🏽🏾🏿\ufe0f")  # skin tones aside
+        if word in _THUMBS:
+            return _THUMBS[word]
     try:
         number = float(value)
     except (TypeError, ValueError):
