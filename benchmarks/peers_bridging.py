@@ -41,14 +41,15 @@ ALONE = {  # nothing but the server on loopback is reached
 def write_requests(folder: Path, rows: int) -> None:
     """Pairs for ours, and their requests for the others."""
     from bmc.bridging.edits import EditRequest
-    from bmc.bridging.prompts import request
+    from bmc.bridging.prompts import edit_prompt, request
 
     bridging.write_pairs(folder / f"{rows}.jsonl", rows)
     with (folder / f"{rows}.jsonl").open() as pairs, (folder / "requests.jsonl").open("w") as out:
         for line in pairs:
             row = json.loads(line)
             case = EditRequest(row["id"], "chat", row["prompt"], row["chosen"], row["rejected"])
-            out.write(json.dumps({"messages": request("targeted", "instruction", case)[0]}) + "\n")
+            messages, _ = request(edit_prompt("targeted", "instruction", False), case)
+            out.write(json.dumps({"messages": messages}) + "\n")
 
 
 def seconds_used() -> float:

@@ -12,6 +12,7 @@ message either.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -189,10 +190,10 @@ def _last_pair(reply: str, tag: str, mark: str) -> tuple[int, int] | None:
         (start, end) of the text, or None.
     """
     thoughts_end, limit = _end_of_thoughts(reply), len(reply)
-    marked = rf"[\s_-]\s*(?:[a-z]+=)?[\"']?{mark}[\"']?"
-    closing = re.compile(rf"<\\?/\s*{tag}(?P<mark>{marked})?\s*>", re.IGNORECASE)
-    for opening in reversed([*re.finditer(rf"<\s*{tag}{marked}\s*>", reply, re.IGNORECASE)]):
-        ends = [*closing.finditer(reply, opening.end(), limit)]
+    starts, closing = _tags(tag)
+    for opening in reversed([found for found in starts.finditer(reply) if found["mark"].casefold() == mark]):
+        found_ends = closing.finditer(reply, opening.end(), limit)
+        ends = [found for found in found_ends if (found["mark"] or mark).casefold() == mark]
         # A text may hold an unmarked closing tag of its own, so a marked one comes first, then the last of the others.
         end = next((found for found in ends if found["mark"]), ends[-1] if ends else None)
         if end and end.end() > thoughts_end:
@@ -201,6 +202,14 @@ def _last_pair(reply: str, tag: str, mark: str) -> tuple[int, int] | None:
                 return span
         limit = opening.start()
     return None
+
+
+@functools.cache
+def _tags(tag: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return what finds an opening tag and a closing one, with any mark."""
+    marked = r"[\s_-]\s*(?:[a-z]+=)?[\"']?(?P<mark>[0-9a-z]+)[\"']?"
+    patterns = rf"<\s*{tag}{marked}\s*>", rf"<\\?/\s*{tag}(?:{marked})?\s*>"
+    return re.compile(patterns[0], re.IGNORECASE), re.compile(patterns[1], re.IGNORECASE)
 
 
 def _without_markdown(reply: str, tag: int, start: int, end: int) -> tuple[int, int]:
