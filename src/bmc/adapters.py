@@ -24,12 +24,7 @@ LORA = {
 
 
 def read_adapter(name: str, revision: str = "main") -> dict[str, Any] | None:
-    """Read the configuration of an adapter; None for a full model, or if the Hub can't be reached.
-
-    Args:
-        name: Folder or Hub id.
-        revision: Branch, tag or commit of the Hub.
-    """
+    """Read the configuration of an adapter; None for a full model, or if the Hub can't be reached."""
     from transformers.utils.peft_utils import find_adapter_config_file
 
     try:
@@ -102,13 +97,7 @@ def adopt_adapter_settings(model_args: Any) -> None:
 
 
 def load_adapter(model_args: Any, config: Any, quantization: Any) -> Any:
-    """Load base model and adapter to continue training; DPOTrainer's reference is then a frozen copy of the adapter.
-
-    Args:
-        model_args: The recipe's `ModelArguments`, which name an adapter.
-        config: The trainer's configuration, with `model_init_kwargs` for the base model.
-        quantization: Quantisation of the base model, or None.
-    """
+    """Load base model and adapter to continue training; DPOTrainer's reference is then a frozen copy of the adapter."""
     from peft import PeftModel
     from trl.trainer.utils import create_model_from_path
 

@@ -10,15 +10,10 @@ from rapidfuzz import fuzz, process
 
 @dataclass(frozen=True)
 class UserError:
-    """Describe one thing that is wrong.
+    """Describe one thing that is wrong."""
 
-    Attributes:
-        where: The file, and the key, row or line in it.
-        what: What is wrong there, and how to fix it.
-    """
-
-    where: str
-    what: str
+    where: str  # the file, and the key, row or line in it
+    what: str  # what is wrong there, and how to fix it
 
     def __str__(self) -> str:
         return printable(f"{self.where}: {self.what}")

@@ -35,21 +35,15 @@ Render = Callable[[list[dict[str, str]], bool], str]
 
 @dataclass(frozen=True)
 class Parts:
-    """What a chat template writes around the contents of turns.
+    """What a chat template writes around the contents of turns."""
 
-    Attributes:
-        start: Before the first user turn, where there is no system turn.
-        system: Before and behind a system turn that stands first; None where the template takes none.
-        prompt: Behind the last user turn: the generation prompt.
-        reply: Between a user turn and the assistant's; None where the template takes one question alone.
-        following: Between an assistant's turn and the user's next.
-    """
-
-    start: str
+    start: str  # before the first user turn, where there is no system turn
+    # before and behind a system turn that stands first; None where the template takes none
     system: tuple[str, str] | None
-    prompt: str
+    prompt: str  # behind the last user turn: the generation prompt
+    # between a user turn and the assistant's; None where the template takes one question alone
     reply: str | None = None
-    following: str = ""
+    following: str = ""  # between an assistant's turn and the user's next
 
     def write(self, messages: list[dict[str, str]]) -> str:
         """Render a conversation that ends with a user turn, as the Go template does."""
@@ -65,8 +59,7 @@ class Parts:
 def read_parts(render: Render) -> Parts | None:
     """Read a template's parts off what it renders; None where it isn't made of such parts.
 
-    Args:
-        render: Conversation and whether to add a generation prompt → text; raises where the template refuses it.
+    `render` takes a conversation and whether to add a generation prompt, and raises where the template refuses it.
     """
     system, first, reply, second, answer, third = MARKS
 

@@ -244,11 +244,7 @@ def mixture(
 ) -> set[str]:
     """Turn `dataset_mixer`, `dataset_name` or TRL's `datasets` into a `dataset_mixture`.
 
-    Args:
-        values: The recipe; changed in place.
-        origin: Where each key comes from; changed in place.
-        faults: Gets what is wrong.
-        known: The stage's keys.
+    Changes values and origins in place.
 
     Returns:
         The keys whose faults are told.

@@ -18,13 +18,7 @@ MANY = 24  # words of a key to list at most
 
 
 def manual(usage: str, description: str, classes: tuple[type, ...]) -> str:
-    """Return the text of `--help`.
-
-    Args:
-        usage: What follows the program's name.
-        description: The first paragraph.
-        classes: The dataclasses whose fields are the keys.
-    """
+    """Return the text of `--help`."""
     ours: list[str] = []
     theirs: list[str] = []
     for cls in classes:
@@ -92,11 +86,7 @@ of TRL and transformers that `bmc STAGE --help` lists; `bmc show RECIPE` says wh
 
 
 def markdown(stages: dict[str, tuple[type, ...]]) -> str:
-    """Return the page of all keys of this project: which sections a stage reads, then a table for each section.
-
-    Args:
-        stages: The dataclasses of each stage.
-    """
+    """Return the page of all keys of this project: which sections a stage reads, then a table for each section."""
     sections: dict[str, dict[str, None]] = {}  # title → its rows, each once
 
     def add(cls: type, names: Collection[str]) -> str:

@@ -19,11 +19,6 @@ ADAPTER = "adapter_config.json"
 def check_weight_files(name: str, revision: str = "main", allow_pickle: bool = False) -> None:
     """Check the weight files of a model without loading them.
 
-    Args:
-        name: Folder, or Hub id, of which only the names of the files are asked for.
-        revision: Branch, tag or commit of the Hub.
-        allow_pickle: Whether pickled weights, which may run any code, will do.
-
     Raises:
         UserErrors: The weights are pickled and that isn't allowed; a file is missing, damaged or cut short.
     """
@@ -84,12 +79,8 @@ def load_tokenizer(
 ) -> Any:
     """Load a tokenizer with its chat template and a padding token.
 
-    Args:
-        name: Hub id or folder.
-        revision: Branch, tag or commit.
-        trust_remote_code: Whether code from the model's repository may run.
-        chat_template: As in the recipe: the path of a Jinja file, a template, or None for the tokenizer's own.
-        empty_system: Whether conversations get an empty system turn (`auto_insert_empty_system_msg`).
+    `chat_template` is the path of a Jinja file, a template, or None for the tokenizer's own; `empty_system` gives
+    conversations an empty system turn (`auto_insert_empty_system_msg`).
 
     Raises:
         UserErrors: There is no such model, or no such template.
@@ -208,10 +199,6 @@ def read_config(
 def empty_model(config: Any, trust_remote_code: bool = False) -> Any:
     """Build a causal language model without weights, on the meta device.
 
-    Args:
-        config: Its configuration, with the attention implementation.
-        trust_remote_code: Whether code from the model's repository may run.
-
     Raises:
         ValueError: transformers has no such model, or not with this attention.
     """
@@ -265,9 +252,6 @@ def lacks_bfloat16() -> bool:
 def local_gpus(each: int = 1) -> range:
     """List the GPUs that are this process's, of those on this machine that it may see; none where there are none.
 
-    Args:
-        each: GPUs for each process.
-
     Raises:
         UserErrors: There are too few.
     """
@@ -285,11 +269,7 @@ def local_gpus(each: int = 1) -> range:
 def check_context_length(args: Any, prompts: dict[int, list[int]], settings: dict[int, Any], where: str) -> None:
     """Check that prompts and their responses fit the model's context.
 
-    Args:
-        args: The recipe's `ModelArguments`.
-        prompts: Token ids by their rows' places, from 0.
-        settings: How the response to each is generated; `max_new_tokens` is read.
-        where: What to call the data in a fault.
+    `prompts` are token ids by their rows' places, from 0; `settings` say how many tokens the response to each may have.
 
     Raises:
         UserErrors: Some don't fit; the longest is named.

@@ -39,19 +39,12 @@ COMPARED = ("dpo", "dpo_mc", "dpo_bc", "dpo_bmc")  # what an analysis compares, 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe.
+    """One recipe."""
 
-    Attributes:
-        path: Its file, or the path of an ablation.
-        stage: The stage that runs it.
-        values: Its keys, with those of what it extends.
-        ablation: What it overrides, if it has no file.
-    """
-
-    path: Path
+    path: Path  # its file, or the path of an ablation
     stage: str
-    values: dict[str, Any]
-    ablation: Ablation | None = None
+    values: dict[str, Any]  # its keys, with those of what it extends
+    ablation: Ablation | None = None  # what it overrides, if it has no file
 
     @property
     def file(self) -> Path:
@@ -137,31 +130,20 @@ def _by_output(root: Path) -> dict[str, Recipe]:
 
 @dataclass(frozen=True)
 class Step:
-    """One command.
+    """One command."""
 
-    Attributes:
-        words: Its words, without what starts it.
-        stage: The stage that it runs; None for another script.
-        file: What it leaves; None where it is always run.
-    """
-
-    words: list[str]
-    stage: str | None = None
-    file: str | None = None
+    words: list[str]  # its words, without what starts it
+    stage: str | None = None  # the stage that it runs; None for another script
+    file: str | None = None  # what it leaves; None where it is always run
 
 
 @dataclass
 class Pipeline:
-    """The commands that some targets still need.
+    """The commands that some targets still need."""
 
-    Attributes:
-        outputs: Folder of the outputs, in place of the one that recipes name.
-        launcher: Command that starts the training stages.
-        seeds: Seeds to train preference recipes with, `1,2,3`: mean and standard deviation instead of one run.
-    """
-
-    outputs: str = OUTPUTS
-    launcher: str | None = None
+    outputs: str = OUTPUTS  # folder of the outputs, in place of the one that recipes name
+    launcher: str | None = None  # command that starts the training stages
+    # Seeds to train preference recipes with, `1,2,3`: mean and standard deviation instead of one run
     seeds: str | None = None
     steps: list[Step] = field(default_factory=list)
     _planned: set[str] = field(default_factory=set)

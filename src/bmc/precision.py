@@ -23,9 +23,6 @@ def require_float32(**values: Any) -> None:
 
     Σ log π is hundreds of nats, of which bfloat16 keeps 8 bits: rewards would move in steps of a nat.
 
-    Args:
-        values: Tensors by name.
-
     Raises:
         TypeError: One is of fewer than 32 bits, or whole numbers.
     """
@@ -43,8 +40,7 @@ def keeps_masters(engine: Engine, mixed_precision: str) -> bool:
 def mixed_precision(config: Any) -> str:
     """Find what a run computes in: `no`, `bf16` or `fp16`.
 
-    Args:
-        config: The trainer's config. A DeepSpeed config that names a precision itself is stronger than its keys.
+    A DeepSpeed config that names a precision itself is stronger than the recipe's keys.
     """
     kind = "bf16" if config.bf16 else "fp16" if config.fp16 else "no"
     if config.deepspeed_plugin is None:
@@ -55,13 +51,7 @@ def mixed_precision(config: Any) -> str:
 
 
 def training_dtype(model_args: Any, config: Any, engine: Engine) -> str:
-    """Choose the dtype that a training recipe's models are loaded in; arguments and faults as of `weights_dtype`.
-
-    Args:
-        model_args: The recipe's `ModelArguments`.
-        config: The trainer's config.
-        engine: Who shares the model out among the processes.
-    """
+    """Choose the dtype that a training recipe's models are loaded in; arguments and faults as of `weights_dtype`."""
     frozen = model_args.use_peft or model_args.load_in_4bit or model_args.load_in_8bit
     return weights_dtype(model_args.dtype, engine, mixed_precision(config), frozen)
 
@@ -69,11 +59,8 @@ def training_dtype(model_args: Any, config: Any, engine: Engine) -> str:
 def weights_dtype(dtype: str | None, engine: Engine, mixed_precision: str, frozen: bool) -> str:
     """Choose the dtype that policy and reference are loaded in.
 
-    Args:
-        dtype: The recipe's key; None where it is absent or null, which means float32.
-        engine: Who shares the model out among the processes.
-        mixed_precision: As the run computes: `no`, `bf16` or `fp16`.
-        frozen: Whether the model's own weights stay as they are (LoRA, QLoRA).
+    A `dtype` of None, where the key is absent or null, means float32. `frozen`: the model's own weights stay as they
+    are (LoRA, QLoRA).
 
     Returns:
         `float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's.
@@ -101,9 +88,7 @@ def weights_dtype(dtype: str | None, engine: Engine, mixed_precision: str, froze
 def train_whole_in_float32(model: Any, config: Any) -> None:
     """Have a model that was given from Python, and is trained whole, be float32 where no engine keeps float32 copies.
 
-    Args:
-        model: The model, changed in place, or its name, whose `model_init_kwargs` are changed.
-        config: The trainer's config.
+    Changes the model in place, or where it is a name the config's `model_init_kwargs`.
     """
     import torch
 
@@ -149,9 +134,6 @@ def keep_outputs(policy: Any) -> Any:
     """Change FSDP's mixed-precision policy so that it rounds neither results nor gradients.
 
     Accelerate has it cast what the model returns (log-probs, losses) to 16 bits and add up gradients there.
-
-    Args:
-        policy: A `MixedPrecisionPolicy` (FSDP2) or `MixedPrecision` (FSDP1).
     """
     import torch
 

@@ -30,12 +30,7 @@ CHECKPOINTING = {"use_reentrant", "context_fn", "determinism_check", "debug", "p
 
 
 def recipe_faults(model_args: Any, config: Any) -> Iterator[UserError]:
-    """Find what is wrong with a recipe on any machine.
-
-    Args:
-        model_args: The recipe's `ModelArguments`.
-        config: The trainer's config.
-    """
+    """Find what is wrong with a recipe on any machine."""
     yield from writable(config.output_dir)
     yield from _scheduler(config)
     yield from adapter_faults(model_args, config.trust_remote_code)

@@ -46,13 +46,8 @@ def describe_run(
 ) -> dict[str, Any]:
     """Describe a run as it starts: command, recipe, versions, commit, model, data and host.
 
-    Secrets are masked, and paths are relative to the working directory or the home directory.
-
-    Args:
-        recipe: The resolved recipe.
-        seed: The stage's seed; by default the mixture's.
-        rows: The rows that the stage reads; hashed if they don't come from files.
-        endpoint: Address of the LLM, if the stage sends requests.
+    Secrets are masked, and paths are relative to the working directory or the home directory. The seed is by default
+    the mixture's; rows are hashed if they don't come from files.
     """
     return redact(
         {

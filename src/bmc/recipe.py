@@ -76,21 +76,13 @@ def parse(
 
 @dataclasses.dataclass
 class Draft:
-    """The values of a recipe in today's keys, before instances are made of them.
+    """The values of a recipe in today's keys, before instances are made of them."""
 
-    Attributes:
-        path: The recipe's file.
-        values: Its keys, but `stage`.
-        origin: Where each of them comes from.
-        faults: What is wrong with its keys.
-        broken: Keys whose faults are told already.
-    """
-
-    path: Path | None
-    values: dict[str, Any]
-    origin: dict[str, str]
-    faults: list[UserError]
-    broken: set[str]
+    path: Path | None  # the recipe's file
+    values: dict[str, Any]  # its keys, but `stage`
+    origin: dict[str, str]  # where each of them comes from
+    faults: list[UserError]  # what is wrong with its keys
+    broken: set[str]  # keys whose faults are told already
 
     @property
     def where(self) -> str:

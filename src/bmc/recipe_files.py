@@ -171,19 +171,11 @@ def _assign(values: Any, keys: list[str], value: Any) -> None:
 
 @dataclass(frozen=True)
 class Ablation:
-    """A recipe that differs from another one in a few values.
-
-    Attributes:
-        recipe: The other recipe's file.
-        overrides: Keys, as on a command line, and values.
-        unless_set: The same, for keys that the recipe leaves out.
-        table: The file that lists it.
-        output_dir: Its output folder.
-    """
+    """A recipe that differs from another one in a few values."""
 
     recipe: Path
-    overrides: dict[str, Any]
-    unless_set: dict[str, Any]
+    overrides: dict[str, Any]  # keys, as on a command line, and values
+    unless_set: dict[str, Any]  # the same, for keys that the recipe leaves out
     table: Path
     output_dir: str
 

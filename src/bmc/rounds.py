@@ -356,11 +356,7 @@ class Rounds:
     def _make_pairs(self, home: Path, number: int, model: str, before: list[Path]) -> str | None:
         """Sample and bridge; return why the budget doesn't allow it, if so.
 
-        Args:
-            home: Gets `sample` and `bridge`.
-            number: Round, or pass of the control.
-            model: Is sampled.
-            before: Folders of the bridgings before.
+        `home` gets `sample` and `bridge`; `before` are the folders of the bridgings before.
 
         Raises:
             UserErrors: No pair is left.

@@ -171,10 +171,8 @@ def set_fields(value: Any) -> Any:
 def check_output_dir(output_dir: str, recipe: dict[str, Any], writes_rows: bool = True) -> None:
     """Check that a recipe may write to a folder; writes nothing.
 
-    Args:
-        output_dir: The folder.
-        recipe: The fields that affect results (`run_fingerprint`).
-        writes_rows: Whether the stage writes rows, under the names `WRITTEN`.
+    `recipe` are the fields that affect results (`run_fingerprint`); `writes_rows` says that the stage writes rows,
+    under the names `WRITTEN`.
 
     Raises:
         UserErrors: The folder holds results of another recipe or a file that the recipe reads and would overwrite, or
@@ -252,14 +250,8 @@ def claim_output_dir(
     """Make an output folder this recipe's, and record there what made it (`bmc.provenance`).
 
     The same recipe may write the folder again: that is how a run resumes. Another recipe may not, once the folder holds
-    results.
-
-    Args:
-        output_dir: The folder.
-        recipe: The fields that affect results (`run_fingerprint`).
-        parts: The dataclasses of the recipe, for the record.
-        rows: The rows that the stage reads, for the record; hashed if they don't come from files.
-        writes_rows: As for `check_output_dir`.
+    results. `parts` are the recipe's dataclasses, for the record; `rows` those that the stage reads, hashed if they
+    don't come from files.
 
     Raises:
         UserErrors: As `check_output_dir`.
@@ -283,8 +275,7 @@ def claim_output_dir(
 def report_disk_errors(folder: str | Path) -> Iterator[None]:
     """Report a full disk, or a folder that can't be written, as a user error.
 
-    Args:
-        folder: Named in the message if the system names no file.
+    `folder` is named if the system names no file.
     """
     try:
         yield

@@ -42,10 +42,6 @@ def classes_of(stage: str) -> tuple[type, ...]:
 def read(argv: list[str], check: bool = True) -> tuple[str, tuple[type, ...], Draft]:
     """Read a recipe of any stage.
 
-    Args:
-        argv: The recipe, and what overrides it.
-        check: Whether to look for faults.
-
     Returns:
         `(stage, its dataclasses, the recipe's values)`.
 
@@ -170,9 +166,7 @@ def flat(argv: list[str], check: bool = True) -> str:
 def prompt(argv: list[str], row: str | None) -> Iterator[str]:
     """Yield what an editor would be sent for a row of a bridging recipe; no request is sent.
 
-    Args:
-        argv: The recipe and what overrides it.
-        row: The row's number, from 0, or its id; the first one by default.
+    `row` is the row's number, from 0, or its id; the first one by default.
 
     Raises:
         UserErrors: The recipe is of another stage, has an editor that is sent nothing, or there is no such row.

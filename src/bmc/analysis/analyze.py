@@ -244,11 +244,7 @@ INCHES_A_LINE = 0.24
 def figure6(runs: list[ScoredRun], prompts: dict[str, str], wanted: str | None, command: str) -> Figure | MissingFigure:
     """Draw the token rewards of one pair by two runs.
 
-    Args:
-        runs: Plain DPO's first.
-        prompts: Id → prompt.
-        wanted: Id of the pair; by default the one with the smallest hash among those that fit the picture.
-        command: The analysis' own, to which another pair can be added.
+    Plain DPO's run stands first. `wanted` is a pair's id; by default that with the smallest hash among those that fit.
     """
     pairs = [one.bridged for one in runs]
     fitting = [id for id in pairs[0] if all(_fits(side) for side in pairs[0][id])]
@@ -437,13 +433,7 @@ def divergence(scores: PairScores) -> Estimate | None:
 
 
 def figure9(runs: list[Run], scored: list[ScoredRun], command: str) -> Figure | MissingFigure:
-    """Plot what was logged while training, and the exact divergence of the models that were saved.
-
-    Args:
-        runs: All runs.
-        scored: Those whose models are there.
-        command: What makes the runs.
-    """
+    """Plot what was logged while training, and the exact divergence of the models that were saved."""
     every = {run.method: {line["step"]: line[KEY] for line in run.history if KEY in line} for run in runs}
     logged = {method: line for method, line in every.items() if line}
     exact: dict[str, Points] = {kind: {} for kind in KL_KINDS}

@@ -67,38 +67,22 @@ _OTHERS = (LineStyle(PURPLE, "v", "-"), LineStyle(SKY, "P", "--"), LineStyle(BLA
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that can be drawn.
+    """A figure that can be drawn."""
 
-    Attributes:
-        name: Of its files: `figure2`.
-        title: A line.
-        caption: What is shown, on what, how it is defined, n and intervals.
-        header: Columns of the CSV.
-        rows: The numbers.
-        draw: Draws on a figure of matplotlib's.
-        size: In inches.
-    """
-
-    name: str
+    name: str  # of its files: `figure2`
     title: str
-    caption: str
-    header: Row
+    caption: str  # what is shown, on what, how it is defined, n and intervals
+    header: Row  # columns of the CSV
     rows: Sequence[Row]
-    draw: Callable[[Any], None]
-    size: tuple[float, float] = SIZE
+    draw: Callable[[Any], None]  # draws on a figure of matplotlib's
+    size: tuple[float, float] = SIZE  # in inches
 
 
 @dataclass(frozen=True)
 class MissingFigure:
-    """A figure that can't be drawn.
+    """A figure that can't be drawn."""
 
-    Attributes:
-        name: Of its files, if there were any.
-        why: What is missing.
-        command: What would make it.
-    """
-
-    name: str
+    name: str  # of its files, if there were any
     why: str
     command: str
 

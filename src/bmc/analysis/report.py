@@ -224,9 +224,6 @@ def _states(runs: dict[str, Run], notices: list[str]) -> dict[str, Any]:
 def curves(states: dict[str, Any]) -> dict[str, Any]:
     """Collect what is drawn of training: a panel a metric, a line a run.
 
-    Args:
-        states: Name of a run → its `trainer_state.json`.
-
     Returns:
         `runs`, `panels` (title, note, and their numbers as a table), and `drawn`, the same for the script.
     """
@@ -264,12 +261,7 @@ MAX_LINES = 100  # of a figure's numbers, that are shown as a table too
 
 
 def figures(folder: Path, notices: list[str]) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
-    """Load the figures that an analysis left, and what it says is missing: name, why, command.
-
-    Args:
-        folder: Of the analysis.
-        notices: Receives what can't be read.
-    """
+    """Load the figures that an analysis left, and what it says is missing: name, why, command."""
     path = folder / ANALYSIS_FILE
     found, drawn = read_or_warn(path, notices) or {}, []
     for figure in as_dicts(found.get("figures")):
@@ -378,12 +370,7 @@ SHOWN_FIRST = ("dpo", "dpo_bmc")
 
 
 def predictions_data(files: dict[str, Path], notices: list[str]) -> Markup:
-    """Make the data of the browser of predictions; nothing where no file has a row.
-
-    Args:
-        files: Name of a run → its `predictions.jsonl`.
-        notices: Receives what isn't shown.
-    """
+    """Make the data of the browser of predictions; nothing where no file has a row."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     found: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
     left_out = 0
@@ -478,12 +465,7 @@ def _tokens(analyses: list[Path], notices: list[str]) -> dict[str, Any]:
 
 
 def token_data(files: dict[str, Path], notices: list[str]) -> Markup:
-    """Make the data of the token viewer; nothing where no file has a pair.
-
-    Args:
-        files: Name of a run → its `tokens/RUN.jsonl`.
-        notices: Receives what is missing or damaged.
-    """
+    """Make the data of the token viewer; nothing where no file has a pair."""
     pairs: dict[str, dict[str, Any]] = {}
     numbers: dict[str, dict[str, Any]] = {}
     total = 0

@@ -39,35 +39,24 @@ UNKNOWN = "–"
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A JSON file that belongs to a run.
-
-    Attributes:
-        path: The file.
-        content: All of it, or the part that is meant.
-    """
+    """A JSON file that belongs to a run."""
 
     path: Path
-    content: dict[str, Any]
+    content: dict[str, Any]  # all of it, or the part that is meant
 
 
 @dataclass(eq=False)
 class Run:
-    """A model: its training, its evaluation, or both.
+    """A model: its training, its evaluation, or both."""
 
-    Attributes:
-        name: Its folder below the folder of all runs: `dpo_bmc`, `ablations/dpo_bmc_delta_1.5`.
-        folder: Where it was trained; None where only its evaluation is there.
-        evaluation: Where `metrics.json` with `results` lies, or else the first file of a judge or of lm-eval.
-        results: Benchmark → accuracy, interval, n.
-        judge_results: Benchmark → what a judge found (`judge_results.json`).
-        harness: Task → what lm-evaluation-harness measured (`tasks` of `lm_eval.json`).
-    """
-
-    name: str
-    folder: Path | None = None
+    name: str  # its folder below the folder of all runs: `dpo_bmc`, `ablations/dpo_bmc_delta_1.5`
+    folder: Path | None = None  # where it was trained; None where only its evaluation is there
+    # where `metrics.json` with `results` lies, or else the first file of a judge or of lm-eval
     evaluation: Path | None = None
-    results: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)  # benchmark → accuracy, interval, n
+    # Benchmark → what a judge found (`judge_results.json`)
     judge_results: dict[str, ResultFile] = field(default_factory=dict)
+    # Task → what lm-evaluation-harness measured (`tasks` of `lm_eval.json`)
     harness: dict[str, ResultFile] = field(default_factory=dict)
 
     @property
@@ -149,9 +138,7 @@ def run_name(folder: Path, root: Path) -> str:
 def find_runs(root: Path, notices: list[str]) -> dict[str, Run]:
     """Find all runs below a folder, by name, the evaluated ones first.
 
-    Args:
-        root: The folder.
-        notices: Receives what can't be read of trainings.
+    What can't be read of trainings becomes a notice.
 
     Raises:
         UserErrors: A file of an evaluation can't be read or isn't of its shape, or two are of one run.
@@ -252,10 +239,6 @@ def are_numbers(*values: Any, whole: Any = 0) -> bool:
 
 def find_trained(setting: str, names: list[str]) -> tuple[list[Run], dict[str, str]]:
     """Find the finished runs of a model and task.
-
-    Args:
-        setting: Their folder.
-        names: Of the runs, below it.
 
     Returns:
         `(runs, name → what is missing)`.
@@ -363,10 +346,8 @@ def judge_result(content: dict[str, Any], kind: str) -> Estimate | None:
 def load_metric(folder: Path, metric: str) -> Estimate | None:
     """Load one number of a run; None where it wasn't measured.
 
-    Args:
-        folder: The run's.
-        metric: `accuracy` (in %, the macro average over benchmarks; over seeds the mean with its t interval),
-            `grad_norm` (mean of those logged), or `judge.BENCHMARK_lc` and `_wr` (win rates in %).
+    `accuracy` is in %, the macro average over benchmarks, over seeds the mean with its t interval; `grad_norm` the mean
+    of those logged; `judge.BENCHMARK_lc` and `_wr` are win rates in %.
 
     Raises:
         UserErrors: A file of the run is damaged.
@@ -409,19 +390,12 @@ JUDGES = {"alpaca_eval": ("AlpacaEval 2", ("lc", "wr")), "arena_hard": ("Arena-H
 
 @dataclass(frozen=True)
 class Column:
-    """A benchmark's numbers.
-
-    Attributes:
-        title: Its header.
-        scores: Run → estimate in %.
-        metric: Its name in `reported.yaml`, where the paper has it.
-        reported: Run of the paper's settings → the paper's number.
-    """
+    """A benchmark's numbers."""
 
     title: str
-    scores: dict[str, Estimate]
-    metric: str | None = None
-    reported: dict[str, str] = field(default_factory=dict)
+    scores: dict[str, Estimate]  # run → estimate in %
+    metric: str | None = None  # its name in `reported.yaml`, where the paper has it
+    reported: dict[str, str] = field(default_factory=dict)  # run of the paper's settings → the paper's number
 
     @property
     def reported_title(self) -> str:
@@ -576,12 +550,7 @@ def comparability_warnings(runs: dict[str, Run]) -> list[str]:
 
 
 def missing_rows(runs: dict[str, Run], correctness: dict[str, Correctness]) -> list[str]:
-    """Say which predictions are missing: of those that `metrics.json` counts, or of those that other runs have.
-
-    Args:
-        runs: The runs.
-        correctness: What stands in the `predictions.jsonl` of those that were evaluated.
-    """
+    """Say which predictions are missing: of those that `metrics.json` counts, or of those that other runs have."""
     found = []
     for benchmark in _benchmarks(runs):
         rows = {name: hits[benchmark].keys() for name, hits in correctness.items() if benchmark in hits}
@@ -681,23 +650,14 @@ Seeds = dict[int | None, dict[str, bool]]  # seed → row id → whether it is r
 
 @dataclass(frozen=True)
 class Difference:
-    """What a run gains over the baseline on a benchmark.
+    """What a run gains over the baseline on a benchmark."""
 
-    Attributes:
-        run: The run, or the method of several seeds.
-        benchmark: Its name.
-        gain: In points, over n rows; None where the two were scored on other rows.
-        p: Two-sided p-value.
-        adjusted: The same, by Holm, for all comparisons of the table.
-        seeds: How many of this method and of the baseline.
-    """
-
-    run: str
+    run: str  # the run, or the method of several seeds
     benchmark: str
-    gain: Estimate | None = None
-    p: float | None = None
-    adjusted: float | None = None
-    seeds: tuple[int, int] = (1, 1)
+    gain: Estimate | None = None  # in points, over n rows; None where the two were scored on other rows
+    p: float | None = None  # two-sided p-value
+    adjusted: float | None = None  # the same, by Holm, for all comparisons of the table
+    seeds: tuple[int, int] = (1, 1)  # how many of this method and of the baseline
 
     def cells(self) -> list[str]:
         """Return the cells of its line, as in `DIFFERENCE_HEADER`."""
@@ -717,9 +677,7 @@ Comparison = tuple[str, list[Difference]] | None  # the baseline's name, and the
 def compare_to_baseline(found: dict[str, Correctness], named: str | None = None) -> Comparison:
     """Compare each run with the baseline: by default the run whose name ends in `dpo`, or else the first.
 
-    Args:
-        found: Run → its predictions. Runs `X/seed_1`, `X/seed_2` are one, `X`.
-        named: The baseline.
+    Runs `X/seed_1`, `X/seed_2` are one, `X`.
 
     Returns:
         The baseline's name, and the differences; None where no two runs can be compared.

@@ -81,23 +81,14 @@ class TableConfig:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table.
+    """One number of a table."""
 
-    Attributes:
-        method: The row's.
-        column: The column's name.
-        setting: Model and task.
-        recipe: Of the run that makes the number, below the setting.
-        metric: Where the number stands in the run's folder; `reported.yaml` says how.
-        reported: The paper's number, ready to print.
-    """
-
-    method: str
+    method: str  # the row's
     column: str
     setting: str
-    recipe: str
-    metric: str
-    reported: str
+    recipe: str  # of the run that makes the number, below the setting
+    metric: str  # where the number stands in the run's folder; `reported.yaml` says how
+    reported: str  # the paper's number, ready to print
 
     @property
     def run(self) -> str:

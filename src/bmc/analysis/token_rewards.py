@@ -45,17 +45,11 @@ NO_VALIDATION = "the runs held no pairs out; name some here, or train with datas
 
 
 class EvalPairs(NamedTuple):
-    """Bridged pairs that the runs weren't trained on.
+    """Bridged pairs that the runs weren't trained on."""
 
-    Attributes:
-        rows: With `id`, and the prompt in a column of its own; as bridging left them.
-        origin: Where they are from, in words.
-        left_out: How many more there were, whose prompts a run was trained on.
-    """
-
-    rows: list[Row]
-    origin: str
-    left_out: int
+    rows: list[Row]  # with `id`, and the prompt in a column of its own; as bridging left them
+    origin: str  # where they are from, in words
+    left_out: int  # how many more there were, whose prompts a run was trained on
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -133,23 +127,14 @@ def _key(row: Row) -> str:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """The scores of a response, a value a token, as far as `max_length` leaves it.
+    """The scores of a response, a value a token, as far as `max_length` leaves it."""
 
-    Attributes:
-        tokens: Their texts, which together are the response with what the template puts after it.
-        logps: log π_θ.
-        ref_logps: log π_ref.
-        weights: λ.
-        kl: KL(π_θ ‖ π_ref) of the distribution that each was drawn from, over the whole vocabulary.
-        differs: Whether the token is in no common part of the two responses.
-    """
-
-    tokens: list[str]
-    logps: list[float]
-    ref_logps: list[float]
-    weights: list[float]
-    kl: list[float]
-    differs: list[bool]
+    tokens: list[str]  # their texts, which together are the response with what the template puts after it
+    logps: list[float]  # log π_θ
+    ref_logps: list[float]  # log π_ref
+    weights: list[float]  # λ
+    kl: list[float]  # KL(π_θ ‖ π_ref) of the distribution that each was drawn from, over the whole vocabulary
+    differs: list[bool]  # whether the token is in no common part of the two responses
 
     def rewards(self, beta: float) -> list[float]:
         """Compute β log π_θ/π_ref of each token (§5.3)."""
@@ -161,31 +146,19 @@ PairScores = dict[str, tuple[TokenScores, TokenScores]]  # id → of the chosen 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run's scores of the validation pairs.
-
-    Attributes:
-        run: The run.
-        beta: β of its recipe.
-        delta: δ of its recipe; None where all its tokens weigh 1.
-        bridged: The pairs (ỹ_w, y_l).
-        originals: The same before bridging, (y_w, y_l).
-        saved: Step, and the same two, of each model that was saved before the last step.
-    """
+    """A run's scores of the validation pairs."""
 
     run: Run
-    beta: float
-    delta: float | None
-    bridged: PairScores
-    originals: PairScores
+    beta: float  # β of its recipe
+    delta: float | None  # δ of its recipe; None where all its tokens weigh 1
+    bridged: PairScores  # the pairs (ỹ_w, y_l)
+    originals: PairScores  # the same before bridging, (y_w, y_l)
+    # step, and the same two, of each model that was saved before the last step
     saved: list[tuple[int, PairScores, PairScores]]
 
 
 class Scorer:
     """Score pairs with one reference and one trained model after another.
-
-    Args:
-        config: The analysis'.
-        runs: With their models, which have the reference in common.
 
     Raises:
         UserErrors: A model can't be loaded, or a run's weights λ came with its data.
@@ -213,9 +186,7 @@ class Scorer:
     def score(self, run: Run, rows: list[Row]) -> ScoredRun:
         """Score the pairs, before and after bridging, with a run's model and its checkpoints.
 
-        Args:
-            run: The run.
-            rows: Bridged pairs. Those whose prompt fills `max_length` are left out, as in training.
+        Pairs whose prompt fills `max_length` are left out, as in training.
         """
         settings, originals = trainer_config(self.config, run), [unbridged(row) for row in rows]
         saved = [

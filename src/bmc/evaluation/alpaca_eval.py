@@ -38,9 +38,7 @@ Answer = Completion | str  # the judge's, or why there is none
 class AlpacaEval:
     """AlpacaEval 2: one request per comparison; the verdict is weighted by its token's log-probabilities.
 
-    Args:
-        comparisons: The comparisons.
-        names: Of the reference and of the model.
+    `names` are those of the reference and of the model.
     """
 
     def __init__(self, comparisons: Sequence[Comparison], names: tuple[str, str]) -> None:
@@ -104,9 +102,6 @@ class AlpacaEval:
         """Return alpaca_eval's annotations, one per comparison, in their order.
 
         `preference` is 1 (the reference) to 2 (the model), or None if the verdict can't be read.
-
-        Args:
-            answers: Prompt → the judge's answer.
         """
 
         def completions(prompts: Sequence[str], **_: Any) -> dict[str, list[Any]]:

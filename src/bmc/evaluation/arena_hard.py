@@ -34,26 +34,17 @@ CUT = "cut off at max_tokens"
 
 @dataclass(frozen=True)
 class Game:
-    """One game.
+    """One game."""
 
-    Attributes:
-        verdict: One of `VERDICTS`; None if the judge gave none.
-        judgment: The judge's whole text.
-        reason: Why there is no verdict.
-    """
-
-    verdict: str | None
+    verdict: str | None  # one of `VERDICTS`; None if the judge gave none
     judgment: str
-    reason: str | None = None
+    reason: str | None = None  # why there is no verdict
 
 
 class ArenaHard:
     """Arena-Hard v0.1: two games per comparison, whose verdicts a Bradley-Terry model turns into a win rate.
 
-    Args:
-        comparisons: The comparisons.
-        names: Of the reference and of the model.
-        judge: The judge's name, for the official files.
+    `names` are those of the reference and of the model.
     """
 
     def __init__(self, comparisons: Sequence[Comparison], names: tuple[str, str], judge: str) -> None:
@@ -148,10 +139,7 @@ def outcome(verdicts: Sequence[str | None]) -> tuple[float, float] | None:
     """Compute the weighted wins and losses of the judged model over both games of a prompt.
 
     None if a game has no verdict: the other one alone would bring in the judge's position bias. (The published script
-    counts it.)
-
-    Args:
-        verdicts: Of the first game, in which the model is B, and of the second, in which it is A.
+    counts it.) In the first game the model is B, in the second A.
     """
     if None in verdicts:
         return None

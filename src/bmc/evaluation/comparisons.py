@@ -19,23 +19,14 @@ PREDICTIONS, HUB = "predictions.jsonl", "hf://datasets/"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One prompt with two responses.
+    """One prompt with two responses."""
 
-    Attributes:
-        id: The response's, as in `predictions.jsonl`.
-        name: The benchmark's name of the prompt: the instruction itself, or `question_id`.
-        prompt: The instruction.
-        response: Of the model that is judged.
-        reference: Of the model that it is judged against.
-        tokens: Of the response; 0 if unknown.
-    """
-
-    id: str
-    name: str
+    id: str  # the response's, as in `predictions.jsonl`
+    name: str  # the benchmark's name of the prompt: the instruction itself, or `question_id`
     prompt: str
-    response: str
-    reference: str
-    tokens: int = 0
+    response: str  # of the model that is judged
+    reference: str  # of the model that it is judged against
+    tokens: int = 0  # of the response; 0 if unknown
 
 
 def load_comparisons(config: JudgeConfig) -> tuple[list[Comparison], str]:

@@ -22,12 +22,6 @@ def model_name(name_or_path: str) -> str:
 def write_outputs(folder: Path, rows: list[Row], responses: list[Row], model: str) -> None:
     """Write `model_outputs.json` (of alpaca_eval 0.6.6) and `model_answer/MODEL.jsonl` (of Arena-Hard-Auto at v0.1),
     each where there are rows of its benchmark.
-
-    Args:
-        folder: Of the evaluation.
-        rows: Prompts.
-        responses: `text` and `tokens` of each.
-        model: `model_name_or_path`.
     """
     name = model_name(model)
     given = list(zip(rows, responses, strict=True))

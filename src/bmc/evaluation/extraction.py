@@ -60,12 +60,8 @@ def extract_answer(text: str, task: str) -> str:
     r"""Return the answer that a response states: what its last "The answer is", `\boxed{…}` or `####` says.
 
     It may stand on the next line, and a matrix or a displayed formula may span several. A statement of what the answer
-    is not is passed over. Several boxes in one statement are a list.
-
-    Args:
-        text: A response.
-        task: Where a `math` response states nothing, its last number or formula is taken; for `qa` there is then no
-            answer.
+    is not is passed over. Several boxes in one statement are a list. Where a `math` response states nothing, its last
+    number or formula is taken; for `qa` there is then no answer.
 
     Returns:
         The answer; empty if there is none.

@@ -43,11 +43,7 @@ class Benchmark(Protocol):
         ...
 
     def verdicts(self, answers: Sequence[Any]) -> list[Row]:
-        """Return a line of `verdicts.jsonl` per comparison, with `id`, and `reason` if a verdict can't be read.
-
-        Args:
-            answers: The result of each pending request.
-        """
+        """Return a line of `verdicts.jsonl` per comparison, with `id`, and `reason` if a verdict can't be read."""
         ...
 
     def summary(self, verdicts: Sequence[Row]) -> Row:

@@ -41,12 +41,7 @@ def estimate_kl(config: EvaluateConfig, rows: list[Row], responses: list[Row], p
     """Estimate KL(π ‖ π_ref) as the mean over the responses of Σ_t log π − log π_ref, at temperature 1, in nats.
 
     That is unbiased for responses sampled at temperature 1; of greedy ones, it is the log-ratio of the likeliest text.
-
-    Args:
-        config: The recipe, with `kl_reference`.
-        rows: With their prompts.
-        responses: To each of them, with their token `ids`.
-        predictions: Each gets its `log_ratio`.
+    Each prediction gets its `log_ratio`.
 
     Returns:
         `per_response` and `per_token`: each the estimate and the ends of its 95 % interval over responses (t; per token
@@ -81,10 +76,7 @@ def sequence_logps(
 ) -> list[float]:
     """Compute Σ log π of each response, given its prompt, with the model of a recipe.
 
-    Args:
-        config: Names the model; `batch_size` sequences go through it at once, the longest first.
-        sequences: Token ids of prompt and response.
-        pad: Id that fills rows up; masked, so any will do.
+    `batch_size` sequences (token ids of prompt and response) go through the model at once, the longest first.
     """
     import torch
     from accelerate.utils import send_to_device

@@ -522,13 +522,7 @@ def constant(found: Values | None) -> Fraction | None:
 
 
 def proportional(ours: list[str], theirs: list[str], signed: bool) -> bool:
-    """Return whether left − right of one relation is a constant multiple of the other's; a positive one if `signed`.
-
-    Args:
-        ours: The two sides of a relation.
-        theirs: Those of another one.
-        signed: For inequalities.
-    """
+    """Return whether left − right of one relation is a constant multiple of the other's; a positive one if `signed`."""
     try:
         sides = [values(side) for side in (*ours, *theirs)]
     except Unreadable:

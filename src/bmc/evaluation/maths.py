@@ -59,10 +59,6 @@ def math_equal(answer: str, gold: str) -> bool:
 
     `1/2`, `0.5`, `50\%` and `\frac12` are equal; so are `x = 5`, `5 \text{ cm}` and 5, and lists in any order.
     A unit may be left out, but not replaced by another. It takes milliseconds whatever the texts are.
-
-    Args:
-        answer: An extracted answer.
-        gold: The answer that it must equal.
     """
     if answer.strip() == gold.strip():
         return bool(gold.strip())

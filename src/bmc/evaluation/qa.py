@@ -93,12 +93,8 @@ def qa_equal(answer: str, gold: str, options: str | Mapping[str, str] | Sequence
     unit (5 mW, 5 MW), or where two options differ by it alone.
 
     With labelled options a label means its option: "B" is "money" if option B is, and "(A) money" is wrong if option A
-    is something else. Without them a label says nothing.
-
-    Args:
-        answer: An extracted answer.
-        gold: The answer that it must equal: an option's text, or its label.
-        options: Texts by label, texts alone, what `read_options` returns, or the question that lists them.
+    is something else. Without them a label says nothing. `options` are texts by label, texts alone, what `read_options`
+    returns, or the question that lists them.
     """
     verdict = same_choice(answer, gold, _listed(options), qa_equal)
     if verdict is not None:
@@ -181,14 +177,7 @@ def _label_alone(answer: str) -> str:
 
 
 def same_choice(answer: str, gold: str, options: Options, equal: Callable[[str, str], bool]) -> bool | None:
-    """Return whether two answers choose the same option; None if one of them chooses none that can be told.
-
-    Args:
-        answer: An extracted answer.
-        gold: The gold answer.
-        options: Those of the question.
-        equal: Compares an answer with an option's text.
-    """
+    """Return whether two answers choose the same option; None if one of them chooses none that can be told."""
     if not options:
         return None
     wanted = _choice(undress(gold), options, equal)
@@ -342,9 +331,7 @@ def normalise(answer: str, joiner: str = " ") -> str:
     >>> normalise("−1.50 m/s"), normalise("C++"), normalise("3 : 4")
     ('-1.50 m/s', 'c++', '3:4')
 
-    Args:
-        answer: A short answer.
-        joiner: What a hyphen between two words becomes: "well-being" is "well being" and "wellbeing".
+    A hyphen between two words becomes `joiner`: "well-being" is "well being" and "wellbeing".
     """
     text = _FRACTION.sub(" ", _RAISED.sub(r"^\1", answer))
     text = unicodedata.normalize("NFKC", text).replace("⁄", "/").translate(_DASHES).casefold()

@@ -33,11 +33,7 @@ GRADERS: dict[str, Callable[[str, str], bool]] = {"qa": qa_equal, "math": math_e
 def is_correct(text: str, gold: str, task: str, prompt: str = "") -> bool:
     """Return whether a response states the gold answer.
 
-    Args:
-        text: The whole response.
-        gold: The answer that it must state.
-        task: One of `GRADERS`.
-        prompt: x. Where it lists options with labels, a label stands for its option.
+    Where the prompt lists options with labels, a label stands for its option.
     """
     return is_right(extract_answer(text, task), gold, task, prompt)
 
@@ -142,13 +138,7 @@ _MATRIX = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}", re.DOTALL)
 
 
 def correct_released(text: str, gold: str, task: str) -> bool:
-    """Return whether the released procedure counts a response as right.
-
-    Args:
-        text: The whole response.
-        gold: The answer that it must state.
-        task: `qa` or `math`.
-    """
+    """Return whether the released procedure counts a response as right."""
     if task == "qa":
         _, found, stated = cut(text, QA_STOPS).rpartition(MARK)
         return bool(found) and stated.strip().lower() == gold

@@ -19,10 +19,6 @@ Rows = Sequence[float] | npt.NDArray[np.float64]
 def wilson(correct: int, n: int) -> tuple[float, float]:
     """Compute the 95 % interval of a share (Wilson, 1927).
 
-    Args:
-        correct: Successes, 0 … n.
-        n: Trials.
-
     Returns:
         `(low, high)`, within [0, 1]; (0, 1) for n = 0.
     """
@@ -53,10 +49,6 @@ def ratio(sums: Rows, counts: Rows) -> tuple[float, float | None]:
     The ratio estimator of Cochran (1977, §6.4): s² = n/(n − 1) · Σ (sum − R · count)² / (Σ counts)². With counts of 1
     it is a mean. For an interval multiply the error by `t95(n − 1)`.
 
-    Args:
-        sums: One for each unit (a pair, a prompt); at least one.
-        counts: The same; their sum isn't 0.
-
     Returns:
         `(ratio, standard error)`; no error for a single unit.
     """
@@ -80,9 +72,7 @@ def clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
 def win_rate(won: Rows, played: Rows) -> tuple[float, float, float]:
     """Compute a win rate over independent prompts, with a 95 % interval that few or one-sided games don't collapse.
 
-    Args:
-        won: Wins at each prompt, ties as halves; at least one prompt.
-        played: What could be won there, more than 0.
+    `won` are the wins at each prompt, ties as halves; `played` what could be won there.
 
     Returns:
         `(rate, low, high)`, within [0, 1].
@@ -96,11 +86,6 @@ def share_interval(share: float, error: float | None, n: int) -> tuple[float, fl
 
     Clopper and Pearson's interval for as many trials as have that error (Korn & Graubard, 1998). With fewer than `FEW`
     successes or failures, or without an error, each unit counts as one trial.
-
-    Args:
-        share: From 0 to 1.
-        error: Its standard error over independent units.
-        n: Units.
     """
     trials = float(n)
     if error and min(share, 1 - share) * n >= FEW:
@@ -112,10 +97,6 @@ def mcnemar(ours: Rows | Sequence[bool], theirs: Rows | Sequence[bool]) -> float
     """Compute the exact two-sided p-value of McNemar's test (1947).
 
     It asks whether the rows that only one of two methods gets right are as often the one's as the other's.
-
-    Args:
-        ours: Whether each row is right.
-        theirs: The same rows, in the same order.
     """
     from scipy.stats import binomtest
 
@@ -127,12 +108,8 @@ def score_interval(better: int, worse: int, n: int) -> tuple[float, float]:
     """Compute the 95 % score interval of a difference of paired shares (Tango, 1998).
 
     Its ends are the differences Δ that the data just don't contradict: those whose score statistic, with the variance
-    under Δ, is ±1.96. It doesn't collapse where the methods agree on all rows.
-
-    Args:
-        better: Rows that only the first method gets right.
-        worse: Rows that only the second gets right.
-        n: All rows, at least one.
+    under Δ, is ±1.96. It doesn't collapse where the methods agree on all rows. `better` rows only the first method gets
+    right, `worse` only the second, of n in all.
 
     Returns:
         `(low, high)`, within [−1, 1].
@@ -169,11 +146,8 @@ def paired_difference(
 
     A single run of each: the score interval and McNemar's test; both know of the chance in the rows alone. With more
     seeds, a t interval and test whose variance adds up what rows and seeds contribute, as in a crossed design; where
-    only one method has several seeds, the other's are taken to vary as much.
-
-    Args:
-        ours: (seeds, rows), whether each row is right.
-        theirs: (seeds, rows) of the other method; the rows are the same.
+    only one method has several seeds, the other's are taken to vary as much. Both arrays are (seeds, rows), whether
+    each row is right; the rows are the same.
 
     Returns:
         `(difference of the mean accuracies, its 95 % interval, two-sided p-value)`.

@@ -15,19 +15,12 @@ Table = tuple[list[str], list[list[str]]]  # header, and rows of cells
 
 
 class Estimate(NamedTuple):
-    """A number with its 95 % interval, and how many rows or pairs it rests on.
-
-    Attributes:
-        value: The number.
-        low: Lower end of the interval; None without one.
-        high: Upper end.
-        n: Rows or pairs; None where unknown.
-    """
+    """A number with its 95 % interval, and how many rows or pairs it rests on."""
 
     value: float
-    low: float | None = None
+    low: float | None = None  # lower end of the interval; None without one
     high: float | None = None
-    n: int | None = None
+    n: int | None = None  # rows or pairs; None where unknown
 
     def __str__(self) -> str:
         interval = "" if self.low is None else f" [{self.low:.1f}, {self.high:.1f}]"
@@ -46,10 +39,6 @@ def ratio_estimate(sums: Sequence[float], counts: Sequence[float]) -> Estimate |
 
     The tokens of a pair aren't independent, the pairs are: the interval is that of a ratio estimator, R ± t s with
     n − 1 degrees of freedom (`stats.ratio`). With counts of 1 it is a mean's.
-
-    Args:
-        sums: Of each pair.
-        counts: Of each pair; those without a token count for nothing.
     """
     pairs = [(total, count) for total, count in zip(sums, counts, strict=True) if count]
     if not pairs:

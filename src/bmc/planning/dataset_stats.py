@@ -40,32 +40,17 @@ SAMPLE = 200  # rows that are measured for the mean lengths
 
 @dataclass(frozen=True)
 class DatasetStats:
-    """Rows, and the mean tokens of one.
-
-    Attributes:
-        rows: How many.
-        prompt: Tokens of a prompt.
-        response: Tokens of a response; of each of a pair's two.
-        common: Tokens that a pair's responses begin with alike.
-        task: `qa`, `math` or `chat`; None for data of several tasks, or of one that isn't known.
-        counted: Whether rows and tokens were counted in the data.
-    """
+    """Rows, and the mean tokens of one."""
 
     rows: int
-    prompt: float
-    response: float
-    common: float = 0.0
-    task: str | None = None
-    counted: bool = False
+    prompt: float  # tokens of a prompt
+    response: float  # tokens of a response; of each of a pair's two
+    common: float = 0.0  # tokens that a pair's responses begin with alike
+    task: str | None = None  # `qa`, `math` or `chat`; None for data of several tasks, or of one that isn't known
+    counted: bool = False  # whether rows and tokens were counted in the data
 
     def tokens(self, pairs: bool, shared: bool, max_length: int | None) -> float:
-        """Count the tokens that a model sees of one row.
-
-        Args:
-            pairs: Whether a row is a pair.
-            shared: Whether prefixes go through the model once.
-            max_length: Tokens that a sequence may have.
-        """
+        """Count the tokens that a model sees of one row."""
         most = max_length or float("inf")
         sequence = min(self.prompt + self.response, most)
         if not pairs:
@@ -76,9 +61,7 @@ class DatasetStats:
 def dataset_stats(datasets: Iterable[DatasetConfig], tokenizer: Any = None) -> DatasetStats | None:
     """Count the rows and tokens of a mixture; None where nothing is known of one of its data sets.
 
-    Args:
-        datasets: The mixture's.
-        tokenizer: With `encode(text)`; None counts characters.
+    Without a tokenizer (`encode(text)`) characters are counted.
     """
     parts = [_part(dataset, tokenizer) for dataset in datasets]
     known = [part for part in parts if part is not None]

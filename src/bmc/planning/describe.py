@@ -264,41 +264,23 @@ def analysis_facts(config: AnalyzeConfig) -> Facts:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a training recipe asks of each process.
-
-    Attributes:
-        model: Its model's size.
-        launch: Its launch configuration.
-        shape: Of its longest micro-batch.
-        gpu: Name of the card; None for a CPU.
-        rows: Rows of a micro-batch; of a step where there is a budget.
-        accumulation: Micro-batches of a step; 1 where there is a budget.
-        budget: `micro_batch_tokens`.
-        length: Tokens of the longest sequence.
-        pairs: Whether a row is a pair.
-        shared: Whether prefixes are shared.
-        data: Rows and their tokens; None where nothing is known of them.
-        steps: How far it goes; None where nothing is known of the data.
-        reference: Whether the loss reads a reference.
-        precomputes: Whether that goes through all pairs beforehand, `reference_rows` at a time.
-        reference_rows: Rows of its micro-batches.
-    """
+    """What a training recipe asks of each process."""
 
     model: ModelSize
     launch: LaunchConfig
-    shape: StepShape
-    gpu: str | None
-    rows: int
-    accumulation: int
-    budget: int | None
-    length: int
-    pairs: bool
+    shape: StepShape  # of its longest micro-batch
+    gpu: str | None  # name of the card; None for a CPU
+    rows: int  # rows of a micro-batch; of a step where there is a budget
+    accumulation: int  # micro-batches of a step; 1 where there is a budget
+    budget: int | None  # `micro_batch_tokens`
+    length: int  # tokens of the longest sequence
+    pairs: bool  # whether a row is a pair
     shared: bool
-    data: DatasetStats | None
-    steps: StepCount | None
-    reference: bool
-    precomputes: bool
-    reference_rows: int
+    data: DatasetStats | None  # rows and their tokens; None where nothing is known of them
+    steps: StepCount | None  # how far it goes; None where nothing is known of the data
+    reference: bool  # whether the loss reads a reference
+    precomputes: bool  # whether that goes through all pairs beforehand, `reference_rows` at a time
+    reference_rows: int  # rows of its micro-batches
 
     @property
     def one(self) -> int:
@@ -330,10 +312,7 @@ class TrainingPlan:
     def with_micro_batches(self, rows: int | None = None, budget: int | None = None, **changes: Any) -> TrainingPlan:
         """Plan the same batch in other micro-batches: of some rows, or of some tokens.
 
-        Args:
-            rows: Of a micro-batch.
-            budget: `micro_batch_tokens` instead.
-            changes: `length`, or a field of the shape.
+        They have `rows` rows, or `budget` tokens; `changes` are of `length` or of fields of the shape.
         """
         length, step = changes.pop("length", self.length), self.rows * self.accumulation
         rows = rows or step
@@ -400,15 +379,7 @@ def _count_steps(config: Any, data: DatasetStats | None, launch: LaunchConfig) -
 
 
 def training_facts(arguments: Any, model_args: Any, config: Any, launch: LaunchConfig, on_cpu: bool) -> Facts:
-    """Estimate parameters, steps, tokens, batch, memory, time and disk of a training stage.
-
-    Args:
-        arguments: The recipe's `TrainingArguments`.
-        model_args: Its `ModelArguments`.
-        config: The trainer's config, TRL's or ours.
-        launch: The launch configuration.
-        on_cpu: Whether the recipe runs on a CPU.
-    """
+    """Estimate parameters, steps, tokens, batch, memory, time and disk of a training stage."""
     name, adapter = model_args.model_name_or_path, adapter_of(model_args)
     data, pairs = _training_data(arguments, name), hasattr(config, "token_weighting")
     steps = _count_steps(config, data, launch)

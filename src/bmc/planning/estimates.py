@@ -34,33 +34,19 @@ INSTRUCTION = {"closed": 600, "instruction": 350}  # tokens of an editor's promp
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The size of a decoder-only language model.
+    """The size of a decoder-only language model."""
 
-    Attributes:
-        parameters: All of them, a tied head counted once.
-        hidden: Width H of the residual stream.
-        intermediate: Width I of the MLP; of all experts that a token goes through.
-        layers: Decoder layers L.
-        attention_width: Width A of all query heads together.
-        key_width: Width K of all key heads together, and of all value heads.
-        vocabulary: Rows V of the embedding.
-        positions: The longest sequence.
-        tied: Whether the head is the embedding.
-        idle: Parameters of experts that a token doesn't go through.
-        config: The model's configuration as JSON.
-    """
-
-    parameters: int
-    hidden: int
-    intermediate: int
-    layers: int
-    attention_width: int
-    key_width: int
-    vocabulary: int
-    positions: int = 4096
-    tied: bool = False
-    idle: int = 0
-    config: str = field(default="", repr=False)
+    parameters: int  # all of them, a tied head counted once
+    hidden: int  # width H of the residual stream
+    intermediate: int  # width I of the MLP; of all experts that a token goes through
+    layers: int  # decoder layers L
+    attention_width: int  # width A of all query heads together
+    key_width: int  # width K of all key heads together, and of all value heads
+    vocabulary: int  # rows V of the embedding
+    positions: int = 4096  # the longest sequence
+    tied: bool = False  # whether the head is the embedding
+    idle: int = 0  # parameters of experts that a token doesn't go through
+    config: str = field(default="", repr=False)  # the model's configuration as JSON
 
     @property
     def embedding(self) -> int:
@@ -105,11 +91,7 @@ def _config(text: str) -> Any:
 
 
 def count_parameters(config: Any) -> ModelSize:
-    """Measure a model by building it without weights.
-
-    Args:
-        config: Its `PretrainedConfig`; any architecture that `AutoModelForCausalLM` knows.
-    """
+    """Measure a model by building it without weights."""
     return _count(config.to_json_string(use_diff=False))
 
 
@@ -201,23 +183,14 @@ def model_size(name: str, revision: str = "main") -> tuple[ModelSize, str] | Non
 
 @dataclass(frozen=True)
 class Adapter:
-    """LoRA, by the keys of `trl.ModelConfig`.
+    """LoRA, by the keys of `trl.ModelConfig`."""
 
-    Attributes:
-        rank: `lora_r`.
-        targets: `lora_target_modules`; None for PEFT's default, or `all-linear`.
-        saved: `lora_modules_to_save`: modules trained whole.
-        bits: Of a frozen weight of a projection: 4 or 8 where it is quantised, else None.
-        nested: Whether scales of 4-bit weights are quantised themselves (`use_bnb_nested_quant`).
-        dropout: Whether there is dropout before the adapters.
-    """
-
-    rank: int
-    targets: Sequence[str] | str | None = None
-    saved: Sequence[str] = ()
-    bits: int | None = None
-    nested: bool = False
-    dropout: bool = False
+    rank: int  # `lora_r`
+    targets: Sequence[str] | str | None = None  # `lora_target_modules`; None for PEFT's default, or `all-linear`
+    saved: Sequence[str] = ()  # `lora_modules_to_save`: modules trained whole
+    bits: int | None = None  # of a frozen weight of a projection: 4 or 8 where it is quantised, else None
+    nested: bool = False  # whether scales of 4-bit weights are quantised themselves (`use_bnb_nested_quant`)
+    dropout: bool = False  # whether there is dropout before the adapters
 
     def targeted(self, model: ModelSize) -> list[tuple[int, int]]:
         """List the inputs and outputs of each linear module that has an adapter."""
@@ -255,25 +228,15 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Memory:
-    """The peak of one process.
+    """The peak of one process."""
 
-    Attributes:
-        states: Weights, gradients and optimizer states.
-        activations: Kept from the forward pass for the backward pass, and one layer's working set.
-        head: Logits of a tile and the gradient of the head.
-        reference: The reference model's weights.
-        overhead: What a GPU holds besides.
-        host: Memory of each machine, for what is offloaded and while the model is loaded.
-        paged: Optimizer states, counted above, that move to host memory when the card is full.
-    """
-
-    states: int
-    activations: int
-    head: int
-    reference: int
-    overhead: int
-    host: int = 0
-    paged: int = 0
+    states: int  # weights, gradients and optimizer states
+    activations: int  # kept from the forward pass for the backward pass, and one layer's working set
+    head: int  # logits of a tile and the gradient of the head
+    reference: int  # the reference model's weights
+    overhead: int  # what a GPU holds besides
+    host: int = 0  # memory of each machine, for what is offloaded and while the model is loaded
+    paged: int = 0  # optimizer states, counted above, that move to host memory when the card is full
 
     @property
     def resident(self) -> int:
@@ -287,31 +250,19 @@ class Memory:
 
 @dataclass(frozen=True)
 class StepShape:
-    """What one training process holds and computes at a time.
+    """What one training process holds and computes at a time."""
 
-    Attributes:
-        tokens: N, of a micro-batch.
-        width: b.
-        weight_width: Bytes of a weight as it is loaded.
-        checkpointing: Whether layers are computed again in the backward pass.
-        packed: Whether attention goes by trees, which repeats keys and values; transformers' own SDPA may not.
-        reference: Whether a reference model is in memory besides.
-        on_gpu: Whether it is a GPU's memory.
-        tiled: Whether off a GPU `bmc.training.lm_head` replaces TRL's kernel, as in preference training.
-        adapter: LoRA; None trains everything.
-        optimizer: `optim`, which decides the bytes of optimizer states.
-    """
-
-    tokens: int
-    width: int
-    weight_width: int
-    checkpointing: bool = True
+    tokens: int  # N, of a micro-batch
+    width: int  # b
+    weight_width: int  # bytes of a weight as it is loaded
+    checkpointing: bool = True  # whether layers are computed again in the backward pass
+    # whether attention goes by trees, which repeats keys and values; transformers' own SDPA may not
     packed: bool = True
-    reference: bool = False
+    reference: bool = False  # whether a reference model is in memory besides
     on_gpu: bool = True
-    tiled: bool = True
-    adapter: Adapter | None = None
-    optimizer: str = "adamw_torch"
+    tiled: bool = True  # whether off a GPU `bmc.training.lm_head` replaces TRL's kernel, as in preference training
+    adapter: Adapter | None = None  # loRA; None trains everything
+    optimizer: str = "adamw_torch"  # `optim`, which decides the bytes of optimizer states
 
 
 def activation_bytes(model: ModelSize, shape: StepShape) -> int:
@@ -424,29 +375,17 @@ def training_memory(model: ModelSize, launch: LaunchConfig, shape: StepShape) ->
 
 
 def generation_memory(model: ModelSize, sequences: int, tokens: int, width: int) -> Memory:
-    """Estimate weights and the cache of keys and values on a GPU: 2 · L · K · b a token.
-
-    Args:
-        model: The model.
-        sequences: Batch size.
-        tokens: The longest of them, prompt and response.
-        width: b.
-    """
+    """Estimate weights and the cache of keys and values on a GPU: 2 · L · K · b a token."""
     cached = 2 * model.layers * model.key_width * width * sequences * tokens
     return Memory(model.parameters * width, cached, 2 * 4 * sequences * model.vocabulary, 0, GPU_OVERHEAD)
 
 
 @dataclass(frozen=True)
 class StepCount:
-    """How far a run goes.
-
-    Attributes:
-        steps: Optimizer steps.
-        rows: Rows that it sees, repeats counted.
-    """
+    """How far a run goes."""
 
     steps: int
-    rows: int
+    rows: int  # rows that it sees, repeats counted
 
 
 def count_steps(rows: int, batch: int, epochs: float, max_steps: int) -> StepCount:
@@ -463,14 +402,8 @@ def training_flops(
     for each token of the reference.
 
     N are the parameters that tokens are multiplied with. Attention's own products are left out: 12 · L · H · S/2 a
-    token of a sequence of S, 2 % of 6N at 512 tokens of a 7B model and 9 % at 2,048.
-
-    Args:
-        model: The policy.
-        tokens: D.
-        checkpointing: Whether layers run again in the backward pass.
-        reference: Tokens that the reference sees.
-        frozen: Whether gradients of the weights are left out, as with an adapter: 2ND less.
+    token of a sequence of S, 2 % of 6N at 512 tokens of a 7B model and 9 % at 2,048. `frozen` leaves out gradients of
+    the weights, as with an adapter: 2ND less.
     """
     each = 6 + (2 if checkpointing else 0) - (2 if frozen else 0)
     return model.matmul * (each * tokens + 2 * reference)
@@ -518,17 +451,11 @@ def optimizer_bytes(model: ModelSize, shape: StepShape) -> int:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that a process exchanges with the others; of n processes it receives (n − 1)/n of a sharded whole.
+    """Bytes that a process exchanges with the others; of n processes it receives (n − 1)/n of a sharded whole."""
 
-    Attributes:
-        gather: Of the weights, for each pass of a micro-batch.
-        reduce: Of gradients, in each micro-batch.
-        step: Once a step.
-    """
-
-    gather: float = 0.0
-    reduce: float = 0.0
-    step: float = 0.0
+    gather: float = 0.0  # of the weights, for each pass of a micro-batch
+    reduce: float = 0.0  # of gradients, in each micro-batch
+    step: float = 0.0  # once a step
 
 
 def traffic(model: ModelSize, launch: LaunchConfig, shape: StepShape) -> Traffic:
@@ -556,11 +483,8 @@ def traffic(model: ModelSize, launch: LaunchConfig, shape: StepShape) -> Traffic
 def count_micro_batches(rows: float, tokens: float, budget: int | None, each: int) -> float:
     """Count the micro-batches of a process in an average step.
 
-    Args:
-        rows: Of the step.
-        tokens: Of a row, on average.
-        budget: `micro_batch_tokens`, of which the row that doesn't fit any more leaves half a row unused; or None.
-        each: Rows of a micro-batch without a budget.
+    Within a budget (`micro_batch_tokens`) the row that doesn't fit any more leaves half a row unused; without one a
+    micro-batch has `each` rows.
     """
     if budget is None:
         return max(1.0, rows / each)
@@ -569,17 +493,11 @@ def count_micro_batches(rows: float, tokens: float, budget: int | None, each: in
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds that a process needs for a step, or for several.
+    """Seconds that a process needs for a step, or for several."""
 
-    Attributes:
-        compute: Products at `EFFICIENCY`, or reading the weights if that takes longer; both if they are quantised.
-        exchange: Gathers and reductions of the micro-batches, which run beside the computation.
-        after: What is exchanged once a step, when the last micro-batch is done.
-    """
-
-    compute: float
-    exchange: float
-    after: float = 0.0
+    compute: float  # products at `EFFICIENCY`, or reading the weights if that takes longer; both if they are quantised
+    exchange: float  # gathers and reductions of the micro-batches, which run beside the computation
+    after: float = 0.0  # what is exchanged once a step, when the last micro-batch is done
 
     @property
     def total(self) -> float:
@@ -599,17 +517,8 @@ def step_time(
     """Estimate the time of a step.
 
     Each pass reads the weights once a micro-batch, at b bytes each, and under ZeRO-3 and FSDP2 gathers them. Weights of
-    4 and 8 bits are read, written as b bytes and read again, before their products.
-
-    Args:
-        model: The policy.
-        launch: The launch configuration.
-        shape: Of a micro-batch; its tokens aren't looked at.
-        gpu: The card.
-        tokens: Of the step, on one process.
-        micro_batches: That they are split into.
-        seen: Tokens of the step that a reference sees.
-        trains: Whether it is a step of training; false for a reference's pass.
+    4 and 8 bits are read, written as b bytes and read again, before their products. `tokens` are the step's on one
+    process, `seen` those that a reference sees; a reference's own pass doesn't train.
     """
     moved, adapter = traffic(model, launch, shape), shape.adapter
     passes = 1 if not trains else 2 + (seen > 0)

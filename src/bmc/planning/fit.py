@@ -29,11 +29,6 @@ ENOUGH = 8192  # tokens that keep a card busy: where two plans take equally long
 def fit(recipe: str, argv: list[str], card: str) -> tuple[Facts, str]:
     """Search what of a training recipe fits a card: one process, unless `argv` says how many.
 
-    Args:
-        recipe: Path of the recipe.
-        argv: `--key value …` over the recipe.
-        card: Name of the card.
-
     Returns:
         The plan's facts, and the command that runs it.
 
@@ -101,10 +96,6 @@ def search(start: TrainingPlan, adapts_rank: bool) -> TrainingPlan | None:
     """Find the fastest plan that fits with the least change of results; None where nothing fits.
 
     A tenth of the card stays free where that costs no results.
-
-    Args:
-        start: The recipe's plan.
-        adapts_rank: Whether its adapter's rank may change.
     """
     card = GPUS[start.gpu or ""].memory_gib * GIB
     for length in _lengths(start):

@@ -21,21 +21,14 @@ OFFLOADED = ("cpu", "nvme")
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU by its data sheet.
+    """A GPU by its data sheet."""
 
-    Attributes:
-        memory_gib: Memory in GiB, as nvidia-smi counts.
-        teraflops: Dense bf16 peak, 10¹² FLOP/s.
-        bandwidth: Memory bandwidth, 10⁹ bytes/s.
-        link: To the other GPUs of its machine, 10⁹ bytes/s in one direction: NVLink, or PCIe 4.0 × 16.
-        network: Of its machine to others, for each GPU, 10⁹ bytes/s in one direction: InfiniBand HDR with A100 and
-            A800, NDR with H100 and H200, 100 Gbit/s elsewhere; assumed, since it is no part of the card.
-    """
-
-    memory_gib: float
-    teraflops: float
-    bandwidth: float
-    link: float
+    memory_gib: float  # memory in GiB, as nvidia-smi counts
+    teraflops: float  # dense bf16 peak, 10¹² FLOP/s
+    bandwidth: float  # memory bandwidth, 10⁹ bytes/s
+    link: float  # to the other GPUs of its machine, 10⁹ bytes/s in one direction: NVLink, or PCIe 4.0 × 16
+    # of its machine to others, for each GPU, 10⁹ bytes/s in one direction: InfiniBand HDR with A100 and A800, NDR with
+    # H100 and H200, 100 Gbit/s elsewhere; assumed, since it is no part of the card
     network: float
 
 
@@ -53,23 +46,14 @@ GPUS: dict[str, Gpu] = {
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """How many processes there are, and how they shard a model.
+    """How many processes there are, and how they shard a model."""
 
-    Attributes:
-        processes: World size, one process a GPU.
-        machines: Number of machines.
-        engine: The library that distributes the training.
-        zero_stage: DeepSpeed's ZeRO stage.
-        offload_optimizer: Whether optimizer states are in host memory.
-        offload_params: Whether weights are in host memory.
-    """
-
-    processes: int = 1
+    processes: int = 1  # world size, one process a GPU
     machines: int = 1
     engine: Engine = "none"
     zero_stage: int = 0
-    offload_optimizer: bool = False
-    offload_params: bool = False
+    offload_optimizer: bool = False  # whether optimizer states are in host memory
+    offload_params: bool = False  # whether weights are in host memory
 
     @property
     def shards(self) -> int:
@@ -98,9 +82,8 @@ def is_launched() -> bool:
 def read_launch(path: str | None, processes: int | None = None) -> LaunchConfig:
     """Read the launch configuration of an accelerate config; without one, that of this process.
 
-    Args:
-        path: An accelerate config, as for `accelerate launch --config_file`, or the name of one of ours (`zero3`).
-        processes: World size instead of the file's, with as many processes on each machine.
+    `path` may be the name of one of ours (`zero3`). `processes` takes the place of the file's world size, with as many
+    on each machine.
 
     Raises:
         UserErrors: The file can't be read, or is of a kind that no recipe is launched with.
