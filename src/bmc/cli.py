@@ -59,11 +59,7 @@ def script(name: str) -> None:
 
 
 def _dispatch(command: str, argv: list[str]) -> None:
-    """Import and call what a command names.
-
-    Raises:
-        UserErrors: There is no such command, or its arguments are wrong.
-    """
+    """Import and call what a command names."""
     if command not in STAGES and command not in OTHERS:
         from .errors import did_you_mean, user_error
 

@@ -9,15 +9,29 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import os
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
+from . import config as recipes
 from . import program
 from .errors import user_error
-from .recipe import parse
+from .llm.address import where
+from .manual import markdown
+from .pipeline import Pipeline, Step, read_recipe
+from .planning import describe as planning
+from .planning.fit import fit
+from .recipe import STAGES, parse, take_option
 from .recipe_files import load_recipe
-from .runs import elapsed, is_main_process, write_json, write_jsonl
+from .runs import elapsed, is_main_process, report_disk_errors, write_json, write_jsonl
+
+
+def _first(key: str, argv: list[str]) -> list[str]:
+    """Give a key the first word of a command line, unless that is a key itself or a recipe."""
+    is_value = argv and not argv[0].startswith("-") and not argv[0].endswith((".yaml", ".yml"))
+    return [f"--{key}", *argv] if is_value else argv
 
 
 def prepare(argv: list[str]) -> None:
@@ -25,24 +39,17 @@ def prepare(argv: list[str]) -> None:
 
     bmc prepare recipes/smollm2-135m/math/prepare.yaml
     """
-    from .config import PrepareConfig
-
-    (config,) = parse(argv, PrepareConfig, description=prepare.__doc__ or "")
+    (config,) = parse(argv, recipes.PrepareConfig, description=prepare.__doc__ or "")
     if config.dry_run:
-        from .planning.describe import data_facts, describe_data, print_plan
-
-        mixture = config.dataset_mixture
-        print_plan(
-            "prepare data",
-            {
-                "training data": describe_data(mixture.datasets),
-                "benchmarks": describe_data(mixture.test_datasets) or "none",
-                "validation": describe_data(config.validation_datasets)
-                or f"{config.validation_fraction:.1%} of the training prompts",
-                **data_facts(mixture.datasets, mixture.test_datasets),
-                "output": config.output_dir,
-            },
-        )
+        mixture, share = config.dataset_mixture, f"{config.validation_fraction:.1%} of the training prompts"
+        facts = {
+            "training data": planning.describe_data(mixture.datasets),
+            "benchmarks": planning.describe_data(mixture.test_datasets) or "none",
+            "validation": planning.describe_data(config.validation_datasets) or share,
+            **planning.data_facts(mixture.datasets, mixture.test_datasets),
+            "output": config.output_dir,
+        }
+        planning.print_plan("prepare data", facts)
         return
     from .data.prepare import prepare as run
 
@@ -57,14 +64,7 @@ def sft(argv: list[str]) -> None:
     accelerate launch --config_file recipes/accelerate_configs/zero3.yaml scripts/sft.py recipes/llama2-7b/qa/sft.yaml
     """
     from .training.config import SFTConfig, TrainingArguments
-    from .training.run import (
-        SFT,
-        assistant_only,
-        check_run,
-        describe_run,
-        parse_training,
-        prepare_run,
-    )
+    from .training.run import SFT, assistant_only, check_run, describe_run, parse_training, prepare_run
 
     arguments, model_args, config = parse_training(argv, TrainingArguments, SFTConfig, sft.__doc__ or "")
     if arguments.dry_run:
@@ -96,17 +96,13 @@ def sample(argv: list[str]) -> None:
 
     bmc sample recipes/smollm2-135m/math/sample.yaml
     """
-    from .config import SampleConfig
-
-    (config,) = parse(argv, SampleConfig, description=sample.__doc__ or "")
+    (config,) = parse(argv, recipes.SampleConfig, description=sample.__doc__ or "")
     if config.dry_run:
-        from .planning.describe import describe_data, describe_generation, generation_facts, print_plan
-
-        data = describe_data(config.dataset_mixture.datasets)
+        data = planning.describe_data(config.dataset_mixture.datasets)
         share = f"the first {config.prefix_fraction:.0%} of y_w's tokens, continued"
         rejected = {"rejected": share if config.mode == "continue_prefix" else None}
-        facts = {"prompts": data} | rejected | describe_generation(config) | generation_facts(config)
-        print_plan("sample rejected responses", facts)
+        facts = {"prompts": data} | rejected | planning.describe_generation(config) | planning.generation_facts(config)
+        planning.print_plan("sample rejected responses", facts)
         return
     from .generation.generate import PARTIAL, generate_responses, make_pairs
 
@@ -132,9 +128,7 @@ def bridge(argv: list[str]) -> None:
 
     OPENAI_API_KEY=… bmc bridge recipes/llama2-7b/qa/bridge.yaml
     """
-    from .config import BridgeConfig
-
-    (config,) = parse(argv, BridgeConfig, description=bridge.__doc__ or "")
+    (config,) = parse(argv, recipes.BridgeConfig, description=bridge.__doc__ or "")
     if config.dry_run:
         _plan_bridging(config)
         return
@@ -151,15 +145,12 @@ def bridge(argv: list[str]) -> None:
 
 def _plan_bridging(config: Any) -> None:
     """Print what would be done and what it would cost; needs no key."""
-    from .config import OFFLINE
-    from .llm.address import where
-    from .planning.describe import bridging_facts, describe_data, missing_data, print_plan, unpaid_facts
 
-    scores, asks = config.mode == "token_scores", config.editor not in OFFLINE
+    scores, asks = config.mode == "token_scores", config.editor not in recipes.OFFLINE
     endpoint = f"{config.model} at {where(config.base_url)}, key from {config.api_key_env}"
     editor = "a person, whose edits the data hold" if config.editor == "person" else config.editor
     facts = {
-        "pairs": describe_data(config.dataset_mixture.datasets),
+        "pairs": planning.describe_data(config.dataset_mixture.datasets),
         "editor": endpoint if config.editor == "openai" else f"{editor}{f', {config.model}' if asks else ''}",
         "mode": config.mode,
         "prompt": f"{config.template} template" if asks and not scores else None,
@@ -167,15 +158,15 @@ def _plan_bridging(config: Any) -> None:
         "bridged": None if scores else f"{config.proportion:.0%} of the pairs that are kept",
         "output": config.output_dir,
     }
-    if missing_data(config.dataset_mixture.datasets):
+    if planning.missing_data(config.dataset_mixture.datasets):
         facts |= {"estimate": "none before the pairs are there; roughly:"} if asks else {}
-        facts |= bridging_facts(config)
+        facts |= planning.bridging_facts(config)
     else:
         from .bridging.run import estimate_for, load_pairs
 
         pairs, bridge_with = load_pairs(config)
-        facts |= estimate_for(config, pairs, bridge_with).facts() if asks else unpaid_facts(pairs)
-    print_plan("bridge pairs", facts)
+        facts |= estimate_for(config, pairs, bridge_with).facts() if asks else planning.unpaid_facts(pairs)
+    planning.print_plan("bridge pairs", facts)
 
 
 def review(argv: list[str]) -> None:
@@ -184,18 +175,14 @@ def review(argv: list[str]) -> None:
     bmc review outputs/smollm2-135m/math/bridge --reviewer AB
     bmc review outputs/smollm2-135m/math/bridge --apply not_rejected
     """
-    from .config import ReviewConfig
-
-    if argv and not argv[0].startswith("-"):
-        argv = ["--folder", *argv]
-    (config,) = parse(argv, ReviewConfig, description=review.__doc__ or "", usage="FOLDER [--key value …]")
+    argv, usage = _first("folder", argv), "FOLDER [--key value …]"
+    (config,) = parse(argv, recipes.ReviewConfig, description=review.__doc__ or "", usage=usage)
     if config.apply is None:
         from .bridging.review_server import serve
 
         serve(config)
         return
     from .bridging.review import apply
-    from .runs import report_disk_errors
 
     with report_disk_errors(config.folder):
         folder, counts = apply(Path(config.folder), config.apply)
@@ -209,19 +196,15 @@ def score_tokens(argv: list[str]) -> None:
 
     bmc score_tokens recipes/smollm2-135m/math/score_tis.yaml
     """
-    from .config import ScoreTokensConfig
-
-    (config,) = parse(argv, ScoreTokensConfig, description=score_tokens.__doc__ or "")
+    (config,) = parse(argv, recipes.ScoreTokensConfig, description=score_tokens.__doc__ or "")
     from .training.score_tokens import check
     from .training.score_tokens import score_tokens as run
 
     if config.dry_run:
-        from .planning.describe import describe_data, print_plan
-
         check(config, dry_run=True)
         models = {"model": config.model_name_or_path, "compared with": config.ref_model_name_or_path}
-        data = {"pairs": describe_data(config.dataset_mixture.datasets), "method": config.method}
-        print_plan("score tokens", data | models | {"output": config.output_dir})
+        data = {"pairs": planning.describe_data(config.dataset_mixture.datasets), "method": config.method}
+        planning.print_plan("score tokens", data | models | {"output": config.output_dir})
     elif stats := run(config):
         dropped = f" ({stats['dropped']:,} dropped)" if stats["dropped"] else ""
         print(f"scored {stats['pairs']:,} pairs{dropped} in {stats['seconds']:.0f} s: {config.output_dir}")
@@ -274,24 +257,19 @@ def evaluate(argv: list[str]) -> None:
 
     bmc evaluate recipes/smollm2-135m/math/eval.yaml --model_name_or_path outputs/smollm2-135m/math/dpo_bmc
     """
-    from .config import EvaluateConfig
+    (config,) = parse(argv, recipes.EvaluateConfig, description=evaluate.__doc__ or "")
+    from .evaluation.kl import check_kl_reference, estimate_kl
 
-    (config,) = parse(argv, EvaluateConfig, description=evaluate.__doc__ or "")
+    check_kl_reference(config)
     if config.dry_run:
-        from .evaluation.kl import check_kl_reference
-        from .planning.describe import describe_data, describe_generation, generation_facts, print_plan
-
-        check_kl_reference(config)
-        data = {"benchmarks": describe_data(config.dataset_mixture.datasets), "KL from": config.kl_reference}
-        print_plan("evaluate", data | describe_generation(config) | generation_facts(config))
+        data = {"benchmarks": planning.describe_data(config.dataset_mixture.datasets), "KL from": config.kl_reference}
+        planning.print_plan("evaluate", data | planning.describe_generation(config) | planning.generation_facts(config))
         return
     from .evaluation.exports import write_outputs
-    from .evaluation.kl import check_kl_reference, estimate_kl
     from .evaluation.scoring import describe, predict, summarise
     from .generation.generate import PARTIAL, generate_responses
     from .training import model_card as card
 
-    check_kl_reference(config)
     rows, responses, folder = generate_responses(config)
     given = zip(rows, responses, strict=True)
     predictions = [predict(row, response["text"]) | {"tokens": response["tokens"]} for row, response in given]
@@ -317,9 +295,7 @@ def judge(argv: list[str]) -> None:
 
     bmc judge recipes/judge_arena_hard.yaml --responses outputs/dpo/eval --output_dir outputs/dpo/judged
     """
-    from .config import JudgeConfig
-
-    (config,) = parse(argv, JudgeConfig, description=judge.__doc__ or "")
+    (config,) = parse(argv, recipes.JudgeConfig, description=judge.__doc__ or "")
     if config.dry_run:
         _plan_judging(config)
         return
@@ -341,8 +317,6 @@ def judge(argv: list[str]) -> None:
 
 def _plan_judging(config: Any) -> None:
     """Print what would be done and what it would cost; needs no key."""
-    from .llm.address import where
-    from .planning.describe import print_plan
 
     facts = {
         "benchmark": config.benchmark,
@@ -357,7 +331,7 @@ def _plan_judging(config: Any) -> None:
         facts |= estimate_for(config, load_benchmark(config)[0]).facts()
     else:
         facts |= {"estimate": "none before the responses are there"}
-    print_plan("judge responses", facts)
+    planning.print_plan("judge responses", facts)
 
 
 def analyze(argv: list[str]) -> None:
@@ -365,15 +339,11 @@ def analyze(argv: list[str]) -> None:
 
     bmc analyze recipes/smollm2-135m/math/analyze.yaml
     """
-    from .config import AnalyzeConfig
-
-    (config,) = parse(argv, AnalyzeConfig, description=analyze.__doc__ or "")
+    (config,) = parse(argv, recipes.AnalyzeConfig, description=analyze.__doc__ or "")
     if config.dry_run:
-        from .planning.describe import analysis_facts, describe_data, print_plan
-
         named = config.dataset_mixture
-        data = {"validation pairs": describe_data(named.datasets) if named else None}
-        print_plan("analyze", data | analysis_facts(config))
+        data = {"validation pairs": planning.describe_data(named.datasets) if named else None}
+        planning.print_plan("analyze", data | planning.analysis_facts(config))
         return
     from .analysis.analyze import analyze as run
 
@@ -389,9 +359,7 @@ def rounds(argv: list[str]) -> None:
 
     bmc rounds recipes/smollm2-135m/math/rounds.yaml --launcher "accelerate launch …"
     """
-    from .config import RoundsConfig
-
-    (config,) = parse(argv, RoundsConfig, description=rounds.__doc__ or "")
+    (config,) = parse(argv, recipes.RoundsConfig, description=rounds.__doc__ or "")
     from .rounds import Rounds
 
     study = Rounds(config)
@@ -406,11 +374,8 @@ def report(argv: list[str]) -> None:
 
     bmc report outputs/smollm2-135m/math
     """
-    from .config import ReportConfig
-
-    if argv and not argv[0].startswith("-") and not argv[0].endswith((".yaml", ".yml")):
-        argv = ["--runs", *argv]
-    (config,) = parse(argv, ReportConfig, description=report.__doc__ or "", usage="RUNS [--key value …]")
+    argv, usage = _first("runs", argv), "RUNS [--key value …]"
+    (config,) = parse(argv, recipes.ReportConfig, description=report.__doc__ or "", usage=usage)
     from .analysis.report import report as run
 
     print(run(config))
@@ -426,9 +391,8 @@ def table(argv: list[str]) -> None:
 
     if not argv:
         raise user_error("command line", "names no table; give table1, figure4, …, or --help for the keys")
-    if not argv[0].startswith("-"):
-        argv = ["--table", *argv]
-    (config,) = parse(argv, TableConfig, description=table.__doc__ or "", usage="TABLE [--key value …]")
+    argv, usage = _first("table", argv), "TABLE [--key value …]"
+    (config,) = parse(argv, TableConfig, description=table.__doc__ or "", usage=usage)
     print("\n".join(targets(config)) if config.targets else run(config))
 
 
@@ -437,9 +401,7 @@ def merge(argv: list[str]) -> None:
 
     bmc merge --model_name_or_path outputs/mine/dpo_bmc --output_dir outputs/mine/dpo_bmc-merged
     """
-    from .config import MergeConfig
-
-    (config,) = parse(argv, MergeConfig, description=merge.__doc__ or "")
+    (config,) = parse(argv, recipes.MergeConfig, description=merge.__doc__ or "")
     from .adapters import merge_adapter as run
 
     folder = run(config)
@@ -451,11 +413,8 @@ def export(argv: list[str]) -> None:
 
     bmc export outputs/mine/dpo_bmc-merged --to ollama
     """
-    from .config import ExportConfig
-
-    if argv and not argv[0].startswith("-") and not argv[0].endswith((".yaml", ".yml")):
-        argv = ["--model_name_or_path", *argv]
-    (config,) = parse(argv, ExportConfig, description=export.__doc__ or "", usage="MODEL --to ollama [--key value …]")
+    argv, usage = _first("model_name_or_path", argv), "MODEL --to ollama [--key value …]"
+    (config,) = parse(argv, recipes.ExportConfig, description=export.__doc__ or "", usage=usage)
     from .export import export as run
 
     folder = run(config)
@@ -468,9 +427,7 @@ def lm_eval(argv: list[str]) -> None:
 
     bmc lm_eval --model_name_or_path outputs/llama2-7b/qa/dpo --output_dir outputs/llama2-7b/qa/dpo/eval
     """
-    from .config import HarnessConfig
-
-    (config,) = parse(argv, HarnessConfig, description=lm_eval.__doc__ or "", usage="--key value …")
+    (config,) = parse(argv, recipes.HarnessConfig, description=lm_eval.__doc__ or "", usage="--key value …")
     from .evaluation.lm_eval import command, describe, measure
 
     if config.dry_run:
@@ -484,15 +441,11 @@ def tiny_model(argv: list[str]) -> None:
 
     bmc tiny_model recipes/lab/model.yaml
     """
-    from .config import TinyModelConfig
-
-    (config,) = parse(argv, TinyModelConfig, description=tiny_model.__doc__ or "")
+    (config,) = parse(argv, recipes.TinyModelConfig, description=tiny_model.__doc__ or "")
     if config.dry_run:
-        from .planning.describe import describe_data, print_plan
-
-        data = describe_data(config.dataset_mixture.datasets)
+        data = planning.describe_data(config.dataset_mixture.datasets)
         size = f"{config.num_hidden_layers} layers of {config.hidden_size}"
-        print_plan("make a model", {"tokenizer trained on": data, "model": size, "output": config.output_dir})
+        planning.print_plan("make a model", {"tokenizer trained on": data, "model": size, "output": config.output_dir})
         return
     from .tiny_model import make_model
 
@@ -505,17 +458,13 @@ def lab(argv: list[str]) -> None:
 
     bmc lab recipes/lab/core.yaml
     """
-    from .config import LabConfig
-
-    (config,) = parse(argv, LabConfig, description=lab.__doc__ or "")
+    (config,) = parse(argv, recipes.LabConfig, description=lab.__doc__ or "")
     from .lab import run_study, run_unit, summary, trainings
 
     if config.dry_run:
-        from .planning.describe import print_plan
-
         count = len(list(trainings(config)))
         facts = {"SFT models": len(config.sft_seeds), "trainings on each": count, "output": config.output_dir}
-        print_plan("run a study", facts | {"scored on": f"{config.split} rows"})
+        planning.print_plan("run a study", facts | {"scored on": f"{config.split} rows"})
     elif config.unit is not None:
         run_unit(config)
     else:
@@ -529,13 +478,11 @@ def run(argv: list[str]) -> None:
     bmc run table1 --model smollm2-135m
     """
     from .analysis.tables import TableConfig, targets
-    from .config import seed_numbers
-    from .pipeline import Pipeline, Step
 
     options = _run_options(argv)
     if options.seeds is not None:
         try:
-            seed_numbers(options.seeds)
+            recipes.seed_numbers(options.seeds)
         except ValueError as error:
             raise user_error("--seeds", str(error)) from None
     pipeline = Pipeline(options.outputs, options.launcher, options.seeds)
@@ -562,11 +509,7 @@ def run(argv: list[str]) -> None:
 
 
 def _run_options(argv: list[str]) -> argparse.Namespace:
-    """Read the command line of `bmc run`.
-
-    Raises:
-        UserErrors: It is wrong.
-    """
+    """Read the command line of `bmc run`."""
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> Any:
@@ -593,29 +536,20 @@ def plan(argv: list[str]) -> None:
     bmc plan recipes/llama2-7b/qa/dpo_bmc.yaml [--key value …]
     bmc plan recipes/llama2-7b/qa/qlora_dpo_bmc.yaml --fit RTX4090-24GB   the command of what fits, of the same batch
     """
-    from .pipeline import read_recipe
-
     if {"-h", "--help"} & set(argv) or not argv:
         print(inspect.cleandoc(plan.__doc__ or ""))
         return
+    card, argv = take_option(argv, "fit")
     count = next((place for place, word in enumerate(argv) if word.startswith("--")), len(argv))
-    paths, rest, card = argv[:count], argv[count:], None
-    for place, word in enumerate(rest):
-        if word.partition("=")[0] == "--fit":
-            value = word.partition("=")[2] or " ".join(rest[place + 1 : place + 2])
-            card, rest = value, rest[:place] + rest[place + (1 if "=" in word else 2) :]
-            break
+    paths, rest = argv[:count], argv[count:]
     if not paths:
         raise user_error("command line", "names no recipe; give its path first: bmc plan RECIPE [--fit CARD]")
     for path in paths:
         if card is None:
             globals()[read_recipe(Path(path)).stage]([path, *rest, "--dry_run"])
             continue
-        from .planning.describe import print_plan
-        from .planning.fit import fit
-
         facts, command = fit(path, rest, card)
-        print_plan(f"{path} on {card}", facts)
+        planning.print_plan(f"{path} on {card}", facts)
         print(command)
 
 
@@ -626,23 +560,37 @@ def show(argv: list[str]) -> None:
     bmc show recipes/llama2-7b/qa/dpo_bmc.yaml --flat > my.yaml  a recipe that stands alone, to edit
     bmc show recipes/llama2-7b/qa/bridge.yaml --prompt --row 3   what the editor would be sent for a row
     """
-    from .show import main
+    from .show import flat, prompt
+    from .show import show as values
 
     if not argv or {"-h", "--help"} & set(argv):
         print(inspect.cleandoc(show.__doc__ or ""))
         return
-    main(argv)
+    row, argv = take_option(argv, "row")
+    rest = [word for word in argv if word not in ("--flat", "--prompt")]
+    if row == "":
+        raise user_error("command line", "--row: give a row's number, from 0, or its id")
+    if row is not None and "--prompt" not in argv:
+        raise user_error("command line", "--row: goes with --prompt")
+    lines = [flat(rest)] if "--flat" in argv else prompt(rest, row) if "--prompt" in argv else values(rest)
+    try:
+        for line in lines:
+            print(line, flush=True)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def keys(argv: list[str]) -> None:
     """Print every key of every stage's recipe as Markdown: bmc keys > docs/recipes.md"""
     from .analysis.tables import TableConfig
-    from .config import ExportConfig, HarnessConfig, MergeConfig, ReportConfig, ReviewConfig
-    from .manual import markdown
-    from .recipe import STAGES
     from .show import classes_of
 
-    others = {"report": (ReportConfig,), "table": (TableConfig,), "merge": (MergeConfig,)}
-    others |= {"export": (ExportConfig,), "lm_eval": (HarnessConfig,)}
-    others |= {"review": (ReviewConfig,)}
-    print(markdown({stage: classes_of(stage) for stage in STAGES} | others), end="")
+    others = {
+        "report": recipes.ReportConfig,
+        "table": TableConfig,
+        "merge": recipes.MergeConfig,
+        "export": recipes.ExportConfig,
+    }
+    others |= {"lm_eval": recipes.HarnessConfig, "review": recipes.ReviewConfig}
+    sections = {stage: classes_of(stage) for stage in STAGES} | {name: (cls,) for name, cls in others.items()}
+    print(markdown(sections), end="")

@@ -181,11 +181,7 @@ def _architecture(values: dict[str, Any], name: str) -> str:
 
 
 def _parts(tokenizer: Any) -> Parts:
-    """Read the parts of a tokenizer's chat template.
-
-    Raises:
-        UserErrors: It has none, or one that can't be translated.
-    """
+    """Read the parts of a tokenizer's chat template."""
     if not isinstance(tokenizer.chat_template, str):
         raise user_error("chat_template", "the model's tokenizer has none; name the one that it was trained with")
     if "strftime_now" in tokenizer.chat_template:

@@ -1,8 +1,9 @@
-"""The keys of recipes, from the dataclasses and their docstrings: `--help` of a stage, and `docs/recipes.md`."""
+"""The keys of recipes, by the dataclasses and their docstrings: types, `--help` of a stage, and `docs/recipes.md`."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import inspect
 import json
 import re
@@ -12,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from . import program
-from .wording import default_of, kinds_of, words_of
 
 MANY = 24  # words of a key to list at most
 
@@ -164,3 +164,33 @@ _LIMITS: dict[str, Callable[[Any], str]] = {
     "Le": lambda limit: f"to {limit.le:g}",
     "Lt": lambda limit: f"below {limit.lt:g}",
 }
+
+
+# Types of keys
+
+
+def words_of(hint: Any, choices: Collection[str] | None = None) -> list[str]:
+    """Return the words that a key may have: its field's `choices`, or those of an enumeration or a Literal."""
+    if choices:
+        return list(choices)
+    if typing.get_origin(hint) is typing.Literal:
+        return [word for word in typing.get_args(hint) if isinstance(word, str)]
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return [str(member.value) for member in hint]
+    return [word for kind in typing.get_args(hint) for word in words_of(kind)]
+
+
+def kinds_of(hint: Any) -> Iterator[Any]:
+    """Yield the types that a hint is a union of, without what annotates them."""
+    if typing.get_origin(hint) is typing.Annotated:
+        yield from kinds_of(typing.get_args(hint)[0])
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for kind in typing.get_args(hint):
+            yield from kinds_of(kind)
+    else:
+        yield hint
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return what a field is where nothing is given; `MISSING` if it must be."""
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default

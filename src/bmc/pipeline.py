@@ -209,11 +209,7 @@ class Pipeline:
         return list(ablations(TABLE.resolve())) if TABLE.is_file() else []
 
     def _build(self, folder: str, recipe: Recipe | None = None) -> None:
-        """Plan the recipe that writes a folder, unless it is there.
-
-        Raises:
-            UserErrors: No recipe does, or it reads in turn what it makes.
-        """
+        """Plan the recipe that writes a folder, unless it is there."""
         recipe = recipe or producer(folder)
         if recipe is None:
             hint = did_you_mean(folder, list(_by_output(RECIPES.resolve())))
@@ -293,11 +289,7 @@ class Pipeline:
         self._step(judge, given)
 
     def _judged_benchmarks(self, run: str) -> list[str]:
-        """Return the benchmarks that a judge is for among those that a run is evaluated on.
-
-        Raises:
-            UserErrors: There is none, or no such run.
-        """
+        """Return the benchmarks that a judge is for among those that a run is evaluated on."""
         recipe = producer(f"{OUTPUTS}/{run}")
         evaluation = evaluation_of(recipe) if recipe else producer(f"{OUTPUTS}/{run}/eval")
         if evaluation is None:

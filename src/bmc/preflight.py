@@ -135,11 +135,7 @@ def launch_faults(config: Any) -> Iterator[UserError]:
 
 
 def _empty_model(model_args: Any, trust_remote_code: bool) -> Any:
-    """Build the recipe's model without weights; None where its configuration isn't on this machine.
-
-    Raises:
-        ValueError: transformers can't build it with the recipe's attention.
-    """
+    """Build the recipe's model without weights; None where its configuration isn't on this machine."""
     kernels = re.match(r"flash_attention|.*/", model_args.attn_implementation or "")  # `machine_faults` looks for them
     attention = None if kernels else model_args.attn_implementation
     name, revision = model_args.model_name_or_path, model_args.model_revision

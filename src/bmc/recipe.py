@@ -9,6 +9,7 @@ line by itself, so that what stands nearest wins under either name.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import re
 import typing
@@ -19,12 +20,11 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from .errors import UserError, UserErrors, did_you_mean, user_error
+from .errors import UserError, UserErrors, did_you_mean, raise_all, user_error
 from .handbook import EXPLAINED, RENAMED, SWITCHES, mixture, objective
-from .manual import manual
+from .manual import default_of, kinds_of, manual, words_of
 from .program import script_of
 from .recipe_files import COMMAND_LINE, Loader, load_recipe, override
-from .wording import default_of, kinds_of, mismatches, unknown_word, words_of
 
 STAGES = (
     "prepare", "sft", "sample", "bridge", "score_tokens", "train", "evaluate", "judge", "analyze", "rounds",
@@ -62,15 +62,13 @@ def parse(
     if not argv:
         raise user_error(COMMAND_LINE, "names no recipe; give its path, or --help for the keys")
     draft = translate(argv, *classes, adjust=adjust)
-    values, origin, faults, broken, where = draft.values, draft.origin, draft.faults, draft.broken, draft.where
-    instances = [_build(cls, values, origin, where, faults, broken) for cls in classes]
-    if not faults:
-        faults += [UserError(_source(origin, key, where), f"{key}: {what}") for key, what in across(*instances)]
-    if faults:
-        raise UserErrors(*dict.fromkeys(faults))
-    _SOURCES.setdefault("", where)  # of the first recipe, which is the stage's own
-    if _SOURCES[""] == where:
-        _SOURCES.update({key: origin.get(key, where) for key in known_keys(classes)} | origin)
+    instances = [draft.build(cls) for cls in classes]
+    for key, what in across(*instances) if not draft.faults else ():
+        draft.object_to(key, what)
+    raise_all(draft.faults)
+    _SOURCES.setdefault("", draft.where)  # of the first recipe, which is the stage's own
+    if _SOURCES[""] == draft.where:
+        _SOURCES.update({key: draft.origin.get(key, draft.where) for key in known_keys(classes)} | draft.origin)
     return tuple(instances)
 
 
@@ -78,16 +76,80 @@ def parse(
 class Draft:
     """The values of a recipe in today's keys, before instances are made of them."""
 
-    path: Path | None  # the recipe's file
+    path: Path | None
     values: dict[str, Any]  # its keys, but `stage`
     origin: dict[str, str]  # where each of them comes from
-    faults: list[UserError]  # what is wrong with its keys
-    broken: set[str]  # keys whose faults are told already
+    faults: list[UserError]
+    broken: set[str] = dataclasses.field(default_factory=set)  # keys whose faults are told already
 
     @property
     def where(self) -> str:
         """The recipe, for messages."""
         return str(self.path) if self.path else COMMAND_LINE
+
+    def object_to(self, key: str, what: str) -> None:
+        """Add a fault at a place such as `a.b[0].c`, with the source of the nearest mapping around it."""
+        place = re.sub(r"\[(\d+)\]", r".\1", key)
+        while place not in self.origin and "." in place:
+            place = place.rpartition(".")[0]
+        self.faults.append(UserError(self.origin.get(place, self.where), f"{key}: {what}"))
+
+    def check_stage(self, classes: tuple[type, ...]) -> None:
+        """Take `stage` out; it must be the one that is run, if it is said."""
+        said, source = self.values.pop("stage", None), self.origin.pop("stage", self.where)
+        wanted = next((cls.STAGE for cls in classes if hasattr(cls, "STAGE")), None)
+        if said is None or wanted is None or said == wanted:
+            return
+        if said in STAGES:  # what its keys are to this stage would only hide that
+            how = f"run bmc {said}, or scripts/{script_of(said)}.py"
+            raise user_error(source, f"stage: is {said}, and this is bmc {wanted}; {how}")
+        self.faults.append(UserError(source, f"stage: {stage_fault(said)}"))
+
+    def build(self, cls: type) -> Any:
+        """Make an instance of a class, or None with the reasons added to the faults.
+
+        A class may have `value_faults(values)`, which looks at what the instance would be made of, and `faults()`,
+        which looks at the instance; both yield `(key, what is wrong)`. The values of fields may have `faults()` too.
+        """
+        arguments: dict[str, Any] = {}
+        before, hints = len(self.faults), _types(cls)
+        for field in dataclasses.fields(cls):
+            if field.init and field.name not in self.broken:
+                self._read_field(field, hints[field.name], arguments)
+        for key, what in getattr(cls, "value_faults", lambda values: ())(arguments):
+            self.object_to(key, what)
+        if len(self.faults) > before or self.broken & {field.name for field in dataclasses.fields(cls)}:
+            return None
+        try:
+            instance = cls(**arguments)
+        except (ValueError, TypeError, ImportError, OSError) as error:  # TRL's and transformers' own checks
+            what = (str(error).strip() or type(error).__name__).partition("\n")[0]
+            if about := _spoken_of(what, arguments):
+                self.object_to(about, what.removeprefix(f"{about}: "))
+            else:
+                self.faults.append(UserError(self.where, what))
+            return None
+        for key, what in _faults_of(instance):
+            self.object_to(key, what)
+        return instance
+
+    def _read_field(self, field: dataclasses.Field[Any], hint: Any, arguments: dict[str, Any]) -> None:
+        """Check the value of a field and put it among the arguments."""
+        name, value = field.name, default_of(field)
+        if name in self.values:
+            given, choices = self.values[name], words_of(hint, field.metadata.get("choices"))
+            try:
+                value = arguments[name] = _check(hint, "no" if given is False and "no" in choices else given)
+            except ValidationError as error:
+                for key, what in mismatches(name, hint, error):
+                    self.object_to(key, what + _without(field, given))
+                return
+            if unknown := unknown_word(choices, value):
+                self.object_to(name, unknown)
+        elif value is dataclasses.MISSING:
+            self.faults.append(UserError(self.where, f"{name}: is missing; add it to the recipe, or give --{name}"))
+        for key, what in _faults_of(value):
+            self.object_to(f"{name}.{key}", what)
 
 
 def known_keys(classes: tuple[type, ...]) -> list[str]:
@@ -101,36 +163,17 @@ def translate(argv: list[str], *classes: type, adjust: Callable[[dict[str, Any]]
     Raises:
         UserErrors: A file can't be read, the command line names several recipes, or the recipe is another stage's.
     """
-    path, values, origin, faults = resolve(argv, *classes)
-    draft = Draft(path, values, origin, faults, set())
+    draft = Draft(*resolve(argv, *classes))
+    values, origin, faults, known = draft.values, draft.origin, draft.faults, known_keys(classes)
     adjust(values)
-    known = known_keys(classes)
-    _check_stage(values, origin, draft.where, classes, faults)
+    draft.check_stage(classes)
     draft.broken = mixture(values, origin, faults, known)
     if "simpo_gamma" in known:
-        objective(path, values, origin, faults)
+        objective(draft.path, values, origin, faults)
     for key in sorted(set(values) - set(known) - draft.broken):
         what = EXPLAINED.get(key) or f"unknown key{did_you_mean(key, known) or '; remove it'}"
-        faults.append(UserError(origin.get(key, draft.where), f"{key}: {what}"))
+        draft.object_to(key, what)
     return draft
-
-
-def _check_stage(
-    values: dict[str, Any], origin: dict[str, str], where: str, classes: tuple[type, ...], faults: list[UserError]
-) -> None:
-    """Take `stage` out of a recipe; it must be the one that is run, if it is said.
-
-    Raises:
-        UserErrors: It is another one. What its keys are to this stage would only hide that.
-    """
-    said, source = values.pop("stage", None), origin.pop("stage", where)
-    wanted = next((cls.STAGE for cls in classes if hasattr(cls, "STAGE")), None)
-    if said is None or wanted is None or said == wanted:
-        return
-    if said in STAGES:
-        how = f"run bmc {said}, or scripts/{script_of(said)}.py"
-        raise user_error(source, f"stage: is {said}, and this is bmc {wanted}; {how}")
-    faults.append(UserError(source, f"stage: {stage_fault(said)}"))
 
 
 def stage_fault(said: Any) -> str:
@@ -169,14 +212,14 @@ def resolve(argv: list[str], *classes: type) -> tuple[Path | None, dict[str, Any
     return path, values, origin, faults
 
 
-def _source(origin: dict[str, str], key: str, where: str) -> str:
-    """Return where a place such as `a.b[0].c` comes from: what is known of the nearest mapping around it."""
-    place = re.sub(r"\[(\d+)\]", r".\1", key)
-    while place not in origin:
-        if "." not in place:
-            return where
-        place = place.rpartition(".")[0]
-    return origin[place]
+def take_option(argv: list[str], name: str) -> tuple[str | None, list[str]]:
+    """Take `--NAME VALUE` or `--NAME=VALUE` out of a command line: its value ("" if that is missing), and the rest."""
+    for place, word in enumerate(argv):
+        key, equals, value = word.partition("=")
+        if key == f"--{name}":
+            end = place + (1 if equals else 2)
+            return value or "".join(argv[place + 1 : end]), argv[:place] + argv[end:]
+    return None, argv
 
 
 def _hints(classes: tuple[type, ...]) -> dict[str, Any]:
@@ -214,9 +257,6 @@ def _split(argv: list[str], hints: dict[str, Any]) -> tuple[Path | None, list[tu
 
     A key alone means true, `--no_KEY` false; a key whose type has lists takes several words. A recipe's path that
     follows a switch or a list, as in `--dry_run RECIPE.yaml`, is not its value.
-
-    Raises:
-        UserErrors: There are two recipes, or a key that takes one value has several.
     """
     paths: list[str] = []
     pairs: list[tuple[str, Any]] = []
@@ -291,64 +331,6 @@ def _fits(hint: Any, value: Any) -> bool:
     return True
 
 
-def _build(
-    cls: type, values: dict[str, Any], origin: dict[str, str], where: str, faults: list[UserError], broken: set[str]
-) -> Any:
-    """Make an instance of `cls`, or None with the reasons appended to `faults`; `broken` keys have theirs already.
-
-    A class may have `value_faults(values)`, which looks at what the instance would be made of, and `faults()`, which
-    looks at the instance; both yield `(key, what is wrong)`. The values of fields may have `faults()` too.
-    """
-    hints = _types(cls)
-    fields = [field for field in dataclasses.fields(cls) if field.init and field.name not in broken]
-    arguments: dict[str, Any] = {}
-    before = len(faults)
-
-    def object_to(key: str, what: str) -> None:
-        faults.append(UserError(_source(origin, key, where), f"{key}: {what}"))
-
-    for field in fields:
-        name = field.name
-        if name in values:
-            choices = words_of(hints[name], field.metadata.get("choices"))
-            try:
-                arguments[name] = _check(
-                    hints[name], "no" if values[name] is False and "no" in choices else values[name]
-                )
-            except ValidationError as error:
-                for key, what in mismatches(name, hints[name], error):
-                    object_to(key, what + _without(field, values[name]))
-                continue
-            if unknown := unknown_word(choices, arguments[name]):
-                object_to(name, unknown)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            faults.append(UserError(where, f"{name}: is missing; add it to the recipe, or give --{name}"))
-            continue
-        value = arguments[name] if name in arguments else default_of(field)
-        for key, what in _faults_of(value):
-            object_to(f"{name}.{key}", what)
-    for key, what in getattr(cls, "value_faults", lambda values: ())(arguments):
-        object_to(key, what)
-    if len(faults) > before or broken & {field.name for field in dataclasses.fields(cls)}:
-        return None
-    try:
-        instance = cls(**arguments)
-    except (ValueError, TypeError, ImportError, OSError) as error:  # TRL's and transformers' own checks
-        what = (str(error).strip() or type(error).__name__).partition("\n")[0]
-        about = _spoken_of(what, arguments)
-        faults.append(
-            UserError(_source(origin, about, where), _named(about, what)) if about else UserError(where, what)
-        )
-        return None
-    for key, what in _faults_of(instance):
-        object_to(key, what)
-    return instance
-
-
-def _named(key: str, what: str) -> str:
-    return what if what.startswith(f"{key}: ") else f"{key}: {what}"
-
-
 def _without(field: dataclasses.Field[Any], value: Any) -> str:
     """Say how to fix a null where a key takes none."""
     default = default_of(field)
@@ -373,3 +355,59 @@ def _faults_of(value: Any) -> Iterator[tuple[str, str]]:
 def _check(hint: Any, value: Any) -> Any:
     # JSON mode, since pydantic's strictness about Python objects would refuse a mapping for a nested dataclass
     return TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
+
+
+# What is wrong with a value, in a recipe's words and not in pydantic's
+
+SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "float16", "float": "float32"}
+
+
+def mismatches(key: str, hint: Any, error: ValidationError) -> Iterator[tuple[str, str]]:
+    """Return `(place, what is wrong)` for each place that pydantic objects to; one line says what a
+    union might be."""
+    wanted: dict[str, list[str]] = {}
+    got: dict[str, Any] = {}
+    for fault in error.errors():
+        unknown = fault["loc"][-1] if fault["type"] == "unexpected_keyword_argument" else None
+        # a union puts the name of the type that it tried into the place
+        tags = r"str|int|float|bool|list|dict|.*\W.*"
+        parts = [part for part in fault["loc"] if part is unknown or not re.fullmatch(tags, str(part))]
+        place = key + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+        if unknown is not None:
+            yield place, f"unknown key{did_you_mean(str(unknown), sorted(_field_names(hint))) or '; remove it'}"
+            continue
+        wanted.setdefault(place, []).append(_wanted(fault["type"], fault["msg"]))
+        got[place] = fault["input"]
+    for place, whats in wanted.items():
+        if any(other.startswith((f"{place}[", f"{place}.")) for other in wanted):
+            continue  # of a union, what it isn't meant to be
+        shown = json.dumps(got[place], ensure_ascii=False, default=str)
+        quotes = "; put it in quotes" if "text" in whats and isinstance(got[place], bool | int | float) else ""
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}…"
+        if any(what.startswith("'") for what in whats):  # the words of an enumeration, which "text" says nothing beside
+            whats = [what for what in whats if what != "text"]
+        yield place, f"must be {' or '.join(dict.fromkeys(whats))}, got {shown}{quotes}"
+
+
+def _wanted(kind: str, message: str) -> str:
+    """Say what pydantic asks for, in a recipe's words."""
+    words = {
+        "bool_type": "true or false", "dataclass_type": "a mapping", "dict_type": "a mapping", "float_type": "a number",
+        "int_type": "a whole number", "list_type": "a list", "string_type": "text",
+    }  # fmt: skip
+    return words.get(kind) or re.sub(r"^Input should be (a valid )?", "", message)
+
+
+def _field_names(hint: Any) -> set[str]:
+    """Return the names of the fields of every dataclass that a type mentions."""
+    own = typing.get_type_hints(hint) if dataclasses.is_dataclass(hint) else {}
+    return set(own).union(*map(_field_names, [*own.values(), *typing.get_args(hint)]))
+
+
+def unknown_word(words: list[str], value: Any) -> str | None:
+    """Say what is wrong with a text where the libraries want one of some words, but take any text as a type."""
+    if not words or not isinstance(value, str) or isinstance(value, enum.Enum) or value in words:
+        return None
+    short = SHORT.get(value.removeprefix("torch."), value)
+    meant = f" (did you mean '{short}'?)" if short in words else did_you_mean(value, words)
+    return f"'{value}' is unknown{meant}; choose from {', '.join(words)}"

@@ -242,11 +242,7 @@ class Rounds:
         return steps
 
     def _do(self, *steps: Step) -> None:
-        """Run the commands whose last file isn't there.
-
-        Raises:
-            SystemExit: One fails; its status.
-        """
+        """Run the commands whose last file isn't there."""
         pipeline = Pipeline(launcher=self.config.launcher)
         pipeline.steps = [step for step in steps if not Path(str(step.file)).exists()]
         if status := pipeline.run():
@@ -357,9 +353,6 @@ class Rounds:
         """Sample and bridge; return why the budget doesn't allow it, if so.
 
         `home` gets `sample` and `bridge`; `before` are the folders of the bridgings before.
-
-        Raises:
-            UserErrors: No pair is left.
         """
         self._do(self._sampling(home, number, model))
         sampled = read_json(home / "sample" / "stats.json")

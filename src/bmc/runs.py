@@ -21,9 +21,9 @@ from typing import IO, Any
 from .data.loading import REVIEW, review_file
 from .distributed import rank, world_size
 from .errors import UserErrors, user_error
+from .manual import default_of
 from .provenance import PROVENANCE, describe_run, file_digest, merge_provenance, read_provenance
 from .recipe import located
-from .wording import default_of
 
 RECIPE_FILE = "recipe.json"
 # What stages write beside `recipe.json`, under names that a user's own data may have, too.

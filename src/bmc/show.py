@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ from typing import Any
 import yaml
 
 from .errors import UserErrors, user_error
+from .manual import default_of
 from .recipe import STAGES, Draft, parse, stage_fault, translate
 from .recipe_files import COMMAND_LINE, load_recipe
-from .wording import default_of
 
 DEFAULT = "default"
 
@@ -225,37 +223,3 @@ def _template(config: Any) -> Iterator[str]:
     found = SCORING if scores else edit_prompt(config.mode, config.template, config.rationale)
     yield f"--- system ---\n{found.system}"
     yield f"--- user ---\n{found.text}"
-
-
-def options(argv: list[str]) -> tuple[list[str], bool, bool, str | None]:
-    """Take `--flat`, `--prompt` and `--row N` out of a command line.
-
-    Returns:
-        `(the rest, whether flat, whether the prompt, the row)`.
-
-    Raises:
-        UserErrors: `--row` says nothing, or comes without `--prompt`.
-    """
-    rest = [word for word in argv if word not in ("--flat", "--prompt")]
-    row = None
-    for place, word in enumerate(rest):
-        if word == "--row" or word.startswith("--row="):
-            given = [word[6:]] if "=" in word else rest[place + 1 : place + 2]
-            if not given:
-                raise user_error(COMMAND_LINE, "--row: give a row's number, from 0, or its id")
-            row, rest = given[0], rest[:place] + rest[place + (1 if "=" in word else 2) :]
-            break
-    if row is not None and "--prompt" not in argv:
-        raise user_error(COMMAND_LINE, "--row: goes with --prompt")
-    return rest, "--flat" in argv, "--prompt" in argv, row
-
-
-def main(argv: list[str]) -> None:
-    """Print a recipe, flat or with the origin of each value, or a row's prompt."""
-    rest, is_flat, is_prompt, row = options(argv)
-    lines = [flat(rest)] if is_flat else prompt(rest, row) if is_prompt else show(rest)
-    try:
-        for line in lines:
-            print(line, flush=True)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -20,12 +20,12 @@ from ..data.schema import digest
 from ..errors import UserErrors, user_error
 from ..evaluation.stats import Z95, holm, paired_difference, share_interval, wilson
 from ..evaluation.summary import NOT_RUN, SEEDS_FILE, Estimate, Table, average, join_names, percent, seed_estimate
+from ..manual import default_of
 from ..pipeline import OUTPUTS
 from ..program import trains_on_pairs
 from ..provenance import file_digest, read_provenance
 from ..recipe import load_recipe
 from ..runs import RECIPE_FILE, read_json
-from ..wording import default_of
 
 ANALYSIS_FILE = "analysis.json"
 STATE_FILE = "trainer_state.json"
@@ -507,11 +507,7 @@ def _harness_estimate(file: ResultFile, task: str) -> Estimate:
 
 
 def _checked(file: ResultFile, key: str, value: Any, interval: Any) -> Estimate:
-    """Return an estimate over a file's n rows.
-
-    Raises:
-        UserErrors: Its parts aren't numbers.
-    """
+    """Return an estimate over a file's n rows."""
     n, ends = file.content.get("n"), interval or []
     if not (isinstance(ends, list) and len(ends) in (0, 2) and are_numbers(value, *ends, whole=n)):
         raise user_error(f"{file.path}: {key}", "is no number with an interval and n; make the file again")

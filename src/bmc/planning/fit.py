@@ -77,11 +77,7 @@ def _parse(stage: str, argv: list[str]) -> tuple[Any, ...]:
 
 
 def _share_batch(plan: TrainingPlan, batch: int) -> TrainingPlan:
-    """Give each process its share of the batch.
-
-    Raises:
-        UserErrors: The processes can't share it.
-    """
+    """Give each process its share of the batch."""
     share, rest = divmod(batch, plan.launch.processes)
     if rest or not share:
         what = f"{plan.launch.processes} processes can't share a batch of {batch}; give a number that divides it"
