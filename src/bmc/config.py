@@ -270,9 +270,10 @@ class LabConfig(StageArguments):
         seeds: Each method is trained once with each of these on the pairs of each SFT model.
         methods: Recipe names, and values over the recipe's: lists of values span a grid; several grids stand in a
             list. `pairs` names the bridging whose pairs are trained on (`bridge` by default).
-        stages: Values over the recipes of prepare, model, sft and sample.
+        stages: Values over the recipes of prepare, model, sft, sample and eval.
         bridges: Bridgings by name, and values over the recipe bridge.yaml.
         split: Rows that are scored: `validation` to choose hyperparameters, `test` to report.
+        held_out_rows: Validation rows that held-out pairs are sampled from; 0 for none.
         units: Folder of the models and pairs, which studies may share; output_dir by default.
         workers: Units that run side by side.
         unit: Run only this SFT seed, in this process.
@@ -287,6 +288,7 @@ class LabConfig(StageArguments):
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     bridges: dict[str, dict[str, Any]] = field(default_factory=lambda: {"bridge": {}})
     split: Literal["validation", "test"] = "test"
+    held_out_rows: Annotated[int, Field(ge=0)] = 400
     units: str | None = None
     workers: Positive = 2
     unit: int | None = None

@@ -31,7 +31,6 @@ from .runs import read_json, write_json
 HELD_OUT = ("step", "eval_logps/chosen", "eval_logps/rejected", "eval_rewards/margins", "eval_rewards/accuracies")
 STEPS = ("step", "loss", "grad_norm")
 RECIPES = ("prepare", "model", "sft", "sample", "bridge", "base", "eval")
-HELD = 400  # validation rows that held-out pairs are sampled from
 WEIGHTS = ("*.safetensors", "tokenizer*", "training_args.bin")
 
 
@@ -69,8 +68,8 @@ def run_study(config: LabConfig, argv: list[str]) -> list[Row]:
 def _study(config: LabConfig) -> Row:
     """Say what made the numbers: the study's values, and a digest of the recipes of its stages and methods."""
     digest = hashlib.sha256()
-    for name in (*RECIPES, *sorted(config.methods)):
-        digest.update(Path(config.recipes, f"{name}.yaml").read_bytes())
+    for path in (Path(config.recipes, f"{name}.yaml") for name in (*RECIPES, *sorted(config.methods))):
+        digest.update(path.read_bytes() if path.exists() else b"")
     keys = ("split", "sft_seeds", "seeds", "methods", "stages", "bridges")
     return {key: getattr(config, key) for key in keys} | {"recipes": config.recipes, "digest": digest.hexdigest()[:16]}
 
@@ -96,21 +95,26 @@ class Unit:
         self.folder = Path(config.units or config.output_dir) / f"seed_{self.seed}"
         self.train = self.folder / "prepare" / "train.jsonl"
         self.split = self.folder / "prepare" / f"{config.split}.jsonl"
+        self.held_out = self.folder / "bridge_held_out" / "train.jsonl"
 
     def make_pairs(self) -> None:
         """Run the stages up to bridging."""
         seed = f"--seed={self.seed}"
         self.stage("prepare", f"--dataset_mixture.datasets.0.config.seed={1000 + self.seed}")
-        self.stage("model", _data(self.train), seed)
-        self.stage("sft", _data(self.train), f"--model_name_or_path={self.folder / 'model'}", seed)
+        untrained = []
+        if Path(self.config.recipes, "model.yaml").exists():  # else SFT starts from the model that its recipe names
+            self.stage("model", _data(self.train), seed)
+            untrained = [f"--model_name_or_path={self.folder / 'model'}"]
+        self.stage("sft", _data(self.train), *untrained, seed)
         sampled = [f"--model_name_or_path={self.folder / 'sft'}", f"--dataset_mixture.seed={self.seed}"]
         self.stage("sample", _data(self.train), *sampled)
-        held_out = [
-            _data(self.folder / "prepare" / "validation.jsonl"),
-            f"--dataset_mixture.datasets.0.num_rows={HELD}",
-        ]
-        self.stage("sample", *held_out, *sampled, folder="sample_held_out")
-        self.stage("bridge", _data(self.folder / "sample_held_out" / "train.jsonl"), folder="bridge_held_out")
+        if number := self.config.held_out_rows:
+            held_out = [
+                _data(self.folder / "prepare" / "validation.jsonl"),
+                f"--dataset_mixture.datasets.0.num_rows={number}",
+            ]
+            self.stage("sample", *held_out, *sampled, folder="sample_held_out")
+            self.stage("bridge", _data(self.folder / "sample_held_out" / "train.jsonl"), folder="bridge_held_out")
         for name, values in self.config.bridges.items():
             self.stage("bridge", _data(self.folder / "sample" / "train.jsonl"), *_given(values), folder=name)
 
@@ -141,11 +145,12 @@ class Unit:
         if not (scores / "metrics.json").exists():
             if method != "sft":
                 shutil.rmtree(folder, ignore_errors=True)
-                held_out = f"--dataset_mixture.test_datasets.0.id={self.folder / 'bridge_held_out' / 'train.jsonl'}"
                 sft = f"--model_name_or_path={self.folder / 'sft'}"
-                own = [_data(pairs / "train.jsonl"), held_out, sft, f"--seed={number}", *_given(values)]
+                own = [_data(pairs / "train.jsonl"), sft, f"--seed={number}", *_given(values)]
+                if self.config.held_out_rows:
+                    own.append(f"--dataset_mixture.test_datasets.0.id={self.held_out}")
                 self.run("train", method, *own, f"--output_dir={folder}")
-            self.run("evaluate", "eval", f"--model_name_or_path={folder}", _data(self.split), f"--output_dir={scores}")
+            self.run("evaluate", "eval", f"--model_name_or_path={folder}", _data(self.split), *_given(self.config.stages.get("eval", {})), f"--output_dir={scores}")
             if method != "sft":
                 for path in itertools.chain.from_iterable(map(folder.glob, WEIGHTS)):
                     path.unlink()
@@ -153,7 +158,7 @@ class Unit:
         row = {"sft_seed": self.seed, "seed": number, "method": method, "values": values, "pairs": pairs.name}
         row |= {"accuracy": result["accuracy"], "n": result["n"]}
         if method == "sft":
-            return row | {"spans": span_log_probs(folder, self.folder / "bridge_held_out" / "train.jsonl")}
+            return row | ({"spans": span_log_probs(folder, self.held_out)} if self.config.held_out_rows else {})
         history = read_json(folder / "trainer_state.json")["log_history"]
         row |= {"held_out": _curve(history, HELD_OUT), "steps": _curve(history, STEPS)}
         return row | {"trained_on": read_json(folder / "metrics.json")["rows"]}

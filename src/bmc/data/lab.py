@@ -81,7 +81,7 @@ BOXES = ("black", "blue", "green", "red", "white")
 
 
 class Swaps:
-    """Swaps of boxes, one of which holds a coin; each step says where it is then."""
+    """Swaps of boxes, one of which holds a coin; each step says where it was and where it is then."""
 
     def __init__(self, draw: random.Random, length: int) -> None:
         self.start = draw.choice(BOXES)
@@ -97,7 +97,9 @@ class Swaps:
             if error and number == wrong:
                 after = error.choice([box for box in BOXES if box != after])
             if style.forward or after != place:
-                steps.append(f"{one} - {other} : {after}" if style.symbols else f"{one} with {other} , now in {after}")
+                before = f"{place} : " if style.symbols else f"in {place} , "
+                swap = f"{one} - {other} : {after}" if style.symbols else f"{one} with {other} , now in {after}"
+                steps.append(before + swap)
             place = after
         return style.join(steps), place
 
