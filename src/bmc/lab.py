@@ -150,7 +150,8 @@ class Unit:
                 if self.config.held_out_rows:
                     own.append(f"--dataset_mixture.test_datasets.0.id={self.held_out}")
                 self.run("train", method, *own, f"--output_dir={folder}")
-            self.run("evaluate", "eval", f"--model_name_or_path={folder}", _data(self.split), *_given(self.config.stages.get("eval", {})), f"--output_dir={scores}")
+            given = [*_given(self.config.stages.get("eval", {})), f"--model_name_or_path={folder}", _data(self.split)]
+            self.run("evaluate", "eval", *given, f"--output_dir={scores}")
             if method != "sft":
                 for path in itertools.chain.from_iterable(map(folder.glob, WEIGHTS)):
                     path.unlink()

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from bmc.bridging.edits import EditRequest
 from bmc.bridging.ideal_editor import IdealEditor
 from bmc.config import DatasetConfig, LabConfig
-from bmc.data.lab import BOXES
 from bmc.data.loading import load_mixture
 from bmc.errors import UserErrors
 from bmc.lab import trainings
@@ -29,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 PARAMETERS = st.fixed_dictionaries(
     {
-        "task": st.sampled_from(["sums", "swaps"]),
+        "task": st.sampled_from(["sums", "turns"]),
         "writers": st.integers(1, 8),
         "length": st.integers(3, 7),
         "seed": st.integers(0, 99),
@@ -45,18 +44,21 @@ def right_answer(question: str) -> str:
     """Solve a question from its words alone."""
     if question.startswith("Calculate"):
         return str(sum(map(int, re.findall(r"\d+", question))))
-    place = re.search(r"in (\w+)\.", question)[1]  # type: ignore[index]
-    for one, other in re.findall(r"Swap (\w+) and (\w+)", question):
-        place = {one: other, other: one}.get(place, place)
-    return place
+    turned = sum(AROUND[word] for word in re.findall(r"\w+", question.split(".")[0]) if word in AROUND)
+    return ("north", "east", "south", "west")[turned % 4]
+
+
+AROUND = {"north": 0, "east": 1, "south": 2, "west": 3, "none": 0, "right": 1, "back": 2, "left": 3}
 
 
 def holds(step: str) -> bool:
-    """Whether a sum's step is true; a swap's names boxes."""
+    """Whether a sum's or a turn's step is true."""
     numbers = [*map(int, re.findall(r"\d+", step))]
-    return (
-        numbers[0] + numbers[1] == numbers[2] if numbers else set(re.findall(r"[a-z]{3,}", step)) & set(BOXES) != set()
-    )
+    if numbers:
+        return numbers[0] + numbers[1] == numbers[2]
+    one, other, result = (word for word in re.findall(r"\w+", step) if word in AROUND)
+    kinds = [word in ("north", "east", "south", "west") for word in (one, other, result)]
+    return (AROUND[one] + AROUND[other] - AROUND[result]) % 4 == 0 and kinds[2] == any(kinds[:2])
 
 
 @settings(deadline=None)

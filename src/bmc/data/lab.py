@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -26,7 +26,7 @@ class Style:
     """Describe how a writer writes.
 
     Attributes:
-        forward: Sums: add from the left, or from the right. Swaps: tell every move, or only those of the coin.
+        forward: Add from the left, or from the right.
         symbols: `8 + 3 = 11`, or `8 and 3 make 11`.
         lines: One step a line, or all on one line.
     """
@@ -45,10 +45,23 @@ WRITERS = [
 ]
 
 
-class Problem(Protocol):
-    """A task that can be solved in any style, with or without one error."""
+class Problem:
+    """A task of steps that each add one term to a running total, which can be solved in any style, with or without an
+    error.
+
+    Attributes:
+        question: Its text.
+        terms: What is added, in the order of the question.
+        errors: What a wrong step adds to its result.
+    """
 
     question: str
+    terms: list[int]
+    errors: tuple[int, ...]
+
+    def name(self, total: int, whole: bool) -> str:
+        """Return the text of a term or a total; `whole` says whether the first term is in it."""
+        raise NotImplementedError
 
     def solve(self, style: Style, error: random.Random | None = None) -> tuple[str, str]:
         """Return reasoning and answer.
@@ -57,54 +70,52 @@ class Problem(Protocol):
             style: The writer's.
             error: Draws the step that goes wrong and its result; later steps follow from it. None for a right solution.
         """
-        ...
+        total, *rest = self.terms if style.forward else self.terms[::-1]
+        wrong, steps = error.randrange(len(rest)) if error else None, []
+        for place, term in enumerate(rest):
+            last = place == len(rest) - 1
+            after = total + term + (error.choice(self.errors) if error and place == wrong else 0)
+            # adding from the right, only the last step adds the first term
+            one, other = self.name(total, style.forward), self.name(term, last and not style.forward)
+            result = self.name(after, style.forward or last)
+            steps.append(f"{one} + {other} = {result}" if style.symbols else f"{one} and {other} make {result}")
+            total = after
+        return style.join(steps), self.name(total, True)
 
 
-class Sum:
-    """A sum of digits; each step adds one."""
+class Sum(Problem):
+    """A sum of digits."""
+
+    errors = (-2, -1, 1, 2)
 
     def __init__(self, draw: random.Random, length: int) -> None:
         self.terms = [draw.randint(1, 9) for _ in range(length)]
         self.question = f"Calculate {' + '.join(map(str, self.terms))}."
 
-    def solve(self, style: Style, error: random.Random | None = None) -> tuple[str, str]:
-        total, *rest = self.terms if style.forward else self.terms[::-1]
-        wrong, steps = error.randrange(len(rest)) if error else None, []
-        for place, term in enumerate(rest):
-            after = total + term + (error.choice((-2, -1, 1, 2)) if error and place == wrong else 0)
-            steps.append(f"{total} + {term} = {after}" if style.symbols else f"{total} and {term} make {after}")
-            total = after
-        return style.join(steps), str(total)
+    def name(self, total: int, whole: bool) -> str:
+        return str(total)
 
 
-BOXES = ("black", "blue", "green", "red", "white")
+HEADINGS = ("north", "east", "south", "west")
+TURNS = ("none", "right", "back", "left")
 
 
-class Swaps:
-    """Swaps of boxes, one of which holds a coin; each step says where it was and where it is then."""
+class Turn(Problem):
+    """A closed question: where one faces after some turns."""
+
+    errors = (1, 2, 3)
 
     def __init__(self, draw: random.Random, length: int) -> None:
-        self.start = draw.choice(BOXES)
-        self.moves = [draw.sample(BOXES, 2) for _ in range(length)]
-        told = " ".join(f"Swap {one} and {other}." for one, other in self.moves)
-        self.question = with_options(f"The coin is in {self.start}. {told} Where is the coin?", list(BOXES))
+        self.terms = [draw.randrange(4), *(draw.randint(1, 3) for _ in range(length - 1))]
+        start, *turns = (self.name(term, place == 0) for place, term in enumerate(self.terms))
+        question = f"You face {start} and turn {', '.join(turns)}. Where do you face?"
+        self.question = with_options(question, list(HEADINGS))
 
-    def solve(self, style: Style, error: random.Random | None = None) -> tuple[str, str]:
-        place, steps = self.start, []
-        wrong = error.randrange(len(self.moves)) if error else None
-        for number, (one, other) in enumerate(self.moves):
-            after = {one: other, other: one}.get(place, place)
-            if error and number == wrong:
-                after = error.choice([box for box in BOXES if box != after])
-            if style.forward or after != place:
-                before = f"{place} : " if style.symbols else f"in {place} , "
-                swap = f"{one} - {other} : {after}" if style.symbols else f"{one} with {other} , now in {after}"
-                steps.append(before + swap)
-            place = after
-        return style.join(steps), place
+    def name(self, total: int, whole: bool) -> str:
+        return (HEADINGS if whole else TURNS)[total % 4]
 
 
-TASKS: dict[str, tuple[str, Callable[[random.Random, int], Problem]]] = {"sums": ("math", Sum), "swaps": ("qa", Swaps)}
+TASKS: dict[str, tuple[str, Callable[[random.Random, int], Problem]]] = {"sums": ("math", Sum), "turns": ("qa", Turn)}
 
 
 @dataclass(kw_only=True)
@@ -112,15 +123,15 @@ class LabParameters:
     """The `config` of `source: lab`.
 
     Attributes:
-        task: `sums` (of digits) or `swaps` (of boxes; closed questions with options).
+        task: `sums` (of digits) or `turns` (of a heading; closed questions with options).
         writers: How many styles of writing there are.
-        length: Terms of a sum, or swaps.
+        length: Terms of a sum; the heading and its turns.
         rejected_error_rate: Give each row a y_l in the style of a writer drawn anew, with one wrong step in this share
             of the rows; by default rows have no y_l, and a model's own responses serve.
         seed: Of the rows.
     """
 
-    task: Literal["sums", "swaps"] = "sums"
+    task: Literal["sums", "turns"] = "sums"
     writers: Annotated[int, Field(ge=1, le=len(WRITERS))] = 2
     length: Annotated[int, Field(ge=2, le=20)] = 5
     rejected_error_rate: Annotated[float, Field(ge=0, le=1)] | None = None
