@@ -11,6 +11,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the Hub for something is a bug
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run on all cores, and threads that wait for one another spin
 _CACHE = tempfile.TemporaryDirectory(prefix="bmc-tests-")  # removed when the last test has run
 os.environ["HF_DATASETS_CACHE"] = _CACHE.name
 
