@@ -23,17 +23,21 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 _server: subprocess.Popen[str] | None = None
+_last: Fork | None = None
 
 
 class Fork:
     """One command, with `Popen`'s methods. Only one may run at a time."""
 
     def __init__(self, command: list[str], cwd: Any = ROOT, env: Any = None, start_new_session: bool = False) -> None:
-        global _server
+        global _server, _last
         if _server is None:
             _server = subprocess.Popen([sys.executable, __file__], stdin=-1, stdout=-1, text=True, bufsize=1)
             atexit.register(_server.communicate)  # its input ends, and it does
-        self.args, self.returncode, self._server = command, None, _server
+        if _last is not None and _last.poll() is None:  # of a test that failed
+            _last.send_signal(9)
+            _last.wait()
+        self.args, self.returncode, self._server, _last = command, None, _server, self
         self._folder = tempfile.TemporaryDirectory()
         job = {"command": command, "cwd": str(cwd or os.getcwd()), "env": {**(os.environ if env is None else env)}}
         job |= {"session": start_new_session, "folder": self._folder.name}

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forks
 import pytest
 
 from bmc.errors import UserErrors
@@ -52,10 +53,7 @@ def script(name: str, *argv: str) -> list[str]:
     """Runs a script that must refuse, and returns the lines of its stderr."""
     before = {path: path.read_bytes() for path in Path.cwd().rglob("*") if path.is_file()}
     environment = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / name), *argv],
-        capture_output=True, text=True, check=False, env=environment | {"HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    done = forks.run([str(ROOT / "scripts" / name), *argv], cwd=Path.cwd(), env=environment)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""

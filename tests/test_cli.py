@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 from bmc import program
@@ -35,7 +36,7 @@ def test_each_stage_has_a_command_and_a_script(stage: str) -> None:
 
 
 def test_a_script_and_the_command_say_the_same() -> None:
-    script, command = run("scripts/prepare.py", "--help"), run("-m", "bmc", "prepare", "--help")
+    script, command = forks.run(["scripts/prepare.py", "--help"]), forks.run(["-m", "bmc", "prepare", "--help"])
     assert script.stdout.splitlines()[0] == "usage: prepare.py RECIPE.yaml [--key value …]"
     assert command.stdout.splitlines()[0] == "usage: bmc prepare RECIPE.yaml [--key value …]"
     assert script.stdout.splitlines()[1:] == command.stdout.splitlines()[1:]
@@ -64,5 +65,5 @@ def test_another_stage_is_started_alike(argv0: str, started: list[str], monkeypa
 
 
 def test_a_launcher_can_start_the_package_by_its_path(tmp_path: Path) -> None:
-    done = run(str(ROOT / "src/bmc/__main__.py"), "prepare", str(tmp_path / "none.yaml"))
+    done = forks.run([str(ROOT / "src/bmc/__main__.py"), "prepare", str(tmp_path / "none.yaml")])
     assert (done.returncode, done.stderr) == (2, f"{tmp_path}/none.yaml: cannot be read: No such file or directory\n")

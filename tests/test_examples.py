@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 from server import ChatServer, revises
 
@@ -25,9 +24,8 @@ BRIDGED = "5 + 6 = 11\n11 + 3 = 14\n14 + 8 = 22\nThe answer is 22"
 
 
 def run(script: str, *arguments: str, folder: Path) -> str:
-    command = [sys.executable, str(ROOT / "examples" / script), *arguments]
     environment = os.environ | {"OPENAI_API_KEY": "none"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=600)
+    done = forks.run([str(ROOT / "examples" / script), *arguments], cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import yaml
 from server import ChatServer, Reply, part, revises
@@ -342,9 +342,8 @@ def test_a_run_killed_in_round_2_goes_on_with_the_same_numbers(run: Any, recipes
     whole = numbers(tmp_path / "out")
     shutil.rmtree(tmp_path / "out/round_2")
     (tmp_path / "out/rounds.json").unlink()
-    command = [sys.executable, "-m", "bmc", "rounds", str(rounds_recipe(recipes, tmp_path))]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    running = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True)
+    command = ["-m", "bmc", "rounds", str(rounds_recipe(recipes, tmp_path))]
+    running = forks.Fork(command, cwd=tmp_path, start_new_session=True)
     claimed = tmp_path / "out/round_2/model/recipe.json"
     while not claimed.exists() and running.poll() is None:
         time.sleep(0.01)

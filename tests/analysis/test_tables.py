@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from made import write, write_rows
 
@@ -276,8 +275,8 @@ def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_script() -> None:
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "scripts/table.py", *words], capture_output=True, text=True)
+    def run(*words: str) -> forks.Fork:
+        return forks.run(["scripts/table.py", *words])
 
     needed = targets(TableConfig(table="table11", dry_run=True))
     assert run("table11", "--targets", "--dry_run").stdout.split() == needed

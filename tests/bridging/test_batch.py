@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from batch_server import BatchServer
 from server import HANGS_UP, ChatServer, Reply, part, refuses, revises, says
@@ -125,11 +125,11 @@ bridge(test_batch.recipe(Path({folder!r}), {url!r}))
 @pytest.mark.parametrize("moment", ["batches", "files", "batch-0", "content"])
 def test_a_later_process_continues_what_was_submitted(tmp_path: Path, moment: str) -> None:
     """Killed when the file is uploaded, the batch is begun, is looked at, or its results are fetched."""
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[forks.Fork] = []
 
     def kills(method: str, path: str, before: int) -> Reply | None:
         if running and path.endswith(moment) and (moment != "files" or method == "POST"):
-            running.pop().kill()
+            running.pop().send_signal(signal.SIGKILL)
             return {**HANGS_UP, "after": True}  # the server has done it, and no reply came
         return None
 
@@ -137,7 +137,7 @@ def test_a_later_process_continues_what_was_submitted(tmp_path: Path, moment: st
         code = KILLED.format(
             tests=[str(folder) for folder in Path(__file__).parents[:2]], folder=str(tmp_path), url=server.url
         )
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = forks.Fork(["-c", code])
         running.append(process)
         assert process.wait(60) == -9
         assert not (tmp_path / "out" / "train.jsonl").exists()

@@ -3,14 +3,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from server import ChatServer, Reply, part, refuses, revises, says
 
@@ -63,15 +62,9 @@ def lines(folder: Path, name: str) -> Rows:
     return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
 
 
-def script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def script(*arguments: str, **environment: str) -> forks.Fork:
     settings = {name: value for name, value in os.environ.items() if name not in ("EDITOR_KEY", "OPENAI_API_KEY")}
-    return subprocess.run(
-        [sys.executable, "scripts/bridge.py", *arguments],
-        cwd=ROOT,
-        env=settings | {"HF_HUB_OFFLINE": "1"} | environment,
-        capture_output=True,
-        text=True,
-    )
+    return forks.run(["scripts/bridge.py", *arguments], env=settings | environment)
 
 
 def arguments(folder: Path, rows: Rows, **settings: Any) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from server import ChatServer, Reply, part, revises, says
 
@@ -139,11 +139,9 @@ def test_a_terminal_is_asked_first(
     assert len(server.requests) == 4
 
 
-def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+def script(*arguments: str) -> forks.Fork:
     environment = {name: value for name, value in os.environ.items() if name not in ("EDITOR_KEY", "OPENAI_API_KEY")}
-    return subprocess.run(
-        [sys.executable, "scripts/bridge.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    return forks.run(["scripts/bridge.py", *arguments], env=environment)
 
 
 @pytest.mark.slow

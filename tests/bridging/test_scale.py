@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from billing_server import INPUT, OUTPUT, recipe, write
 from server import HANGS_UP, NO_JSON, ChatServer, Reply, half_sent, part, refuses, revises, says
@@ -121,7 +119,7 @@ def test_killed_several_times_it_ends_as_if_nothing_had_been(tmp_path: Path) -> 
 
     rng = random.Random(7)
     moments = sorted(rng.sample(range(requests - 20), kills_))
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[forks.Fork] = []
     lock = threading.Lock()
 
     def kills(request: dict[str, Any], number: int) -> Reply:
@@ -141,10 +139,7 @@ def test_killed_several_times_it_ends_as_if_nothing_had_been(tmp_path: Path) -> 
         (tmp_path / "bridge.yaml").write_text(json.dumps({**settings, **more, "base_url": server.url}))
         codes = []
         while not codes or codes[-1] == -9:
-            process = subprocess.Popen(
-                [sys.executable, "scripts/bridge.py", str(tmp_path / "bridge.yaml")],
-                cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            process = forks.Fork(["scripts/bridge.py", str(tmp_path / "bridge.yaml")])
             running[:] = [process]
             codes.append(process.wait(120))
     assert codes == [-9] * kills_ + [0]
@@ -234,7 +229,7 @@ def test_a_full_disk_stops_in_a_line_and_keeps_the_responses(tmp_path: Path, siz
             folder=str(tmp_path),
             url=server.url,
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
+        done = forks.run(["-c", code])
         assert done.returncode == 2, done.stderr
         last = done.stderr.replace("\r", "\n").splitlines()[-1]
         assert last.startswith(f"{tmp_path / full}"), last

@@ -6,12 +6,12 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from batch_server import BatchServer
 from server import ChatServer, Reply, refuses, says
@@ -170,7 +170,7 @@ def test_the_budget_stops_it_and_caches_all(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_it_continues_where_it_was(tmp_path: Path) -> None:
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[forks.Fork] = []
     lock = threading.Lock()
 
     def kills(request: dict[str, Any], number: int) -> Reply:
@@ -183,12 +183,12 @@ def test_killed_it_continues_where_it_was(tmp_path: Path) -> None:
         config = arena(tmp_path, rows=12, url=server.url)
         recipe = {key: value for key, value in vars(config).items() if value is not None and key != "prices"}
         (tmp_path / "judge.yaml").write_text(json.dumps(recipe))
-        command = [sys.executable, "scripts/judge.py", str(tmp_path / "judge.yaml")]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = ["scripts/judge.py", str(tmp_path / "judge.yaml")]
+        process = forks.Fork(command)
         running.append(process)
         assert process.wait(60) == -9
         before = len(server.requests)
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = forks.run(command)
         assert done.returncode == 0, done.stderr
     assert re.search(r"arena_hard: win rate 62.5 % against gpt-4-0314 \(n = 9; 95 % interval", done.stdout)
     told = "3 of 24 verdicts can't be read, so 3 of 12 rows (25.0 %) are not scored: the win rate is that of the others"
@@ -208,8 +208,7 @@ def test_a_dry_run_estimates_without_a_key_and_leaves_nothing(tmp_path: Path) ->
     (tmp_path / "judge.yaml").write_text(json.dumps(recipe | {"prices": {"m": {"input": 10, "output": 30}}}))
     before = sorted(tmp_path.rglob("*"))
     environment = {name: value for name, value in os.environ.items() if name != "JUDGE_KEY"}
-    command = [sys.executable, "scripts/judge.py", str(tmp_path / "judge.yaml"), "--dry_run"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    done = forks.run(["scripts/judge.py", str(tmp_path / "judge.yaml"), "--dry_run"], env=environment)
     assert done.returncode == 0, done.stderr
     assert "8; 8 requests to send, 0 cached" in done.stdout
     assert "about $0.0" in done.stdout
@@ -287,8 +286,7 @@ def test_a_fault_with_many_requests_in_flight_is_one_line(tmp_path: Path) -> Non
         config = arena(tmp_path, rows=12, url=server.url, max_concurrency=8)
         recipe = {key: value for key, value in vars(config).items() if value is not None and key != "prices"}
         (tmp_path / "judge.yaml").write_text(json.dumps(recipe))
-        command = [sys.executable, "scripts/judge.py", str(tmp_path / "judge.yaml")]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = forks.run(["scripts/judge.py", str(tmp_path / "judge.yaml")])
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.count("unsupported value") == 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 
 from bmc.config import HarnessConfig
@@ -137,7 +137,5 @@ def test_it_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_dry_run_prints_the_command() -> None:
     arguments = ["--model_name_or_path", "m", "--output_dir", "o", "--tasks", "arc_easy", "--dry_run"]
-    done = subprocess.run(
-        [sys.executable, "scripts/harness.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = forks.run(["scripts/harness.py", *arguments])
     assert "-m lm_eval run --model hf --model_args pretrained=m," in done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from billing_server import BillingServer, edit_of, edits, in_parts, raw, recipe, says, tells, without_choices, write
 from server import HANGS_UP, Reply, gzipped, half_sent, part, refuses
@@ -184,12 +186,10 @@ def test_what_was_in_flight_at_a_kill_is_possibly_billed(tmp_path: Path) -> None
     with BillingServer(lambda request, number: edits(request), delay=0.05) as server:
         for more in (5, 6, 7):
             wanted = server.answered + more
-            process = subprocess.Popen(
-                [sys.executable, "-c", code.replace("{url}", server.url)], stdout=subprocess.DEVNULL
-            )
+            process = forks.Fork(["-c", code.replace("{url}", server.url)])
             while server.answered < wanted:
                 time.sleep(0.001)
-            process.kill()
+            process.send_signal(signal.SIGKILL)
             process.wait()
         time.sleep(0.1)
         killed, billed = len(server.requests), server.bill

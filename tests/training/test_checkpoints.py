@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import torch
 import yaml
@@ -195,10 +193,8 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
-def train(path: Path, *, kill_at: int = -1, by: str = "SIGKILL", before: str = "") -> Any:
-    command = [sys.executable, "-c", before + KILL, str(kill_at), by, str(ROOT / "scripts/preference.py"), str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+def train(path: Path, *, kill_at: int = -1, by: str = "SIGKILL", before: str = "") -> forks.Fork:
+    return forks.run(["-c", before + KILL, str(kill_at), by, str(ROOT / "scripts/preference.py"), str(path)])
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
