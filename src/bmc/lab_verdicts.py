@@ -172,7 +172,28 @@ def _remedies() -> list[Claim]:
     ]
 
 
+def _elsewhere(letter: str, study: str, where: str) -> list[Claim]:
+    """Return the claims a1 to a4 and a7 for another study."""
+    compared = (("dpo", "sft"), ("dpo_bmc", "dpo"), ("dpo_bc", "dpo"), ("dpo_mc", "dpo"), ("dpo_bmc", "sft_bridged"))
+    names = TITLES | {"sft": "SFT", "sft_bridged": "SFT on ỹ_w"}
+    return [
+        _accuracies(f"{letter}{n}", f"{where}: {names[more]} > {names[less]}", Side(study, more), Side(study, less))
+        for n, (more, less) in enumerate(compared, 1)
+    ]
+
+
+def _editors(names: tuple[str, str], study: str, where: str = "") -> list[Claim]:
+    """Return what an ideal editor is worth, with DPO-BC and DPO-BMC."""
+    return [
+        _accuracies(
+            name, f"{where}{TITLES[method]}: ideal > sloppy editor", Side(study, method), Side(study, method, "sloppy")
+        )
+        for name, method in zip(names, ("dpo_bc", "dpo_bmc"), strict=True)
+    ]
+
+
 TITLES = {"dpo": "DPO", "dpo_bc": "DPO-BC", "dpo_mc": "DPO-MC", "dpo_bmc": "DPO-BMC"}
+OBJECTIVES = {"ipo": "IPO", "orpo": "ORPO", "rdpo": "R-DPO", "simpo": "SimPO"}
 NOISE = ((0, "bridge"), (50, "noise_50"), (100, "noise_100"))  # % of pairs whose y_w is in the other style
 WRITERS = ((1, "writers_1"), (2, "core"), (4, "writers_4"))
 SHARES = ((0.0, "share_0"), (0.33, "share_33"), (0.67, "share_67"), (1.0, "bridge"))  # of bridged pairs
@@ -211,10 +232,7 @@ CLAIMS: list[Claim | Slope] = [
             ("e4", "DPO with MC", "dpo_bmc", "noise_100"),
         )
     ),
-    *(
-        _accuracies(name, f"{title}: ideal > sloppy editor", Side("editors", method), Side("editors", method, "sloppy"))
-        for name, title, method in (("f1", "DPO-BC", "dpo_bc"), ("f2", "DPO-BMC", "dpo_bmc"))
-    ),
+    *_editors(("f1", "f2"), "editors"),
     Claim("g1", "log π(ỹ_w) falls under DPO-BC", lambda row: -displacement(row), Side("displacement", "dpo_bc"), None),
     _moved("g2", "log π(chosen): DPO > DPO-BC", displacement, "dpo", "dpo_bc"),
     _moved("g3", "log π(chosen): DPO-BMC > DPO-BC", displacement, "dpo_bmc", "dpo_bc"),
@@ -234,6 +252,14 @@ CLAIMS: list[Claim | Slope] = [
             for share, pairs in SHARES
         ),
     ),
+    *(
+        _accuracies(f"j{n}", f"{title}-BMC > {title}", Side("systems", f"{method}_bmc"), Side("systems", method))
+        for n, (method, title) in enumerate(OBJECTIVES.items(), 1)
+    ),
+    *_elsewhere("k", "turns", "turns"),
+    *_editors(("k6", "k7"), "turns", "turns, "),
+    *_elsewhere("l", "smollm2", "SmolLM2"),
+    _accuracies("l6", "SmolLM2: SFT on y_w = SFT", Side("smollm2", "sft_chosen"), Side("smollm2", "sft"), equal=True),
 ]
 
 
@@ -287,9 +313,11 @@ def read_results(folder: Path) -> dict[str, Any]:
 def tables(folder: Path) -> dict[str, str]:
     """Return every table of the results as Markdown, by name: the claims, the search and the studies."""
     results, repetition = read_results(folder), read_results(folder / "repeat")
-    studies = {study: accuracies(results, repetition, study) for study in results if study != "search"}
     made = {"claims": claims_table(results, repetition), "headline": headline(results, repetition)}
-    return made | {"search": search_table(results), **studies}
+    for study in results:
+        searched = study.endswith("search")
+        made[study] = search_table(results[study]) if searched else accuracies(results, repetition, study)
+    return made
 
 
 def accuracies(results: Row, repetition: Row, study: str) -> str:
@@ -301,9 +329,8 @@ def accuracies(results: Row, repetition: Row, study: str) -> str:
             sides.append(side)
     lines = []
     for side in sides:
-        point = ", ".join(f"{key} {_shown(value)}" for key, value in (side.at or {}).items())
         name = side.method if side.pairs == "bridge" else f"{side.method}, {side.pairs}"
-        lines.append([name, point, *_mean_and_each(side, results), *_mean_and_each(side, repetition)])
+        lines.append([name, _point(side.at or {}), *_mean_and_each(side, results), *_mean_and_each(side, repetition)])
     header = ["mean, %", "of each SFT seed"]
     return markdown_table((["method", "at", *header, *(f"repeated: {column}" for column in header)], lines))
 
@@ -317,8 +344,9 @@ def _mean_and_each(side: Side, results: Row) -> list[str]:
     )
 
 
-def _shown(value: Any) -> str:
-    return " + ".join(value) if isinstance(value, list) else f"{value:g}"
+def _point(values: Row) -> str:
+    shown = {key: " + ".join(value) if isinstance(value, list) else f"{value:g}" for key, value in values.items()}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
 def claims_table(results: Row, repetition: Row) -> str:
@@ -355,13 +383,12 @@ def _verdict_cells(line: Row | None) -> list[str]:
     return [interval, f"{line['holm']:.3f}", str(line["seeds"]), line["verdict"]]
 
 
-def search_table(results: Row) -> str:
-    """Return the tuning search as a Markdown table: validation accuracy, and what moved on held-out pairs."""
+def search_table(study: Row) -> str:
+    """Return a tuning search as a Markdown table: validation accuracy, and what moved on held-out pairs."""
     lines = []
-    for row in results["search"]["rows"]:
+    for row in study["rows"]:
         if row["method"] != "sft":
-            (_, *start), (*_, (_, *end)) = row["held_out"][0], row["held_out"]
-            moved = [f"{end[place] - start[place]:+.2f}" for place in (0, 1)]
-            point = [f"{row['values']['learning_rate']:g}", f"{row['values'].get('beta', '–')}"]
-            lines.append([row["method"], *point, f"{100 * row['accuracy']:.1f}", *moved])
-    return markdown_table((["method", "lr", "β", "accuracy, %", "Δ log π(chosen)", "Δ log π(rejected)"], lines))
+            curve = row["held_out"]
+            moved = [f"{curve[-1][place] - curve[0][place]:+.2f}" if curve else "" for place in (1, 2)]
+            lines.append([row["method"], _point(row["values"]), f"{100 * row['accuracy']:.1f}", *moved])
+    return markdown_table((["method", "at", "accuracy, %", "Δ log π(chosen)", "Δ log π(rejected)"], lines))
