@@ -12,17 +12,11 @@ VARIABLE = "OPENAI_BASE_URL"  # the official client reads it, too
 
 
 class Address(NamedTuple):
-    """An endpoint.
+    """An endpoint."""
 
-    Attributes:
-        url: Without its query.
-        query: Goes with every request, for gateways that want an API version or a key there.
-        origin: What names it: `base_url`, the environment variable, or None for OpenAI's own.
-    """
-
-    url: str
-    query: dict[str, str]
-    origin: str | None
+    url: str  # without its query
+    query: dict[str, str]  # goes with every request, for gateways that want an API version or a key there
+    origin: str | None  # what names it: `base_url`, the environment variable, or None for OpenAI's own
 
 
 def address(base_url: str | None) -> Address:

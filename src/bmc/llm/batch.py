@@ -47,17 +47,10 @@ CHUNK = 500  # completions per commit
 BATCH = {"batch": True}  # marks what is paid at the Batch API's price
 Tokens = dict[str, int]  # `read`: estimate of the prompt; `prompt_tokens`, `completion_tokens`: the most of each
 Requests = dict[str, Tokens]  # by key
-UNKNOWN: Tokens = {"read": 0, "prompt_tokens": 0, "completion_tokens": 0}
 
 
 class BatchClient:
     """`ChatModel` whose responses are all fetched beforehand (`run_batches`).
-
-    Args:
-        settings: The recipe.
-        usage: Counts tokens and dollars.
-        cache: Holds the responses, the submitted batches and the spend ledger.
-        spent: Dollars spent in earlier runs, which count towards `max_cost_usd`.
 
     Raises:
         UserErrors: There is no API key.
@@ -82,10 +75,6 @@ class BatchClient:
 
     async def run_batches(self, pending: Callable[[], Iterable[PendingRequest]], client: CachedClient) -> None:
         """Have all requests of the rows completed, second tries included.
-
-        Args:
-            pending: Returns what each row requests; called several times.
-            client: The client whose cache gets the responses.
 
         Raises:
             UserErrors: Fatal; what was submitted stays recorded.
@@ -190,10 +179,10 @@ class BatchClient:
             if state["at"] != endpoint_name(self.settings.base_url):
                 what = f"a batch is in progress at {state['at']}: finish it there first, or give another response_cache"
                 raise user_error(str(self.cache.path), what)
-            wanted = _requests(state["requests"])
+            wanted: Requests = state["requests"]
             fatal: list[Exception] = []
             reason = await self._results(name, state, wanted, fatal)
-            for key, tokens in (wanted or {}).items():
+            for key, tokens in wanted.items():
                 if key not in self.seen:  # it is sent once more, and then given up, in later runs too
                     charge = {"kind": reason or NO_OUTCOME, "never": True, "lost": True, **_bound(tokens)}
                     await self._charge(key, charge)
@@ -201,26 +190,17 @@ class BatchClient:
             if fatal:
                 raise fatal[0]
 
-    async def _results(
-        self, name: str, state: dict[str, Any], wanted: Requests | None, fatal: list[Exception]
-    ) -> str | None:
-        """Wait for one batch and cache its responses.
+    async def _results(self, name: str, state: dict[str, Any], wanted: Requests, fatal: list[Exception]) -> str | None:
+        """Wait for one batch and cache its responses; return why the other requests have no outcome, if that is known.
 
-        Args:
-            name: Id of its file of requests.
-            state: What is recorded of it.
-            wanted: Its requests; None if these aren't known.
-            fatal: Gets the errors that end the run once the responses are cached.
-
-        Returns:
-            Why the other requests have no outcome, if that is known.
+        `fatal` gets the errors that end the run once the responses are cached.
         """
         self.seen = set[str]()
         try:
             if state["batch"] is None:
                 state |= {"batch": await self._create(name, True), "since": time.time()}
                 self.cache.keep_batch(name, state)
-            batch = await self._wait(state, len(wanted or ()))
+            batch = await self._wait(state, len(wanted))
         except Lost as error:
             logger.warning("%s: a batch is lost (%s); its requests are sent again", self.transport.where, error.reason)
             return None
@@ -238,8 +218,8 @@ class BatchClient:
             return f"its batch had not ended after {self.settings.batch_timeout:g} hours (batch_timeout)"
         if batch.status in ("failed", "cancelled"):
             # what it doesn't list was never processed: it is neither paid for nor lost
-            await self.cache.release(key for key in wanted or () if key not in self.seen)
-            self.seen.update(wanted or ())
+            await self.cache.release(key for key in wanted if key not in self.seen)
+            self.seen.update(wanted)
             fatal.append(user_error(self.transport.where, f"{self._why(batch)}; {CACHED}, with what it left"))
         return None
 
@@ -259,9 +239,7 @@ class BatchClient:
     async def _wait(self, state: dict[str, Any], requests: int) -> Any:
         """Poll a batch until it ends; one that takes too long is cancelled, which leaves its responses.
 
-        Args:
-            state: What is recorded of it; gets `timed out` if it is cancelled.
-            requests: How many it has.
+        Its `state` is then marked `timed out`.
         """
         seconds, reported, key = FIRST_POLL, None, self.transport.key
         limit = state.setdefault("since", time.time()) + 3600 * self.settings.batch_timeout
@@ -293,7 +271,7 @@ class BatchClient:
         return batch
 
     async def _fetch(
-        self, file_id: str, wanted: Requests | None, refused: dict[str, RequestRefused], fatal: list[Exception]
+        self, file_id: str, wanted: Requests, refused: dict[str, RequestRefused], fatal: list[Exception]
     ) -> None:
         """Cache the completions of a file of results, and record the failures.
 
@@ -305,10 +283,10 @@ class BatchClient:
             completions: dict[str, dict[str, Any]] = {}
             for line in _lines(path):
                 key = line.get("custom_id")
-                if not isinstance(key, str) or key in self.seen or (wanted is not None and key not in wanted):
+                if not isinstance(key, str) or key in self.seen or key not in wanted:
                     continue
                 self.seen.add(key)
-                outcome = self._outcome(line, (wanted or {}).get(key) or UNKNOWN)
+                outcome = self._outcome(line, wanted[key])
                 if isinstance(outcome, Exception):
                     await self.cache.release([key])
                     if isinstance(outcome, RequestRefused):
@@ -415,14 +393,6 @@ class _RequestFile:
     def remove(self) -> None:
         self.lines.close()
         self.path.unlink(missing_ok=True)
-
-
-def _requests(recorded: Any) -> Requests | None:
-    """Read a batch's requests; older versions recorded their number, or estimates alone."""
-    if not isinstance(recorded, dict):
-        return None
-    return {key: tokens if isinstance(tokens, dict) else UNKNOWN | {"read": tokens, "prompt_tokens": tokens}
-            for key, tokens in recorded.items()}  # fmt: skip
 
 
 def _bound(tokens: Tokens) -> dict[str, Any]:

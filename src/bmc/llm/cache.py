@@ -215,9 +215,6 @@ class ResponseCache(CachedResponses):
     async def reserve(self, bounds: dict[str, dict[str, Any]]) -> None:
         """Enter requests in the ledger before they are sent.
 
-        Args:
-            bounds: Request key → the most tokens that it can cost.
-
         Raises:
             UserErrors: The file can't be written (as in all methods that write).
         """

@@ -26,21 +26,13 @@ LONG = 2_000  # characters; work on shorter texts takes no more than a milliseco
 
 @dataclass(frozen=True)
 class Completion:
-    """A model's response.
+    """A model's response."""
 
-    Attributes:
-        text: May be empty.
-        finish_reason: As the chat-completions protocol has it: `stop`, `length`, …
-        prompt_tokens: Tokens of the request.
-        completion_tokens: Tokens of the response.
-        first_token: Likely first tokens, each `{"token": …, "logprob": …}`; None if the request asks for no
-            log-probabilities.
-    """
-
-    text: str
-    finish_reason: str | None
-    prompt_tokens: int
-    completion_tokens: int
+    text: str  # may be empty
+    finish_reason: str | None  # as the chat-completions protocol has it: `stop`, `length`, …
+    prompt_tokens: int  # tokens of the request
+    completion_tokens: int  # tokens of the response
+    # likely first tokens, each `{"token": …, "logprob": …}`; None if the request asks for no log-probabilities
     first_token: list[dict[str, Any]] | None = None
 
 
@@ -50,9 +42,7 @@ class ChatModel(Protocol):
     async def complete(self, messages: Messages, key: str) -> dict[str, Any]:
         """Return `{"content": …, "finish_reason": …, "prompt_tokens": …, "completion_tokens": …}`.
 
-        Args:
-            messages: `role` and `content` of each turn, the last one the user's.
-            key: The request's hash, the same in every run.
+        The last of the `messages` is the user's; `key` is the request's hash, the same in every run.
 
         Raises:
             RequestFailed: Row error.
@@ -76,11 +66,6 @@ async def off_loop(size: int, work: Callable[..., Result], *arguments: Any) -> R
 
     While the event loop stands still, requests in flight time out although their responses are there, and are paid for
     twice.
-
-    Args:
-        size: Characters of the texts.
-        work: The function.
-        arguments: Its arguments.
     """
     return work(*arguments) if size < LONG else await asyncio.to_thread(work, *arguments)
 
@@ -91,14 +76,9 @@ class CachedClient:
     A response is in the cache before it counts, and before the next request takes its place: a run that is killed loses
     `max_concurrency` responses at most.
 
-    Args:
-        model: Completes the missing requests.
-        settings: The recipe.
-        version: Of the prompts; another one makes all requests new.
-        cache: Of the responses.
-        usage: Counts tokens and dollars.
-        succeeded_before: Whether requests of this recipe succeeded in an earlier run.
-        earlier: Returns how older prompt versions worded a request; a response to one of these counts, too.
+    `version` is that of the prompts: another one makes all requests new, but a response to what `earlier` returns, the
+    requests as older versions worded them, counts too. `succeeded_before` says whether requests of this recipe
+    succeeded in an earlier run.
     """
 
     def __init__(
@@ -292,11 +272,7 @@ class CacheMiss(Exception):
 
 
 class DryRunClient:
-    """`ChatModel` that records requests instead of sending them.
-
-    Args:
-        record: Gets the messages and key of each.
-    """
+    """`ChatModel` that records requests instead of sending them."""
 
     def __init__(self, record: Callable[[Messages, str], None] = lambda *_: None) -> None:
         self.record = record
@@ -314,15 +290,11 @@ class DryRunClient:
 
 @dataclass(frozen=True)
 class PendingRequest:
-    """What one row requests.
+    """What one row requests."""
 
-    Attributes:
-        send: Sends it by a client; raises no other exception of the row's than `CacheMiss`.
-        like: A text about as long as the expected response.
-    """
-
+    # sends it by a client; raises no other exception of the row's than `CacheMiss`
     send: Callable[[CachedClient], Awaitable[object]]
-    like: str
+    like: str  # a text about as long as the expected response
 
 
 async def collect_requests(pending: PendingRequest, client: CachedClient) -> None:
@@ -349,15 +321,7 @@ async def estimate_cost(
     cache: CachedResponses,
     earlier: EarlierVersions = lambda messages: [],
 ) -> CostEstimate:
-    """Estimate the cost of the requests that aren't cached, by a dry run over the rows.
-
-    Args:
-        pending: One per row.
-        settings: The recipe.
-        version: Of the prompts.
-        cache: Of the responses.
-        earlier: As in `CachedClient`.
-    """
+    """Estimate the cost of the requests that aren't cached, by a dry run over the rows."""
     count = TokenCounter(settings.model)
     estimate = CostEstimate(settings, count.how, seen=cache.size())
     expected, recorded = 0.0, set[str]()
@@ -400,14 +364,6 @@ async def open_client(
     """Open the cache and a client on it; the cache is locked for writing if anything is to be sent.
 
     Prior spend is read again if another process has added to the cache since the estimate.
-
-    Args:
-        settings: The recipe.
-        version: Of the prompts.
-        pending: Returns what each row requests; may be called several times.
-        estimate: Of the cost.
-        make_model: Makes the model of the usage tracker, the cache and the prior spend in dollars.
-        earlier: As in `CachedClient`.
     """
     path = cache_path(settings.response_cache, settings.output_dir)  # type: ignore[attr-defined]
     usage = UsageTracker(settings.prices.get(settings.model))

@@ -47,9 +47,7 @@ _PER_PIECE = {"lines": 0.9, "ascii": 0.8, "mark": 1.0}  # tokens of a whole piec
 def estimated_tokens(text: str, model: str = "") -> float:
     """Estimate the tokens of a text by its scripts.
 
-    Args:
-        text: Of any length.
-        model: Model name. GPT-4 and older have a vocabulary that needs more tokens for scripts other than Latin.
+    GPT-4 and older models have a vocabulary that needs more tokens for scripts other than Latin.
     """
     older = _OLDER_MODELS.search(model) is not None
     rates = _OLDER if older else _NEWER
@@ -124,11 +122,8 @@ def most_tokens(messages: Messages, max_tokens: int) -> dict[str, int]:
 def plausible_usage(usage: Any, read: float, max_tokens: int) -> dict[str, int] | None:
     """Return the prompt and completion tokens that an endpoint reports, if they are plausible.
 
-    Args:
-        usage: `prompt_tokens`, `completion_tokens`, `total_tokens`. Reasoning tokens that only the total has, as
-            Gemini reports them, are billed as completion.
-        read: Estimated tokens of the prompt.
-        max_tokens: The request's limit; some models' reasoning may exceed it.
+    `read` is the estimate of the prompt's tokens, `max_tokens` the request's limit, which some models' reasoning
+    exceeds. Reasoning tokens that only the total has, as Gemini reports them, are billed as completion.
     """
     if not isinstance(usage, dict):
         return None
@@ -220,31 +215,18 @@ def dollars(price: Price | None, prompt_tokens: float, completion_tokens: float,
 
 @dataclass
 class CostEstimate:
-    """What a run would send and cost.
+    """What a run would send and cost."""
 
-    Attributes:
-        settings: The recipe.
-        how: What the token counts rest on.
-        rows: Rows of the data.
-        cached: Requests whose responses are cached.
-        to_send: Requests to be sent.
-        prompt_tokens: Tokens of those.
-        completion_tokens: Expected tokens of their responses.
-        cached_dollars: Prior spend on the run's requests, unusable responses included.
-        possibly_billed: What requests without a known outcome may have cost in addition, at most.
-        seen: What the cache held at the time of the estimate (`CachedResponses.size`).
-    """
-
-    settings: LLMArguments
-    how: str = ""
-    rows: int = 0
-    cached: int = 0
-    to_send: int = 0
-    prompt_tokens: float = 0.0
-    completion_tokens: float = 0.0
-    cached_dollars: float = 0.0
-    possibly_billed: float = 0.0
-    seen: tuple[int, int] = (0, 0)
+    settings: LLMArguments  # the recipe
+    how: str = ""  # what the token counts rest on
+    rows: int = 0  # rows of the data
+    cached: int = 0  # requests whose responses are cached
+    to_send: int = 0  # requests to be sent
+    prompt_tokens: float = 0.0  # tokens of those
+    completion_tokens: float = 0.0  # expected tokens of their responses
+    cached_dollars: float = 0.0  # prior spend on the run's requests, unusable responses included
+    possibly_billed: float = 0.0  # what requests without a known outcome may have cost in addition, at most
+    seen: tuple[int, int] = (0, 0)  # what the cache held at the time of the estimate (`CachedResponses.size`)
     cached_tokens: tuple[float, float] = (0.0, 0.0)
     cached_estimates: tuple[float, float] = (0.0, 0.0)
 
@@ -324,31 +306,19 @@ def _no_usage() -> dict[str, float]:
 
 @dataclass
 class UsageTracker:
-    """Counts what was used: by the rows' requests in all runs, and by this run.
+    """Counts what was used: by the rows' requests in all runs, and by this run."""
 
-    Attributes:
-        price: The model's.
-        used: Tokens and dollars of all responses to the rows' requests, each counted once; `completions` counts them.
-        spent: The same of this run alone.
-        requests: Requests sent by this run, retries included.
-        retries: Retries by the error before.
-        guessed: Responses without plausible usage; their tokens are estimated.
-        unusable: Billed responses of this run without a completion.
-        lost: Requests of this run whose responses were lost (timeouts, broken connections).
-        lost_now: The most dollars that they may have cost.
-        lost_dollars: The same of all runs.
-    """
-
-    price: Price | None
+    price: Price | None  # the model's
+    # tokens and dollars of all responses to the rows' requests, each counted once; `completions` counts them
     used: dict[str, float] = field(default_factory=_no_usage)
-    spent: dict[str, float] = field(default_factory=_no_usage)
-    requests: int = 0
-    retries: dict[str, int] = field(default_factory=dict)
-    guessed: int = 0
-    unusable: int = 0
-    lost: int = 0
-    lost_now: float = 0.0
-    lost_dollars: float = 0.0
+    spent: dict[str, float] = field(default_factory=_no_usage)  # the same of this run alone
+    requests: int = 0  # requests sent by this run, retries included
+    retries: dict[str, int] = field(default_factory=dict)  # retries by the error before
+    guessed: int = 0  # responses without plausible usage; their tokens are estimated
+    unusable: int = 0  # billed responses of this run without a completion
+    lost: int = 0  # requests of this run whose responses were lost (timeouts, broken connections)
+    lost_now: float = 0.0  # the most dollars that they may have cost
+    lost_dollars: float = 0.0  # the same of all runs
     counted: dict[str, int] = field(default_factory=dict)
     completed: set[str] = field(default_factory=set)
 
@@ -357,13 +327,7 @@ class UsageTracker:
         return dollars(self.price, tokens["prompt_tokens"], tokens["completion_tokens"], tokens.get("batch", False))
 
     def use(self, key: str, completion: dict[str, Any] | None, charges: list[dict[str, Any]]) -> None:
-        """Count all responses to a row's request, each once however often it is used.
-
-        Args:
-            key: The request.
-            completion: Its completion, if there is one.
-            charges: Its other responses (`CachedResponses.charges`).
-        """
+        """Count all responses to a row's request, each once however often it is used."""
         for charge in charges[self.counted.get(key, 0) :]:
             if charge.get("lost"):
                 self.lost_dollars += self.cost(charge)

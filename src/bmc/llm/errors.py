@@ -114,18 +114,9 @@ def excerpt(text: Any, key: str) -> str:
 
 
 def classify_error(status: int, body: Any, headers: Mapping[str, str], where: str, key: str, key_env: str) -> Exception:
-    """Classify a response with an error status.
+    """Classify a response with an error status: `RetryableError`, `RequestRefused`, or `UserErrors` (fatal).
 
-    Args:
-        status: HTTP status.
-        body: Parsed JSON, or whatever else the body holds.
-        headers: Response headers.
-        where: The endpoint, for messages.
-        key: The API key, which no message may show.
-        key_env: The environment variable that holds it.
-
-    Returns:
-        `RetryableError`, `RequestRefused`, or `UserErrors` (fatal).
+    No message shows the API key, of the variable `key_env`.
     """
     error = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(error, dict):
@@ -174,13 +165,9 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_completion(text: str, where: str, key: str, understood: bool) -> dict[str, Any] | Exception:
-    """Read `content`, `finish_reason` and `usage` of a completion, or return what is wrong with it.
+    """Read `content`, `finish_reason` and `usage` of a completion (status 200), or return what is wrong with it.
 
-    Args:
-        text: Body of a response with status 200.
-        where: The endpoint, for messages.
-        key: The API key, which no cached text may show.
-        understood: Whether the endpoint has sent a completion before.
+    `understood` says whether the endpoint has sent a completion before.
     """
     try:
         body = parse_json(text)
@@ -248,9 +235,6 @@ class RefusalPolicy:
 
     It is a row error if other requests succeed, in this run or an earlier one. Before any has succeeded, the decision
     waits for the requests in flight.
-
-    Args:
-        succeeded_before: Whether requests of this recipe succeeded in an earlier run.
     """
 
     def __init__(self, succeeded_before: bool = False) -> None:
@@ -290,11 +274,9 @@ class RefusalPolicy:
             self.changed.notify_all()
 
     async def outcome(self, refused: RequestRefused, probe: Callable[[Messages], Awaitable[bool]]) -> Exception:
-        """Return `RequestFailed` for a row error, else the fatal error.
+        """Return `RequestFailed` for a row error, else the fatal error; called inside `request`.
 
-        Args:
-            refused: What a request got, inside `request`.
-            probe: Sends a request that succeeded again; returns whether it still does.
+        `probe` sends a request that succeeded again, and returns whether it still does.
         """
         self.in_a_row += 1
         succeeded = self.last_success or self.cached

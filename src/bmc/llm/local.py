@@ -31,10 +31,6 @@ class LocalClient:
     Weights are loaded with the first request. A response depends on its batch only as far as padding changes the last
     bits of its logits.
 
-    Args:
-        settings: `model` (a Hub id or a folder), `temperature`, `max_tokens` and `max_concurrency` are read.
-        name: The backend.
-
     Raises:
         UserErrors: There is no such model, or vLLM isn't installed.
     """

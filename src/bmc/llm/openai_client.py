@@ -42,11 +42,6 @@ class TokenBucket:
     """Rate limit, first come, first served.
 
     Within any t seconds at most `rate · t + capacity` units pass, plus what a single taker takes beyond the capacity.
-
-    Args:
-        per_minute: Units per minute.
-        capacity: Units that may pass at once after a pause.
-        clock: Seconds.
     """
 
     def __init__(self, per_minute: float, capacity: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -71,10 +66,6 @@ class Budget:
     """Cost cap that is never exceeded: a request is sent only if its bound fits beside those in flight.
 
     Bounds rest on the request's token limit; if an endpoint bills more than a bound, later bounds grow by as much.
-
-    Args:
-        most: Dollars that may be spent.
-        spent: Dollars spent before.
     """
 
     def __init__(self, most: float, spent: float = 0.0) -> None:
@@ -121,12 +112,6 @@ def over_budget(most: float, spent: float, bound: float) -> UserErrors:
 
 class OpenAIClient:
     """`ChatModel` of an endpoint: within the recipe's limits, with retries.
-
-    Args:
-        settings: The recipe.
-        usage: Counts requests and retries.
-        cache: Its ledger records requests in flight and responses without a completion.
-        spent: Dollars spent in earlier runs, which count towards `max_cost_usd`.
 
     Raises:
         UserErrors: There is no API key.
@@ -284,9 +269,7 @@ class HttpTransport:
     async def send(self, request: Awaitable[Result], timed: bool = True) -> Result:
         """Return the client's result of a request.
 
-        Args:
-            request: The call.
-            timed: Whether `timeout` holds for the whole call, not just for each wait in it (files).
+        `timed`: whether `timeout` holds for the whole call, not just for each wait in it (files).
 
         Raises:
             RetryableError, RequestFailed, RequestRefused, UserErrors: It failed.
@@ -374,11 +357,8 @@ def with_tokens(
 ) -> dict[str, Any] | Exception:
     """Add the tokens to a completion, or turn an unusable response into a charge; other exceptions stay.
 
-    Args:
-        outcome: What `read_completion` or `completion_of` returns.
-        read: Estimated tokens of the prompt; they count for a completion whose reported usage isn't plausible.
-        most: The most tokens that the request can cost; they count for an unusable response without plausible usage.
-        settings: The recipe.
+    Where the reported usage isn't plausible, a completion counts with `read`, the estimate of its prompt's tokens, and
+    an unusable response with `most`, the most tokens that the request can cost.
     """
     if isinstance(outcome, UnusableResponse):
         charge = {"kind": str(outcome)}
