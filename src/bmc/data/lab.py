@@ -39,8 +39,8 @@ class Style:
         return ("\n" if self.lines else " ; ").join(steps)
 
 
-# `writers: n` means a task's first n, so that more writers differ in more ways.
-STYLES = [
+# `writers: n` means the first n, so that more writers differ in more ways.
+WRITERS = [
     Style(forward, symbols, lines) for lines in (True, False) for symbols in (True, False) for forward in (True, False)
 ]
 
@@ -53,13 +53,11 @@ class Problem:
         question: Its text.
         terms: What is added, in the order of the question.
         errors: What a wrong step adds to its result.
-        writers: Its writers' styles.
     """
 
     question: str
     terms: list[int]
     errors: tuple[int, ...]
-    writers: list[Style]
 
     def name(self, total: int, whole: bool) -> str:
         """Return the text of a term or a total; `whole` says whether the first term is in it."""
@@ -86,10 +84,9 @@ class Problem:
 
 
 class Sum(Problem):
-    """A sum of digits. The first two writers differ in the order of their steps."""
+    """A sum of digits."""
 
     errors = (-2, -1, 1, 2)
-    writers = STYLES
 
     def __init__(self, draw: random.Random, length: int) -> None:
         self.terms = [draw.randint(1, 9) for _ in range(length)]
@@ -104,11 +101,9 @@ TURNS = ("none", "right", "back", "left")
 
 
 class Turn(Problem):
-    """A closed question: where one faces after some turns. The first two writers differ in wording, which is equally
-    hard to write: which of them a model prefers says nothing about its accuracy."""
+    """A closed question: where one faces after some turns."""
 
     errors = (1, 2, 3)
-    writers = sorted(STYLES, key=lambda style: (not style.lines, not style.forward, not style.symbols))
 
     def __init__(self, draw: random.Random, length: int) -> None:
         self.terms = [draw.randrange(4), *(draw.randint(1, 3) for _ in range(length - 1))]
@@ -137,7 +132,7 @@ class LabParameters:
     """
 
     task: Literal["sums", "turns"] = "sums"
-    writers: Annotated[int, Field(ge=1, le=len(STYLES))] = 2
+    writers: Annotated[int, Field(ge=1, le=len(WRITERS))] = 2
     length: Annotated[int, Field(ge=2, le=20)] = 5
     rejected_error_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: int = 0
@@ -172,7 +167,7 @@ def generate_lab(parameters: Any, num_rows: int | None) -> list[Row]:
     rows: dict[str, Row] = {}
     for _ in range(100 * wanted):
         problem = make(draw, given.length)
-        row = _raw(problem, kind, draw, problem.writers[: given.writers], given.rejected_error_rate)
+        row = _raw(problem, kind, draw, WRITERS[: given.writers], given.rejected_error_rate)
         rows.setdefault(problem.question, row)
         if len(rows) == wanted:
             return list(rows.values())
