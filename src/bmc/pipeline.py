@@ -182,7 +182,7 @@ class Pipeline:
         try:
             recipe = read_recipe(path) if path.is_file() or path.parent.name == ABLATIONS else None
         except UserErrors:
-            if path.is_file() or path.stem in self._ablations():
+            if path.is_file() or (TABLE.is_file() and path.stem in ablations(TABLE.resolve())):
                 raise
             recipe = None
         if recipe is None:
@@ -192,21 +192,16 @@ class Pipeline:
             raise user_error(name, f"there is no such target{did_you_mean(name, _names())}; make help lists them")
         if recipe.stage == "analyze":
             self._analyze(recipe)
-        elif recipe.stage == "train" and self.seeds:
+        elif recipe.stage == "rounds" or (recipe.stage == "train" and self.seeds):  # rounds go on where they were
             self._read(recipe)
-            self._step(recipe, {}, ["--seeds", self.seeds, *self._launched()], always=True)
-        elif recipe.stage == "rounds":  # which go on where they were
-            self._read(recipe)
-            self._step(recipe, {}, self._launched(), always=True)
+            seeds = ["--seeds", str(self.seeds)] if recipe.stage == "train" else []
+            self._step(recipe, {}, [*seeds, *self._launched()], always=True)
         elif recipe.stage in TRAINING:
             self._evaluate(name, recipe)
         elif recipe.stage in LAST:
             self._build(recipe.output_dir, recipe)
         else:  # a study, which goes on where it was
             self._step(recipe, {}, always=True)
-
-    def _ablations(self) -> list[str]:
-        return list(ablations(TABLE.resolve())) if TABLE.is_file() else []
 
     def _build(self, folder: str, recipe: Recipe | None = None) -> None:
         """Plan the recipe that writes a folder, unless it is there."""
@@ -295,7 +290,8 @@ class Pipeline:
         if evaluation is None:
             raise user_error(f"{run}/judge", f"there is no such target{did_you_mean(run, _names())}")
         prepared = [producer(str(Path(place).parent)) for place in evaluation.reads()]
-        tested = [entry.get("source") for made in prepared if made for entry in _tested(made.values)]
+        mixtures = [made.values.get("dataset_mixture") or {} for made in prepared if made]
+        tested = [entry.get("source") for mixture in mixtures for entry in mixture.get("test_datasets") or []]
         found = [judge.values["benchmark"] for judge in judges() if judge.values["benchmark"] in tested]
         if not found:
             raise user_error(f"{run}/judge", f"no judge is for its benchmarks ({', '.join(map(str, tested))})")
@@ -309,8 +305,9 @@ class Pipeline:
         if recipe.ablation and not overrides:
             overrides = recipe.overrides()
         words = [f"scripts/{script_of(recipe.stage)}.py", str(recipe.file)]
-        for key, value in overrides.items():
-            words += [f"--{key}", self._out(value) if isinstance(value, str) else _word(value)]
+        words += as_words(
+            {key: self._out(value) if isinstance(value, str) else value for key, value in overrides.items()}
+        )
         file = None if always else f"{folder}/{LAST[recipe.stage]}"
         self._plan(Step([*words, *(more or [])], None if more else recipe.stage, file))
 
@@ -372,10 +369,6 @@ def evaluation_of(recipe: Recipe) -> Recipe | None:
     return found[0] if found else None
 
 
-def _tested(values: dict[str, Any]) -> list[dict[str, Any]]:
-    return list((values.get("dataset_mixture") or {}).get("test_datasets") or [])
-
-
 def _changes_nothing(path: Path) -> bool:
     """Return whether an ablation gives its recipe the values that it has."""
     ablation = find_ablation(path)
@@ -391,8 +384,12 @@ def _names() -> list[str]:
     return [file.relative_to(RECIPES).with_suffix("").as_posix() for file in files]
 
 
-def _word(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def as_words(values: dict[str, Any]) -> list[str]:
+    """Write overrides as words of a command line."""
+    written = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in values.items()
+    }
+    return [word for key, value in written.items() for word in (f"--{key}", value)]
 
 
 def _quoted(word: str) -> str:

@@ -6,7 +6,6 @@ goes on wherever it was stopped.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -26,7 +25,7 @@ from .errors import UserError, UserErrors, user_error
 from .evaluation.summary import average
 from .llm.cache import cache_path
 from .llm.cost import CostEstimate
-from .pipeline import LAST, Pipeline, Step
+from .pipeline import LAST, Pipeline, Step, as_words
 from .planning.dataset_stats import dataset_stats
 from .planning.describe import bridging_cost, describe_data, missing_data, print_plan
 from .recipe import parse
@@ -105,7 +104,7 @@ class Rounds:
         if most is not None and config.editor in OFFLINE:
             raise user_error("max_cost_usd", f"editor: {config.editor} of {path} costs nothing; leave it out")
         if most is not None:  # which needs a price
-            (config,) = parse([path, *_words({"max_cost_usd": most})], BridgeConfig)
+            (config,) = parse([path, *as_words({"max_cost_usd": most})], BridgeConfig)
         self._one_dataset(path, config)
         return config
 
@@ -117,7 +116,7 @@ class Rounds:
         path, given = self.config.train, {"output_dir": str(self.folder / "round_1" / "model")}
         if self.sample:
             given["model_name_or_path"] = self.sample.model_name_or_path
-        words = [path, *_words(given), *(["--dry_run"] if self.config.dry_run else [])]
+        words = [path, *as_words(given), *(["--dry_run"] if self.config.dry_run else [])]
         arguments, model_args, config = parse_training(words, PreferenceArguments, BMCConfig, "")
         for key in ("sweep", "seeds"):
             if getattr(arguments, key):
@@ -191,7 +190,7 @@ class Rounds:
 
     def _step(self, stage: str, folder: Path, **given: Any) -> Step:
         recipe = getattr(self.config, stage)
-        words = [*program.start(stage), recipe, *_words(given | {"output_dir": str(folder)})]
+        words = [*program.start(stage), recipe, *as_words(given | {"output_dir": str(folder)})]
         return Step(words, stage, f"{folder}/{LAST[stage]}")
 
     def _named(self, config: Any, model: str) -> dict[str, Any]:
@@ -377,7 +376,7 @@ class Rounds:
     def _estimate(self, homes: list[Path]) -> tuple[CostEstimate, float]:
         """Estimate the last of some bridgings, and sum up what the requests of the others alone have cost."""
         configs = [
-            parse([self.config.bridge, *_words(self._bridging_values(home, None))], BridgeConfig)[0] for home in homes
+            parse([self.config.bridge, *as_words(self._bridging_values(home, None))], BridgeConfig)[0] for home in homes
         ]
         loaded = [load_pairs(config) for config in configs]
         bridge_with = loaded[-1][1]
@@ -486,12 +485,3 @@ def _dropped(home: Path) -> dict[str, int]:
 
 def _counted(reasons: dict[str, int]) -> str:
     return "; ".join(f"{count} × {reason}" for reason, count in reasons.items())
-
-
-def _words(values: dict[str, Any]) -> list[str]:
-    """Write overrides as words of a command line."""
-    pairs = (
-        (key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-        for key, value in values.items()
-    )
-    return [word for key, value in pairs for word in (f"--{key}", value)]

@@ -24,6 +24,7 @@ from .figures import (
     ORANGE,
     VERMILION,
     Figure,
+    Kinds,
     MissingFigure,
     Row,
     error_bars,
@@ -32,6 +33,7 @@ from .figures import (
     figure5,
     method_style,
     plot,
+    plot_kinds,
     save,
     table9,
     table10,
@@ -344,7 +346,7 @@ def _draw_token(panel: Any, x: int, y: float, token: str, color: Any, differs: b
 # Rewards
 
 REWARDS, REWARDS_TITLE = "rewards", "§5.3: reward margin and accuracy on validation pairs"
-PAIR_KINDS = {
+PAIR_KINDS: Kinds = {
     "y_w / y_l": (r"$(y_w, y_l)$", BLUE, "o", "white"),
     "ỹ_w / y_l": (r"$(\tilde{y}_w, y_l)$", VERMILION, "D", None),
 }
@@ -381,17 +383,11 @@ def _draw_rewards(figure: Any, found: dict[tuple[str, str], tuple[Estimate, Esti
     methods = list(dict.fromkeys(method for method, _ in found))
     panels = figure.subplots(1, 2, sharey=True)
     for number, (panel, title) in enumerate(zip(panels, ("reward margin", "reward accuracy, %"), strict=True)):
-        for offset, (kind, (label, color, marker, face)) in zip((-0.14, 0.14), PAIR_KINDS.items(), strict=True):
-            there = [(place + offset, found[m, kind][number]) for place, m in enumerate(methods) if (m, kind) in found]
-            if there:
-                style: dict[str, Any] = {
-                    "marker": marker,
-                    "color": color,
-                    "markerfacecolor": face or color,
-                    "label": label,
-                }
-                places, estimates = zip(*there, strict=True)
-                plot(panel, places, estimates, sideways=True, linestyle="none", markersize=8, **style)
+        numbers = {
+            kind: {place: found[m, kind][number] for place, m in enumerate(methods) if (m, kind) in found}
+            for kind in PAIR_KINDS
+        }
+        plot_kinds(panel, PAIR_KINDS, numbers, sideways=True)
         chance = 50 if number else 0
         panel.axvline(chance, color="#777777", linewidth=1, linestyle=":")
         panel.set_xlabel(title)
@@ -408,7 +404,7 @@ def _draw_rewards(figure: Any, found: dict[tuple[str, str], tuple[Estimate, Esti
 KL, KL_TITLE = "figure9", "Figure 9: KL(policy ‖ reference) on chosen validation responses"
 LOGGED, EXACT = "while training: k3", "saved models: exact KL"
 KEY = "eval_k3/chosen"
-KL_KINDS = {"y_w": (r"on $y_w$", BLUE, "o", "white"), "ỹ_w": (r"on $\tilde{y}_w$", VERMILION, "D", None)}
+KL_KINDS: Kinds = {"y_w": (r"on $y_w$", BLUE, "o", "white"), "ỹ_w": (r"on $\tilde{y}_w$", VERMILION, "D", None)}
 KL_CAPTIONS = {
     LOGGED: "While training: k3, the mean over tokens of r − 1 − log r with r = π_ref/π_θ of the response's own token, "
     "logged at each evaluation on the run's own chosen responses (ỹ_w for DPO-BC and DPO-BMC, y_w for DPO and DPO-MC). "
@@ -497,11 +493,8 @@ def _legend(panel: Any, title: str | None = None) -> None:
 def _draw_methods(panel: Any, exact: dict[str, Points]) -> None:
     """Draw a place a run, its last model alone, on y_w and on ỹ_w."""
     methods = list(exact["y_w"])
-    for offset, (kind, (label, color, marker, face)) in zip((-0.12, 0.12), KL_KINDS.items(), strict=True):
-        found = [exact[kind][method][-1][1] for method in methods]
-        places = [place + offset for place in range(len(methods))]
-        style: dict[str, Any] = {"color": color, "marker": marker, "markerfacecolor": face or color, "label": label}
-        plot(panel, places, found, linestyle="none", markersize=8, **style)
+    last = {kind: {place: exact[kind][m][-1][1] for place, m in enumerate(methods)} for kind in KL_KINDS}
+    plot_kinds(panel, KL_KINDS, last)
     panel.set_xticks(range(len(methods)), methods, rotation=25)
     panel.grid(axis="x", visible=False)
     _legend(panel, f"{exact['y_w'][methods[0]][-1][1].n} pairs")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean as mean
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..data.files import file_rows
 from ..data.schema import split_distances
@@ -48,21 +48,13 @@ MATPLOTLIB_STYLE: dict[Any, Any] = {
 Row = Sequence[str | int | float | None]
 
 
-class LineStyle(NamedTuple):
-    """A method's colour, marker and line style."""
-
-    color: str
-    marker: str
-    line: str
-
-
-STYLES = {
-    "DPO": LineStyle(BLUE, "o", "-"),
-    "DPO-MC": LineStyle(ORANGE, "s", "--"),
-    "DPO-BC": LineStyle(GREEN, "^", "-."),
-    "DPO-BMC": LineStyle(VERMILION, "D", ":"),
+STYLES = {  # a method's colour, marker and line style
+    "DPO": (BLUE, "o", "-"),
+    "DPO-MC": (ORANGE, "s", "--"),
+    "DPO-BC": (GREEN, "^", "-."),
+    "DPO-BMC": (VERMILION, "D", ":"),
 }
-_OTHERS = (LineStyle(PURPLE, "v", "-"), LineStyle(SKY, "P", "--"), LineStyle(BLACK, "X", "-."))
+_OTHERS = ((PURPLE, "v", "-"), (SKY, "P", "--"), (BLACK, "X", "-."))
 
 
 @dataclass(frozen=True)
@@ -85,14 +77,6 @@ class MissingFigure:
     name: str  # of its files, if there were any
     why: str
     command: str
-
-
-def line_style(method: str, among: Sequence[str]) -> LineStyle:
-    """Return a method's style: its own, or one by its place among those that have none."""
-    if method in STYLES:
-        return STYLES[method]
-    others = [name for name in among if name not in STYLES]
-    return _OTHERS[others.index(method) % len(_OTHERS)]
 
 
 def save(figure: Figure, folder: Path) -> dict[str, str]:
@@ -127,8 +111,9 @@ def _cell(value: str | int | float | None) -> str:
 
 
 def method_style(method: str, among: Sequence[str] = ()) -> dict[str, Any]:
-    """Return matplotlib's options of a method's line."""
-    color, marker, line = line_style(method, among)
+    """Return matplotlib's options of a method's line: its own, or some by its place among those that have none."""
+    others = [name for name in among if name not in STYLES]
+    color, marker, line = STYLES.get(method) or _OTHERS[others.index(method) % len(_OTHERS)]
     return {"color": color, "marker": marker, "linestyle": line, "linewidth": 2, "label": method}
 
 
@@ -142,6 +127,19 @@ def plot(panel: Any, at: Sequence[float], estimates: Sequence[Estimate], sideway
     values, bars = [estimate.value for estimate in estimates], error_bars(estimates)
     places: Any = (values, at) if sideways else (at, values)
     panel.errorbar(*places, **{"xerr" if sideways else "yerr": bars}, **style)
+
+
+# A label, colour, marker and fill of each kind of number that stands side by side at a method
+Kinds = dict[str, tuple[str, str, str, str | None]]
+
+
+def plot_kinds(panel: Any, kinds: Kinds, found: dict[str, dict[int, Estimate]], sideways: bool = False) -> None:
+    """Draw each kind's estimates beside those of the other kind, at the places of their methods."""
+    for offset, (kind, (label, color, marker, face)) in zip((-0.13, 0.13), kinds.items(), strict=True):
+        if there := found[kind]:
+            style: dict[str, Any] = {"color": color, "marker": marker, "markerfacecolor": face or color, "label": label}
+            places = [place + offset for place in there]
+            plot(panel, places, list(there.values()), sideways, linestyle="none", markersize=8, **style)
 
 
 # Figures 3, 4 and 5
@@ -183,7 +181,7 @@ def figure4(setting: Path, metric: str) -> Figure | MissingFigure:
     baseline = load_metric(setting / "dpo", metric)
     caption = f"{_named(metric)} of DPO-BMC by δ, the most that a differing token weighs above 1; at δ = 1 the weight "
     caption += f"is a fixed 2. {_intervals(points)}{_and_missing(missing)}"
-    return _over("figure4", caption, "δ", metric, points, baseline)
+    return _over("figure4", caption, "δ", metric, points, baseline[0] if baseline else None)
 
 
 def figure5(setting: Path, metric: str) -> Figure | MissingFigure:
@@ -240,8 +238,8 @@ def _distances(setting: Path) -> Points:
 def _points(setting: Path, metric: str, runs: dict[float, str]) -> tuple[Points, list[str]]:
     """Load the numbers that are there, and name the runs that aren't."""
     found = {x: (name, load_metric(setting / name, metric)) for x, name in runs.items()}
-    points = {x: estimate for x, (_, estimate) in found.items() if estimate is not None}
-    return points, [name for name, estimate in found.values() if estimate is None]
+    points = {x: measured[0] for x, (_, measured) in found.items() if measured}
+    return points, [name for name, measured in found.values() if not measured]
 
 
 def _over(name: str, caption: str, axis: str, metric: str, points: Points, baseline: Estimate | None) -> Figure:
@@ -253,7 +251,7 @@ def _over(name: str, caption: str, axis: str, metric: str, points: Points, basel
     def draw(figure: Any) -> None:
         panel = figure.subplots()
         if baseline is not None:
-            color = STYLES["DPO"].color
+            color = STYLES["DPO"][0]
             panel.axhline(baseline.value, color=color, linestyle="--", linewidth=2, label="DPO")
             if baseline.low is not None:
                 panel.axhspan(baseline.low, baseline.high, color=color, alpha=0.12, linewidth=0)
@@ -409,7 +407,8 @@ def _draw10(figure: Any, took: dict[Run, float], ratios: dict[Run, float | None]
     longest = max(took.values())
     unit, name = (3600, "hours") if longest >= 5400 else (60, "minutes") if longest >= 90 else (1, "seconds")
     lengths = [seconds / unit for seconds in took.values()]
-    bars = panel.barh(range(len(took)), lengths, 0.6, color=[line_style(method, methods).color for method in methods])
+    colors = [method_style(method, methods)["color"] for method in methods]
+    bars = panel.barh(range(len(took)), lengths, 0.6, color=colors)
     shown = [f"{length:.1f}" for length in lengths]
     for place, ratio in enumerate(ratios.values()):
         shown[place] += "" if ratio is None else f" ({ratio:.2f} × DPO)"

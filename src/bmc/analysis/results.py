@@ -19,7 +19,17 @@ from ..config import EvaluateConfig
 from ..data.schema import digest
 from ..errors import UserErrors, user_error
 from ..evaluation.stats import Z95, holm, paired_difference, share_interval, wilson
-from ..evaluation.summary import NOT_RUN, SEEDS_FILE, Estimate, Table, average, join_names, percent, seed_estimate
+from ..evaluation.summary import (
+    NOT_RUN,
+    SEEDS_FILE,
+    Estimate,
+    Table,
+    average,
+    join_names,
+    percent,
+    seed_estimate,
+    seeds_cell,
+)
 from ..manual import default_of
 from ..pipeline import OUTPUTS
 from ..program import trains_on_pairs
@@ -322,12 +332,6 @@ def accuracy_of(results: dict[str, Any]) -> Estimate | None:
     return None if found is None else percent(found)
 
 
-def seeds_result(path: Path) -> dict[str, Any]:
-    """Read what several seeds scored on average, or on the only benchmark (`seeds.json`)."""
-    results = read_json(path)["results"]
-    return dict(results.get("average") or next(iter(results.values())))
-
-
 def gradient_norm_of(state: dict[str, Any]) -> Estimate | None:
     """Average the finite gradient norms that a training logged; n is their number."""
     norms = [step["grad_norm"] for step in state["log_history"] if isfinite(step.get("grad_norm", float("nan")))]
@@ -343,31 +347,40 @@ def judge_result(content: dict[str, Any], kind: str) -> Estimate | None:
     return Estimate(content[key], low, high, content["n"])
 
 
-def load_metric(folder: Path, metric: str) -> Estimate | None:
-    """Load one number of a run; None where it wasn't measured.
+def load_metric(folder: Path, metric: str) -> tuple[Estimate, str] | None:
+    """Load one number of a run, and its text for a table; None where it wasn't measured.
 
     `accuracy` is in %, the macro average over benchmarks, over seeds the mean with its t interval; `grad_norm` the mean
-    of those logged; `judge.BENCHMARK_lc` and `_wr` are win rates in %.
+    of those logged; `judge.BENCHMARK_lc` and `_wr` are win rates in %, `_length` a mean length.
 
     Raises:
         UserErrors: A file of the run is damaged.
     """
+    path = folder / {"accuracy": "eval/metrics.json", "grad_norm": STATE_FILE}.get(metric, "")
     try:
         if metric == "accuracy" and (folder / SEEDS_FILE).is_file():
-            return seed_estimate(seeds_result(folder / SEEDS_FILE))
-        if metric in ("accuracy", "grad_norm"):
-            path = folder / ("eval/metrics.json" if metric == "accuracy" else STATE_FILE)
-            if not path.is_file():
-                return None
-            return (
-                accuracy_of(read_json(path)["results"]) if metric == "accuracy" else gradient_norm_of(read_json(path))
-            )
-        benchmark, _, kind = metric.partition(".")[2].rpartition("_")
-        judged = (read_json(path) for path in judge_files(folder))
-        found = (judge_result(content, kind) for content in judged if content["benchmark"] == benchmark)
-        return next((estimate for estimate in found if estimate is not None), None)
-    except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
-        raise user_error(str(folder), f"{metric} can't be read from its files ({error!r}); evaluate it again") from None
+            path = folder / SEEDS_FILE
+            results = read_json(path)["results"]  # on average, or on the only benchmark
+            summary = results.get("average") or next(iter(results.values()))
+            return seed_estimate(summary), seeds_cell(summary)
+        found = None
+        if path.is_file() and metric == "accuracy":
+            found = accuracy_of(read_json(path)["results"])
+        elif path.is_file():
+            found = gradient_norm_of(read_json(path))
+            return None if found is None else (found, f"{found.value:.2f} (n = {found.n} logged)")
+        elif metric.startswith("judge"):
+            benchmark, _, kind = metric.partition(".")[2].rpartition("_")
+            for path in judge_files(folder):
+                content = read_json(path)
+                ours = "seed_" not in str(path.relative_to(folder))  # a seed's number isn't the run's
+                ours = ours and content.get("benchmark", path.parent.name) == benchmark
+                if ours and (found := judge_result(content, kind)):
+                    break
+        return None if found is None else (found, str(found))
+    except (AttributeError, KeyError, TypeError, ValueError, StopIteration):
+        what = f"isn't of the shape that {metric} needs; remove it and make it again"
+        raise user_error(str(path), what) from None
 
 
 # Overview: runs × benchmarks

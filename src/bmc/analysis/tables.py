@@ -13,20 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import did_you_mean, user_error
-from ..evaluation.summary import NOT_RUN, SEEDS_FILE, Estimate, markdown_table, seeds_cell
+from ..evaluation.summary import NOT_RUN, SEEDS_FILE, markdown_table
 from ..recipe import load_recipe
 from ..runs import read_json
-from .results import (
-    REPORTED_NUMBERS,
-    STATE_FILE,
-    UNKNOWN,
-    accuracy_of,
-    compare_to_baseline,
-    gradient_norm_of,
-    judge_result,
-    load_correctness,
-    seeds_result,
-)
+from .results import REPORTED_NUMBERS, UNKNOWN, compare_to_baseline, load_correctness, load_metric
 
 OTHER_MODEL = "other model"
 NOT_APPLICABLE = "n/a"  # of a row that a column has no number for
@@ -225,30 +215,8 @@ def reproduced(runs: Path, cell: Cell) -> str:
         return UNKNOWN
     if cell.metric in FIGURE_METRICS or cell.metric in BRIDGING_METRICS:
         return _of_analysis(runs / cell.setting, cell)
-    folder = runs / cell.run
-    if cell.metric == "accuracy" and (folder / SEEDS_FILE).is_file():
-        return seeds_cell(seeds_result(folder / SEEDS_FILE))
-    places = {"accuracy": "eval/metrics.json", "grad_norm": STATE_FILE}
-    path = folder / (places.get(cell.metric) or cell.judge_file or "")
-    if cell.judge_file and not path.is_file():
-        path = path.with_name("judged.json")  # its name before 0.2
-    if not path.is_file():
-        return NOT_RUN
-    content = read_json(path)
-    try:
-        if cell.metric == "grad_norm":
-            norm = gradient_norm_of(content)
-            return NOT_RUN if norm is None else f"{norm.value:.2f} (n = {norm.n} logged)"
-        found = accuracy_of(content["results"]) if cell.metric == "accuracy" else _judge_result(content, cell)
-    except DAMAGED:
-        raise user_error(
-            str(path), f"isn't of the shape that {cell.metric} needs; remove it and make it again"
-        ) from None
-    return NOT_RUN if found is None else str(found)
-
-
-def _judge_result(content: dict[str, Any], cell: Cell) -> Estimate | None:
-    return judge_result(content, cell.metric.rpartition("_")[2])
+    found = load_metric(runs / cell.run, cell.metric)
+    return NOT_RUN if found is None else found[1]
 
 
 def _of_analysis(folder: Path, cell: Cell) -> str:
