@@ -86,13 +86,9 @@ class BatchServer(ChatServer):
         lines = _lines(self.files[asked["input_file_id"]])
         assert len({json.loads(line)["custom_id"] for line in lines}) == len(lines)
         batch = asked | {
-            "id": f"batch-{len(self.batches)}",
-            "object": "batch",
-            "created_at": 0,
-            "status": "in_progress",
-            "request_counts": {"total": len(lines), "completed": 0, "failed": 0},
-            "looks": 0,
-        }
+            "id": f"batch-{len(self.batches)}", "object": "batch", "created_at": 0, "status": "in_progress",
+            "request_counts": {"total": len(lines), "completed": 0, "failed": 0}, "looks": 0
+        }  # fmt: skip
         self.batches[batch["id"]] = batch
         self.requests += [json.loads(line) for line in lines]
         return {"body": batch}

@@ -14,12 +14,9 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 PAIR = {
-    "prompt": "Calculate 8 + 3 + 6 + 5.",
-    "chosen": "8 + 3 = 11\n11 + 6 = 17\n17 + 5 = 22\nThe answer is 22",
-    "rejected": "5 + 6 = 11\n11 + 3 = 14\n14 + 8 = 23\nThe answer is 23",
-    "answer": "22",
-    "task": "math",
-}
+    "prompt": "Calculate 8 + 3 + 6 + 5.", "chosen": "8 + 3 = 11\n11 + 6 = 17\n17 + 5 = 22\nThe answer is 22",
+    "rejected": "5 + 6 = 11\n11 + 3 = 14\n14 + 8 = 23\nThe answer is 23", "answer": "22", "task": "math"
+}  # fmt: skip
 BRIDGED = "5 + 6 = 11\n11 + 3 = 14\n14 + 8 = 22\nThe answer is 22"
 
 

@@ -47,14 +47,9 @@ def test_each_value_with_its_origin() -> None:
 
 def test_words_of_the_command_line_are_read_by_their_types() -> None:
     argv = [
-        "--loss_type",
-        "sigmoid",
-        "bco_pair",
-        "--no_bf16",
-        "recipes/smollm2-135m/math/dpo.yaml",
-        "--eval_recipe",
-        "e.yaml",
-    ]
+        "--loss_type", "sigmoid", "bco_pair", "--no_bf16", "recipes/smollm2-135m/math/dpo.yaml", "--eval_recipe",
+        "e.yaml"
+    ]  # fmt: skip
     found = origins(*argv)
     assert [found[key] for key in ("loss_type", "bf16", "eval_recipe")] == [
         ("[sigmoid, bco_pair]", "command line"), ("false", "command line"), ("e.yaml", "command line"),

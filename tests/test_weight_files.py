@@ -35,13 +35,10 @@ def test_a_damaged_file(subtests: pytest.Subtests, model: Path) -> None:
     file = model / "model.safetensors"
     data = file.read_bytes()
     damages = {
-        "cut by a byte": data[:-1],
-        "empty": b"",
-        "a byte too long": data + b"0",
-        "a huge header": struct.pack("<Q", 2**40) + data[8:],
-        "no JSON": data.replace(b'{"', b"{?", 1),
-        "a web page": b"<html><body>Not found</body></html>",
-    }
+        "cut by a byte": data[:-1], "empty": b"", "a byte too long": data + b"0",
+        "a huge header": struct.pack("<Q", 2**40) + data[8:], "no JSON": data.replace(b'{"', b"{?", 1),
+        "a web page": b"<html><body>Not found</body></html>"
+    }  # fmt: skip
     for name, damaged in damages.items():
         with subtests.test(name):
             file.write_bytes(damaged)

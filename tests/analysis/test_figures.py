@@ -120,12 +120,8 @@ def test_figure3_and_4(tmp_path: Path) -> None:
 
 def test_figure5(tmp_path: Path) -> None:
     said = {
-        "benchmark": "alpaca_eval",
-        "n": 805,
-        "win_rate": 3,
-        "interval": [1, 4],
-        "interval_length_controlled": [9, 14],
-    }
+        "benchmark": "alpaca_eval", "n": 805, "win_rate": 3, "interval": [1, 4], "interval_length_controlled": [9, 14]
+    }  # fmt: skip
     for split, norms in ((1, [3.0, 4.0]), (2, [5.0])):
         folder = tmp_path / f"ablations/dpo_split_{split}"
         write(folder / "trainer_state.json", {"log_history": [{"grad_norm": norm} for norm in norms] + [{"loss": 1}]})

@@ -69,16 +69,8 @@ def test_judgements(tmp_path: Path) -> None:
     folder = tmp_path / "mistral-7b/ultrafeedback/dpo/eval"
     write(folder / "metrics.json", {"n": 1305, "results": {}})  # what evaluate.py leaves of chat
     assert row("table2", tmp_path, "DPO")[11:] == [
-        NOT_RUN,
-        "13.3",
-        NOT_RUN,
-        "1657",
-        NOT_RUN,
-        "13.6",
-        NOT_RUN,
-        "540",
-        NOT_RUN,
-    ]
+        NOT_RUN, "13.3", NOT_RUN, "1657", NOT_RUN, "13.6", NOT_RUN, "540", NOT_RUN
+    ]  # fmt: skip
     lc = {"length_controlled_win_rate": 15.06, "interval_length_controlled": [13.0, 17.11]}
     wr = {"win_rate": 13.3, "interval": [11.04, 15.6], "length": 1657.4}
     write(folder / "alpaca_eval/judge_results.json", {"benchmark": "alpaca_eval", "n": 805, **lc, **wr})
@@ -221,11 +213,8 @@ def test_what_the_papers_text_says_of_analyses_stands_beside_ours(tmp_path: Path
         "before,y_l,first,1,1,1,1,1\nafter,ỹ_w,first,2,2,2,2,2\nafter,y_l,first,12.5,12,13,30,99\n"
     )
     assert row("figure2", tmp_path, "DPO on bridged pairs") == [
-        "13.79",
-        "12.50 [12.00, 13.00] (n = 30)",
-        "1.81",
-        NOT_RUN,
-    ]
+        "13.79", "12.50 [12.00, 13.00] (n = 30)", "1.81", NOT_RUN
+    ]  # fmt: skip
     (figures / "table10.csv").write_text("run,pairs,ratio to dpo\ndpo,1,1\ndpo_bmc,1,1.004\n")
     assert row("table10", tmp_path, "DPO-BMC")[4:] == ["below 1.01", "1.00"]
 

@@ -134,16 +134,11 @@ def scripted(request: dict[str, Any], number: int) -> Reply:
 
 
 REASONS = {
-    "good": "y_l needs no edit",
-    "cut": "cut off: the reply reached max_tokens",
-    "silent": "empty reply",
-    "odd": "unreadable reply: no revised draft between the tags",
-    "broken": "endpoint failed: HTTP 500",
+    "good": "y_l needs no edit", "cut": "cut off: the reply reached max_tokens", "silent": "empty reply",
+    "odd": "unreadable reply: no revised draft between the tags", "broken": "endpoint failed: HTTP 500",
     "long": "endpoint refuses the request (400: This model's maximum context length is … tokens.)",
-    "same": "edit equals y_l",
-    "void": "empty edit",
-    "lost": "edit doesn't state the gold answer",
-}
+    "same": "edit equals y_l", "void": "empty edit", "lost": "edit doesn't state the gold answer"
+}  # fmt: skip
 MIXED = [
     pair(f"{word}{number}", f"{word} {number}\nThe answer is {3 if word == 'good' else 4}")
     for number in range(4)
@@ -166,13 +161,9 @@ def test_every_row_is_in_one_file_in_its_order_and_with_its_reason(tmp_path: Pat
 
 def test_messages_stay_messages_and_empty_columns_stay_out(tmp_path: Path) -> None:
     chat = {
-        "id": "u",
-        "task": "chat",
-        "answer": None,
-        "prompt": [{"role": "user", "content": "Hi"}],
-        "chosen": [{"role": "assistant", "content": "Hello!"}],
-        "rejected": [{"role": "assistant", "content": "Hell"}],
-    }
+        "id": "u", "task": "chat", "answer": None, "prompt": [{"role": "user", "content": "Hi"}],
+        "chosen": [{"role": "assistant", "content": "Hello!"}], "rejected": [{"role": "assistant", "content": "Hell"}]
+    }  # fmt: skip
     with ChatServer(lambda request, number: revises(request, "Hell yes")) as server:
         bridge(recipe(tmp_path, [chat], editor="openai", base_url=server.url, template="instruction"))
     assert lines(tmp_path / "out", "train") == [

@@ -31,13 +31,9 @@ def recipe(folder: Path, rows: Rows, data: dict[str, Any] | None = None, **setti
     file = write(folder / "pairs.jsonl", rows)
     mixture = DatasetMixture(datasets=[DatasetConfig(id=str(file), **(data or {}))])
     given = {
-        "max_concurrency": 1,
-        "output_dir": str(folder / "out"),
-        "template": "instruction",
-        "model": "m",
-        "max_retries": 0,
-        **settings,
-    }
+        "max_concurrency": 1, "output_dir": str(folder / "out"), "template": "instruction", "model": "m",
+        "max_retries": 0, **settings
+    }  # fmt: skip
     return BridgeConfig(dataset_mixture=mixture, **given)
 
 
@@ -185,10 +181,7 @@ def test_a_rationale_is_kept_and_counted(tmp_path: Path) -> None:
     assert "It misleads." in (tmp_path / "b/stats.html").read_text()
     (unasked,) = lines(tmp_path / "c", "train")
     assert "rationale" not in unasked
-    without = estimate_for(
-        recipe(tmp_path, [row], response_cache=f"{tmp_path}/none.sqlite"),
-        *load_pairs(plain),
-    )
+    without = estimate_for(recipe(tmp_path, [row], response_cache=f"{tmp_path}/none.sqlite"), *load_pairs(plain))
     assert 40 < dear.completion_tokens - without.completion_tokens < 120  # two sentences and their tags
     assert dear.prompt_tokens - without.prompt_tokens > 30
 

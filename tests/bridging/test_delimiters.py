@@ -7,17 +7,8 @@ from hypothesis import strategies as st
 from bmc.bridging.validators import SPECIAL, escape_special_tokens, find_delimiters, unescape_special_tokens
 
 TOKENS = [
-    "<|im_end|>",
-    "<｜User｜>",
-    "[INST]",
-    "[/INST]",
-    "<<SYS>>",
-    "<</SYS>>",
-    "<s>",
-    "</s>",
-    "<bos>",
-    "<end_of_turn>",
-]
+    "<|im_end|>", "<｜User｜>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>", "<bos>", "<end_of_turn>"
+]  # fmt: skip
 
 
 def test_a_special_token_is_none_once_it_is_defused(subtests: pytest.Subtests) -> None:

@@ -11,31 +11,26 @@ from bmc.bridging.edit_talk import Originals, plain, talk_about_edit, wraps_all
 # name → x, y_w, y_l, an honest edit of y_l
 PAIRS = {
     "sky": (
-        "Why is the sky blue?",
-        "Air scatters blue light more than it does the red.",
-        "The sky is blue as it mirrors the wide ocean.",
-        "The sky is blue as air scatters blue light more.",
+        "Why is the sky blue?", "Air scatters blue light more than it does the red.",
+        "The sky is blue as it mirrors the wide ocean.", "The sky is blue as air scatters blue light more."
     ),
     "ice": (
-        "How do climbers get up a frozen waterfall?",
-        "They swing a pick into the ice and step up on crampons.",
+        "How do climbers get up a frozen waterfall?", "They swing a pick into the ice and step up on crampons.",
         "They hit the ice with a hammer. Then they pull themselves up.",
-        "They hit the ice with a pick. Then they pull themselves up.",
+        "They hit the ice with a pick. Then they pull themselves up."
     ),
     "cake": (
-        "Tell me a story about baking.",
-        "I baked a cake with my gran. We used salt and butter.",
+        "Tell me a story about baking.", "I baked a cake with my gran. We used salt and butter.",
         "I baked a cake with my gran and we used sugar. My cat ate it.",
-        "I baked a cake with my gran and we used butter. My cat ate it.",
+        "I baked a cake with my gran and we used butter. My cat ate it."
     ),
     "tool": (
         "What changed in the second release of the tool?",
         "It is the improved version of the tool, with a faster engine.",
-        "The tool has a new name and a slower engine.",
-        "The tool has a new name and a faster engine.",
+        "The tool has a new name and a slower engine.", "The tool has a new name and a faster engine."
     ),
-    "sum": ("1 + 2 =", "1 + 2 = 3\nThe answer is 3", "1 + 2 = 4\nThe answer is 4", "1 + 2 = 3\nThe answer is 3."),
-}
+    "sum": ("1 + 2 =", "1 + 2 = 3\nThe answer is 3", "1 + 2 = 4\nThe answer is 4", "1 + 2 = 3\nThe answer is 3.")
+}  # fmt: skip
 
 # pair, what an editor writes before its text, what after it
 TALK = [
@@ -356,23 +351,12 @@ def test_where_x_asks_for_an_edit(subtests: pytest.Subtests) -> None:
 def test_wrappers_around_the_whole_edit() -> None:
     _, chosen, rejected, edit = PAIRS["sky"]
     wrapped = [
-        f"```\n{edit}\n```",
-        f"```text\n{edit}\n```\n",
-        f"~~~\n{edit}\n~~~",
-        f'"{edit}"',
-        f"“{edit}”",
-        f"<answer>{edit}</answer>",
-        f"**{edit}**",
-        f"> {edit}\n> So it is.",
-        f'{{"revised": "{edit}"}}',
-    ]
+        f"```\n{edit}\n```", f"```text\n{edit}\n```\n", f"~~~\n{edit}\n~~~", f'"{edit}"', f"“{edit}”",
+        f"<answer>{edit}</answer>", f"**{edit}**", f"> {edit}\n> So it is.", f'{{"revised": "{edit}"}}'
+    ]  # fmt: skip
     bare = [
-        edit,
-        f"So: ```{edit}```",
-        f"```\n{edit}\n```\nDone.",
-        f'"{edit}" she said, "or not"',
-        f"**Sky** {edit} **!**",
-    ]
+        edit, f"So: ```{edit}```", f"```\n{edit}\n```\nDone.", f'"{edit}" she said, "or not"', f"**Sky** {edit} **!**"
+    ]  # fmt: skip
     assert [text for text in wrapped if not wraps_all(text, "x", (chosen, rejected))] == []
     assert [text for text in bare if wraps_all(text, "x", (chosen, rejected))] == []
     assert [text for text in wrapped if wraps_all(text, "x", (text, rejected))] == []

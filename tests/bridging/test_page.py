@@ -89,12 +89,8 @@ def test_hostile_texts_are_shown_and_not_run(tmp_path: Path) -> None:
 def test_what_is_shown(mode: str, edit: str, removed: list[str], added: list[str], beside: str, tmp_path: Path) -> None:
     answers = {"completions": 1204, "prompt_tokens": 1234567, "completion_tokens": 9, "dollars": 2.5}
     this_run = {
-        "requests": 8,
-        "retries": {"429": 3, "500": 4},
-        "completions": 1,
-        "dollars": None,
-        "rows_per_second": 160.25,
-    }
+        "requests": 8, "retries": {"429": 3, "500": 4}, "completions": 1, "dollars": None, "rows_per_second": 160.25
+    }  # fmt: skip
     _, seen = written(tmp_path, run(mode, edit, ROW), usage=answers, this_run=this_run, seconds=2.0)
     assert "1 of 2 pairs kept" in seen.words
     for words in ("Responses1,204", "Prompt tokens1,234,567", "Dollars2.50", "Dollars–", "Requests8",

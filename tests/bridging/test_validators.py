@@ -117,42 +117,25 @@ def test_drifts(subtests: pytest.Subtests) -> None:
 
 
 REFUSALS = [
-    "I'm sorry, but I can’t help with that.",
-    "I cannot assist with this request.",
-    "As an AI language model, I cannot provide medical advice.",
-    "Sorry, I can't do that.",
-    "Thank you for asking! However, I cannot fulfill your request.",
-    "I apologize, but I'm unable to comply with it.",
+    "I'm sorry, but I can’t help with that.", "I cannot assist with this request.",
+    "As an AI language model, I cannot provide medical advice.", "Sorry, I can't do that.",
+    "Thank you for asking! However, I cannot fulfill your request.", "I apologize, but I'm unable to comply with it.",
     "I must respectfully decline.",
     "Unfortunately, as a large language model I am not able to generate such content.",
-    "I won't be able to help you with that.",
-    "I can't edit this text.",
-    "I can't do that.",
-    "I cannot do this because it would be harmful.",
-    "We're sorry, but we can't do that.",
-    "We cannot assist with this request.",
-    "I cannot and will not provide any guidance.",
-    "I can't create explicit content.",
-]
+    "I won't be able to help you with that.", "I can't edit this text.", "I can't do that.",
+    "I cannot do this because it would be harmful.", "We're sorry, but we can't do that.",
+    "We cannot assist with this request.", "I cannot and will not provide any guidance.",
+    "I can't create explicit content."
+]  # fmt: skip
 NO_REFUSALS = [
-    "I can't believe you did it!",
-    "I cannot help but notice that it rained.",
-    "I'm sorry, but I can't make it to the meeting.",
-    "I can't answer the phone right now.",
-    "He said: \"I'm sorry, I can't help you.\"",
-    "Models refuse when they say that they cannot help.",
-    "I'm sorry for your loss.",
-    "You can't help with that.",
-    "If I can't help with that, call again.",
-    "",
-    "We cannot do that without equipment.",
-    "We can't help the rain.",
-    "We cannot answer this with the data at hand.",
-    "We can't write that as a fraction of whole numbers.",
-    "I cannot do this alone.",
-    "I can't share this secret with anyone, so I keep it.",
-    "I can't give that up.",
-]
+    "I can't believe you did it!", "I cannot help but notice that it rained.",
+    "I'm sorry, but I can't make it to the meeting.", "I can't answer the phone right now.",
+    "He said: \"I'm sorry, I can't help you.\"", "Models refuse when they say that they cannot help.",
+    "I'm sorry for your loss.", "You can't help with that.", "If I can't help with that, call again.", "",
+    "We cannot do that without equipment.", "We can't help the rain.", "We cannot answer this with the data at hand.",
+    "We can't write that as a fraction of whole numbers.", "I cannot do this alone.",
+    "I can't share this secret with anyone, so I keep it.", "I can't give that up."
+]  # fmt: skip
 
 
 def test_refusals(subtests: pytest.Subtests) -> None:
@@ -174,44 +157,21 @@ def test_what_only_sounds_like_a_refusal(subtests: pytest.Subtests) -> None:
 
 
 LEAKS = [
-    "Here is the revised response:\n\n",
-    "Sure! Here's the edited draft: ",
-    "**Revised draft:**\n",
-    "I have corrected the draft so that it is right. ",
-    "As the reference answer says, ",
-    "Here’s a polished version of your text:\n",
-    "Revised: ",
-    "Draft: ",
-    "**Edited version**: ",
-    "[Edited for accuracy] ",
-    "(corrected)\n",
-    "## Revised Response\n",
-    "Here's my revision:\n",
-    "Here is the answer, revised:\n",
-    "Here's the text with minimal changes:\n",
-    "According to the reference, ",
-]
+    "Here is the revised response:\n\n", "Sure! Here's the edited draft: ", "**Revised draft:**\n",
+    "I have corrected the draft so that it is right. ", "As the reference answer says, ",
+    "Here’s a polished version of your text:\n", "Revised: ", "Draft: ", "**Edited version**: ",
+    "[Edited for accuracy] ", "(corrected)\n", "## Revised Response\n", "Here's my revision:\n",
+    "Here is the answer, revised:\n", "Here's the text with minimal changes:\n", "According to the reference, "
+]  # fmt: skip
 LEAKS_AFTER = [
-    "\n\nChanges made:\n- a word",
-    "\n\n(Note: I have changed the number.)",
-    "\nSummary of the changes: one.",
-    " (I replaced the mirror with air.)",
-    "\n**Explanation:** the draft spoke of a mirror.",
-    "\n\nExplanation: I replaced the wrong word.",
-    "\n*I changed the cause to scattering.*",
-    " [Edited for accuracy]",
-    "\nEdits: mirror became air.",
-    "\nWhat I changed: the cause.",
-    "\n**Key changes:**\n- mirror → air",
-    "\nEdit: mirror became air.",
-    "\nReason for change: oceans are no mirrors.",
-    "\n(Changed mirror to air.)",
-    '\nNote: "mirror" was replaced with "air".',
-    "\nI made minimal changes to the text.",
-    "\nI kept the rest unchanged.",
-    "\nNo other changes were needed.",
-    "\nI hope this revision helps!",
-]
+    "\n\nChanges made:\n- a word", "\n\n(Note: I have changed the number.)", "\nSummary of the changes: one.",
+    " (I replaced the mirror with air.)", "\n**Explanation:** the draft spoke of a mirror.",
+    "\n\nExplanation: I replaced the wrong word.", "\n*I changed the cause to scattering.*", " [Edited for accuracy]",
+    "\nEdits: mirror became air.", "\nWhat I changed: the cause.", "\n**Key changes:**\n- mirror → air",
+    "\nEdit: mirror became air.", "\nReason for change: oceans are no mirrors.", "\n(Changed mirror to air.)",
+    '\nNote: "mirror" was replaced with "air".', "\nI made minimal changes to the text.",
+    "\nI kept the rest unchanged.", "\nNo other changes were needed.", "\nI hope this revision helps!"
+]  # fmt: skip
 
 
 def test_talk_about_the_edit(subtests: pytest.Subtests) -> None:

@@ -234,11 +234,7 @@ def test_without_the_hub_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(glm_winrate, "hf_hub_download", offline)
     monkeypatch.setattr(alpaca, "ORDER", alpaca.order_of(["i"] * 805))
     row = {
-        "instruction": "i",
-        "preference": 1.5,
-        "output_1": "x",
-        "output_2": "y",
-        "generator_1": "r",
-        "generator_2": "m",
-    }
+        "instruction": "i", "preference": 1.5, "output_1": "x", "output_2": "y", "generator_1": "r",
+        "generator_2": "m"
+    }  # fmt: skip
     assert alpaca.length_controlled([row] * 805) == "alpaca_eval can't compute it (OSError: no network)"

@@ -80,15 +80,9 @@ def test_verdicts_become_a_win_rate(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert judged == json.loads((folder / "judge_results.json").read_text())
     told = ("benchmark", "judge", "reference", "rows", "n", "verdicts", "unreadable", "unreadable_ids")
     assert {key: judged[key] for key in told} == {
-        "benchmark": "arena_hard",
-        "judge": "m",
-        "reference": "gpt-4-0314",
-        "rows": 4,
-        "n": 3,
-        "verdicts": 8,
-        "unreadable": 1,
-        "unreadable_ids": ["r3"],
-    }
+        "benchmark": "arena_hard", "judge": "m", "reference": "gpt-4-0314", "rows": 4, "n": 3, "verdicts": 8,
+        "unreadable": 1, "unreadable_ids": ["r3"]
+    }  # fmt: skip
     # wins 4 + 0 + 1 and losses 0 + 2 + 1: 5 of 8; as much as 1.875 of 3 trials, by the beta distribution
     assert judged["win_rate"] == pytest.approx(100 * 5 / 8)
     assert judged["interval"] == pytest.approx([7.80, 98.63], abs=0.01)
@@ -100,15 +94,12 @@ def test_verdicts_become_a_win_rate(tmp_path: Path, capsys: pytest.CaptureFixtur
     rows = [json.loads(line) for line in (folder / "verdicts.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == ["r0", "r1", "r2", "r3"]
     assert rows[0] == {
-        "id": "r0",
-        "question_id": "q0",
-        "model": "dpo",
-        "judge": "m",
+        "id": "r0", "question_id": "q0", "model": "dpo", "judge": "m",
         "games": [
             {"judgment": "\nMy verdict: [[B>>A]]", "score": "B>>A"},
-            {"judgment": "\nMy verdict: [[A>B]]", "score": "A>B"},
-        ],
-    }
+            {"judgment": "\nMy verdict: [[A>B]]", "score": "A>B"}
+        ]
+    }  # fmt: skip
     assert rows[3]["reason"] == "no verdict"
     assert "9 completions" in capsys.readouterr().out
 

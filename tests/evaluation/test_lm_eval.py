@@ -113,12 +113,9 @@ def test_results_stand_beside_the_metrics(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("sys.exit(3)", "lm_eval: ended with status 3; what it says above tells why"),
         ("", "eval/lm_eval: lm_eval left no result there"),
-        (
-            "out.mkdir(parents=True); (out / 'results_1.json').write_text('{')",
-            "results_1.json: is not JSON; run",
-        ),
-    ],
-)
+        ("out.mkdir(parents=True); (out / 'results_1.json').write_text('{')", "results_1.json: is not JSON; run")
+    ]
+)  # fmt: skip
 def test_a_harness_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, what: str) -> None:
     double(tmp_path, monkeypatch, body)
     with pytest.raises(UserErrors) as raised:

@@ -14,15 +14,9 @@ def scored(source: str | None, *hits: bool | None) -> list[dict[str, Any]]:
 def test_a_prediction() -> None:
     row = {"id": "1", "source": "ecqa", "task": "qa", "prompt": [{"role": "user", "content": "Where?"}]}
     assert predict(row | {"answer": "river"}, "So.\nThe answer is River") == {
-        "id": "1",
-        "source": "ecqa",
-        "prompt": "Where?",
-        "prediction": "So.\nThe answer is River",
-        "answer": "River",
-        "gold": "river",
-        "correct": True,
-        "correct_released": True,
-    }
+        "id": "1", "source": "ecqa", "prompt": "Where?", "prediction": "So.\nThe answer is River", "answer": "River",
+        "gold": "river", "correct": True, "correct_released": True
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -206,13 +206,8 @@ def test_settings_of_a_benchmark_are_judged(subtests: pytest.Subtests) -> None:
     for words, what in table:
         with subtests.test(words=words, what=what):
             argv = [
-                "--model_name_or_path",
-                "m",
-                "--output_dir",
-                "o",
-                "--dataset_mixture",
-                "{datasets: [{source: gsm8k}]}",
-            ]
+                "--model_name_or_path", "m", "--output_dir", "o", "--dataset_mixture", "{datasets: [{source: gsm8k}]}"
+            ]  # fmt: skip
             with pytest.raises(UserErrors, match=what) as caught:
                 parse([*argv, "--benchmarks", words], EvaluateConfig)
             assert len(caught.value.faults) == 1

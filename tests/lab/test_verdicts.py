@@ -98,14 +98,8 @@ def test_tokens_of_spans() -> None:
 
 def test_claims_without_their_study_are_left_out_and_holm_counts_a_letter() -> None:
     scores = {
-        "sft": 0.4,
-        "dpo": 0.5,
-        "dpo_bmc": 0.6,
-        "dpo_bc": 0.5,
-        "dpo_mc": 0.5,
-        "sft_bridged": 0.4,
-        "sft_chosen": 0.4,
-    }
+        "sft": 0.4, "dpo": 0.5, "dpo_bmc": 0.6, "dpo_bc": 0.5, "dpo_mc": 0.5, "sft_bridged": 0.4, "sft_chosen": 0.4
+    }  # fmt: skip
     rows = [
         row(seed, method, score + seed / 1000 * (method == "dpo_bmc"))
         for method, score in scores.items()

@@ -188,13 +188,9 @@ def test_lora_by_the_handbooks_keys(subtests: pytest.Subtests) -> None:
 
 def test_qlora_fits_a_small_card() -> None:
     keys = [
-        "--use_peft",
-        "--load_in_4bit",
-        "--gpu",
-        "RTX4090-24GB",
-        "--accelerate_config",
-        "recipes/accelerate_configs/ddp.yaml",
-    ]
+        "--use_peft", "--load_in_4bit", "--gpu", "RTX4090-24GB", "--accelerate_config",
+        "recipes/accelerate_configs/ddp.yaml"
+    ]  # fmt: skip
     found = plan("recipes/llama2-7b/qa/dpo_bmc.yaml", *keys, "--per_device_train_batch_size", "1")
     assert found["fits 4 × RTX4090-24GB"].startswith("yes")
 
@@ -260,12 +256,9 @@ def test_an_analysis() -> None:
     held_out = "outputs/llama2-7b/qa/bridge_held_out/train.jsonl"
     mixture = DatasetMixture(datasets=[DatasetConfig(id=held_out)])
     config = AnalyzeConfig(
-        output_dir="o",
-        setting="outputs/llama2-7b/qa",
-        runs=["dpo", "dpo_bmc"],
-        dataset_mixture=mixture,
-        dtype="bfloat16",
-    )
+        output_dir="o", setting="outputs/llama2-7b/qa", runs=["dpo", "dpo_bmc"], dataset_mixture=mixture,
+        dtype="bfloat16"
+    )  # fmt: skip
     found = describe.analysis_facts(config)
     assert found["not there yet"] == "dpo, dpo_bmc; `make` builds them"
     assert found["reference"] == "outputs/llama2-7b/qa/sft"

@@ -142,10 +142,7 @@ def _free_port() -> int:
 
 
 BOTH = [{"name": stage, "stage": stage} for stage in STAGES]
-RESUMED = [
-    {"name": "killed", "output": "again", "kill_at": 8},
-    {"name": "resumed", "output": "again"},
-]
+RESUMED = [{"name": "killed", "output": "again", "kill_at": 8}, {"name": "resumed", "output": "again"}]
 GROUPED = {"name": "grouped", "keys": ["--train_sampling_strategy", "group_by_length", "--dataloader_num_workers", "1"]}
 # a budget that one rank's pairs fit and the other's may not
 BUDGET = {"name": "budget", "keys": ["--micro_batch_tokens", "40"]}

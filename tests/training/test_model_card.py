@@ -15,20 +15,14 @@ ROOT = Path(__file__).parents[2]
 RECIPE = {
     "model_name_or_path": "outputs/llama2-7b/qa/sft",
     "dataset_mixture": {"datasets": [{"id": "/data/somewhere/pairs.jsonl"}]},
-    "chat_template": "/opt/templates/chat.jinja",
-    "token_weighting": "bmc",
-    "bmc_delta": 2.5,
-    "beta": 0.05,
-    "hub_token": "***",
-}
+    "chat_template": "/opt/templates/chat.jinja", "token_weighting": "bmc", "bmc_delta": 2.5, "beta": 0.05,
+    "hub_token": "***"
+}  # fmt: skip
 RECORD = {
-    "command": "scripts/preference.py recipes/a.yaml --output_dir /data/out/run",
-    "recipe": RECIPE,
-    "versions": {"python": "3.11.7", "torch": "2.13.0", "vllm": None},
-    "git": {"commit": "abc123", "dirty": True},
-    "data": [{"file": "/data/somewhere/pairs.jsonl", "bytes": 3, "sha256": "f00d"}],
-    "processes": 4,
-}
+    "command": "scripts/preference.py recipes/a.yaml --output_dir /data/out/run", "recipe": RECIPE,
+    "versions": {"python": "3.11.7", "torch": "2.13.0", "vllm": None}, "git": {"commit": "abc123", "dirty": True},
+    "data": [{"file": "/data/somewhere/pairs.jsonl", "bytes": 3, "sha256": "f00d"}], "processes": 4
+}  # fmt: skip
 METRICS = {"train_loss": 0.57463, "rewards/accuracies": 0.8333, "rows": 104}
 EVALUATED = {"results": {"ecqa": {"n": 200, "correct": 142, "accuracy": 0.71, "interval": [0.6436, 0.7685]}}}
 

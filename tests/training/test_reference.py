@@ -135,12 +135,9 @@ def loaded_with(**options: Any) -> Any:
 
 
 CHANGES = {
-    "weights": other_weights,
-    "template": other_template,
-    "tokenizer": other_tokenizer,
-    "configuration": loaded_with(rms_norm_eps=1e-5),
-    "precision": loaded_with(dtype=torch.bfloat16),
-}
+    "weights": other_weights, "template": other_template, "tokenizer": other_tokenizer,
+    "configuration": loaded_with(rms_norm_eps=1e-5), "precision": loaded_with(dtype=torch.bfloat16)
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", CHANGES)

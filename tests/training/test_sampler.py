@@ -90,11 +90,8 @@ def run(
             return super().training_step(model, inputs, *args, **kwargs)
 
     options = {
-        "per_device_train_batch_size": size,
-        "gradient_accumulation_steps": steps,
-        "num_train_epochs": 2,
-        "seed": 5,
-    }
+        "per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "num_train_epochs": 2, "seed": 5
+    }  # fmt: skip
     own = {"token_weighting": "bmc", "reference_cache": str(folder / "reference"), "precompute_ref_log_probs": None}
     args = bmc.BMCConfig(**settings(folder, lr_scheduler_type="linear") | options | own | changed)
     rows = Dataset.from_list(ROWS)

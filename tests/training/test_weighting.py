@@ -99,13 +99,9 @@ def test_a_loss_without_reference_loads_and_runs_none(model_dir, tmp_path, monke
 def test_each_model_weighs_the_reference_by_its_own_confidence(model_dir, tmp_path):
     """As released: Σ λ_θ log π_θ − Σ λ_ref log π_ref, λ_ref = 1 + min(1/π_ref, δ)."""
     trainer = make(
-        model_dir,
-        tmp_path,
-        token_weighting="bmc",
-        bmc_delta=300.0,
-        weight_source="each_model",
-        precompute_ref_log_probs=False,
-    )
+        model_dir, tmp_path, token_weighting="bmc", bmc_delta=300.0, weight_source="each_model",
+        precompute_ref_log_probs=False
+    )  # fmt: skip
     loss = first_loss(trainer)
     batch = trainer.data_collator(list(trainer.train_dataset))
     with torch.no_grad():

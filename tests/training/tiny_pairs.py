@@ -55,12 +55,9 @@ def logged(trainer: Any, key: str = "loss") -> list[float]:
 
 COLUMNS = ("prompt", "chosen", "rejected")
 LORA = {
-    "use_peft": True,
-    "lora_r": 4,
-    "lora_alpha": 8,
-    "lora_dropout": 0.0,
-    "lora_target_modules": ["q_proj", "down_proj"],
-}
+    "use_peft": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0,
+    "lora_target_modules": ["q_proj", "down_proj"]
+}  # fmt: skip
 
 
 def write_recipe(folder: Path, model: Path, rows: int = 4, **changed: Any) -> Path:
