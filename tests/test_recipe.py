@@ -452,8 +452,7 @@ TRAINING = "model_name_or_path: m\nloss_type: sigmoid\n" + DATA
 @pytest.mark.parametrize(
     ("argv", "key", "value"),
     [
-        (["--save_strategy", "no"], "save_strategy", "no"),
-        (["--eval_strategy=no"], "eval_strategy", "no"),
+        (["--save_strategy", "no"], "save_strategy", "no"), (["--eval_strategy=no"], "eval_strategy", "no"),
         (["--logging-strategy", "no"], "logging_strategy", "no"),
         (["--loss_type", "sigmoid", "bco_pair"], "loss_type", ["sigmoid", "bco_pair"]),
         (["--loss_type", "ipo"], "loss_type", ["ipo"]),
@@ -461,15 +460,13 @@ TRAINING = "model_name_or_path: m\nloss_type: sigmoid\n" + DATA
         (["--report_to", "null"], "report_to", []),
         (["--no_remove_unused_columns"], "remove_unused_columns", False),
         (["--no-gradient-checkpointing"], "gradient_checkpointing", False),
-        (["--run_name", "1e5"], "run_name", "1e5"),
-        (["--run_name", "no"], "run_name", "no"),
+        (["--run_name", "1e5"], "run_name", "1e5"), (["--run_name", "no"], "run_name", "no"),
         (["--output_dir", "2024-01-01"], "output_dir", "2024-01-01"),
-        (["--hub_model_id=123"], "hub_model_id", "123"),
-        (["--learning_rate", "5e-7"], "learning_rate", 5e-7),
+        (["--hub_model_id=123"], "hub_model_id", "123"), (["--learning_rate", "5e-7"], "learning_rate", 5e-7),
         (["--bf16", "no"], "bf16", False),
-        (["--group_by_length"], "train_sampling_strategy", "group_by_length"),
-    ],
-)
+        (["--group_by_length"], "train_sampling_strategy", "group_by_length")
+    ]
+)  # fmt: skip
 def test_words_of_a_command_line(argv: list[str], key: str, value: Any) -> None:
     write("r.yaml", TRAINING)
     for line in ([*argv, "r.yaml"] if argv[-1].startswith("--") else ["r.yaml", *argv], ["r.yaml", *argv]):
@@ -479,14 +476,11 @@ def test_words_of_a_command_line(argv: list[str], key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("argv", "modules"),
     [
-        (["q_proj", "v_proj"], ["q_proj", "v_proj"]),
-        (["[q_proj]"], ["q_proj"]),
-        (["q_proj"], ["q_proj"]),
-        (["q_proj,v_proj"], ["q_proj", "v_proj"]),
-        (["all-linear"], "all-linear"),
-        ([r".*\.[qv]_proj"], r".*\.[qv]_proj"),
-    ],
-)
+        (["q_proj", "v_proj"], ["q_proj", "v_proj"]), (["[q_proj]"], ["q_proj"]), (["q_proj"], ["q_proj"]),
+        (["q_proj,v_proj"], ["q_proj", "v_proj"]), (["all-linear"], "all-linear"),
+        ([r".*\.[qv]_proj"], r".*\.[qv]_proj")
+    ]
+)  # fmt: skip
 def test_modules_of_an_adapter(argv: list[str], modules: list[str] | str) -> None:
     write("r.yaml", TRAINING)
     assert preference("r.yaml", "--use_peft", "--lora_target_modules", *argv)[1].lora_target_modules == modules

@@ -221,14 +221,8 @@ def test_token_credit_is_compared_on_the_same_pairs_with_the_same_values(name: s
     assert other[2].token_weighting == (name if name in ("confpo", "entropy", "position", "shift") else "external")
     assert other[0].dataset_mixture.datasets[0].id == f"outputs/smollm2-135m/math/{CREDIT[name]}/train.jsonl"
     for key in (
-        "loss_type",
-        "beta",
-        "learning_rate",
-        "num_train_epochs",
-        "seed",
-        "per_device_train_batch_size",
-        "max_length",
-    ):
+        "loss_type", "beta", "learning_rate", "num_train_epochs", "seed", "per_device_train_batch_size", "max_length"
+    ):  # fmt: skip
         assert getattr(other[2], key) == getattr(bmc[2], key), key
     assert other[0].chosen_column == bmc[0].chosen_column == "chosen"
     if name in ("tis", "sepo", "tgdpo"):

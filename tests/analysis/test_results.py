@@ -288,11 +288,8 @@ def test_what_is_there_and_what_is_missing(tmp_path: Path) -> None:
 
 def test_runs_that_are_not_comparable(tmp_path: Path) -> None:
     for name, recipe in (
-        ("dpo", {}),
-        ("same", {}),
-        ("other", {"model_name_or_path": "x"}),
-        ("long", {"max_length": 9}),
-    ):
+        ("dpo", {}), ("same", {}), ("other", {"model_name_or_path": "x"}), ("long", {"max_length": 9})
+    ):  # fmt: skip
         make_run(tmp_path, name, **recipe)
     write(make_run(tmp_path, "words") / "tokenizer.json", {"other": 1})
     check_comparable(find_trained(str(tmp_path), ["dpo", "same"])[0])

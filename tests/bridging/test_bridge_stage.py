@@ -372,21 +372,18 @@ BEFORE, AFTER = turn("assistant", "It runs up to the old town."), turn("assistan
 CALLS = turn("assistant", None, tool_calls=[{"function": {"name": "find", "arguments": {"what": "river"}}}])
 PAIRS: Rows = [
     {
-        "prompt": QUESTION,
-        "chosen": [*ASKED_BACK, AFTER],
-        "rejected": [*ASKED_BACK, BEFORE],
-        "tools": [{"name": "find"}],
+        "prompt": QUESTION, "chosen": [*ASKED_BACK, AFTER], "rejected": [*ASKED_BACK, BEFORE],
+        "tools": [{"name": "find"}]
     },
     {
-        "prompt": QUESTION,
-        "chosen": [*ASKED_BACK, AFTER],
-        "rejected": [turn("assistant", "Who?"), ASKED_BACK[1], BEFORE],
+        "prompt": QUESTION, "chosen": [*ASKED_BACK, AFTER],
+        "rejected": [turn("assistant", "Who?"), ASKED_BACK[1], BEFORE]
     },
     {"prompt": QUESTION, "chosen": [AFTER], "rejected": [*ASKED_BACK, BEFORE]},
     {"prompt": QUESTION, "chosen": [AFTER], "rejected": [CALLS]},
     {"prompt": QUESTION, "chosen": [CALLS], "rejected": [BEFORE], "meta": {"a": 2**70}},
-    {"prompt": QUESTION, "chosen": [AFTER], "rejected": [BEFORE], "meta": ["b"]},
-]
+    {"prompt": QUESTION, "chosen": [AFTER], "rejected": [BEFORE], "meta": ["b"]}
+]  # fmt: skip
 
 
 def test_only_the_last_message_is_edited_and_turns_are_shown_with_their_roles(tmp_path: Path) -> None:

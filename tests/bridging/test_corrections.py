@@ -50,15 +50,11 @@ def test_a_persons_corrections_are_validated_like_an_editors(tmp_path: Path) -> 
     # town → river: 4 substitutions and an insertion in 55 characters
     assert (pair["bridged"], pair["edit_ratio"], pair["editor"]) == (True, round(5 / 55, 4), "person")
     assert [(row["id"].partition("-")[0], row["reason"]) for row in dropped] == [
-        ("t1", "edit equals y_l"),
-        ("t2", "edit equals y_l"),
+        ("t1", "edit equals y_l"), ("t2", "edit equals y_l"),
         ("t3", "a rewrite, not an edit: edit ratio above 0.6"),
-        ("t4", "talks about the edit"),
-        ("t5", "no correction"),
-        ("t6", "length drift: above 2 times"),
-        ("t7", "template delimiters in the edit"),
-        ("t8", "refusal"),
-    ]
+        ("t4", "talks about the edit"), ("t5", "no correction"), ("t6", "length drift: above 2 times"),
+        ("t7", "template delimiters in the edit"), ("t8", "refusal")
+    ]  # fmt: skip
     assert all("unusable" not in row for row in dropped)
     assert (stats["rows"], stats["kept"], stats["bridged"], stats["reasons"]["edit equals y_l"]) == (9, 1, 1, 2)
     assert "usage" not in stats

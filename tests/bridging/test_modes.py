@@ -76,13 +76,10 @@ def test_what_is_trained_on(mode: str, template: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "reference", "draft"),
     [
-        ("targeted", W, L),
-        ("without_reference", None, L),
-        ("degrade", W, L),
-        ("fresh", None, None),
-        ("polish", None, W),
-    ],
-)
+        ("targeted", W, L), ("without_reference", None, L), ("degrade", W, L), ("fresh", None, None),
+        ("polish", None, W)
+    ]
+)  # fmt: skip
 def test_what_the_editor_sees(mode: str, reference: str | None, draft: str | None, tmp_path: Path) -> None:
     with ChatServer(obeys) as server:
         bridge(recipe(tmp_path, server.url, [ROW], mode))

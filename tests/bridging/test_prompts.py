@@ -104,16 +104,10 @@ def test_the_text_is_what_stands_between_the_tags(subtests: pytest.Subtests) -> 
 
 def test_a_draft_may_be_good_where_the_editor_sees_what_is_right(subtests: pytest.Subtests) -> None:
     for reply in [
-        GOOD,
-        f"\n {GOOD}\n",
-        "<verdict> Good </verdict> It is.",
-        f"The draft is fine. {GOOD}",
-        f"<verdict>edit</verdict>? No: {GOOD}",
-        f"wrong? <verdict>edit</verdict> </think> {GOOD}",
-        "<VERDICT>GOOD</VERDICT>",
-        "<verdict>**Good.**</verdict>",
-        '<verdict 1a>\n"good enough"\n</verdict 1a>',
-    ]:
+        GOOD, f"\n {GOOD}\n", "<verdict> Good </verdict> It is.", f"The draft is fine. {GOOD}",
+        f"<verdict>edit</verdict>? No: {GOOD}", f"wrong? <verdict>edit</verdict> </think> {GOOD}",
+        "<VERDICT>GOOD</VERDICT>", "<verdict>**Good.**</verdict>", '<verdict 1a>\n"good enough"\n</verdict 1a>'
+    ]:  # fmt: skip
         with subtests.test(reply=reply):
             for mode, template in KINDS:
                 if (mode, template) in JUDGING:
@@ -127,20 +121,11 @@ def test_a_draft_may_be_good_where_the_editor_sees_what_is_right(subtests: pytes
 @pytest.mark.slow
 def test_anything_else_is_unreadable(subtests: pytest.Subtests) -> None:
     for reply in [
-        "One.",
-        "good",
-        "<verdict>edit</verdict>",
-        "<revised>One.</revised>",
-        "<revised 1b>One.</revised 1b>",
-        "<revised 1a>One.",
-        "One.</revised 1a>",
-        "Put it between <revised 1a> and </revised 1a>.",
-        "<think><revised 1a>One.</revised 1a></think> I can't.",
-        f"<think>{GOOD}</think> I can't.",
-        f"<think>{GOOD}",
-        "\n<think>Perhaps <revised 1a>One.</revised 1a>",
-        f"{GOOD}? No: <verdict>edit</verdict>",
-    ]:
+        "One.", "good", "<verdict>edit</verdict>", "<revised>One.</revised>", "<revised 1b>One.</revised 1b>",
+        "<revised 1a>One.", "One.</revised 1a>", "Put it between <revised 1a> and </revised 1a>.",
+        "<think><revised 1a>One.</revised 1a></think> I can't.", f"<think>{GOOD}</think> I can't.", f"<think>{GOOD}",
+        "\n<think>Perhaps <revised 1a>One.</revised 1a>", f"{GOOD}? No: <verdict>edit</verdict>"
+    ]:  # fmt: skip
         for mode, template in KINDS:
             with subtests.test(reply=reply, mode=mode, template=template):
                 what = "answer" if mode == "fresh" else "revised draft"

@@ -198,12 +198,8 @@ def test_a_typed_edit_is_judged_without_being_kept(tmp_path: Path) -> None:
     with reviewing(bridged(tmp_path)) as client:
         judged = client.post("judge", place=3, text="bank number three")[1]
         assert judged["pieces"] == [
-            ["del", "river "],
-            ["ins", "bank "],
-            ["equal", "number "],
-            ["del", "3"],
-            ["ins", "three"],
-        ]
+            ["del", "river "], ["ins", "bank "], ["equal", "number "], ["del", "3"], ["ins", "three"]
+        ]  # fmt: skip
         assert judged["edit_ratio"] == 0.5882  # 5 + 5 of 17
         long = client.post("judge", place=3, text="word " * 40)[1]
         assert long["findings"] == ["length drift: above 2 times"]

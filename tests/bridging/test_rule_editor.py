@@ -166,14 +166,10 @@ def test_math_comes_out_right(subtests: pytest.Subtests) -> None:
 
 def test_what_cannot_be_edited_is_an_edit_error(subtests: pytest.Subtests) -> None:
     for rejected in [
-        "I think so.\nThe answer is 28",
-        "3 * 4 = 12\nThe answer is 12",
-        "7 / 2 = 3\nThe answer is 3",
-        "7 / 0 = 3\nThe answer is 3",
-        "7 + 8 + 9 + 3 = 28\nThe answer is 28",
-        "7.5 + 8 = 15.5\nThe answer is 15.5",
-        "19,000 + 1 = 19,002\nThe answer is 19,002",
-    ]:
+        "I think so.\nThe answer is 28", "3 * 4 = 12\nThe answer is 12", "7 / 2 = 3\nThe answer is 3",
+        "7 / 0 = 3\nThe answer is 3", "7 + 8 + 9 + 3 = 28\nThe answer is 28", "7.5 + 8 = 15.5\nThe answer is 15.5",
+        "19,000 + 1 = 19,002\nThe answer is 19,002"
+    ]:  # fmt: skip
         with subtests.test(rejected=rejected), pytest.raises(EditError, match=r"^rules: "):
             math(rejected, W, "27")
 

@@ -46,12 +46,9 @@ def lines(path: Path) -> Rows:
 
 TRANSIENT = {
     "429 with a wait": refuses(429, headers={"Retry-After": "0.05"}),
-    "429 without": refuses(429, headers={}),
-    "500": refuses(500, headers={}),
-    "closed": HANGS_UP,
-    "half": half_sent(says("never read")),
-    "no JSON": NO_JSON,
-}
+    "429 without": refuses(429, headers={}), "500": refuses(500, headers={}), "closed": HANGS_UP,
+    "half": half_sent(says("never read")), "no JSON": NO_JSON
+}  # fmt: skip
 USELESS = {
     "empty": (says(""), "empty reply"),
     "refusal": (says("I'm sorry, but I can't assist with that."), "refusal"),

@@ -71,13 +71,8 @@ def test_nothing_at_all() -> None:
 
 def test_bins(subtests: pytest.Subtests) -> None:
     for value, unbounded, place in [
-        (0.0, False, 0),
-        (0.99, False, 0),
-        (1.0, False, 1),
-        (2.0, False, 1),
-        (2.0, True, 2),
-        (9.0, True, 2),
-    ]:
+        (0.0, False, 0), (0.99, False, 0), (1.0, False, 1), (2.0, False, 1), (2.0, True, 2), (9.0, True, 2)
+    ]:  # fmt: skip
         with subtests.test(value=value, unbounded=unbounded, place=place):
             histogram = Histogram([0.0, 1.0, 2.0], unbounded)
             histogram.add(value)

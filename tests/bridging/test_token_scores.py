@@ -50,12 +50,8 @@ def test_words_are_all_but_whitespace(text: str) -> None:
 
 def test_scores(subtests: pytest.Subtests) -> None:
     for listed, scores in [
-        ("1:2 3:-3", {1: 2, 3: -3}),
-        ("\n1:+2,\n 4:−1\n", {1: 2, 4: -1}),
-        ("2:0", {2: 0}),
-        ("", {}),
-        (" , \n", {}),
-    ]:
+        ("1:2 3:-3", {1: 2, 3: -3}), ("\n1:+2,\n 4:−1\n", {1: 2, 4: -1}), ("2:0", {2: 0}), ("", {}), (" , \n", {})
+    ]:  # fmt: skip
         with subtests.test(listed=listed, scores=scores):
             assert read_scores(SCORING.between_tags(f"Well: <scores 1a>{listed}</scores 1a> Done.", "1a"), 4) == scores
 

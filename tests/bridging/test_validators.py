@@ -207,26 +207,10 @@ def test_a_request_for_an_edit_may_be_answered_as_such(subtests: pytest.Subtests
 
 def test_delimiters(subtests: pytest.Subtests) -> None:
     for leak in [
-        "<|im_start|>",
-        "<|im_end|>",
-        "<|eot_id|>",
-        "[INST]",
-        "[/INST]",
-        "<<SYS>>",
-        "</s>",
-        "<start_of_turn>",
-        "<bos>",
-        "<｜User｜>",
-        "</draft>",
-        "<revised 1a2b3c>",
-        "1a2b3c",
-        "<verdict>good</verdict>",
-        "\n### Response:",
-        "~~hammer~~",
-        "<del>hammer</del>",
-        "{--hammer--}",
-        "[-hammer-]{+pick+}",
-    ]:
+        "<|im_start|>", "<|im_end|>", "<|eot_id|>", "[INST]", "[/INST]", "<<SYS>>", "</s>", "<start_of_turn>",
+        "<bos>", "<｜User｜>", "</draft>", "<revised 1a2b3c>", "1a2b3c", "<verdict>good</verdict>", "\n### Response:",
+        "~~hammer~~", "<del>hammer</del>", "{--hammer--}", "[-hammer-]{+pick+}"
+    ]:  # fmt: skip
         with subtests.test(leak=leak):
             assert reason(EDIT + leak, max_length_ratio=None) == "template delimiters in the edit"
             assert reason(EDIT + leak, delimiters=False, max_length_ratio=None) is None

@@ -85,20 +85,16 @@ def shown(tokenizer: Any, row: dict[str, Any], mask: str = "assistant_masks") ->
 
 TALK = [says("user", "hi"), says("assistant", "yes ok"), says("user", "yes more"), says("assistant", "done")]
 TALKS = {
-    "one turn": TALK[:2],
-    "two turns": TALK,
-    "system": [says("system", "be"), *TALK],
+    "one turn": TALK[:2], "two turns": TALK, "system": [says("system", "be"), *TALK],
     "blanks": [says("user", "hi"), says("assistant", " yes\n"), says("user", "q"), says("assistant", "a\n")],
     "repeats": [says("user", "q"), says("assistant", "q"), says("user", "q"), says("assistant", "q")],
     "special token in the words": [says("user", "hi"), says("assistant", "a <|im_end|> b"), *TALK[2:]],
     "tool": [
         says("user", "hi"),
         says("assistant", "", tool_calls=[{"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}]),
-        says("tool", "3", name="f"),
-        says("assistant", "it is 3"),
-        *TALK,
-    ],
-}
+        says("tool", "3", name="f"), says("assistant", "it is 3"), *TALK
+    ]
+}  # fmt: skip
 
 
 def test_the_masks_are_those_of_markers(subtests: pytest.Subtests) -> None:

@@ -150,13 +150,8 @@ def test_a_tokenizer_without_offsets_is_a_fault(tokenizer: Any) -> None:
 
 def test_a_share_of_the_tokens_but_one_and_less_than_all(subtests: pytest.Subtests, tokenizer: Any) -> None:
     table: list[tuple[Any, ...]] = [
-        (0.5, "abcde"),
-        (0.01, "a"),
-        (0.99, "abcdefghi"),
-        (0.24, "ab"),
-        (0.25, "ab"),
-        (0.26, "abc"),
-    ]
+        (0.5, "abcde"), (0.01, "a"), (0.99, "abcdefghi"), (0.24, "ab"), (0.25, "ab"), (0.26, "abc")
+    ]  # fmt: skip
     for fraction, text in table:
         with subtests.test(fraction=fraction, text=text):
             row = {"prompt": user("x"), "chosen": assistant("abcdefghij")}  # a token a letter

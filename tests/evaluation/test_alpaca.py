@@ -40,13 +40,9 @@ def recipe(folder: Path, url: str, rows: int = 6, **settings: Any) -> JudgeConfi
     (folder / "reference.json").write_text(json.dumps(reference))
     given = {"model": "j", "temperature": 1.0, "max_tokens": 1, "api_key_env": "JUDGE_KEY", "max_retries": 0}
     return JudgeConfig(
-        benchmark="alpaca_eval",
-        responses=str(folder / "eval"),
-        reference=str(folder / "reference.json"),
-        output_dir=str(folder / "eval/alpaca_eval"),
-        base_url=url,
-        **{**given, **settings},
-    )
+        benchmark="alpaca_eval", responses=str(folder / "eval"), reference=str(folder / "reference.json"),
+        output_dir=str(folder / "eval/alpaca_eval"), base_url=url, **{**given, **settings}
+    )  # fmt: skip
 
 
 def weighted(first: float, *others: tuple[str, float], token: str = "m") -> Reply:

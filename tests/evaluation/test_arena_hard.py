@@ -50,17 +50,13 @@ def test_the_reference_is_a_first_and_b_second() -> None:
 
 def test_verdicts(subtests: pytest.Subtests) -> None:
     rows = [
-        ("My final verdict is tie: [[A=B]].", "A=B", None),
-        ("[[A>>B]] … I say [[A>>B]]", "A>>B", None),
-        ("[[B>A]]", "B>A", None),
-        ("[[B>>A]]", "B>>A", None),
-        ("[[A>B]]", "A>B", None),
-        ("A>B", None, "no verdict"),
+        ("My final verdict is tie: [[A=B]].", "A=B", None), ("[[A>>B]] … I say [[A>>B]]", "A>>B", None),
+        ("[[B>A]]", "B>A", None), ("[[B>>A]]", "B>>A", None), ("[[A>B]]", "A>B", None), ("A>B", None, "no verdict"),
         ("", None, "no verdict"),
         ("[[A>B]] or [[B>A]]", None, "several verdicts that differ"),
         ("[[A<B]]", None, "a verdict that is none of the five: A<B"),
-        ("[[A]]", None, "a verdict that is none of the five: A"),
-    ]
+        ("[[A]]", None, "a verdict that is none of the five: A")
+    ]  # fmt: skip
     for judgment, verdict, reason in rows:
         with subtests.test(judgment):
             assert read_verdict(judgment) == (verdict, reason)

@@ -22,18 +22,13 @@ def test_a_prediction() -> None:
 @pytest.mark.parametrize(
     ("task", "gold", "text", "correct"),
     [
-        ("qa", "river", "The answer is bank", False),
-        ("qa", "river", "A river", False),
-        ("math", "24", "15 + 9 = 24", True),
-        ("math", "1/2", "The answer is 0.5", True),
-        ("math", "0", "The answer is 0", True),
-        ("math", 0, "The answer is 0", True),
-        ("math", 24, "The answer is 25", False),
-        ("qa", None, "The answer is bank", None),
-        ("chat", "river", "river", None),
-        (None, "river", "river", None),
-    ],
-)
+        ("qa", "river", "The answer is bank", False), ("qa", "river", "A river", False),
+        ("math", "24", "15 + 9 = 24", True), ("math", "1/2", "The answer is 0.5", True),
+        ("math", "0", "The answer is 0", True), ("math", 0, "The answer is 0", True),
+        ("math", 24, "The answer is 25", False), ("qa", None, "The answer is bank", None),
+        ("chat", "river", "river", None), (None, "river", "river", None)
+    ]
+)  # fmt: skip
 def test_what_is_correct(task: str | None, gold: Any, text: str, correct: bool | None) -> None:
     assert predict({"task": task, "prompt": "x", "answer": gold}, text)["correct"] is correct
 

@@ -107,18 +107,14 @@ def test_an_endpoint_that_reports_no_usage(tmp_path: Path) -> None:
 
 NO_TEXT = "a response that is no text"
 RETRYABLE = {
-    "HTTP 408": refuses(408),
-    "HTTP 409": refuses(409),
-    "HTTP 429": refuses(429),
-    "HTTP 500": refuses(500),
+    "HTTP 408": refuses(408), "HTTP 409": refuses(409), "HTTP 429": refuses(429), "HTTP 500": refuses(500),
     "HTTP 503": refuses(503, headers={}),
     "HTTP 529": {"status": 529, "body": "<html>overloaded"},
-    "lost connection": HANGS_UP,
-    "invalid JSON": NO_JSON,
+    "lost connection": HANGS_UP, "invalid JSON": NO_JSON,
     "an error in place of a response": {"body": {"error": {"message": "overloaded"}}},
     "a response without choices": {"body": {"choices": []}},
-    NO_TEXT: {"body": {"choices": [{"message": {"content": [1]}}]}},
-}
+    NO_TEXT: {"body": {"choices": [{"message": {"content": [1]}}]}}
+}  # fmt: skip
 
 
 @pytest.mark.slow

@@ -395,19 +395,10 @@ def test_dollars_disk_and_durations() -> None:
 
 def test_optimizer_states(subtests: pytest.Subtests) -> None:
     for optim, bytes_ in [
-        ("adamw_torch_fused", 8),
-        ("adamw_bnb_8bit", 2),
-        ("paged_adamw_8bit", 2),
-        ("lion_32bit", 4),
-        ("lion_8bit", 1),
-        ("paged_adamw_32bit", 8),
-        ("ademamix_8bit", 3),
-        ("rmsprop_bnb", 4),
-        ("adamw_torch_4bit", 1),
-        ("adalomo", 0),
-        ("adafactor", 0),
-        ("sgd", 0),
-    ]:
+        ("adamw_torch_fused", 8), ("adamw_bnb_8bit", 2), ("paged_adamw_8bit", 2), ("lion_32bit", 4), ("lion_8bit", 1),
+        ("paged_adamw_32bit", 8), ("ademamix_8bit", 3), ("rmsprop_bnb", 4), ("adamw_torch_4bit", 1), ("adalomo", 0),
+        ("adafactor", 0), ("sgd", 0)
+    ]:  # fmt: skip
         with subtests.test(optim=optim, bytes_=bytes_):
             from transformers.training_args import OptimizerNames
 

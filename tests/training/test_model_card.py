@@ -120,13 +120,10 @@ def test_adapters_and_folders_that_are_no_runs(tmp_path: Path) -> None:
 
 def test_paths_are_portable(subtests: pytest.Subtests) -> None:
     for value, said in [
-        ("/data/x/pairs.jsonl", "…/pairs.jsonl"),
-        ("--out=/data/x/run --n 3", "--out=…/run --n 3"),
-        ("org/model", "org/model"),
-        ("https://host/a/b", "https://host/a/b"),
-        ("outputs/a/b.jsonl", "outputs/a/b.jsonl"),
-        ({"a": ["/x/y", 1]}, {"a": ["…/y", 1]}),
-    ]:
+        ("/data/x/pairs.jsonl", "…/pairs.jsonl"), ("--out=/data/x/run --n 3", "--out=…/run --n 3"),
+        ("org/model", "org/model"), ("https://host/a/b", "https://host/a/b"),
+        ("outputs/a/b.jsonl", "outputs/a/b.jsonl"), ({"a": ["/x/y", 1]}, {"a": ["…/y", 1]})
+    ]:  # fmt: skip
         with subtests.test(value=value, said=said):
             assert card.portable(value) == said
 

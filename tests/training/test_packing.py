@@ -59,13 +59,9 @@ def test_who_sees_whom_by_hand():
     ]
     # a window of two tokens is counted along the path, not along the row
     assert tree_mask_mod((tree,), positions, window=2)(zero, zero, query, key).int().tolist() == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [0, 1, 1, 0, 0, 0],
-        [0, 1, 0, 1, 0, 0],
-        [0, 0, 0, 1, 1, 0],
-        [0, 0, 0, 0, 0, 1],
-    ]
+        [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0, 1, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1]
+    ]  # fmt: skip
 
 
 IDS = st.lists(st.integers(5, 250), min_size=1, max_size=8)

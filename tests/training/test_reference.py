@@ -80,15 +80,11 @@ def test_values_are_those_of_the_model(make, model_dir):
 @pytest.mark.slow
 def test_it_is_found_again(subtests: pytest.Subtests, filled) -> None:
     for changed in [
-        {"loss_type": ["ipo"], "beta": 0.4},
-        {"token_weighting": "bmc", "bmc_delta": 1.0},
+        {"loss_type": ["ipo"], "beta": 0.4}, {"token_weighting": "bmc", "bmc_delta": 1.0},
         {"seed": 7, "learning_rate": 1e-3, "gradient_accumulation_steps": 4},
-        {"prefix_sharing": False},
-        {"packing": False},
-        {"rows": PAIRS[::-1]},
-        {"rows": PAIRS[2:5]},
-        {"eval_dataset": Dataset.from_list(PAIRS[:2])},
-    ]:
+        {"prefix_sharing": False}, {"packing": False}, {"rows": PAIRS[::-1]}, {"rows": PAIRS[2:5]},
+        {"eval_dataset": Dataset.from_list(PAIRS[:2])}
+    ]:  # fmt: skip
         with subtests.test(changed=changed):
             assert filled(**changed)[1] == 0
 

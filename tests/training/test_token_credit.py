@@ -196,13 +196,9 @@ def scoring(model_dir: Any, tmp_path: Any) -> list[str]:
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     values = {
         "dataset_mixture.datasets": [{"id": str(tmp_path / "pairs.jsonl")}],
-        "model_name_or_path": str(tmp_path / "dpo"),
-        "ref_model_name_or_path": str(model_dir),
-        "max_length": 40,
-        "reference_cache": str(tmp_path / "cache"),
-        "output_dir": str(tmp_path / "scored"),
-        "method": "tis",
-    }
+        "model_name_or_path": str(tmp_path / "dpo"), "ref_model_name_or_path": str(model_dir), "max_length": 40,
+        "reference_cache": str(tmp_path / "cache"), "output_dir": str(tmp_path / "scored"), "method": "tis"
+    }  # fmt: skip
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
 
 

@@ -58,15 +58,10 @@ WINDOWS = [  # windows and sparse masks, all shorter than the pairs, that reach 
     ("phimoe", {"sliding_window": 8, "num_local_experts": 4, "router_aux_loss_coef": 0.0}),
 ]
 OTHERS = [
-    ("llama", {}),
-    ("gpt_neox", {}),
-    ("gpt2", {"n_positions": 512}),
+    ("llama", {}), ("gpt_neox", {}), ("gpt2", {"n_positions": 512}),
     ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.0}),
-    ("persimmon", {}),
-    ("modernbert-decoder", {"local_attention": 8}),
-    ("nemotron", {}),
-    ("stablelm", {}),
-]
+    ("persimmon", {}), ("modernbert-decoder", {"local_attention": 8}), ("nemotron", {}), ("stablelm", {})
+]  # fmt: skip
 
 
 @pytest.mark.slow

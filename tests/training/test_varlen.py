@@ -95,12 +95,9 @@ SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=10), min_s
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    rows=st.lists(SEQUENCES, min_size=1, max_size=3),
-    share=st.booleans(),
-    window=st.sampled_from([None, 1, 3, 50]),
-    key_heads=st.sampled_from([1, 2, 4]),
-    scaling=st.sampled_from([None, 0.3]),
-)
+    rows=st.lists(SEQUENCES, min_size=1, max_size=3), share=st.booleans(), window=st.sampled_from([None, 1, 3, 50]),
+    key_heads=st.sampled_from([1, 2, 4]), scaling=st.sampled_from([None, 0.3])
+)  # fmt: skip
 @pytest.mark.slow
 def test_a_launch_is_the_loop_and_each_sequence_alone(
     rows: Any, share: bool, window: int | None, key_heads: int, scaling: float | None
