@@ -153,13 +153,14 @@ def test_a_model_folder_that_does_not_exist(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["prepare.py", "sample.py", "bridge.py", "evaluate.py", "report.py", "analyze.py"])
-def test_help_and_recipe_errors_do_not_import_torch(name: str) -> None:
-    for argv, status in ((["--help"], 0), ([recipe(outptu_dir="x")], 2)):
-        command = [sys.executable, "-c", HARNESS, ",".join(TORCH), str(ROOT / "scripts" / name), *argv]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == status, done.stderr
-        assert done.stderr.splitlines()[-1] == "IMPORTED"
+def test_help_and_recipe_errors_do_not_import_torch(subtests: pytest.Subtests) -> None:
+    for name in ["prepare.py", "sample.py", "bridge.py", "evaluate.py", "report.py", "analyze.py"]:
+        with subtests.test(name=name):
+            for argv, status in ((["--help"], 0), ([recipe(outptu_dir="x")], 2)):
+                command = [sys.executable, "-c", HARNESS, ",".join(TORCH), str(ROOT / "scripts" / name), *argv]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                assert done.returncode == status, done.stderr
+                assert done.stderr.splitlines()[-1] == "IMPORTED"
 
 
 # --- the training stages: most of it in this process, since importing TRL takes seconds -------------------------------

@@ -26,13 +26,14 @@ def test_help_imports_nothing_heavy() -> None:
     assert all(f"\n  {stage} " in done.stdout for stage in STAGES)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_each_stage_has_a_command_and_a_script(stage: str) -> None:
-    from bmc import commands
+def test_each_stage_has_a_command_and_a_script(subtests: pytest.Subtests) -> None:
+    for stage in STAGES:
+        with subtests.test(stage=stage):
+            from bmc import commands
 
-    assert callable(getattr(commands, stage))
-    script = ROOT / f"scripts/{program.script_of(stage)}.py"
-    assert f'script("{stage}")' in script.read_text()
+            assert callable(getattr(commands, stage))
+            script = ROOT / f"scripts/{program.script_of(stage)}.py"
+            assert f'script("{stage}")' in script.read_text()
 
 
 def test_a_script_and_the_command_say_the_same() -> None:

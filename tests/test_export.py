@@ -58,9 +58,8 @@ def renders(template: str) -> Any:
     )
 
 
-@pytest.mark.parametrize(
-    ("template", "parts"),
-    [
+def test_what_a_template_writes_around_turns(subtests: pytest.Subtests) -> None:
+    for template, parts in [
         (
             CHATML,
             Parts(
@@ -99,10 +98,9 @@ def renders(template: str) -> Any:
         (COUNTS, None),
         ("{{ messages[-1].content }}", Parts("", None, "")),
         ("{{ messages | length }}", None),
-    ],
-)  # fmt: skip
-def test_what_a_template_writes_around_turns(template: str, parts: Parts | None) -> None:
-    assert read_parts(renders(template)) == parts
+    ]:
+        with subtests.test(template=template):
+            assert read_parts(renders(template)) == parts
 
 
 def test_the_templates_text() -> None:

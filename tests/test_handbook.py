@@ -150,15 +150,16 @@ def test_capybara_orpo_keeps_its_warm_up_steps() -> None:
 # --- recipes of SimPO, of BMC, of TRL ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SIMPO)
-def test_simpo_recipes_keep_their_objective(name: str) -> None:
-    beta, ratio, rate = SIMPO[name]
-    text = f"model_name_or_path: m\noutput_dir: outputs/{name}-simpo\ndataset_mixer: {{d: 1.0}}\n{RELEASED}"
-    config = read(f"{text}beta: {beta}\ngamma_beta_ratio: {ratio}\nlearning_rate: {rate}\n")[2]
-    # their loss is -log σ(β (Δ − γ/β)), Δ the difference of mean log-probs
-    assert (config.loss_type, config.beta, config.learning_rate) == (["simpo"], beta, rate)
-    assert config.simpo_gamma == pytest.approx(ratio * beta, rel=1e-12)
-    assert (config.token_weighting, config.eval_strategy.value, config.warmup_steps) == ("none", "steps", 0.1)
+def test_simpo_recipes_keep_their_objective(subtests: pytest.Subtests) -> None:
+    for name in SIMPO:
+        with subtests.test(name=name):
+            beta, ratio, rate = SIMPO[name]
+            text = f"model_name_or_path: m\noutput_dir: outputs/{name}-simpo\ndataset_mixer: {{d: 1.0}}\n{RELEASED}"
+            config = read(f"{text}beta: {beta}\ngamma_beta_ratio: {ratio}\nlearning_rate: {rate}\n")[2]
+            # their loss is -log σ(β (Δ − γ/β)), Δ the difference of mean log-probs
+            assert (config.loss_type, config.beta, config.learning_rate) == (["simpo"], beta, rate)
+            assert config.simpo_gamma == pytest.approx(ratio * beta, rel=1e-12)
+            assert (config.token_weighting, config.eval_strategy.value, config.warmup_steps) == ("none", "steps", 0.1)
 
 
 @pytest.mark.parametrize("name", BMC)
@@ -175,9 +176,8 @@ def test_bmc_recipes_keep_their_objective(name: str, caplog: pytest.LogCaptureFi
     )
 
 
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
+def test_objectives_by_the_names_of_other_trainers(subtests: pytest.Subtests) -> None:
+    for lines, expected in [
         ("gamma_beta_ratio: 0.3", {"loss_type": ["simpo"], "beta": 2.0, "simpo_gamma": 0.6}),
         ("gamma_beta_ratio: 0.3\nsft_weight: 0.0", {"loss_type": ["simpo"], "loss_weights": None}),
         (
@@ -194,16 +194,14 @@ def test_bmc_recipes_keep_their_objective(name: str, caplog: pytest.LogCaptureFi
         ("loss_type: orpo\norpo_lambda: 0.5", {"loss_type": ["orpo"], "orpo_lambda": 0.5}),
         ("dpo_bmc_delta: 2.0\nweight_source: policy", {"weight_source": "policy", "ignore_stop_words": True}),
         ("reference_free: false", {"loss_type": ["sigmoid"]}),
-    ],
-)
-def test_objectives_by_the_names_of_other_trainers(lines: str, expected: dict[str, Any]) -> None:
-    config = read(f"{SHORT}{lines}\n")[2]
-    assert {key: getattr(config, key) for key in expected} == expected
+    ]:
+        with subtests.test(lines=lines):
+            config = read(f"{SHORT}{lines}\n")[2]
+            assert {key: getattr(config, key) for key in expected} == expected
 
 
-@pytest.mark.parametrize(
-    ("lines", "fault"),
-    [
+def test_objectives_that_are_not_guessed(subtests: pytest.Subtests) -> None:
+    for lines, fault in [
         (
             "loss_type: hinge\ngamma_beta_ratio: 0.5",
             "gamma_beta_ratio: is SimPO's, and loss_type is hinge; write loss_",
@@ -230,12 +228,14 @@ def test_objectives_by_the_names_of_other_trainers(lines: str, expected: dict[st
             "# SimPOTrainer arguments",
             "loss_type: is missing, and a comment speaks of SimPO; write loss_type: simpo, or",
         ),
-    ],
-)
-def test_objectives_that_are_not_guessed(lines: str, fault: str) -> None:
-    with pytest.raises(UserErrors) as caught:
-        read(SHORT.replace("output_dir: out\n", "" if "output_dir" in lines else "output_dir: out\n") + f"{lines}\n")
-    assert str(caught.value).splitlines()[0].startswith(f"recipe.yaml: {fault}")
+    ]:
+        with subtests.test(lines=lines):
+            with pytest.raises(UserErrors) as caught:
+                read(
+                    SHORT.replace("output_dir: out\n", "" if "output_dir" in lines else "output_dir: out\n")
+                    + f"{lines}\n"
+                )
+            assert str(caught.value).splitlines()[0].startswith(f"recipe.yaml: {fault}")
 
 
 def test_an_orpo_recipe_trains_no_dpo(caplog: pytest.LogCaptureFixture) -> None:
@@ -322,9 +322,8 @@ def test_data_of_the_command_line_replace_the_recipes() -> None:
     assert part.id == "b"
 
 
-@pytest.mark.parametrize(
-    ("lines", "fault"),
-    [
+def test_faults_of_older_keys(subtests: pytest.Subtests) -> None:
+    for lines, fault in [
         ("dataset_mixer: [a]", "recipe.yaml: dataset_mixer: must map data set ids to weights"),
         ("dataset_mixer: {a: 2}", "recipe.yaml (dataset_mixer): dataset_mixture.datasets[0].weight: must be less"),
         ("dataset_mixer: {a: 1}\ndataset_splits: [dev]", "recipe.yaml: dataset_splits: must list splits with 'train'"),
@@ -341,12 +340,11 @@ def test_data_of_the_command_line_replace_the_recipes() -> None:
         ("datasets: a", "recipe.yaml: datasets: must be a list"),
         ("dataset_name: a\ntest_split_size: 0.1", "recipe.yaml: test_split_size: refines datasets, which the recipe"),
         ("dataset_name: a\ntorch_dtype: 3", "recipe.yaml (torch_dtype): dtype: must be text, got 3; put it in quotes"),
-    ],
-)
-def test_faults_of_older_keys(lines: str, fault: str) -> None:
-    with pytest.raises(UserErrors) as caught:
-        read(f"model_name_or_path: m\noutput_dir: out\n{lines}\n")
-    assert str(caught.value.faults[0]).startswith(fault)
+    ]:
+        with subtests.test(lines=lines):
+            with pytest.raises(UserErrors) as caught:
+                read(f"model_name_or_path: m\noutput_dir: out\n{lines}\n")
+            assert str(caught.value.faults[0]).startswith(fault)
 
 
 def test_a_key_without_an_effect_on_the_command_line_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -358,19 +356,17 @@ def test_a_key_without_an_effect_on_the_command_line_is_a_warning(caplog: pytest
 # --- the empty system turn of the handbook -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
+def test_older_recipes_keep_their_empty_system_turn(subtests: pytest.Subtests) -> None:
+    for lines, expected in [
         ("dataset_mixer: {d: 1.0}", True),  # its default, while the handbook had the key
         ("dataset_mixer: {d: 1.0}\nauto_insert_empty_system_msg: false", False),
         ("dataset_mixture: {datasets: [{id: d}]}", False),
         ("dataset_mixture: {datasets: [{id: d}]}\nauto_insert_empty_system_msg: true", True),
-    ],
-)
-def test_older_recipes_keep_their_empty_system_turn(lines: str, expected: bool) -> None:
-    text = f"model_name_or_path: m\noutput_dir: out\n{lines}\n"
-    assert read(text)[0].auto_insert_empty_system_msg is expected
-    assert read_sft(text)[0].auto_insert_empty_system_msg is expected
+    ]:
+        with subtests.test(lines=lines):
+            text = f"model_name_or_path: m\noutput_dir: out\n{lines}\n"
+            assert read(text)[0].auto_insert_empty_system_msg is expected
+            assert read_sft(text)[0].auto_insert_empty_system_msg is expected
 
 
 def test_what_else_an_older_recipe_meant_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -386,7 +382,8 @@ def test_what_else_an_older_recipe_meant_is_said(caplog: pytest.LogCaptureFixtur
     assert caplog.messages == []
 
 
-@pytest.mark.parametrize("stage", ["dpo_bmc", "eval", "sample", "bridge_ew"])
-def test_the_mistral_recipes_have_the_empty_system_turn(stage: str) -> None:
-    path = Path(__file__).parents[1] / f"recipes/mistral-7b/ultrafeedback/{stage}.yaml"
-    assert load_recipe(path)[0]["auto_insert_empty_system_msg"] is True
+def test_the_mistral_recipes_have_the_empty_system_turn(subtests: pytest.Subtests) -> None:
+    for stage in ["dpo_bmc", "eval", "sample", "bridge_ew"]:
+        with subtests.test(stage=stage):
+            path = Path(__file__).parents[1] / f"recipes/mistral-7b/ultrafeedback/{stage}.yaml"
+            assert load_recipe(path)[0]["auto_insert_empty_system_msg"] is True

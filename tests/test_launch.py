@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -184,38 +183,30 @@ def test_a_rank_that_is_still_starting_when_it_is_preempted_is_started_again(ran
     assert running.returncode == 75
 
 
-# A training whose second process comes to an end, in the way given, when its second step begins
-DIES = """
-import os, runpy, signal, sys
-from transformers import TrainerCallback, Trainer
-how, before = sys.argv[1], Trainer.__init__
-class Die(TrainerCallback):
-    def on_step_begin(self, args, state, control, **_):
-        if state.global_step == 1 and os.environ["RANK"] == "1":
-            if how == "killed":
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise RuntimeError("this process has had enough")
-def after(self, *args, **kwargs):
-    before(self, *args, **kwargs)
-    self.add_callback(Die())
-Trainer.__init__ = after
-sys.argv = sys.argv[2:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+# A stage of which the second process comes to an end, in the way given, while the first waits for it
+STAGE = """
+import os, signal, sys
+import torch
+from bmc.errors import user_error
+from bmc.runs import run_main
+def main():
+    if sys.argv[1] == "fault":
+        raise user_error("rows", "there are too few")
+    torch.distributed.init_process_group("gloo")
+    torch.distributed.all_reduce(torch.ones(1))
+    if os.environ["RANK"] == "1":
+        if sys.argv[1] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise RuntimeError("this process has had enough")
+    torch.distributed.all_reduce(torch.ones(1))
+run_main(main)
 """
 
 
 @pytest.fixture
-def training(tmp_path: Path, model_dir: Path) -> list[str]:
-    rows = [{"prompt": f"{i}+1=", "completion": f"{i + 1}"} for i in range(8)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {
-        "model_name_or_path": str(model_dir), "output_dir": str(tmp_path / "run"), "use_cpu": True, "bf16": False,
-        "ddp_backend": "gloo", "report_to": "none", "per_device_train_batch_size": 1, "save_strategy": "no",
-        "dataset_mixture": {"datasets": [{"id": str(tmp_path / "rows.jsonl")}]}, "gradient_checkpointing": False,
-    }  # fmt: skip
-    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(settings))
-    (tmp_path / "dies.py").write_text(DIES)
-    return [str(ROOT / "scripts/sft.py"), str(tmp_path / "sft.yaml")]
+def stage(tmp_path: Path) -> str:
+    (tmp_path / "stage.py").write_text(STAGE)
+    return str(tmp_path / "stage.py")
 
 
 def ended(command: list[str], tmp_path: Path) -> tuple[Any, float]:
@@ -230,38 +221,28 @@ def ended(command: list[str], tmp_path: Path) -> tuple[Any, float]:
 
 
 @pytest.mark.slow
-def test_a_process_that_fails_says_why_and_the_other_one_ends(
-    two: list[str], training: list[str], tmp_path: Path
-) -> None:
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", *two, str(tmp_path / "dies.py"), "raises"]
-    done, seconds = ended([*launcher, *training], tmp_path)
+def test_a_process_that_fails_says_why_and_the_other_one_ends(two: list[str], stage: str, tmp_path: Path) -> None:
+    done, seconds = ended([sys.executable, "-m", "accelerate.commands.launch", *two, stage, "raises"], tmp_path)
     assert done.returncode == 1
-    assert seconds < 90
+    assert seconds < 150
     assert done.stderr.count("RuntimeError: this process has had enough") == 1
     assert done.stderr.count("Error: ") == 2  # and the launcher's own ChildFailedError: the other one has only lost it
     assert "rank      : 1 (local_rank: 1)" in done.stderr.partition("Root Cause")[2]
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_takes_the_other_one_along(
-    two: list[str], training: list[str], tmp_path: Path
-) -> None:
-    launcher = [sys.executable, "-m", "bmc.launch", *two, str(tmp_path / "dies.py"), "killed"]
-    done, seconds = ended([*launcher, *training], tmp_path)
+def test_a_process_that_is_killed_takes_the_other_one_along(two: list[str], stage: str, tmp_path: Path) -> None:
+    done, seconds = ended([sys.executable, "-m", "bmc.launch", *two, stage, "killed"], tmp_path)
     assert done.returncode == 128 + signal.SIGKILL
-    assert seconds < 90
+    assert seconds < 150
     assert done.stderr.splitlines()[-1] == "rank 1 failed first, with exit status -9"
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_what_all_processes_find_is_said_once(two: list[str], training: list[str], tmp_path: Path) -> None:
-    first = (tmp_path / "rows.jsonl").read_text().splitlines()[0]
-    (tmp_path / "rows.jsonl").write_text(first + "\n")
-    done, _ = ended([sys.executable, "-m", "bmc.launch", *two, *training], tmp_path)
-    fault = "accelerate launch: 2 processes can't share 1 rows; start at most 1 (--num_processes), or give more data"
+def test_what_all_processes_find_is_said_once(two: list[str], stage: str, tmp_path: Path) -> None:
+    done, _ = ended([sys.executable, "-m", "bmc.launch", *two, stage, "fault"], tmp_path)
     assert done.returncode == 2
-    assert done.stderr.splitlines().count(fault) == 1
-    assert done.stderr.count("can't share") == 1
+    assert done.stderr.splitlines().count("rows: there are too few") == 1
+    assert done.stderr.count("too few") == 1
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "run").exists()

@@ -99,11 +99,14 @@ def test_of_several_parents_the_last_wins_and_the_recipe_over_all() -> None:
     assert [origin[key] for key in ("model", "template", "proportion")] == ["a.yaml", "b.yaml", "child.yaml"]
 
 
-@pytest.mark.parametrize("extends", ["3", "[a.yaml, 3]", "{a: b}"])
-def test_parents_are_paths(extends: str) -> None:
-    write("child.yaml", f"extends: {extends}\n")
-    write("a.yaml", DATA)
-    assert faults(prepare, "child.yaml") == ["child.yaml: extends: must be the path of a recipe, or a list of paths"]
+def test_parents_are_paths(subtests: pytest.Subtests) -> None:
+    for extends in ["3", "[a.yaml, 3]", "{a: b}"]:
+        with subtests.test(extends=extends):
+            write("child.yaml", f"extends: {extends}\n")
+            write("a.yaml", DATA)
+            assert faults(prepare, "child.yaml") == [
+                "child.yaml: extends: must be the path of a recipe, or a list of paths"
+            ]
 
 
 def test_a_file_whose_keys_have_moved_is_named() -> None:
@@ -112,22 +115,20 @@ def test_a_file_whose_keys_have_moved_is_named() -> None:
     assert fault.endswith("its keys stand in each base.yaml now: extend recipes/llama2-7b/qa/base.yaml, or another one")
 
 
-@pytest.mark.parametrize(
-    ("stage", "fault"),
-    [
+def test_a_recipe_of_another_stage(subtests: pytest.Subtests) -> None:
+    for stage, fault in [
         ("sft", "r.yaml: stage: is sft, and this is bmc bridge; run bmc sft, or scripts/sft.py"),
         ("train", "r.yaml: stage: is train, and this is bmc bridge; run bmc train, or scripts/preference.py"),
         ("brigde", "r.yaml: stage: 'brigde' is unknown (did you mean 'bridge'?); choose from prepare, sft, sample, "),
-    ],
-)
-def test_a_recipe_of_another_stage(stage: str, fault: str) -> None:
-    write("r.yaml", f"stage: {stage}\n" + DATA)
-    (found,) = faults(bridge, "r.yaml")
-    assert found.startswith(fault)
-    write("r.yaml", "stage: train\nlearning_rate: 1e-5\n" + DATA)
-    assert len(faults(bridge, "r.yaml")) == 1  # its keys are no faults beside that
-    write("r.yaml", "stage: bridge\n" + DATA)
-    assert bridge("r.yaml") == bridge(write("s.yaml", DATA))
+    ]:
+        with subtests.test(stage=stage):
+            write("r.yaml", f"stage: {stage}\n" + DATA)
+            (found,) = faults(bridge, "r.yaml")
+            assert found.startswith(fault)
+            write("r.yaml", "stage: train\nlearning_rate: 1e-5\n" + DATA)
+            assert len(faults(bridge, "r.yaml")) == 1  # its keys are no faults beside that
+            write("r.yaml", "stage: bridge\n" + DATA)
+            assert bridge("r.yaml") == bridge(write("s.yaml", DATA))
 
 
 def test_a_chat_template_file_is_relative_to_the_recipe_that_names_it() -> None:
@@ -152,19 +153,17 @@ def test_load_says_where_each_key_comes_from() -> None:
 # --- command line --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
+def test_the_command_line_wins_in_each_spelling(subtests: pytest.Subtests) -> None:
+    for argv in [
         ["r.yaml", "--proportion", "0.25", "--dry_run"],
         ["--dry_run", "r.yaml", "--proportion=0.25"],
         ["--config", "r.yaml", "--proportion=0.25", "--dry-run", "true"],
         ["--proportion", "0.25", "--config=r.yaml", "--dry_run=true"],
-    ],
-)
-def test_the_command_line_wins_in_each_spelling(argv: list[str]) -> None:
-    write("r.yaml", "proportion: 0.5\n" + DATA)
-    config = bridge(*argv)
-    assert (config.proportion, config.dry_run) == (0.25, True)
+    ]:
+        with subtests.test(argv=argv):
+            write("r.yaml", "proportion: 0.5\n" + DATA)
+            config = bridge(*argv)
+            assert (config.proportion, config.dry_run) == (0.25, True)
 
 
 def test_the_command_line_reaches_into_mappings_and_lists() -> None:
@@ -227,16 +226,16 @@ def test_help_of_training_says_our_own_keys_first(capsys: pytest.CaptureFixture[
 # --- values --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("5e-1", 0.5), ("5E-1", 0.5), (".5", 0.5), ("1", 1.0), ("1_0e-1", None), ("0.5e0", 0.5), ('"0.5"', None)],
-)
-def test_numbers_as_people_write_them(text: str, value: float | None) -> None:
-    write("r.yaml", f"proportion: {text}\n" + DATA)
-    if value is None:
-        assert len(faults(bridge, "r.yaml")) == 1
-    else:
-        assert bridge("r.yaml").proportion == value
+def test_numbers_as_people_write_them(subtests: pytest.Subtests) -> None:
+    for text, value in [
+        ("5e-1", 0.5), ("5E-1", 0.5), (".5", 0.5), ("1", 1.0), ("1_0e-1", None), ("0.5e0", 0.5), ('"0.5"', None)
+    ]:  # fmt: skip
+        with subtests.test(text=text):
+            write("r.yaml", f"proportion: {text}\n" + DATA)
+            if value is None:
+                assert len(faults(bridge, "r.yaml")) == 1
+            else:
+                assert bridge("r.yaml").proportion == value
 
 
 def test_infinity_is_a_number_and_nan_no_share() -> None:
@@ -246,9 +245,8 @@ def test_infinity_is_a_number_and_nan_no_share() -> None:
     assert len(faults(bridge, "r.yaml")) == 1
 
 
-@pytest.mark.parametrize(
-    ("line", "fault"),
-    [
+def test_one_fault(subtests: pytest.Subtests) -> None:
+    for line, fault in [
         ("proportion: 1.5", "proportion: must be less than or equal to 1, got 1.5"),
         ("proportion: -0.1", "proportion: must be greater than or equal to 0, got -0.1"),
         ("proportion: high", 'proportion: must be a number, got "high"'),
@@ -268,16 +266,14 @@ def test_infinity_is_a_number_and_nan_no_share() -> None:
         ("zzz: 1", "zzz: unknown key; remove it"),
         ("1: 1", "1: unknown key; remove it"),
         ("chat_template: [a]", 'chat_template: must be text, got ["a"]'),
-    ],
-)
-def test_one_fault(line: str, fault: str) -> None:
-    write("r.yaml", f"{line}\n" + DATA)
-    assert faults(bridge, "r.yaml") == [f"r.yaml: {fault}"]
+    ]:
+        with subtests.test(line=line):
+            write("r.yaml", f"{line}\n" + DATA)
+            assert faults(bridge, "r.yaml") == [f"r.yaml: {fault}"]
 
 
-@pytest.mark.parametrize(
-    ("dataset", "fault"),
-    [
+def test_one_fault_in_a_data_set(subtests: pytest.Subtests) -> None:
+    for dataset, fault in [
         ("{id: a, wieght: 1}", "datasets[0].wieght: unknown key (did you mean 'weight'?)"),
         ("{id: a, my-key: 1}", "datasets[0].my-key: unknown key; remove it"),
         ("{id: a, weight: 1.01}", "datasets[0].weight: must be less than or equal to 1, got 1.01"),
@@ -287,11 +283,10 @@ def test_one_fault(line: str, fault: str) -> None:
         ("{id: a, config: 3}", "datasets[0].config: must be text or a mapping, got 3; put it in quotes"),
         ("{split: test}", "datasets[0].id: is missing; give a Hub id, a file, or a `source`"),
         ("a.jsonl", 'datasets[0]: must be a mapping, got "a.jsonl"'),
-    ],
-)
-def test_one_fault_in_a_data_set(dataset: str, fault: str) -> None:
-    write("r.yaml", f"dataset_mixture: {{datasets: [{dataset}]}}\noutput_dir: out\n")
-    assert faults(prepare, "r.yaml") == [f"r.yaml: dataset_mixture.{fault}"]
+    ]:
+        with subtests.test(dataset=dataset):
+            write("r.yaml", f"dataset_mixture: {{datasets: [{dataset}]}}\noutput_dir: out\n")
+            assert faults(prepare, "r.yaml") == [f"r.yaml: dataset_mixture.{fault}"]
 
 
 def test_an_unknown_source_is_told_with_the_known_ones() -> None:
@@ -334,20 +329,18 @@ def test_yes_is_a_key() -> None:
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
+def test_a_file_that_is_no_recipe(subtests: pytest.Subtests) -> None:
+    for text, fault in [
         ("a: 1\nb: 2\na: 3\n", ": line 3: a: stands twice; keep one"),
         ("m:\n  a: 1\n  a: 2\n", ": line 3: a: stands twice; keep one"),
         ("a: [1\nb: 2\n", ": line 2: is not YAML: expected ',' or ']', but got ':'"),
         ("", ": must be a mapping of keys to values, as in `beta: 0.1`"),
         ("- a\n", ": must be a mapping of keys to values, as in `beta: 0.1`"),
         ("seed: 2024-13-45\n", ": is not YAML: month must be in 1..12"),
-    ],
-)
-def test_a_file_that_is_no_recipe(text: str, fault: str) -> None:
-    write("r.yaml", text)
-    assert faults(prepare, "r.yaml") == [f"r.yaml{fault}"]
+    ]:
+        with subtests.test(text=text):
+            write("r.yaml", text)
+            assert faults(prepare, "r.yaml") == [f"r.yaml{fault}"]
 
 
 def test_a_file_that_is_not_there_or_no_text() -> None:
@@ -449,9 +442,8 @@ def test_trls_own_checks_are_faults_of_the_recipe() -> None:
 TRAINING = "model_name_or_path: m\nloss_type: sigmoid\n" + DATA
 
 
-@pytest.mark.parametrize(
-    ("argv", "key", "value"),
-    [
+def test_words_of_a_command_line(subtests: pytest.Subtests) -> None:
+    for argv, key, value in [
         (["--save_strategy", "no"], "save_strategy", "no"), (["--eval_strategy=no"], "eval_strategy", "no"),
         (["--logging-strategy", "no"], "logging_strategy", "no"),
         (["--loss_type", "sigmoid", "bco_pair"], "loss_type", ["sigmoid", "bco_pair"]),
@@ -465,25 +457,22 @@ TRAINING = "model_name_or_path: m\nloss_type: sigmoid\n" + DATA
         (["--hub_model_id=123"], "hub_model_id", "123"), (["--learning_rate", "5e-7"], "learning_rate", 5e-7),
         (["--bf16", "no"], "bf16", False),
         (["--group_by_length"], "train_sampling_strategy", "group_by_length")
-    ]
-)  # fmt: skip
-def test_words_of_a_command_line(argv: list[str], key: str, value: Any) -> None:
-    write("r.yaml", TRAINING)
-    for line in ([*argv, "r.yaml"] if argv[-1].startswith("--") else ["r.yaml", *argv], ["r.yaml", *argv]):
-        assert getattr(preference(*line)[2], key) == value
+    ]:  # fmt: skip
+        with subtests.test(argv=argv):
+            write("r.yaml", TRAINING)
+            for line in ([*argv, "r.yaml"] if argv[-1].startswith("--") else ["r.yaml", *argv], ["r.yaml", *argv]):
+                assert getattr(preference(*line)[2], key) == value
 
 
-@pytest.mark.parametrize(
-    ("argv", "modules"),
-    [
+def test_modules_of_an_adapter(subtests: pytest.Subtests) -> None:
+    for argv, modules in [
         (["q_proj", "v_proj"], ["q_proj", "v_proj"]), (["[q_proj]"], ["q_proj"]), (["q_proj"], ["q_proj"]),
         (["q_proj,v_proj"], ["q_proj", "v_proj"]), (["all-linear"], "all-linear"),
         ([r".*\.[qv]_proj"], r".*\.[qv]_proj")
-    ]
-)  # fmt: skip
-def test_modules_of_an_adapter(argv: list[str], modules: list[str] | str) -> None:
-    write("r.yaml", TRAINING)
-    assert preference("r.yaml", "--use_peft", "--lora_target_modules", *argv)[1].lora_target_modules == modules
+    ]:  # fmt: skip
+        with subtests.test(argv=argv):
+            write("r.yaml", TRAINING)
+            assert preference("r.yaml", "--use_peft", "--lora_target_modules", *argv)[1].lora_target_modules == modules
 
 
 def test_words_in_a_data_set_of_the_command_line() -> None:
@@ -518,9 +507,8 @@ def test_a_null_says_the_default() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("lines", "fault"),
-    [
+def test_values_that_would_fail_once_the_run_has_begun(subtests: pytest.Subtests) -> None:
+    for lines, fault in [
         ("dtype: fp32", "dtype: 'fp32' is unknown (did you mean 'float32'?); choose from auto, bfloat16, "),
         ("learning_rate: .nan", "learning_rate: must be a finite number, got NaN"),
         ("max_grad_norm: .inf", "max_grad_norm: must be a finite number, got Infinity"),
@@ -535,12 +523,11 @@ def test_a_null_says_the_default() -> None:
             "load_best_model_at_end: true\nsave_strategy: no",
             "load_best_model_at_end: nothing is evaluated; write eval_",
         ),
-    ],
-)
-def test_values_that_would_fail_once_the_run_has_begun(lines: str, fault: str) -> None:
-    write("r.yaml", f"{lines}\n" + TRAINING)
-    (found,) = faults(preference, "r.yaml")
-    assert found.startswith(f"r.yaml: {fault}")
+    ]:
+        with subtests.test(lines=lines):
+            write("r.yaml", f"{lines}\n" + TRAINING)
+            (found,) = faults(preference, "r.yaml")
+            assert found.startswith(f"r.yaml: {fault}")
 
 
 def test_a_best_checkpoint_by_something_that_is_measured() -> None:
@@ -569,9 +556,8 @@ def test_held_out_rows_are_judged_with_the_recipe(lines: str, fault: str) -> Non
     assert faults(prepare, "r.yaml") == [f"base.yaml: dataset_mixture.test_split_size: {fault}"]
 
 
-@pytest.mark.parametrize(
-    ("lines", "fault"),
-    [
+def test_hyperparameters_that_nothing_would_read(subtests: pytest.Subtests) -> None:
+    for lines, fault in [
         ("bmc_delta: 2.0", "bmc_delta: token_weighting: none doesn't read it; write token_weighting: bmc, or"),
         ("bmc_delta: 2.0\ntoken_weighting: external", "bmc_delta: token_weighting: external doesn't read it"),
         ("diff_algorithm: difflib", "diff_algorithm: without λ no loss reads which tokens differ; write token_"),
@@ -582,12 +568,11 @@ def test_held_out_rows_are_judged_with_the_recipe(lines: str, fault: str) -> Non
         ("loss_weights: [1.0, 0.5]", "loss_weights: has 2 numbers for 1 objectives; write one for each"),
         ("lora_r: 8", "lora_r: is of an adapter, and the recipe trains the whole model; write use_peft: true, or"),
         ("load_in_4bit: true", "load_in_4bit: is of an adapter"),
-    ],
-)
-def test_hyperparameters_that_nothing_would_read(lines: str, fault: str) -> None:
-    write("r.yaml", f"{lines}\n" + TRAINING)
-    (found,) = faults(preference, "r.yaml")
-    assert found.startswith(f"r.yaml: {fault}")
+    ]:
+        with subtests.test(lines=lines):
+            write("r.yaml", f"{lines}\n" + TRAINING)
+            (found,) = faults(preference, "r.yaml")
+            assert found.startswith(f"r.yaml: {fault}")
 
 
 def test_hyperparameters_that_something_reads() -> None:
@@ -612,23 +597,26 @@ def test_a_dry_run_judges_a_gpus_recipe() -> None:
     assert preference("r.yaml")[2].bf16
 
 
-@pytest.mark.parametrize("argv", [["--dry-run"], ["--dry_run=true"], ["--dry_run", "true"], ["--dry_run"]])
-def test_every_spelling_of_a_dry_run(argv: list[str]) -> None:
-    from bmc.training.config import SFTConfig, TrainingArguments
-    from bmc.training.run import parse_training
+def test_every_spelling_of_a_dry_run(subtests: pytest.Subtests) -> None:
+    for argv in [["--dry-run"], ["--dry_run=true"], ["--dry_run", "true"], ["--dry_run"]]:
+        with subtests.test(argv=argv):
+            from bmc.training.config import SFTConfig, TrainingArguments
+            from bmc.training.run import parse_training
 
-    write("r.yaml", "model_name_or_path: m\nbf16: true\n" + DATA)
-    assert parse_training(["r.yaml", *argv], TrainingArguments, SFTConfig, "")[0].dry_run
-
-
-@pytest.mark.parametrize(("word", "meant"), [("#3", "#3"), ("null", None), ("none", "none"), ("a #b", "a #b")])
-def test_a_word_is_no_comment(word: str, meant: str | None) -> None:
-    assert bridge(write("recipe.yaml", DATA), "--similarity_model", word).similarity_model == meant
+            write("r.yaml", "model_name_or_path: m\nbf16: true\n" + DATA)
+            assert parse_training(["r.yaml", *argv], TrainingArguments, SFTConfig, "")[0].dry_run
 
 
-@pytest.mark.parametrize("word", ["null", "None", "none"])
-def test_none_of_a_number(word: str) -> None:
-    assert bridge(write("recipe.yaml", DATA), "--limit", word).limit is None
+def test_a_word_is_no_comment(subtests: pytest.Subtests) -> None:
+    for word, meant in [("#3", "#3"), ("null", None), ("none", "none"), ("a #b", "a #b")]:
+        with subtests.test(word=word):
+            assert bridge(write("recipe.yaml", DATA), "--similarity_model", word).similarity_model == meant
+
+
+def test_none_of_a_number(subtests: pytest.Subtests) -> None:
+    for word in ["null", "None", "none"]:
+        with subtests.test(word=word):
+            assert bridge(write("recipe.yaml", DATA), "--limit", word).limit is None
 
 
 def test_one_dash() -> None:

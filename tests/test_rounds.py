@@ -129,9 +129,10 @@ def test_parts_are_disjoint_of_equal_size_and_keep_equal_prompts_together() -> N
     assert fresh_parts(list(reversed(rows)), 3, 7) == [list(reversed(part)) for part in parts]
 
 
-@pytest.mark.parametrize(("accuracies", "best"), [([0.5], 0), ([0.5, 0.6, 0.4], 1), ([0.5, 0.5], 0), ([0.5, 0.4], 0)])
-def test_the_best_is_the_first_of_the_highest(accuracies: list[float], best: int) -> None:
-    assert best_round(accuracies) == best
+def test_the_best_is_the_first_of_the_highest(subtests: pytest.Subtests) -> None:
+    for accuracies, best in [([0.5], 0), ([0.5, 0.6, 0.4], 1), ([0.5, 0.5], 0), ([0.5, 0.4], 0)]:
+        with subtests.test(accuracies=accuracies):
+            assert best_round(accuracies) == best
 
 
 @pytest.mark.slow

@@ -64,15 +64,15 @@ def test_a_mapping_of_several_files_is_shown_by_its_keys() -> None:
     assert found["  test_split_size"] == ("0.15", "recipes/smollm2-135m/qa/base.yaml")
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    ["smollm2-135m/qa/dpo_cw", "llama2-7b/qa/bridge", "judge_arena_hard", "llama2-7b/qa/ablations/dpo_mc_split_2"],
-)
-def test_what_is_shown_is_a_recipe(recipe: str) -> None:
+def test_what_is_shown_is_a_recipe(subtests: pytest.Subtests) -> None:
     """With comments taken off, the lines are the YAML of the recipe with all its defaults."""
-    lines = list(show.show([f"recipes/{recipe}.yaml"]))
-    values = yaml.load("\n".join(lines), Loader=Loader)
-    assert values.items() >= load_recipe(Path(f"recipes/{recipe}.yaml"))[0].items()
+    for recipe in [
+        "smollm2-135m/qa/dpo_cw", "llama2-7b/qa/bridge", "judge_arena_hard", "llama2-7b/qa/ablations/dpo_mc_split_2"
+    ]:  # fmt: skip
+        with subtests.test(recipe=recipe):
+            lines = list(show.show([f"recipes/{recipe}.yaml"]))
+            values = yaml.load("\n".join(lines), Loader=Loader)
+            assert values.items() >= load_recipe(Path(f"recipes/{recipe}.yaml"))[0].items()
 
 
 def test_an_ablation_names_its_table() -> None:

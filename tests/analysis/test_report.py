@@ -302,17 +302,15 @@ def test_rows_that_the_page_leaves_out_are_counted(tmp_path: Path, monkeypatch: 
     assert predictions_data({"dpo": tmp_path / "none.jsonl"}, notices) == ""
 
 
-@pytest.mark.parametrize(
-    ("runs", "shown"),
-    [
+def test_dpo_and_dpo_bmc_are_shown_first(subtests: pytest.Subtests) -> None:
+    for runs, shown in [
         (["dpo", "dpo_bc", "dpo_bmc"], ["dpo", "dpo_bmc"]),
         (["dpo_bmc", "sft", "x/dpo"], ["x/dpo", "dpo_bmc"]),
         (["a", "dpo_bmc", "b"], ["dpo_bmc", "a"]),
         (["only"], ["only"]),
-    ],
-)
-def test_dpo_and_dpo_bmc_are_shown_first(runs: list[str], shown: list[str]) -> None:
-    assert runs_shown_first(runs) == shown
+    ]:
+        with subtests.test(runs=runs):
+            assert runs_shown_first(runs) == shown
 
 
 def block(markup: str, name: str) -> list[Any]:

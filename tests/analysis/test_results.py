@@ -66,19 +66,17 @@ def test_runs_of_different_benchmarks_have_no_average(tmp_path: Path) -> None:
     assert list(columns(tmp_path)) == ["ecqa", "qasc"]
 
 
-@pytest.mark.parametrize(
-    ("best", "second", "mark"),
-    [
+def test_marks(subtests: pytest.Subtests) -> None:
+    for best, second, mark in [
         (Estimate(60, 55, 65), Estimate(54, 49, 59), "best"),
         (Estimate(60, 55, 65), Estimate(56, 51, 61), "highest"),  # may be chance
         (Estimate(60, 55, 65), Estimate(60, 55, 65), "highest"),  # a tie: both
         (Estimate(60), Estimate(10), "highest"),  # without an interval nothing is sure
-    ],
-)
-def test_marks(best: Estimate, second: Estimate, mark: str) -> None:
-    column = Column("ecqa", {"a": second, "b": best})
-    assert [column.mark(run) for run in "abc"] == ["highest" if best == second else "", mark, ""]
-    assert Column("ecqa", {"b": best}).mark("b") == ""
+    ]:
+        with subtests.test(best=best):
+            column = Column("ecqa", {"a": second, "b": best})
+            assert [column.mark(run) for run in "abc"] == ["highest" if best == second else "", mark, ""]
+            assert Column("ecqa", {"b": best}).mark("b") == ""
 
 
 JUDGED: dict[str, Any] = {
@@ -336,18 +334,16 @@ def test_pairs_must_be_bridged_and_not_trained_on(tmp_path: Path) -> None:
             load(path)
 
 
-@pytest.mark.parametrize(
-    ("words", "what"),
-    [
+def test_recipes_that_can_not_be(subtests: pytest.Subtests) -> None:
+    for words, what in [
         ("--runs=[dpo,dpo]", "runs: dpo stands twice; keep one"),
         ("--runs=[]", "runs: is empty; name a folder in setting"),
         ("--metric=f1", "metric: must be accuracy, judge.BENCHMARK_lc or judge.BENCHMARK_wr, got f1"),
-    ],
-)
-def test_recipes_that_can_not_be(words: str, what: str) -> None:
-    with pytest.raises(UserErrors) as error:
-        parse(["--setting=x", "--output_dir=y", words], AnalyzeConfig)
-    assert str(error.value) == f"command line: {what}"
+    ]:
+        with subtests.test(words=words):
+            with pytest.raises(UserErrors) as error:
+                parse(["--setting=x", "--output_dir=y", words], AnalyzeConfig)
+            assert str(error.value) == f"command line: {what}"
 
 
 def test_damaged_files_of_a_sweep_are_not_read(tmp_path: Path) -> None:

@@ -238,19 +238,17 @@ def test_what_bridging_left_out_and_changed_stands_beside_the_papers(tmp_path: P
         table(TableConfig(table="bridging", runs=str(tmp_path)))
 
 
-@pytest.mark.parametrize(
-    ("words", "what"),
-    [
+def test_faults(subtests: pytest.Subtests) -> None:
+    for words, what in [
         (["--table", "tabel1"], r"table: 'tabel1' is unknown \(did you mean 'table1'\?\); choose from table1, table2"),
         (["--table", "table1", "--model", "smollm2"], r"table1 has no 'smollm2' \(did you mean 'smollm2-135m'\?\)"),
         (["--table", "table2", "--model", "smollm2-135m"], "table2 has no 'smollm2-135m'; leave it out"),
         (["--table", "table1", "--numbers", "nowhere.yaml"], r"nowhere\.yaml: cannot be read"),
-    ],
-)
-def test_faults(words: list[str], what: str) -> None:
-    with pytest.raises(UserErrors, match=what) as caught:
-        parse(words, TableConfig)
-    assert len(caught.value.faults) == 1
+    ]:
+        with subtests.test(words=words):
+            with pytest.raises(UserErrors, match=what) as caught:
+                parse(words, TableConfig)
+            assert len(caught.value.faults) == 1
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"results": {"ecqa": {"n": 3}}}'])

@@ -182,28 +182,29 @@ def test_a_rationale_is_kept_and_counted(tmp_path: Path) -> None:
     assert dear.prompt_tokens - without.prompt_tokens > 30
 
 
-@pytest.mark.parametrize(
-    ("reply", "rationale"),
-    [
+def test_how_a_rationale_may_stand(subtests: pytest.Subtests) -> None:
+    for reply, rationale in [
         ("<rationale 1a>It is\nwrong. So.</rationale 1a>\n<verdict>edit</verdict>\n{}", "It is wrong. So."),
         ("{}\n<rationale 1a>It is wrong.</rationale 1a>", "It is wrong."),
         ("<rationale>It is wrong.</rationale>{}", "It is wrong."),
         ("**Rationale:** It is wrong.\n\n<verdict>edit</verdict>\n{}", "It is wrong."),
         ("<rationale 1a>It is wrong.\n{}", "It is wrong."),
-        ("<think>Perhaps <rationale 1a>no</rationale 1a></think><rationale 1a>It is wrong.</rationale 1a>{}",
-         "It is wrong."),
+        (
+            "<think>Perhaps <rationale 1a>no</rationale 1a></think><rationale 1a>It is wrong.</rationale 1a>{}",
+            "It is wrong.",
+        ),
         ("<verdict>edit</verdict>{}", None),
         ("<rationale 1a> </rationale 1a>{}", None),
-    ],
-)  # fmt: skip
-def test_how_a_rationale_may_stand(reply: str, rationale: str | None) -> None:
-    prompt = edit_prompt("targeted", "closed", True)
-    edit = read_reply(prompt, reply.format("<revised 1a>One.</revised 1a>"), "1a")
-    assert (edit.text, edit.rationale) == ("One.", rationale)
-    assert (
-        read_reply(PROMPTS["targeted", "closed"], reply.format("<revised 1a>One.</revised 1a>"), "1a").rationale is None
-    )
-    assert read_reply(prompt, "<rationale 1a>Fine.</rationale 1a><verdict>good</verdict>", "1a").text is None
+    ]:
+        with subtests.test(reply=reply):
+            prompt = edit_prompt("targeted", "closed", True)
+            edit = read_reply(prompt, reply.format("<revised 1a>One.</revised 1a>"), "1a")
+            assert (edit.text, edit.rationale) == ("One.", rationale)
+            assert (
+                read_reply(PROMPTS["targeted", "closed"], reply.format("<revised 1a>One.</revised 1a>"), "1a").rationale
+                is None
+            )
+            assert read_reply(prompt, "<rationale 1a>Fine.</rationale 1a><verdict>good</verdict>", "1a").text is None
 
 
 def test_a_second_reply_may_leave_the_rationale_out(tmp_path: Path) -> None:

@@ -81,9 +81,8 @@ def reviewing(folder: Path, reviewer: str = "AB") -> Iterator[Client]:
     review.close()
 
 
-@pytest.mark.parametrize(
-    ("pairs", "kappa"),
-    [
+def test_kappa(subtests: pytest.Subtests) -> None:
+    for pairs, kappa in [
         # 7 of 10 the same; by chance 6/10 · 5/10 + 4/10 · 5/10 = 0.5: (0.7 − 0.5) / 0.5
         ([("a", "a")] * 4 + [("a", "r")] * 2 + [("r", "a")] + [("r", "r")] * 3, 0.4),
         ([("a", "a"), ("r", "r"), ("c", "c")], 1.0),
@@ -91,10 +90,9 @@ def reviewing(folder: Path, reviewer: str = "AB") -> Iterator[Client]:
         ([("a", "a"), ("a", "r")], 0.0),  # one says the same always: p_o = p_e = 1/2
         ([("a", "a"), ("a", "a")], None),
         ([], None),
-    ],
-)
-def test_kappa(pairs: list[tuple[str, str]], kappa: float | None) -> None:
-    assert cohen_kappa(pairs) == (kappa if kappa is None else pytest.approx(kappa))
+    ]:
+        with subtests.test(pairs=pairs):
+            assert cohen_kappa(pairs) == (kappa if kappa is None else pytest.approx(kappa))
 
 
 def test_a_row_is_shown_with_what_a_reviewer_needs(tmp_path: Path) -> None:

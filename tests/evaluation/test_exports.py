@@ -54,17 +54,15 @@ def test_other_benchmarks_leave_no_such_files(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
+def test_model_names_are_file_names(subtests: pytest.Subtests) -> None:
+    for path, name in [
         ("outputs/llama3-8b/ultrafeedback/dpo", "llama3-8b-ultrafeedback-dpo"),
         ("owner/Model-1", "Model-1"),
         ("/home/me/outputs/dpo/", "dpo"),
         ("/home/me/model", "model"),
-    ],
-)
-def test_model_names_are_file_names(path: str, name: str) -> None:
-    assert model_name(path) == name
+    ]:
+        with subtests.test(path=path):
+            assert model_name(path) == name
 
 
 def test_a_prompt_begins_with_one_bos(tokenizer: Any) -> None:

@@ -61,11 +61,12 @@ def test_a_result_file_is_folded() -> None:
     ]
 
 
-@pytest.mark.parametrize("missing", ["results", "n-samples", "lm_eval_version"])
-def test_what_is_no_result_file(missing: str) -> None:
-    broken = {key: value for key, value in FOUND.items() if key != missing}
-    with pytest.raises(UserErrors, match=r"^file: is no result file of lm-evaluation-harness 0.4$"):
-        fold(broken, "file")
+def test_what_is_no_result_file(subtests: pytest.Subtests) -> None:
+    for missing in ["results", "n-samples", "lm_eval_version"]:
+        with subtests.test(missing=missing):
+            broken = {key: value for key, value in FOUND.items() if key != missing}
+            with pytest.raises(UserErrors, match=r"^file: is no result file of lm-evaluation-harness 0.4$"):
+                fold(broken, "file")
 
 
 def test_a_task_without_numbers() -> None:

@@ -19,23 +19,20 @@ def test_a_prediction() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("task", "gold", "text", "correct"),
-    [
+def test_what_is_correct(subtests: pytest.Subtests) -> None:
+    for task, gold, text, correct in [
         ("qa", "river", "The answer is bank", False), ("qa", "river", "A river", False),
         ("math", "24", "15 + 9 = 24", True), ("math", "1/2", "The answer is 0.5", True),
         ("math", "0", "The answer is 0", True), ("math", 0, "The answer is 0", True),
         ("math", 24, "The answer is 25", False), ("qa", None, "The answer is bank", None),
         ("chat", "river", "river", None), (None, "river", "river", None)
-    ]
-)  # fmt: skip
-def test_what_is_correct(task: str | None, gold: Any, text: str, correct: bool | None) -> None:
-    assert predict({"task": task, "prompt": "x", "answer": gold}, text)["correct"] is correct
+    ]:  # fmt: skip
+        with subtests.test(task=task):
+            assert predict({"task": task, "prompt": "x", "answer": gold}, text)["correct"] is correct
 
 
-@pytest.mark.parametrize(
-    ("task", "gold", "options", "text", "correct"),
-    [
+def test_a_label_is_an_option_of_the_prompt(subtests: pytest.Subtests) -> None:
+    for task, gold, options, text, correct in [
         ("qa", "money", "(A) bank (B) money", "The answer is (B)", True),
         ("qa", "money", "(A) bank (B) money", "The answer is (A) money", False),
         ("qa", "money", "(A) bank (B) money", "The answer is (A)", False),
@@ -43,11 +40,10 @@ def test_what_is_correct(task: str | None, gold: Any, text: str, correct: bool |
         ("math", "\\text{(B)}", "(A) 10 (B) 12", "The answer is $12$", True),
         ("math", "\\text{(B)}", "(A) 10 (B) 12", "The answer is $10$", False),
         ("math", "12", "(1) 12 (2) 15", "\\boxed{12}", True),
-    ],
-)
-def test_a_label_is_an_option_of_the_prompt(task: str, gold: str, options: str, text: str, correct: bool) -> None:
-    prompt = [{"role": "user", "content": f"What is it? {options}"}]
-    assert predict({"task": task, "prompt": prompt, "answer": gold}, text)["correct"] is correct
+    ]:
+        with subtests.test(task=task):
+            prompt = [{"role": "user", "content": f"What is it? {options}"}]
+            assert predict({"task": task, "prompt": prompt, "answer": gold}, text)["correct"] is correct
 
 
 def test_benchmarks_and_their_average() -> None:

@@ -23,9 +23,8 @@ from bmc.evaluation.stats import (
 )
 
 
-@pytest.mark.parametrize(
-    ("correct", "n", "low", "high"),
-    [
+def test_wilson_as_in_tables(subtests: pytest.Subtests) -> None:
+    for correct, n, low, high in [
         (0, 10, 0.0, 0.2775),  # z²/(n + z²) = 3.8415/13.8415
         (10, 10, 0.7225, 1.0),
         (5, 10, 0.2366, 0.7634),
@@ -34,10 +33,9 @@ from bmc.evaluation.stats import (
         (15, 148, 0.0624, 0.1605),
         (0, 20, 0.0, 0.1611),
         (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilson_as_in_tables(correct: int, n: int, low: float, high: float) -> None:
-    assert wilson(correct, n) == pytest.approx((low, high), abs=5e-5)
+    ]:
+        with subtests.test(correct=correct):
+            assert wilson(correct, n) == pytest.approx((low, high), abs=5e-5)
 
 
 @given(st.integers(1, 5000), st.data())
@@ -69,19 +67,17 @@ def outcomes(better: int, worse: int, same: int) -> tuple[list[bool], list[bool]
     return [True] * better + [False] * worse + [True] * same, [False] * better + [True] * worse + [True] * same
 
 
-@pytest.mark.parametrize(
-    ("better", "worse", "p"),
-    [
+def test_mcnemar_is_the_sign_test_on_discordant_rows(subtests: pytest.Subtests) -> None:
+    for better, worse, p in [
         (5, 5, 1.0),
         (0, 0, 1.0),
         (6, 0, 2 / 64),
         (8, 1, 2 * (1 + 9) / 512),
         (59, 6, 2 * sum(comb(65, k) for k in range(7)) / 2**65),
-    ],
-)
-def test_mcnemar_is_the_sign_test_on_discordant_rows(better: int, worse: int, p: float) -> None:
-    ours, theirs = outcomes(better, worse, 40)
-    assert mcnemar(ours, theirs) == mcnemar(theirs, ours) == pytest.approx(p)
+    ]:
+        with subtests.test(better=better):
+            ours, theirs = outcomes(better, worse, 40)
+            assert mcnemar(ours, theirs) == mcnemar(theirs, ours) == pytest.approx(p)
 
 
 def test_mcnemar_takes_numpy_and_many_rows() -> None:
@@ -104,14 +100,12 @@ def score_at(delta: float, better: int, worse: int, n: int) -> float:
     return float((better - worse - n * delta) / sqrt(n * (2 * q + delta - delta**2)))
 
 
-@pytest.mark.parametrize(
-    ("better", "worse", "n"),
-    [(12, 2, 50), (120, 80, 1000), (7, 3, 20), (0, 5, 10), (3, 1, 12), (1, 30, 60), (6, 0, 20)],
-)
-def test_score_interval_inverts_the_score_test(better: int, worse: int, n: int) -> None:
-    low, high = score_interval(better, worse, n)
-    assert score_at(low, better, worse, n) == pytest.approx(1.95996, abs=2e-3)
-    assert score_at(high, better, worse, n) == pytest.approx(-1.95996, abs=2e-3)
+def test_score_interval_inverts_the_score_test(subtests: pytest.Subtests) -> None:
+    for better, worse, n in [(12, 2, 50), (120, 80, 1000), (7, 3, 20), (0, 5, 10), (3, 1, 12), (1, 30, 60), (6, 0, 20)]:
+        with subtests.test(better=better):
+            low, high = score_interval(better, worse, n)
+            assert score_at(low, better, worse, n) == pytest.approx(1.95996, abs=2e-3)
+            assert score_at(high, better, worse, n) == pytest.approx(-1.95996, abs=2e-3)
 
 
 def test_score_interval_does_not_collapse() -> None:
@@ -178,17 +172,15 @@ def test_ratio_of_one_pair_has_no_error() -> None:
     assert t95(2) == pytest.approx(4.3027, abs=5e-5)
 
 
-@pytest.mark.parametrize(
-    ("won", "low", "high"),
-    [
+def test_win_rates_of_few_or_one_sided_games_are_exact(subtests: pytest.Subtests) -> None:
+    for won, low, high in [
         ([0.5], 0.0004, 0.9996),  # a single tie tells nothing
         ([1] * 5, 0.4782, 1.0),  # 0.025^(1/5)
         ([0] * 20, 0.0, 0.1684),  # 1 − 0.025^(1/20)
         ([1] * 2 + [0] * 18, 0.0123, 0.3170),  # of a table of exact intervals
-    ],
-)
-def test_win_rates_of_few_or_one_sided_games_are_exact(won: list[float], low: float, high: float) -> None:
-    assert win_rate(won, [1] * len(won)) == pytest.approx((sum(won) / len(won), low, high), abs=5e-5)
+    ]:
+        with subtests.test(won=won):
+            assert win_rate(won, [1] * len(won)) == pytest.approx((sum(won) / len(won), low, high), abs=5e-5)
 
 
 def test_win_rate_of_many_prompts_is_near_its_normal_interval() -> None:
@@ -202,24 +194,23 @@ def test_win_rate_of_many_prompts_is_near_its_normal_interval() -> None:
     assert (low, high) == pytest.approx((rate - 1.965 * error, rate + 1.965 * error), abs=2e-3)
 
 
-@pytest.mark.parametrize(("chance", "n"), [(0.5, 12), (0.1, 30), (0.3, 60), (0.02, 200)])
-def test_win_rate_covers(chance: float, n: int) -> None:
+def test_win_rate_covers(subtests: pytest.Subtests) -> None:
     """The binomial distribution summed up: never below 95 %."""
-    covered = 0.0
-    for wins in range(n + 1):
-        _, low, high = win_rate([1.0] * wins + [0.0] * (n - wins), [1.0] * n)
-        covered += binom.pmf(wins, n, chance) * (low <= chance <= high)
-    assert covered >= 0.95
+    for chance, n in [(0.5, 12), (0.1, 30), (0.3, 60), (0.02, 200)]:
+        with subtests.test(chance=chance):
+            covered = 0.0
+            for wins in range(n + 1):
+                _, low, high = win_rate([1.0] * wins + [0.0] * (n - wins), [1.0] * n)
+                covered += binom.pmf(wins, n, chance) * (low <= chance <= high)
+            assert covered >= 0.95
 
 
-@pytest.mark.parametrize(
-    ("p_values", "adjusted"),
-    [
+def test_holm(subtests: pytest.Subtests) -> None:
+    for p_values, adjusted in [
         ([], []),
         ([0.2], [0.2]),
         ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # Holm's procedure by hand
         ([0.5, 0.9, 0.4], [1.0, 1.0, 1.0]),
-    ],
-)
-def test_holm(p_values: list[float], adjusted: list[float]) -> None:
-    assert holm(p_values) == pytest.approx(adjusted)
+    ]:
+        with subtests.test(p_values=p_values):
+            assert holm(p_values) == pytest.approx(adjusted)

@@ -126,22 +126,23 @@ def test_a_sample_depends_on_its_prompt_and_seed_alone(model: Any) -> None:
     assert whole[6] != whole[7]  # their seeds differ
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (2.0, 1.0), (1.0, 0.75)])
-def test_samples_have_the_models_distribution(temperature: float, top_p: float) -> None:
+def test_samples_have_the_models_distribution(subtests: pytest.Subtests) -> None:
     """Pearson's χ² of 20,000 draws, one from each of so many seeds, against the softmax worked out here."""
-    shares = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05])
-    args = GenerationArguments(temperature=temperature, top_p=top_p)
-    noise = [torch.Generator().manual_seed(seed) for seed in range(20_000)]
-    scores = decoding._sampler(args, noise)(torch.zeros(len(noise), 1), shares.log().repeat(len(noise), 1))
-    counts = torch.bincount(scores.argmax(-1), minlength=5).double()
-    expected = {1.0: shares, 2.0: shares.sqrt() / shares.sqrt().sum()}[temperature].double()
-    if top_p == 0.75:  # 0.5 + 0.2 fall short of it, with 0.15 it is reached
-        expected = torch.tensor([50, 20, 15, 0, 0]).double() / 85
-    expected = expected * len(noise)
-    there = expected > 0
-    assert counts[~there].sum() == 0
-    chi = ((counts - expected)[there] ** 2 / expected[there]).sum().item()
-    assert chi < {5: 18.47, 3: 13.82}[int(there.sum())]  # the 0.999 quantiles for 4 and 2 degrees of freedom
+    for temperature, top_p in [(1.0, 1.0), (2.0, 1.0), (1.0, 0.75)]:
+        with subtests.test(temperature=temperature):
+            shares = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05])
+            args = GenerationArguments(temperature=temperature, top_p=top_p)
+            noise = [torch.Generator().manual_seed(seed) for seed in range(20_000)]
+            scores = decoding._sampler(args, noise)(torch.zeros(len(noise), 1), shares.log().repeat(len(noise), 1))
+            counts = torch.bincount(scores.argmax(-1), minlength=5).double()
+            expected = {1.0: shares, 2.0: shares.sqrt() / shares.sqrt().sum()}[temperature].double()
+            if top_p == 0.75:  # 0.5 + 0.2 fall short of it, with 0.15 it is reached
+                expected = torch.tensor([50, 20, 15, 0, 0]).double() / 85
+            expected = expected * len(noise)
+            there = expected > 0
+            assert counts[~there].sum() == 0
+            chi = ((counts - expected)[there] ** 2 / expected[there]).sum().item()
+            assert chi < {5: 18.47, 3: 13.82}[int(there.sum())]  # the 0.999 quantiles for 4 and 2 degrees of freedom
 
 
 def test_noise_is_each_rows_own_and_finite() -> None:

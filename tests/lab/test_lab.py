@@ -83,27 +83,25 @@ def test_one_writer_has_one_style_and_more_writers_have_more() -> None:
     assert [styles(writers) for writers in (1, 2, 4, 8)] == [1, 2, 4, 8]
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.7, 1.0])
-def test_rejected_responses_are_wrong_at_the_given_rate(rate: float) -> None:
-    rows = read({"writers": 4, "rejected_error_rate": rate, "seed": 5}, 1000)
-    right = sum(row["rejected"][0]["content"] in row["solutions"] for row in rows)
-    assert right / 1000 == pytest.approx(1 - rate, abs=0.05)
-    assert all(row["chosen"][0]["content"] in row["solutions"] for row in rows)
+def test_rejected_responses_are_wrong_at_the_given_rate(subtests: pytest.Subtests) -> None:
+    for rate in [0.0, 0.7, 1.0]:
+        with subtests.test(rate=rate):
+            rows = read({"writers": 4, "rejected_error_rate": rate, "seed": 5}, 1000)
+            right = sum(row["rejected"][0]["content"] in row["solutions"] for row in rows)
+            assert right / 1000 == pytest.approx(1 - rate, abs=0.05)
+            assert all(row["chosen"][0]["content"] in row["solutions"] for row in rows)
 
 
-@pytest.mark.parametrize(
-    ("config", "fault"),
-    [
+def test_parameters_that_are_no_good(subtests: pytest.Subtests) -> None:
+    for config, fault in [
         ({"task": "sum"}, "lab: config.task: "),
         ({"writer": 2}, "lab: config.writer: "),
         ({"writers": 9}, "lab: config.writers: "),
         ({"length": 2}, "lab: config: has only 81 different questions of 100"),
         (None, "lab: config: must be a mapping"),
-    ],
-)
-def test_parameters_that_are_no_good(config: Any, fault: str) -> None:
-    with pytest.raises(UserErrors, match=re.escape(fault)):
-        read(config, 100)
+    ]:
+        with subtests.test(config=config), pytest.raises(UserErrors, match=re.escape(fault)):
+            read(config, 100)
 
 
 SOLUTIONS = ("2 + 3 = 5\n5 + 4 = 9\nThe answer is 9", "4 + 3 = 7\n7 + 2 = 9\nThe answer is 9")

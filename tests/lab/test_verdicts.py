@@ -39,9 +39,8 @@ def test_t_test() -> None:
     assert t_test([0.0, 0.0]) == (0.0, 0.0, 0.0, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "p", "equal", "expected"),
-    [
+def test_verdict(subtests: pytest.Subtests) -> None:
+    for low, high, p, equal, expected in [
         (0.1, 2.0, 0.01, False, "supported"),
         (0.1, 2.0, 0.06, False, "undecided"),  # Holm's p, not the interval alone
         (-2.0, -0.1, 0.01, False, "contradicted"),
@@ -50,10 +49,9 @@ def test_t_test() -> None:
         (0.5, 1.9, 0.01, True, "supported"),
         (0.5, 2.1, 0.01, True, "contradicted"),
         (-1.0, 2.1, 0.5, True, "undecided"),
-    ],
-)
-def test_verdict(low: float, high: float, p: float, equal: bool, expected: str) -> None:
-    assert verdict(low, high, p, equal) == expected
+    ]:
+        with subtests.test(low=low):
+            assert verdict(low, high, p, equal) == expected
 
 
 def test_slope_over_the_writers() -> None:

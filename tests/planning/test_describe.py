@@ -268,19 +268,20 @@ def test_an_analysis() -> None:
     )  # ECQA's and OpenBookQA's validation rows, less the 31 % that are good enough
 
 
-@pytest.mark.parametrize("stage", ["prepare", "sample", "bridge", "evaluate", "analyze"])
 @pytest.mark.slow
-def test_plans_of_the_other_stages_import_no_torch(stage: str) -> None:
-    recipe = f"recipes/llama2-7b/qa/{'eval' if stage == 'evaluate' else stage}.yaml"
-    harness = (
-        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
-        "print(*{'torch', 'transformers', 'datasets', 'deepspeed'} & sys.modules.keys(), file=sys.stderr)"
-    )
-    command = [sys.executable, "-c", harness, f"scripts/{stage}.py", recipe, "--dry_run"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.strip() == ""
-    assert done.stdout.startswith("Plan: ")
+def test_plans_of_the_other_stages_import_no_torch(subtests: pytest.Subtests) -> None:
+    for stage in ["prepare", "sample", "bridge", "evaluate", "analyze"]:
+        with subtests.test(stage=stage):
+            recipe = f"recipes/llama2-7b/qa/{'eval' if stage == 'evaluate' else stage}.yaml"
+            harness = (
+                "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
+                "print(*{'torch', 'transformers', 'datasets', 'deepspeed'} & sys.modules.keys(), file=sys.stderr)"
+            )
+            command = [sys.executable, "-c", harness, f"scripts/{stage}.py", recipe, "--dry_run"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            assert done.stderr.strip() == ""
+            assert done.stdout.startswith("Plan: ")
 
 
 def test_what_nothing_is_known_of(tmp_path: Path) -> None:

@@ -36,31 +36,27 @@ def plan_of(command: str) -> tuple[dict[str, Any], Any]:
     return describe.training_facts(arguments, model_args, config, launch, on_cpu=False), config
 
 
-@pytest.mark.parametrize(
-    ("recipe", "argv", "card", "said"),
-    [
+def test_what_is_printed_fits_and_keeps_the_batch(subtests: pytest.Subtests) -> None:
+    for recipe, argv, card, said in [
         ("llama2-7b/qa/qlora", [], "RTX4090-24GB", {}),
         ("llama2-7b/qa/lora", ["--micro_batch_tokens", "null"], "RTX4090-24GB", {"per_device_train_batch_size": 1}),
         ("llama3-8b/ultrafeedback/lora", [], "RTX4090-24GB", {"lora_r": 64, "lora_alpha": 64}),
         ("llama3-8b/ultrafeedback/lora", [], "H200-141GB", {"gradient_checkpointing": False}),
         ("mistral-7b/ultrafeedback/qlora", ["--max_length", "8192"], "RTX3090-24GB", {}),
         ("qwen2.5-14b/ultrafeedback/", ["--num_processes", "8"], "A800-80GB", {}),
-    ],
-)
-def test_what_is_printed_fits_and_keeps_the_batch(
-    recipe: str, argv: list[str], card: str, said: dict[str, Any]
-) -> None:
-    _, command = fit(f"recipes/{recipe}{'' if recipe.endswith('/') else '_'}dpo_bmc.yaml", argv, card)
-    found, config = plan_of(command)
-    processes = 8 if "--num_processes" in argv else 1
-    assert found[f"fits {'8 ×' if processes == 8 else 'one'} {card}"].startswith("yes")
-    assert float(found["memory a process"].split()[0]) <= GPUS[card].memory_gib
-    assert found["batch"].startswith("128 = ")
-    assert found["WARNING"] is None
-    assert {key: getattr(config, key, None) for key in said if not key.startswith("lora")} == {
-        key: value for key, value in said.items() if not key.startswith("lora")
-    }
-    assert all(f"--{key} {value}" in command for key, value in said.items() if key.startswith("lora"))
+    ]:
+        with subtests.test(recipe=recipe):
+            _, command = fit(f"recipes/{recipe}{'' if recipe.endswith('/') else '_'}dpo_bmc.yaml", argv, card)
+            found, config = plan_of(command)
+            processes = 8 if "--num_processes" in argv else 1
+            assert found[f"fits {'8 ×' if processes == 8 else 'one'} {card}"].startswith("yes")
+            assert float(found["memory a process"].split()[0]) <= GPUS[card].memory_gib
+            assert found["batch"].startswith("128 = ")
+            assert found["WARNING"] is None
+            assert {key: getattr(config, key, None) for key in said if not key.startswith("lora")} == {
+                key: value for key, value in said.items() if not key.startswith("lora")
+            }
+            assert all(f"--{key} {value}" in command for key, value in said.items() if key.startswith("lora"))
 
 
 def test_rank_goes_down_before_length_and_nothing_more_than_it_must() -> None:

@@ -20,11 +20,12 @@ def test_weights_of_equations_7_and_10():
     torch.testing.assert_close(weights, torch.tensor([3.0, 4.0, 1 + 1 / 0.9, 1.0], dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("delta", "differing"), [(0.0, 1.0), (0.5, 1.5), (1.0, 2.0)])
-def test_small_deltas_are_fixed_weights(delta, differing):
-    logps = torch.tensor([-0.001, -2.0, -50.0, -1000.0])  # e^1000 overflows
-    weights = bmc.bmc_weights(logps, torch.tensor([True, True, True, True]), delta)
-    assert weights.tolist() == [differing] * 4
+def test_small_deltas_are_fixed_weights(subtests: pytest.Subtests) -> None:
+    for delta, differing in [(0.0, 1.0), (0.5, 1.5), (1.0, 2.0)]:
+        with subtests.test(delta=delta):
+            logps = torch.tensor([-0.001, -2.0, -50.0, -1000.0])  # e^1000 overflows
+            weights = bmc.bmc_weights(logps, torch.tensor([True, True, True, True]), delta)
+            assert weights.tolist() == [differing] * 4
 
 
 @given(st.lists(st.floats(-200, 0), min_size=1, max_size=8), st.floats(1, 5))

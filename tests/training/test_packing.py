@@ -164,21 +164,22 @@ def test_loss_metrics_and_gradients_are_those_of_two_padded_sequences(
         assert (gradient - plain).norm() <= 1e-5 * plain.norm() + 1e-7 * whole
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2"])
 @pytest.mark.slow
-def test_flex_attention_sees_what_sdpa_sees(name: str) -> None:
+def test_flex_attention_sees_what_sdpa_sees(subtests: pytest.Subtests) -> None:
     """The same trees as a BlockMask. On a CPU flex_attention has no backward, so the hidden states are compared."""
-    row = pack_sequences([[7, *range(20)], [7, *range(12), *range(40, 60)], [7, 99, 5, 6]], share=True)
-    positions, trees = torch.tensor([row.positions]), (row.tree,)
-    states = []
-    for attention in ("sdpa", "flex_attention"):
-        model = family(name, attention).eval()
-        use_tree_attention(model)
-        arguments = attention_arguments(model.config, trees, positions)
-        with torch.no_grad():
-            ids = torch.tensor([row.ids])
-            states.append(model.model(input_ids=ids, position_ids=positions, use_cache=False, **arguments)[0])
-    torch.testing.assert_close(*states, rtol=1e-5, atol=1e-5)
+    for name in ["llama", "mistral", "qwen2"]:
+        with subtests.test(name=name):
+            row = pack_sequences([[7, *range(20)], [7, *range(12), *range(40, 60)], [7, 99, 5, 6]], share=True)
+            positions, trees = torch.tensor([row.positions]), (row.tree,)
+            states = []
+            for attention in ("sdpa", "flex_attention"):
+                model = family(name, attention).eval()
+                use_tree_attention(model)
+                arguments = attention_arguments(model.config, trees, positions)
+                with torch.no_grad():
+                    ids = torch.tensor([row.ids])
+                    states.append(model.model(input_ids=ids, position_ids=positions, use_cache=False, **arguments)[0])
+            torch.testing.assert_close(*states, rtol=1e-5, atol=1e-5)
 
 
 def test_without_trees_the_model_is_as_it_was(tokenizer: Any) -> None:

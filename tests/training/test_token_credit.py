@@ -39,12 +39,13 @@ def test_confpo_takes_what_is_less_likely_than_the_mean_probability() -> None:
     assert confpo_weights(p.log(), responses).tolist() == [[[0, 1, 1, 0], [1, 0, 0, 0]]]
 
 
-@pytest.mark.parametrize("p", [[1.0], [0.3], [0.7, 0.7, 0.7], [0.1] * 7])
-def test_where_no_token_is_below_the_mean_the_pair_counts_nothing(p: list[float]) -> None:
+def test_where_no_token_is_below_the_mean_the_pair_counts_nothing(subtests: pytest.Subtests) -> None:
     """One token, or equal ones, whatever rounding does to their mean; neither side moves then, as in ConfPO's code."""
-    logps = torch.zeros(1, 2, 8)
-    logps[0, 0, : len(p)], logps[0, 1] = torch.tensor(p).log(), torch.linspace(-3, 0, 8)
-    assert confpo_weights(logps, tokens((len(p), 8), width=8)).sum() == 0
+    for p in [[1.0], [0.3], [0.7, 0.7, 0.7], [0.1] * 7]:
+        with subtests.test(p=p):
+            logps = torch.zeros(1, 2, 8)
+            logps[0, 0, : len(p)], logps[0, 1] = torch.tensor(p).log(), torch.linspace(-3, 0, 8)
+            assert confpo_weights(logps, tokens((len(p), 8), width=8)).sum() == 0
 
 
 def test_entropy_takes_a_share_of_each_response_and_of_equal_ones_the_earlier() -> None:
@@ -120,10 +121,11 @@ PUBLIC = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_the_papers_code_gives_the_same_loss(name: str) -> None:
-    weights, (objective, hyperparameters), public = PUBLIC[name]
-    assert loss_of(weights(), objective, **hyperparameters) == pytest.approx(public, abs=1e-5)
+def test_the_papers_code_gives_the_same_loss(subtests: pytest.Subtests) -> None:
+    for name in PUBLIC:
+        with subtests.test(name=name):
+            weights, (objective, hyperparameters), public = PUBLIC[name]
+            assert loss_of(weights(), objective, **hyperparameters) == pytest.approx(public, abs=1e-5)
 
 
 LAYOUTS = [{"prefix_sharing": share, "packing": pack} for share in (True, False) for pack in (True, False)]
