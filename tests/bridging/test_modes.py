@@ -155,33 +155,32 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("mode", MODES)
-def test_hostile_rows_are_edited_like_others(mode: str, text: str, tmp_path: Path) -> None:
-    row = {"id": "h", "prompt": f"x {text}", "chosen": f"It is {text} 3", "rejected": f"It's {text} 4"}
+def test_hostile_rows_are_edited_like_others(mode: str, tmp_path: Path) -> None:
+    rows = [
+        {"id": text, "prompt": f"x {text}", "chosen": f"It is {text} 3", "rejected": f"It's {text} 4"}
+        for text in HOSTILE
+    ]
     with ChatServer(obeys) as server:
-        bridge(recipe(tmp_path, server.url, [row], mode, template="instruction"))
-    (pair,) = lines(tmp_path / mode)
-    made = {
-        "degrade": {"rejected": f"It is {text} 4", "original_rejected": row["rejected"]},
-        "fresh": {"chosen": MADE["fresh"]},
-        "polish": {"chosen": f"We have {text} 3"},
-    }.get(mode, {"chosen": f"It's {text} 3"})
-    assert {key: pair[key] for key in ("id", "prompt", "chosen", "rejected")} == {
-        key: value for key, value in {**row, **made}.items() if key != "original_rejected"
-    }
+        bridge(recipe(tmp_path, server.url, rows, mode, template="instruction"))
+    for row, pair in zip(rows, lines(tmp_path / mode), strict=True):
+        made = {
+            "degrade": {"rejected": f"It is {row['id']} 4"},
+            "fresh": {"chosen": MADE["fresh"]},
+            "polish": {"chosen": f"We have {row['id']} 3"},
+        }.get(mode, {"chosen": f"It's {row['id']} 3"})
+        assert {key: pair[key] for key in row} == {**row, **made}
 
 
-@pytest.mark.parametrize("first", ["targeted", "degrade"])
 @pytest.mark.parametrize("then", MODES)
-def test_bridged_pairs_are_bridged_as_they_were_before(first: str, then: str, tmp_path: Path) -> None:
+def test_bridged_pairs_are_bridged_as_they_were_before(then: str, tmp_path: Path) -> None:
     """A variant may take the pairs that the method kept, so that all train on the same ones."""
     with ChatServer(obeys) as server:
-        bridge(recipe(tmp_path / "a", server.url, [ROW], first))
-        config = recipe(tmp_path / "b", server.url, lines(tmp_path / "a" / first), then)
-        bridge(config)
         bridge(recipe(tmp_path / "c", server.url, [ROW], then))
-    assert lines(tmp_path / "b" / then) == lines(tmp_path / "c" / then)
+        for first in ("targeted", "degrade"):
+            bridge(recipe(tmp_path / "a", server.url, [ROW], first))
+            bridge(recipe(tmp_path / f"b_{first}", server.url, lines(tmp_path / "a" / first), then))
+            assert lines(tmp_path / f"b_{first}" / then) == lines(tmp_path / "c" / then)
 
 
 def test_weights_of_other_responses_are_not_kept(tmp_path: Path) -> None:
