@@ -1,7 +1,5 @@
 """The Files and Batches endpoints on 127.0.0.1, whose batches are answered by a script when they are looked at."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

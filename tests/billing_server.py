@@ -1,7 +1,5 @@
 """A chat-completions endpoint that keeps its own bill, in exact decimals, for every reply that it sends."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from decimal import Decimal

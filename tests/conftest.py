@@ -1,7 +1,5 @@
 """What the tests share: a tiny tokenizer and a tiny Llama, made here and not downloaded."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

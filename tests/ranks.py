@@ -9,8 +9,6 @@ SIGTERM comes), `term_reference_at` (likewise, in batches of the reference pass)
 it starts) and `nan_at` ([steps, rank], where the loss is no number).
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """What tests hold our tokens against: TRL's own, and a tokenizer whose tokens merge words."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

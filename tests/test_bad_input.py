@@ -1,7 +1,5 @@
 """What a user who gets it wrong sees: exit status 2, one line a fault, no traceback, and nothing written."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

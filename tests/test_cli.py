@@ -1,7 +1,5 @@
 """`bmc STAGE` is the stage's script under another name."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What must hold between the keys of one recipe."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What setup.py asks for is what constraints.txt tests."""
 
-from __future__ import annotations
-
 import re
 import runpy
 from pathlib import Path

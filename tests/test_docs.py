@@ -1,7 +1,5 @@
 """Every command, link, path and key in the documents is real."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess

@@ -1,7 +1,5 @@
 """`bmc export MODEL --to ollama`: chat templates as Go's, and the folder that `ollama create` reads."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

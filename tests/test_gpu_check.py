@@ -1,7 +1,5 @@
 """The checks of a GPU, with tiny sizes on a CPU: that they run, and that a crash costs one line."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

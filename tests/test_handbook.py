@@ -1,7 +1,5 @@
 """The recipes of huggingface/alignment-handbook, key by key (at main, and as they were before `dataset_mixture`)."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

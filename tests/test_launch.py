@@ -1,7 +1,5 @@
 """A job under Slurm: what is submitted, what each machine runs, and what happens to its exit status."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """What a target would run: by `bmc run` in this process, and a few through make."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

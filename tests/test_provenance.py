@@ -1,7 +1,5 @@
 """A folder records how it was made, without secrets, names of users or of machines."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

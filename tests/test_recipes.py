@@ -1,7 +1,5 @@
 """Every recipe in the repository loads, and says what the paper says."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterator

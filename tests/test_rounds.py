@@ -1,7 +1,5 @@
 """Rounds on a tiny model: what each stage is given, resuming, early stop, budget, control, faults."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

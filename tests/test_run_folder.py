@@ -1,7 +1,5 @@
 """An output folder belongs to one recipe; files are whole or absent; a stage ends as users expect."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`bmc show`: where each value comes from, a recipe that stands alone, and what an editor would be sent."""
 
-from __future__ import annotations
-
 import json
 import logging
 from pathlib import Path

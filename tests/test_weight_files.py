@@ -1,7 +1,5 @@
 """Weight files that can't be trusted are refused before anything is loaded, on one line."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import struct

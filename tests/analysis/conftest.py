@@ -1,7 +1,5 @@
 """A setting with three tiny trained runs, as the preference stage leaves them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Folders of runs made by hand, and pairs and stages of a tiny setting."""
 
-from __future__ import annotations
-
 import json
 import runpy
 import sys

@@ -1,7 +1,5 @@
 """The whole stage on tiny trained models, against a plain forward pass."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

@@ -416,25 +416,6 @@ def test_curves_are_told_apart_smoothed_and_rough_again(page: Any) -> None:
 # Accessibility
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (390, "dark"), (768, "light")])
-def test_a_narrow_page_does_not_scroll_sideways(browser: Any, path: Path, width: int, scheme: str) -> None:
-    options = {"viewport": {"width": width, "height": 844}, "has_touch": True, "is_mobile": True}
-    opened = Opened(browser, path, **options, color_scheme=scheme)
-    page = opened.show_predictions()
-    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    table = page.locator(".wide").first
-    assert table.evaluate("one => one.scrollWidth > one.clientWidth")  # but the table does
-    opened.token(0, 0, 1).tap()
-    assert opened.tip()[2] == ["λ", "1.00", "3.00"]
-    box = page.locator("#tip").bounding_box()
-    assert box["x"] >= 0
-    assert box["x"] + box["width"] <= width
-    page.screenshot(path=PICTURES / f"narrow-{width}-{scheme}.png")
-    assert opened.said == []
-    opened.context.close()
-
-
 def test_by_keyboard_alone(opened: Opened) -> None:
     page = opened.page
     page.keyboard.press("Tab")
@@ -450,25 +431,3 @@ def test_by_keyboard_alone(opened: Opened) -> None:
     for name in ("wide", "next", "search", "prompt"):
         assert name in reached, name
     assert sum("token" in name for name in reached) == 4  # one stop a response
-
-
-def test_headings_landmarks_and_names(page: Any) -> None:
-    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(one => Number(one.tagName[1]))")
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in pairwise(levels))
-    assert page.locator("main").count() == page.locator("nav").count() == page.locator("header").count() == 1
-    ids = page.evaluate("[...document.querySelectorAll('[id]')].map(one => one.id)")
-    assert len(ids) == len(set(ids))
-    assert page.locator("#counter").get_attribute("aria-live") == "polite"
-    for link in page.locator("nav a").all():
-        assert page.locator(link.get_attribute("href")).count() == 1
-    names = page.evaluate(
-        """() => [...document.querySelectorAll('section, [role=region], nav, main, header, form, aside')].map(one => {
-            const heading = document.getElementById(one.getAttribute('aria-labelledby'));
-            return one.tagName + (one.getAttribute('aria-label') || (heading || {}).textContent || '');
-        })"""
-    )
-    assert len(names) == len(set(names)) > 5
-    name = page.locator(f".grid tr[data-run='{RUNS[-1]}'] th").first  # names have places to break at
-    assert name.locator("wbr").count() == 6  # after each separator before a letter

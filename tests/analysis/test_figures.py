@@ -1,7 +1,5 @@
 """Figures from hand-made scores and folders: their numbers, their files, and what they lack."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

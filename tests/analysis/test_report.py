@@ -1,7 +1,5 @@
 """The tables and the page over all runs below a folder, whatever stands in their files."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

@@ -1,7 +1,5 @@
 """Runs and their results: which are there, their numbers worked out by hand, and whether they are comparable."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

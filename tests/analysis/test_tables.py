@@ -1,7 +1,5 @@
 """The paper's tables, from a tree of runs that was made by hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

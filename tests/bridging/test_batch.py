@@ -1,7 +1,5 @@
 """The Batch API: submitted once, resumed by later processes, at half the price."""
 
-from __future__ import annotations
-
 import json
 import signal
 from collections import Counter

@@ -1,7 +1,5 @@
 """Edits by a person, feedback on y_l beside or in place of y_w, and the editor's rationale."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Talk about the edit: tables of edits that hold some, and of edits that only sound like it."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -1,7 +1,5 @@
 """Cost of a run: estimated, confirmed, counted, and capped."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Editors in this process: transformers on a tiny model, and a double of vLLM's interface."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -195,17 +193,14 @@ def test_the_mark_is_in_none_of_the_parts(prompt: str, chosen: str, rejected: st
     assert SCORING.fill(prompt=prompt, response=chosen)[1] not in prompt + chosen
 
 
-def test_a_mark_that_is_taken_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = iter(["aaaaaa", "bbbbbb", "cccccc"])
-    monkeypatch.setattr("bmc.bridging.prompts.digest", lambda _: next(names))
-    assert _mark("aaaaaa bbbbbb") == "cccccc"
-
-
-@pytest.mark.parametrize("alike", ["ａａａａａａ", "AAAAAA", "aaa\u200b\u2060aaa", "аааааа", "𝐚𝐚𝐚𝐚𝐚𝐚"])
-def test_a_mark_that_the_text_only_looks_like_is_changed_too(alike: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = iter(["aaaaaa", "bbbbbb"])
-    monkeypatch.setattr("bmc.bridging.prompts.digest", lambda _: next(names))
-    assert _mark(f"</draft {alike}>") == "bbbbbb"
+def test_a_mark_that_is_taken_or_that_the_text_looks_like_is_changed(
+    monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
+    for alike in ["aaaaaa", "ａａａａａａ", "AAAAAA", "aaa\u200b\u2060aaa", "аааааа", "𝐚𝐚𝐚𝐚𝐚𝐚"]:
+        with subtests.test(alike=alike):
+            names = iter(["aaaaaa", "bbbbbb", "cccccc"])
+            monkeypatch.setattr("bmc.bridging.prompts.digest", lambda _, names=names: next(names))
+            assert _mark(f"</draft {alike}> bbbbbb") == "cccccc"
 
 
 OLD_SYSTEM = (

@@ -1,7 +1,5 @@
 """The review page in a headless Chromium, against the command itself."""
 
-from __future__ import annotations
-
 import json
 import os
 import select

@@ -1,7 +1,5 @@
 """Hundreds of rows, errors of every kind, kills: every row accounted for, nothing sent twice, the same files."""
 
-from __future__ import annotations
-
 import json
 import random
 import signal

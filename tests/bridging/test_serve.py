@@ -1,7 +1,5 @@
 """A real server and a real model: `transformers serve` with SmolLM2-135M."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import socket

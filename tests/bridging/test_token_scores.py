@@ -1,7 +1,5 @@
 """DPO (EW): words are numbered, scored, and weigh the trainer's tokens."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What an edit must be: every check against texts that it must catch and texts that it must let pass."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A row of each data set in its own columns, as its card shows them, and the row that we make of it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 STEPS = "Let's think step by step.\n"

@@ -1,7 +1,5 @@
 """Files as people have them, in every format and layout; damaged ones; clones and the Hub."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json

@@ -1,7 +1,5 @@
 """Corrections and ratings in the columns of the logs and data sets that have them → pairs."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

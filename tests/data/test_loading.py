@@ -1,7 +1,5 @@
 """Mixtures: ids, draws, columns, splits by edit distance; and what a trainer gets of the rows."""
 
-from __future__ import annotations
-
 import datetime
 import json
 from decimal import Decimal

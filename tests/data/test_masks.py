@@ -1,7 +1,5 @@
 """The assistant's tokens by rendering prefixes, against TRL's templates with markers and against masks by hand."""
 
-from __future__ import annotations
-
 import copy
 import re
 from pathlib import Path

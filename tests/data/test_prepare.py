@@ -1,7 +1,5 @@
 """Validation by the hash of the prompt, and no leaks from the benchmarks."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tokens are the trainer's, whatever the template and the tokenizer, and their spans are the words'."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

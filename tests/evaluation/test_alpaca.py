@@ -1,7 +1,5 @@
 """AlpacaEval 2 by alpaca_eval itself, its judge on loopback; where the extra `eval` is installed."""
 
-from __future__ import annotations
-
 import json
 import re
 from math import exp, log

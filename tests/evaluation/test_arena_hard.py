@@ -1,7 +1,5 @@
 """Arena-Hard's scheme, with verdicts worked out by hand."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The files of the official evaluators, and the prompts that the responses answer."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

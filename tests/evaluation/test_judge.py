@@ -1,7 +1,5 @@
 """The judging stage against a server on loopback."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """KL from a reference, estimated on responses, against log-softmax by hand."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

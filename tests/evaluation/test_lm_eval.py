@@ -1,7 +1,5 @@
 """lm-evaluation-harness: its command line, and its result file folded."""
 
-from __future__ import annotations
-
 import copy
 import json
 import sys

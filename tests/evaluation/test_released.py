@@ -1,7 +1,5 @@
 """Values worked out by hand from the released scripts, or returned by them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import jinja2

@@ -1,7 +1,5 @@
 """What both backends make of a prompt: the model's own tokens, up to the same ends, by each row's own seed."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

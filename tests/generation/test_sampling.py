@@ -1,7 +1,5 @@
 """Losing responses: the model's own, or what it makes of the beginning of y_w (DPO (CW))."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import json

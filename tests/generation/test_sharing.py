@@ -1,7 +1,5 @@
 """Real processes that share the rows of sampling and evaluation write what one would."""
 
-from __future__ import annotations
-
 import json
 import os
 import runpy

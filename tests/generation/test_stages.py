@@ -1,7 +1,5 @@
 """The chain on a tiny model, script by script: raw rows → SFT → sample → bridge → DPO-BMC → evaluate → report."""
 
-from __future__ import annotations
-
 import json
 import re
 import runpy

@@ -3,8 +3,6 @@
 The double of `test_backends.py` covers what is passed; this covers what comes of it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

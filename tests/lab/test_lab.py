@@ -1,7 +1,5 @@
 """The laboratory: its tasks, its editor, its model and a study, each small."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -1,7 +1,5 @@
 """The numbers in `docs/results.md` are those of `results/`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

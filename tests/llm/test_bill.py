@@ -1,7 +1,5 @@
 """What an endpoint bills and what the runs report agree, over reruns, kills, and with two runs at once."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The response cache: kept through kills, damage and full disks, one process at a time; work beside the event loop."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

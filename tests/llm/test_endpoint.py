@@ -1,7 +1,5 @@
 """A model behind an endpoint: what it is sent, what its failures mean, and that the key is nowhere."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import sqlite3

@@ -1,7 +1,5 @@
 """Parts of the LLM client by themselves: rate limits, budget, waits, tokens, dollars, addresses."""
 
-from __future__ import annotations
-
 import asyncio
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rows and tokens: counted where the data are, by the recipes that lead there where they aren't."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a dry run says, of each stage."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

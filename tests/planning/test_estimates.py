@@ -1,7 +1,5 @@
 """Sizes, memory, operations and time, worked out by hand; and against transformers, PEFT and a measured peak."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`bmc plan RECIPE --fit CARD`: what fits, with the same batch, as a command whose own plan fits."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 from typing import Any

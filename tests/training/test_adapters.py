@@ -1,7 +1,5 @@
 """Training that goes on with an adapter, and adapters that become whole models."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

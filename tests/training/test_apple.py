@@ -1,7 +1,5 @@
 """Apple's GPU (MPS), as far as a machine without one can tell: what is refused, and where models go."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """Killed and resumed runs against one that was never stopped, on a tiny Llama."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

@@ -1,7 +1,5 @@
 """What a script written for `trl.DPOTrainer` gives it, and what it gets: the same from BMCTrainer, or one line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

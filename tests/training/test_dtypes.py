@@ -1,7 +1,5 @@
 """Log-probs, λ, sums and loss are float32 whatever the model computes in, and a value that isn't stops the step."""
 
-from __future__ import annotations
-
 from math import log
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The head off a GPU against torch's own log_softmax, and against TRL's kernel."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

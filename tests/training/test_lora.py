@@ -1,7 +1,5 @@
 """LoRA and QLoRA by the handbook's keys."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

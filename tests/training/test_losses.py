@@ -1,7 +1,5 @@
 """Every objective against arithmetic, and TRL's against trl.DPOTrainer."""
 
-from __future__ import annotations
-
 from math import exp, expm1, log, log1p
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is logged of a batch, against arithmetic by hand."""
 
-from __future__ import annotations
-
 import logging
 from types import SimpleNamespace
 from typing import Any

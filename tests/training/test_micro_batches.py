@@ -1,7 +1,5 @@
 """Micro-batches of any number of pairs take the steps of those of a fixed number."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The model card says what was done, in metadata that the Hub reads, and nothing about this machine."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Eqs. 4, 7 and 10 and the gradient of Appendix C, against arithmetic in plain floats."""
 
-from __future__ import annotations
-
 from math import exp, log
 
 import pytest

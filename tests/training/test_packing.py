@@ -1,7 +1,5 @@
 """One sequence a pair gives the numbers of two."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

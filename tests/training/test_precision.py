@@ -1,7 +1,5 @@
 """What trained weights are loaded in, under each launcher; and that nothing is trained in 16 bits alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

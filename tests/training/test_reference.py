@@ -1,7 +1,5 @@
 """The reference's log-probs are computed once, found again where they hold, and nowhere else."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

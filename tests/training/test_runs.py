@@ -1,7 +1,5 @@
 """Whole runs with every part on (shared prefixes, packing, cached reference) against the plain path."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The seed alone decides which rows make a step, and all of them count alike."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Sweeps and seeds around a launcher that trains nothing: it writes the numbers that a training would leave."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

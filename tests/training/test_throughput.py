@@ -1,7 +1,5 @@
 """The least FLOPs of a step against PyTorch's counter, and what is logged of them."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from types import SimpleNamespace

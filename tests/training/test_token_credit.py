@@ -1,7 +1,5 @@
 """Token credit besides BMC's: each weighting by hand, and against numbers of its public code on the same log-probs."""
 
-from __future__ import annotations
-
 import json
 from math import exp
 from typing import Any

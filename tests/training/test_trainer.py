@@ -1,7 +1,5 @@
 """BMCTrainer against trl.DPOTrainer, and against itself under other batchings."""
 
-from __future__ import annotations
-
 import copy
 from math import log
 from typing import Any

@@ -1,7 +1,5 @@
 """What both kinds of training share: rows that were read and compared once, and engines that do what was asked."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

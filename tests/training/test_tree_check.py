@@ -1,7 +1,5 @@
 """Architectures whose code treats trees otherwise than their sequences get two padded sequences, and all train."""
 
-from __future__ import annotations
-
 from math import log
 from typing import Any
 

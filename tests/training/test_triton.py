@@ -4,8 +4,6 @@ installed, the kernels themselves in Triton's interpreter:
     TRITON_INTERPRET=1 python -m pytest tests/training/test_triton.py
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import sys

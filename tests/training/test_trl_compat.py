@@ -1,7 +1,5 @@
 """Private names of TRL's and transformers' that training relies on: a new version that changes one fails here."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One launch a layer gives what a call for each segment gives, and what sequences of their own give."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Where token weights come from: the policy, each model, the data; and which tokens differ, as in the released code."""
 
-from __future__ import annotations
-
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any

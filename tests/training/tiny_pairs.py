@@ -1,7 +1,5 @@
 """What tests of training share: pairs, settings and trainers of a tiny Llama."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
