@@ -171,26 +171,31 @@ def test_judges_are_asked_as_published(benchmark: str) -> None:
     assert (config.temperature, config.max_tokens, more) == published[benchmark]
 
 
-@pytest.mark.parametrize("task", [*PAPER, *SMALL])
-def test_methods_differ_in_what_they_are(task: str) -> None:
+def test_methods_differ_in_what_they_are(subtests: pytest.Subtests) -> None:
     """And their hyperparameters lie in the ranges that the paper searched."""
-    beta, delta, learning_rate = (PAPER | SMALL)[task]
-    for method, (loss, column, weighting, folder) in METHODS.items():
-        arguments, model_args, config = training(f"recipes/{task}/{method}.yaml")
-        assert (config.loss_type, arguments.chosen_column, config.token_weighting) == ([loss], column, weighting)
-        assert arguments.dataset_mixture.datasets[0].id == f"outputs/{task}/{folder}/train.jsonl"
-        assert (config.num_train_epochs, config.seed, config.warmup_steps) == (1, 42, 0.1)
-        if loss == "sigmoid":
-            assert (config.beta, config.learning_rate) == (beta, learning_rate)
-        assert config.bmc_delta == (delta if weighting == "bmc" else 3.0)
-        if task in PAPER:
-            assert 4 * config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
-            assert (config.max_length, config.bf16, model_args.dtype) == (2048, True, "float32")
-        values, _ = load_recipe(Path(f"recipes/{task}/{method}.yaml"))
-        for key, searched in SEARCHED.items():
-            if key in values and not (key == "learning_rate" and task in SMALL):
-                assert values[key] in searched, key
-        assert values.get("beta") in BETAS.get(loss, {None})
+    for task in [*PAPER, *SMALL]:
+        with subtests.test(task=task):
+            beta, delta, learning_rate = (PAPER | SMALL)[task]
+            for method, (loss, column, weighting, folder) in METHODS.items():
+                arguments, model_args, config = training(f"recipes/{task}/{method}.yaml")
+                assert (config.loss_type, arguments.chosen_column, config.token_weighting) == (
+                    [loss],
+                    column,
+                    weighting,
+                )
+                assert arguments.dataset_mixture.datasets[0].id == f"outputs/{task}/{folder}/train.jsonl"
+                assert (config.num_train_epochs, config.seed, config.warmup_steps) == (1, 42, 0.1)
+                if loss == "sigmoid":
+                    assert (config.beta, config.learning_rate) == (beta, learning_rate)
+                assert config.bmc_delta == (delta if weighting == "bmc" else 3.0)
+                if task in PAPER:
+                    assert 4 * config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
+                    assert (config.max_length, config.bf16, model_args.dtype) == (2048, True, "float32")
+                values, _ = load_recipe(Path(f"recipes/{task}/{method}.yaml"))
+                for key, searched in SEARCHED.items():
+                    if key in values and not (key == "learning_rate" and task in SMALL):
+                        assert values[key] in searched, key
+                assert values.get("beta") in BETAS.get(loss, {None})
 
 
 @pytest.mark.parametrize("setting", [setting for setting in PAPER if "14b" not in setting])
@@ -236,21 +241,23 @@ def test_simpo_is_as_its_authors_ran_it(setting: str, gamma: float, rate: float)
     assert (config.beta, config.simpo_gamma, config.learning_rate) == (2.0, gamma, rate)
 
 
-@pytest.mark.parametrize("setting", [*PAPER, *SMALL])
-def test_continue_writing(setting: str) -> None:
-    (config,) = parse([f"recipes/{setting}/sample_cw.yaml"], SampleConfig)
-    (dataset,) = config.dataset_mixture.datasets
-    assert (config.mode, config.prefix_fraction) == ("continue_prefix", 0.5)
-    assert (dataset.id, dataset.num_rows) == (f"outputs/{setting}/bridge/train.jsonl", None)
+def test_continue_writing(subtests: pytest.Subtests) -> None:
+    for setting in [*PAPER, *SMALL]:
+        with subtests.test(setting=setting):
+            (config,) = parse([f"recipes/{setting}/sample_cw.yaml"], SampleConfig)
+            (dataset,) = config.dataset_mixture.datasets
+            assert (config.mode, config.prefix_fraction) == ("continue_prefix", 0.5)
+            assert (dataset.id, dataset.num_rows) == (f"outputs/{setting}/bridge/train.jsonl", None)
 
 
-@pytest.mark.parametrize("setting", [*PAPER, *SMALL])
-def test_external_weights_are_for_the_tokens_that_are_trained(setting: str) -> None:
-    (scored,) = parse([f"recipes/{setting}/bridge_ew.yaml"], BridgeConfig)
-    arguments, model_args, _ = training(f"recipes/{setting}/dpo_ew.yaml")
-    assert scored.mode == "token_scores"
-    assert scored.tokenizer_name_or_path == (arguments.tokenizer_name_or_path or model_args.model_name_or_path)
-    assert scored.chat_template == arguments.chat_template
+def test_external_weights_are_for_the_tokens_that_are_trained(subtests: pytest.Subtests) -> None:
+    for setting in [*PAPER, *SMALL]:
+        with subtests.test(setting=setting):
+            (scored,) = parse([f"recipes/{setting}/bridge_ew.yaml"], BridgeConfig)
+            arguments, model_args, _ = training(f"recipes/{setting}/dpo_ew.yaml")
+            assert scored.mode == "token_scores"
+            assert scored.tokenizer_name_or_path == (arguments.tokenizer_name_or_path or model_args.model_name_or_path)
+            assert scored.chat_template == arguments.chat_template
 
 
 @pytest.mark.parametrize(
@@ -305,15 +312,16 @@ def test_each_chat_benchmark_is_generated_as_released(model: str) -> None:
     assert [(way.temperature, way.top_p, way.max_new_tokens) for way in ways] == [(0.9, 1.0, 2048), (0.0, 1.0, 2048)]
 
 
-@pytest.mark.parametrize("setting", PAPER)
-def test_the_papers_settings_hold_no_training_row_out(setting: str) -> None:
-    (config,) = parse([f"recipes/{setting}/prepare.yaml"], PrepareConfig)
-    trained, tested = config.dataset_mixture.datasets, config.dataset_mixture.test_datasets
-    parts = {(dataset.source, dataset.split) for dataset in [*trained, *tested]}
-    assert config.validation_fraction == 0
-    assert not parts & {(dataset.source, dataset.split) for dataset in config.validation_datasets}
-    assert all(dataset.weight == 1 and dataset.num_rows is None for dataset in trained)
-    assert config.dataset_mixture.test_split_size is None
+def test_the_papers_settings_hold_no_training_row_out(subtests: pytest.Subtests) -> None:
+    for setting in PAPER:
+        with subtests.test(setting=setting):
+            (config,) = parse([f"recipes/{setting}/prepare.yaml"], PrepareConfig)
+            trained, tested = config.dataset_mixture.datasets, config.dataset_mixture.test_datasets
+            parts = {(dataset.source, dataset.split) for dataset in [*trained, *tested]}
+            assert config.validation_fraction == 0
+            assert not parts & {(dataset.source, dataset.split) for dataset in config.validation_datasets}
+            assert all(dataset.weight == 1 and dataset.num_rows is None for dataset in trained)
+            assert config.dataset_mixture.test_split_size is None
 
 
 @pytest.mark.parametrize(("setting", "epochs"), [("llama2-7b/qa", 1), ("llama2-7b/math", 2)])

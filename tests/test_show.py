@@ -186,18 +186,16 @@ def test_token_scores_ask_twice(bridging: list[str], model_dir: Path, capsys: py
     assert capsys.readouterr().out.count("--- user ---") == 2
 
 
-@pytest.mark.parametrize(
-    ("words", "fault"),
-    [
+def test_faults_of_a_prompt(subtests: pytest.Subtests, bridging: list[str]) -> None:
+    for words, fault in [
         (["--row", "3"], "command line: --row 3: there is no such row; give 0 to 2, or an id"),
         (["--row"], "command line: --row: give a row's number, from 0, or its id"),
         (["--editor", "rules"], "editor: rules is sent nothing; give --editor openai to see its prompt"),
-    ],
-)
-def test_faults_of_a_prompt(words: list[str], fault: str, bridging: list[str]) -> None:
-    with pytest.raises(UserErrors) as raised:
-        command([*bridging, *words])
-    assert str(raised.value).endswith(fault)
+    ]:
+        with subtests.test(words=words):
+            with pytest.raises(UserErrors) as raised:
+                command([*bridging, *words])
+            assert str(raised.value).endswith(fault)
 
 
 def test_without_data_the_prompt_is_shown_with_its_fields(capsys: pytest.CaptureFixture[str]) -> None:

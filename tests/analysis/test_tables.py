@@ -249,13 +249,14 @@ def test_faults(subtests: pytest.Subtests) -> None:
             assert len(caught.value.faults) == 1
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"results": {"ecqa": {"n": 3}}}'])
-def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "llama2-7b/qa/dpo/eval/metrics.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
-    with pytest.raises(UserErrors, match=r"dpo/eval/metrics\.json: is"):
-        table(TableConfig(table="table1", runs=str(tmp_path)))
+def test_a_damaged_file_is_named(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for text in ["{", "[]", '{"results": {"ecqa": {"n": 3}}}']:
+        with subtests.test(text=text):
+            path = tmp_path / "llama2-7b/qa/dpo/eval/metrics.json"
+            path.parent.mkdir(parents=True)
+            path.write_text(text)
+            with pytest.raises(UserErrors, match=r"dpo/eval/metrics\.json: is"):
+                table(TableConfig(table="table1", runs=str(tmp_path)))
 
 
 @pytest.mark.slow

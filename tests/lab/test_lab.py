@@ -147,24 +147,20 @@ def test_trainings_go_through_every_point_of_every_grid() -> None:
     assert list(trainings(config)) == [*expected, ("sft_chosen", {}, 7), ("sft_chosen", {}, 8)]
 
 
-@pytest.mark.parametrize(
-    ("values", "fault"),
-    [
+def test_studies_that_cant_run(subtests: pytest.Subtests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for values, fault in [
         ({"methods": {"dqo": {}}}, "methods.dqo: has no recipe recipes/lab/dqo.yaml"),
         ({"stages": {"sfft": {}}}, "stages.sfft: has no recipe"),
         ({"methods": {"dpo": {"pairs": ["bridge", "slopy"]}}}, "methods.dpo.pairs: 'slopy' is none of bridges: bridge"),
         ({"methods": {"dpo": [0.1]}}, "methods.dpo: must be a mapping"),
         ({"seeds": []}, "seeds: is empty"),
-    ],
-)
-def test_studies_that_cant_run(
-    values: dict[str, Any], fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    study = tmp_path / "study.yaml"
-    study.write_text(yaml.safe_dump({"recipes": "recipes/lab", "output_dir": "o", **values}))
-    with pytest.raises(UserErrors, match=re.escape(fault)):
-        parse([str(study)], LabConfig)
+    ]:
+        with subtests.test(values=values):
+            monkeypatch.chdir(ROOT)
+            study = tmp_path / "study.yaml"
+            study.write_text(yaml.safe_dump({"recipes": "recipes/lab", "output_dir": "o", **values}))
+            with pytest.raises(UserErrors, match=re.escape(fault)):
+                parse([str(study)], LabConfig)
 
 
 @pytest.mark.slow

@@ -155,9 +155,8 @@ def test_columns_of_another_precomputed_reference_are_not_read(model_dir, tmp_pa
     assert steps.seen == [1]  # callbacks are called
 
 
-@pytest.mark.parametrize(
-    ("options", "arguments", "message"),
-    [
+def test_what_is_not_trls_is_refused_in_one_line(subtests: pytest.Subtests, model_dir, tmp_path) -> None:
+    for options, arguments, message in [
         ({"f_divergence_type": "js_divergence"}, {}, "f_divergence_type: BMCTrainer doesn't have it"),
         ({"truncation_mode": "keep_end"}, {}, "truncation_mode: BMCTrainer doesn't have it"),
         ({"pad_token": "<none>"}, {}, "pad_token: '<none>' isn't in the tokenizer's vocabulary"),
@@ -176,11 +175,10 @@ def test_columns_of_another_precomputed_reference_are_not_read(model_dir, tmp_pa
             {},
             "accelerator_config.dispatch_batches: packed sequences can't be split",
         ),
-    ],
-)
-def test_what_is_not_trls_is_refused_in_one_line(options, arguments, message, model_dir, tmp_path):
-    given = {"model": str(model_dir), "train_dataset": ROWS, **arguments}
-    with pytest.raises((UserErrors, ValueError)) as caught:
-        trained(bmc.BMCTrainer, trl.DPOConfig, given, tmp_path, **options)
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
+    ]:
+        with subtests.test(options=options):
+            given = {"model": str(model_dir), "train_dataset": ROWS, **arguments}
+            with pytest.raises((UserErrors, ValueError)) as caught:
+                trained(bmc.BMCTrainer, trl.DPOConfig, given, tmp_path, **options)
+            assert str(caught.value).startswith(message)
+            assert "\n" not in str(caught.value)

@@ -239,9 +239,14 @@ def test_the_stage_writes_the_weights_of_each_response_token(
     assert trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset))).isfinite()
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
+def test_models_and_tokenizers_that_cannot_score_are_faults_before_anything_is_written(
+    subtests: pytest.Subtests, model_dir: Any, tmp_path: Any, scoring: list[str]
+) -> None:
+    AutoModelForCausalLM.from_pretrained(model_dir).save_pretrained(tmp_path / "other")
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(tmp_path / "other")
+    for changed, message in [
         (["--model_name_or_path=null"], "model_name_or_path: must be text"),
         (["--ref_model_name_or_path={dpo}/"], "ref_model_name_or_path: is model_name_or_path itself"),
         (["--ref_model_name_or_path={dpo}2"], "there is no folder"),
@@ -250,20 +255,13 @@ def test_the_stage_writes_the_weights_of_each_response_token(
         (["--tis_low=2.0"], "tis_low: is above tis_high"),
         (["--sepo_share=0.2"], "sepo_share: only method: sepo reads it"),
         (["--method=confpo"], "method: must be"),
-    ],
-)
-def test_models_and_tokenizers_that_cannot_score_are_faults_before_anything_is_written(
-    model_dir: Any, tmp_path: Any, scoring: list[str], changed: list[str], message: str
-) -> None:
-    AutoModelForCausalLM.from_pretrained(model_dir).save_pretrained(tmp_path / "other")
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    tokenizer.add_tokens(["<new>"])
-    tokenizer.save_pretrained(tmp_path / "other")
-    changed = [value.format(dpo=tmp_path / "dpo", other=tmp_path / "other") for value in changed]
-    for more in ([], ["--dry_run"]):
-        with pytest.raises(UserErrors, match=message):
-            commands.score_tokens([*scoring, *changed, *more])
-    assert not (tmp_path / "scored").exists()
+    ]:
+        with subtests.test(changed=changed):
+            changed = [value.format(dpo=tmp_path / "dpo", other=tmp_path / "other") for value in changed]
+            for more in ([], ["--dry_run"]):
+                with pytest.raises(UserErrors, match=message):
+                    commands.score_tokens([*scoring, *changed, *more])
+            assert not (tmp_path / "scored").exists()
 
 
 def test_an_external_weighting_without_its_columns_is_a_fault_of_the_dry_run(tmp_path: Any, model_dir: Any) -> None:

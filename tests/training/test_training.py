@@ -152,9 +152,8 @@ def test_pairs_with_a_conversation_beside_them(tmp_path: Path, model_dir: Path, 
     assert trained_on(tmp_path, model_dir, [FEEDBACK]) == "4</s>\n"
 
 
-@pytest.mark.parametrize(
-    ("row", "overrides", "fault"),
-    [
+def test_faults_before_anything_is_written(subtests: pytest.Subtests, tmp_path: Path, model_dir: Path) -> None:
+    for row, overrides, fault in [
         (
             {"messages": MESSAGES},
             [f"--chat_template={NO_END}"],
@@ -175,15 +174,12 @@ def test_pairs_with_a_conversation_beside_them(tmp_path: Path, model_dir: Path, 
             ["--assistant_only_loss=true"],
             "assistant_only_loss: is for messages, and prompt is a string; leave it out",
         ),
-    ],
-)
-def test_faults_before_anything_is_written(
-    row: dict[str, Any], overrides: list[str], fault: str, tmp_path: Path, model_dir: Path
-) -> None:
-    given, model_args, config = arguments(tmp_path, model_dir, [row], *overrides)
-    with pytest.raises(UserErrors, match=f"^{fault}"):
-        prepare_run(given, model_args, config, SFT)
-    assert not (tmp_path / "run").exists()
+    ]:
+        with subtests.test(row=row):
+            given, model_args, config = arguments(tmp_path, model_dir, [row], *overrides)
+            with pytest.raises(UserErrors, match=f"^{fault}"):
+                prepare_run(given, model_args, config, SFT)
+            assert not (tmp_path / "run").exists()
 
 
 def test_the_saved_model_stops_where_the_template_ends_a_turn(tmp_path: Path, model_dir: Path, tokenizer: Any) -> None:
