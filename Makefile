@@ -31,9 +31,9 @@ demo: install  ## From nothing to DPO and DPO-BMC models and a table: 10 minutes
 	@$(BMC) report $(OUT)/smollm2-135m/math
 
 test: install  ## The whole test suite
-	pytest -n auto --dist worksteal
+	pytest -n auto --dist loadfile --no-loadscope-reorder
 test-fast: install  ## The fast tests
-	pytest -n auto --dist worksteal -m "not slow"
+	pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lab:  ## The laboratory: every method, 10 seeds, a tiny model, some 30 minutes on 2 cores
 	@$(READY) && $(if $(DRY),echo) python scripts/lab.py recipes/lab/core.yaml
