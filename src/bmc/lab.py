@@ -158,11 +158,39 @@ class Unit:
         (result,) = read_json(scores / "metrics.json")["results"].values()
         row = {"sft_seed": self.seed, "seed": number, "method": method, "values": values, "pairs": pairs.name}
         row |= {"accuracy": result["accuracy"], "n": result["n"]}
+        row |= {"writers": writers_followed(scores / "predictions.jsonl", self.split)}
         if method == "sft":
             return row | ({"spans": span_log_probs(folder, self.held_out)} if self.config.held_out_rows else {})
         history = read_json(folder / "trainer_state.json")["log_history"]
         row |= {"held_out": _curve(history, HELD_OUT), "steps": _curve(history, STEPS)}
         return row | {"trained_on": read_json(folder / "metrics.json")["rows"]}
+
+
+def writers_followed(predictions: Path, rows: Path) -> list[list[int]]:
+    """Count the responses that begin as each writer does, and the right ones among them.
+
+    Args:
+        predictions: File of an evaluation.
+        rows: File of its rows. Their `solutions` are in the order of the writers.
+
+    Returns:
+        `[number, right]` for each writer, and last for responses whose first step is no writer's.
+    """
+    solutions = [row.get("solutions") or [] for row in map(json.loads, rows.read_text(encoding="utf-8").splitlines())]
+    counts = [[0, 0] for _ in range(max(map(len, solutions), default=0) + 1)]
+    for line, right in zip(predictions.read_text(encoding="utf-8").splitlines(), solutions, strict=True):
+        found = json.loads(line)
+        starts = [_first_step(solution) for solution in right]
+        begun = _first_step(found["prediction"])
+        count = counts[starts.index(begun) if begun in starts else -1]
+        count[0] += 1
+        count[1] += found["correct"]
+    return counts
+
+
+def _first_step(solution: str) -> str:
+    """Return what stands between the opening line and the second step."""
+    return next(iter(solution.splitlines()[1:]), "").split(" ; ")[0].strip()
 
 
 def span_log_probs(model_dir: Path, pairs: Path) -> Row:
