@@ -314,6 +314,7 @@ def tables(folder: Path) -> dict[str, str]:
     """Return every table of the results as Markdown, by name: the claims, the search and the studies."""
     results, repetition = read_results(folder), read_results(folder / "repeat")
     made = {"claims": claims_table(results, repetition), "headline": headline(results, repetition)}
+    made["writers_followed"] = writers_table(results["core"]["rows"], repetition.get("core", {}).get("rows", []))
     for study in results:
         searched = study.endswith("search")
         made[study] = search_table(results[study]) if searched else accuracies(results, repetition, study)
@@ -347,6 +348,23 @@ def _mean_and_each(side: Side, results: Row) -> list[str]:
 def _point(values: Row) -> str:
     shown = {key: " + ".join(value) if isinstance(value, list) else f"{value:g}" for key, value in values.items()}
     return ", ".join(f"{key} {value}" for key, value in shown.items())
+
+
+def writers_table(first: list[Row], again: list[Row]) -> str:
+    """Return, for each method, the share of its responses that begin as each writer does, and how many are right."""
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in first):
+        cells = []
+        for rows in (first, again):
+            models = [row for row in rows if row["method"] == method]
+            for followed in zip(*(row["writers"] for row in models), strict=True):
+                number, right = (sum(count[place] for count in followed) for place in (0, 1))
+                share = number / sum(row["n"] for row in models)
+                cells.append(f"{100 * share:.0f}, {100 * right / max(number, 1):.0f}")
+        lines.append([method, *cells])
+    columns = ["from the left", "from the right", "neither"]
+    header = [*columns, *(f"repeated: {column}" for column in columns if again)]
+    return markdown_table((["method", *header], lines))
 
 
 def claims_table(results: Row, repetition: Row) -> str:
