@@ -21,11 +21,17 @@ PAIR = {"id": "1", "prompt": "2 + 2?", "chosen": "4", "rejected": "5", "task": "
 TORCH = ("torch", "transformers", "trl", "datasets", "openai", "vllm")
 HARNESS = """
 import runpy, sys
-heavy, script, sys.argv = sys.argv[1].split(","), sys.argv[2], sys.argv[2:]
-try:
-    runpy.run_path(script, run_name="__main__")
-finally:
-    print("IMPORTED", *[name for name in heavy if name in sys.modules], file=sys.stderr)
+heavy, *scripts = sys.argv[1:]
+for script in scripts:
+    for argument, status in (("--help", 0), ("recipe.yaml", 2)):
+        sys.argv, ended = [script, argument], 0
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            ended = end.code or 0
+        assert ended == status, (script, argument, ended)
+        imported = [name for name in heavy.split(",") if name in sys.modules]
+        assert not imported, (script, argument, imported)
 """
 
 
@@ -151,14 +157,14 @@ def test_a_model_folder_that_does_not_exist(name: str) -> None:
     )
 
 
-def test_help_and_recipe_errors_do_not_import_torch(subtests: pytest.Subtests) -> None:
-    for name in ["prepare.py", "sample.py", "bridge.py", "evaluate.py", "report.py", "analyze.py"]:
-        with subtests.test(name=name):
-            for argv, status in ((["--help"], 0), ([recipe(outptu_dir="x")], 2)):
-                command = [sys.executable, "-c", HARNESS, ",".join(TORCH), str(ROOT / "scripts" / name), *argv]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                assert done.returncode == status, done.stderr
-                assert done.stderr.splitlines()[-1] == "IMPORTED"
+def test_help_and_recipe_errors_do_not_import_torch() -> None:
+    recipe(outptu_dir="x")
+    scripts = [
+        str(ROOT / f"scripts/{name}.py") for name in ("prepare", "sample", "bridge", "evaluate", "report", "analyze")
+    ]
+    command = [sys.executable, "-c", HARNESS, ",".join(TORCH), *scripts]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # --- the training stages: most of it in this process, since importing TRL takes seconds -------------------------------
