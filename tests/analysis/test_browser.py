@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -358,27 +357,6 @@ def test_ten_runs_of_2000_rows_open_in_two_seconds(browser: Any, tmp_path: Path)
 
 
 # Curves, and which runs are shown
-
-
-def test_curves_stand_where_their_numbers_say(browser: Any, tmp_path: Path) -> None:
-    """0 to 1 in steps of 0.5 from y = 176 up to 10; steps 10 to 30 from x = 46 to 286; labels that don't overlap."""
-    log = [{"step": 10 * n, "rewards/margins": (n - 1) / 2} for n in (1, 2, 3)]
-    for run in "abcd":
-        write(tmp_path / run / "trainer_state.json", {"log_history": log})
-    report(ReportConfig(runs=str(tmp_path)))
-    opened = Opened(browser, tmp_path / "report.html")
-    chart = opened.page.locator(".chart svg")
-    line = chart.locator("polyline").first
-    assert line.get_attribute("points") == "46.0,176.0 166.0,93.0 286.0,10.0"
-    assert chart.get_attribute("aria-label") == "Reward margin by step; at the end: a 1, b 1, c 1, d 1"
-    assert chart.locator("circle title").nth(1).text_content() == "a, step 20: 0.5"
-    axis = chart.locator("text[text-anchor='end']").all_text_contents()
-    assert axis == ["0", "0.2", "0.4", "0.6", "0.8", "1"] or axis == ["0", "0.5", "1"]
-    labels = chart.locator("text[data-run]")
-    heights = sorted(float(label.get_attribute("y")) for label in labels.all())
-    assert [round(after - before) for before, after in pairwise(heights)] == [12, 12, 12]
-    assert opened.said == []
-    opened.context.close()
 
 
 def test_runs_are_hidden_everywhere_and_shown_again(page: Any) -> None:
