@@ -34,8 +34,7 @@ def check_command(words: list[str]) -> None:
     """Run a command as far as it can be without work, weights or a key; raise what it raises."""
     program, *rest = words
     if program == "make":
-        done = subprocess.run(["make", "-n", *rest], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        check_make(rest)
     elif program == "bash":
         assert (ROOT / rest[0]).is_file(), f"{rest[0]} isn't there"
         check_stage(rest[1], rest[2:])
@@ -50,6 +49,20 @@ def check_command(words: list[str]) -> None:
             check_stage(Path(rest[place]).stem, rest[place + 1 :])
     else:
         assert program in OTHER_PROGRAMS, f"{program} is unknown"
+
+
+def check_make(words: list[str]) -> None:
+    """Ask make about its own targets, and `bmc run` about what it forwards."""
+    from bmc import commands
+
+    targets = [word for word in words if "=" not in word]
+    if not targets or set(targets) & set(re.findall(r"^([a-z_-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)):
+        done = subprocess.run(["make", "-n", *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    else:
+        given = dict(word.split("=", 1) for word in words if "=" in word)
+        flags = [f"--{key.lower()}={value}" for key, value in given.items() if key in ("SEEDS", "LAUNCHER", "MODEL")]
+        commands.run([*targets, "--dry_run", *flags])
 
 
 def check_stage(stage: str, arguments: list[str]) -> None:
