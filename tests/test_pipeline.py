@@ -72,19 +72,17 @@ def test_the_whole_chain_in_order(run: str, rest: list[str], lines: Lines) -> No
     assert short(lines(f"recipes/llama2-7b/qa/{run}.yaml")) == wanted
 
 
-@pytest.mark.parametrize(
-    ("run", "stages"),
-    [
+def test_what_a_run_needs(subtests: pytest.Subtests, lines: Lines) -> None:
+    """Released models and published pairs cost no training and no editor."""
+    for run, stages in [
         ("mistral-7b/ultrafeedback/dpo", ["prepare", "bridge", "preference", "evaluate"]),
         ("mistral-7b/ultrafeedback/sft", ["prepare", "evaluate"]),
         ("llama2-7b/math/dpo_bmc_released_data", ["sft", "preference", "prepare", "evaluate"]),
         ("llama3-8b/ultrafeedback/dpo_bmc_clair", ["preference", "prepare", "evaluate"]),
         (f"{SMALL}/sft", ["prepare", "fetch_smollm2", "sft", "evaluate"]),
-    ],
-)
-def test_what_a_run_needs(run: str, stages: list[str], lines: Lines) -> None:
-    """Released models and published pairs cost no training and no editor."""
-    assert [command.split()[0] for command in short(lines(run))] == stages
+    ]:
+        with subtests.test(run=run):
+            assert [command.split()[0] for command in short(lines(run))] == stages
 
 
 def test_what_is_there_is_not_built_again(lines: Lines, tmp_path: Path) -> None:
@@ -114,11 +112,12 @@ def test_seeds_are_left_to_the_stage(run: str, words: str, lines: Lines, tmp_pat
     assert len(made) == 5  # prepare, sft, sample, bridge and that
 
 
-@pytest.mark.parametrize("seeds", ["x", "1,,2", "-1", "1,1", "1.5"])
-def test_seeds_are_judged_before_anything_runs(seeds: str, lines: Lines) -> None:
+def test_seeds_are_judged_before_anything_runs(subtests: pytest.Subtests, lines: Lines) -> None:
     """A first stage of hours or dollars doesn't come before the fault of a later one."""
-    with pytest.raises(UserErrors, match=r"--seeds: (must be whole numbers from 0, as in 1,2,3|each once), got "):
-        lines("table1", f"--seeds={seeds}")
+    words = r"--seeds: (must be whole numbers from 0, as in 1,2,3|each once), got "
+    for seeds in ["x", "1,,2", "-1", "1,1", "1.5"]:
+        with subtests.test(seeds=seeds), pytest.raises(UserErrors, match=words):
+            lines("table1", f"--seeds={seeds}")
 
 
 def test_rounds_need_what_no_round_makes(lines: Lines) -> None:
@@ -328,23 +327,24 @@ def test_a_recipe_without_an_evaluation_is_only_trained(own: Path) -> None:
     assert [line.split()[1] for line in planned("lab/notes/bridge_of_sighs")][-1] == "scripts/preference.py"
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "fault"),
-    [
+def test_faults_of_a_pipeline(subtests: pytest.Subtests, own: Path) -> None:
+    for name, text, fault in [
         ("a", "{output_dir: outputs/a}", "HERE/a.yaml: stage: is missing; add one of prepare, sft, "),
         ("a", "{stage: brigde}", "HERE/a.yaml: stage: 'brigde' is unknown (did you mean 'bridge'?); "),
         ("a", "{stage: sample}", "HERE/a.yaml: output_dir: is missing; add it to the recipe"),
-        ("a", "{stage: sample, output_dir: outputs/a, model_name_or_path: outputs/lab/onn}",
-         "outputs/lab/onn: isn't there, and no recipe in recipes/ writes it (did you mean 'outputs/lab/one'?)"),
+        (
+            "a",
+            "{stage: sample, output_dir: outputs/a, model_name_or_path: outputs/lab/onn}",
+            "outputs/lab/onn: isn't there, and no recipe in recipes/ writes it (did you mean 'outputs/lab/one'?)",
+        ),
         ("other", "{stage: evaluate, output_dir: outputs/b}", None),
-    ],
-)  # fmt: skip
-def test_faults_of_a_pipeline(name: str, text: str, fault: str | None, own: Path) -> None:
-    (own / f"{name}.yaml").write_text(text)
-    with pytest.raises(UserErrors) as raised:
-        planned(f"lab/notes/{'bridge_of_sighs' if fault is None else name}")
-    fault = fault or "HERE/bridge_of_sighs.yaml: eval_recipe: several could evaluate it; write one of "
-    assert str(raised.value).startswith(fault.replace("HERE", "recipes/lab/notes"))
+    ]:
+        with subtests.test(name=name):
+            (own / f"{name}.yaml").write_text(text)
+            with pytest.raises(UserErrors) as raised:
+                planned(f"lab/notes/{'bridge_of_sighs' if fault is None else name}")
+            fault = fault or "HERE/bridge_of_sighs.yaml: eval_recipe: several could evaluate it; write one of "
+            assert str(raised.value).startswith(fault.replace("HERE", "recipes/lab/notes"))
 
 
 def test_recipes_that_read_each_other(own: Path) -> None:

@@ -147,28 +147,30 @@ def _misplaced(path: Path, values: dict[str, Any]) -> Iterator[str]:
             yield f"reads {dataset['id']}"
 
 
-@pytest.mark.parametrize("file", ["base.yaml", "methods"])
-def test_parts_stand_alone(file: str) -> None:
+def test_parts_stand_alone(subtests: pytest.Subtests) -> None:
     """A base.yaml is whole and flat; a method says what it is, and neither names a folder to write."""
-    parts = [path for path in FILES if file in (path.name, path.parent.name) and "lab" not in path.parts]
-    found = [yaml.load(path.read_text(), Loader=Loader) for path in parts]
-    assert len(found) == {"base.yaml": 8, "methods": 22}[file]
-    assert not any({"extends", "stage", "output_dir", "learning_rate"} & part.keys() for part in found)
-    known = {
-        "base.yaml": {"model_name_or_path", "dataset_mixture", "max_length"},
-        "methods": {"loss_type", "chosen_column"},
-    }
-    assert all(known[file] <= part.keys() for part in found)
+    for file in ["base.yaml", "methods"]:
+        with subtests.test(file=file):
+            parts = [path for path in FILES if file in (path.name, path.parent.name) and "lab" not in path.parts]
+            found = [yaml.load(path.read_text(), Loader=Loader) for path in parts]
+            assert len(found) == {"base.yaml": 8, "methods": 22}[file]
+            assert not any({"extends", "stage", "output_dir", "learning_rate"} & part.keys() for part in found)
+            known = {
+                "base.yaml": {"model_name_or_path", "dataset_mixture", "max_length"},
+                "methods": {"loss_type", "chosen_column"},
+            }
+            assert all(known[file] <= part.keys() for part in found)
 
 
-@pytest.mark.parametrize("benchmark", ["alpaca_eval", "arena_hard"])
-def test_judges_are_asked_as_published(benchmark: str) -> None:
-    recipe = f"recipes/judge_{benchmark}.yaml"
-    (config,) = parse([recipe, "--responses", "r", "--output_dir", "o", "--max_cost_usd", "20"], JudgeConfig)
-    assert (config.benchmark, config.model) == (benchmark, "gpt-4-1106-preview")
-    published = {"alpaca_eval": (1.0, 1, {"logprobs", "top_logprobs"}), "arena_hard": (0.0, 4096, set())}
-    more = set(config.request([])) - {"model", "messages", "temperature", "max_tokens"}
-    assert (config.temperature, config.max_tokens, more) == published[benchmark]
+def test_judges_are_asked_as_published(subtests: pytest.Subtests) -> None:
+    for benchmark in ["alpaca_eval", "arena_hard"]:
+        with subtests.test(benchmark=benchmark):
+            recipe = f"recipes/judge_{benchmark}.yaml"
+            (config,) = parse([recipe, "--responses", "r", "--output_dir", "o", "--max_cost_usd", "20"], JudgeConfig)
+            assert (config.benchmark, config.model) == (benchmark, "gpt-4-1106-preview")
+            published = {"alpaca_eval": (1.0, 1, {"logprobs", "top_logprobs"}), "arena_hard": (0.0, 4096, set())}
+            more = set(config.request([])) - {"model", "messages", "temperature", "max_tokens"}
+            assert (config.temperature, config.max_tokens, more) == published[benchmark]
 
 
 def test_methods_differ_in_what_they_are(subtests: pytest.Subtests) -> None:
@@ -260,18 +262,18 @@ def test_external_weights_are_for_the_tokens_that_are_trained(subtests: pytest.S
             assert scored.chat_template == arguments.chat_template
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    sorted(path.relative_to(ROOT / "recipes/llama3-8b") for path in ROOT.glob("recipes/llama3-8b/**/bridge*.yaml")),
-)
-def test_models_that_send_equal_requests_share_a_response_cache(recipe: Path) -> None:
+def test_models_that_send_equal_requests_share_a_response_cache(subtests: pytest.Subtests) -> None:
     """UltraFeedback's pairs are the data set's own, whatever the model; QA's and math's are the model's."""
-    paths = [f"recipes/{model}/{recipe}" for model in ("llama3-8b", "mistral-7b", "qwen2.5-14b")]
-    configs = [parse([path], BridgeConfig)[0] for path in paths if Path(path).exists()]
-    assert {config.response_cache for config in configs} == {"outputs/ultrafeedback/responses.sqlite"}
-    message = [{"role": "user", "content": "x"}]
-    asked = [(config.request(message), config.mode, config.template, config.validators) for config in configs]
-    assert all(one == asked[0] for one in asked)
+    for recipe in sorted(
+        path.relative_to(ROOT / "recipes/llama3-8b") for path in ROOT.glob("recipes/llama3-8b/**/bridge*.yaml")
+    ):
+        with subtests.test(recipe=recipe):
+            paths = [f"recipes/{model}/{recipe}" for model in ("llama3-8b", "mistral-7b", "qwen2.5-14b")]
+            configs = [parse([path], BridgeConfig)[0] for path in paths if Path(path).exists()]
+            assert {config.response_cache for config in configs} == {"outputs/ultrafeedback/responses.sqlite"}
+            message = [{"role": "user", "content": "x"}]
+            asked = [(config.request(message), config.mode, config.template, config.validators) for config in configs]
+            assert all(one == asked[0] for one in asked)
 
 
 def test_data_of_ultrafeedback_are_the_same_for_every_model() -> None:

@@ -11,15 +11,17 @@ RESULTS = read_results(ROOT / "results")
 pytestmark = pytest.mark.skipif(not RESULTS, reason="no study has been counted yet")
 
 
-@pytest.mark.parametrize("table", tables(ROOT / "results") if RESULTS else {})
-def test_the_page_shows_the_committed_numbers(table: str) -> None:
-    pages = [(ROOT / name).read_text() for name in ("README.md", "docs/results.md")]
-    assert any(tables(ROOT / "results")[table] in page for page in pages)
+def test_the_page_shows_the_committed_numbers(subtests: pytest.Subtests) -> None:
+    for table in tables(ROOT / "results") if RESULTS else {}:
+        with subtests.test(table=table):
+            pages = [(ROOT / name).read_text() for name in ("README.md", "docs/results.md")]
+            assert any(tables(ROOT / "results")[table] in page for page in pages)
 
 
-@pytest.mark.parametrize("study", [study for study in RESULTS if not study.endswith("search")])
-def test_a_study_has_enough_rows(study: str) -> None:
-    assert all(row["n"] >= (1000 if study == "smollm2" else 2000) for row in RESULTS[study]["rows"])
+def test_a_study_has_enough_rows(subtests: pytest.Subtests) -> None:
+    for study in [study for study in RESULTS if not study.endswith("search")]:
+        with subtests.test(study=study):
+            assert all(row["n"] >= (1000 if study == "smollm2" else 2000) for row in RESULTS[study]["rows"])
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,13 @@ def test_a_step_in_16_bits_has_a_loss_of_32(
     assert loss.item() == pytest.approx(log(2), abs=0.02 if precomputed else 1e-6)
 
 
-@pytest.mark.parametrize("loss_type", [name for name in bmc.LOSSES if name != "exo_pair"])
-def test_every_loss_is_float32_under_autocast(loss_type: str, tokenizer: Any, tmp_path: Any, monkeypatch: Any) -> None:
-    options: dict[str, Any] = {"loss_type": loss_type, "precompute_ref_log_probs": False}
-    assert step(trainer_of(tokenizer, tmp_path, monkeypatch, "float32", True, **options)).dtype == torch.float32
+def test_every_loss_is_float32_under_autocast(
+    subtests: pytest.Subtests, tokenizer: Any, tmp_path: Any, monkeypatch: Any
+) -> None:
+    for loss_type in [name for name in bmc.LOSSES if name != "exo_pair"]:
+        with subtests.test(loss_type=loss_type):
+            options: dict[str, Any] = {"loss_type": loss_type, "precompute_ref_log_probs": False}
+            assert step(trainer_of(tokenizer, tmp_path, monkeypatch, "float32", True, **options)).dtype == torch.float32
 
 
 @pytest.mark.parametrize(("key", "named"), [("ref_logps", "ref_logps"), ("token_weights", "weights")])

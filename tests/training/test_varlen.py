@@ -151,12 +151,13 @@ CONFIG: Any = type("Config", (), {"num_attention_heads": 4, "num_key_value_heads
 MISTAKES = ["window", "not causal", "no gradient of the values", "infinite", "raises"]
 
 
-@pytest.mark.parametrize("mistake", ["none", *MISTAKES])
-def test_a_kernel_is_checked_on_its_own(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(varlen.KERNELS, "other", wrong(mistake))
-    monkeypatch.setattr(varlen, "takes", lambda *_: True)
-    error = kernel_error("other", CONFIG, torch.bfloat16, torch.device("cpu"))
-    assert error < KERNEL_ERROR / 2 if mistake == "none" else error > KERNEL_ERROR
+def test_a_kernel_is_checked_on_its_own(subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch) -> None:
+    for mistake in ["none", *MISTAKES]:
+        with subtests.test(mistake=mistake):
+            monkeypatch.setitem(varlen.KERNELS, "other", wrong(mistake))
+            monkeypatch.setattr(varlen, "takes", lambda *_: True)
+            error = kernel_error("other", CONFIG, torch.bfloat16, torch.device("cpu"))
+            assert error < KERNEL_ERROR / 2 if mistake == "none" else error > KERNEL_ERROR
 
 
 def test_without_a_gpu_the_loop_is_used():
