@@ -243,6 +243,7 @@ def test_figures_stand_in_the_page_with_their_numbers(tmp_path: Path, caplog: py
 
 
 @pytest.mark.parametrize("mode", ["targeted", "degrade"])
+@pytest.mark.slow
 def test_the_report_shows_what_the_bridging_page_shows(mode: Any, tmp_path: Path) -> None:
     statistics, rows = Statistics(mode), []
     for number in range(3 * EXAMPLES):

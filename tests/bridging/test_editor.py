@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from bmc.bridging.editor import BridgedPair, bridge_pair, keep_unbridged, scored_pair
@@ -307,6 +308,7 @@ def without_material(messages: Messages) -> list[str]:
 TEMPLATE_TOKENS = ["<|im_end|>", "<|im_start|>", "[INST]", "[/INST]", "</s>", "<s>", "<|eot_id|>", "<end_of_turn>"]
 
 
+@hypothesis_settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_no_text_can_close_its_tag_or_its_message(data: st.DataObject) -> None:
     pieces = st.one_of(

@@ -134,6 +134,7 @@ def coverage(seeds: tuple[int, int], sd: float, rows: int, times: int = 1000) ->
 
 @pytest.mark.parametrize("sd", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("seeds", [(3, 3), (5, 5), (10, 10), (3, 10)])
+@pytest.mark.slow
 def test_intervals_over_seeds_cover(seeds: tuple[int, int], sd: float) -> None:
     assert coverage(seeds, sd, rows=400) >= 0.93
 

@@ -75,6 +75,7 @@ def test_a_step_in_16_bits_has_a_loss_of_32(
     assert loss.item() == pytest.approx(log(2), abs=0.02 if precomputed else 1e-6)
 
 
+@pytest.mark.slow
 def test_every_loss_is_float32_under_autocast(
     subtests: pytest.Subtests, tokenizer: Any, tmp_path: Any, monkeypatch: Any
 ) -> None:

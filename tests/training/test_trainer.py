@@ -80,6 +80,7 @@ def test_a_step_equals_equation_4_computed_token_by_token(model_dir, tmp_path):
     assert loss == pytest.approx(total, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_precomputed_reference_gives_the_same_curve(model_dir, tmp_path):
     curves = [
         history(make(model_dir, tmp_path, token_weighting="bmc", precompute_ref_log_probs=p, max_steps=4))
