@@ -29,38 +29,42 @@ def texts(rows: Rows) -> list[tuple[str, str, Any]]:
     return [(content(row["chosen"]), content(row["rejected"]), row.get("unusable")) for row in rows]
 
 
-@pytest.mark.parametrize(
-    ("row", "columns", "wanted"),
-    [
-        ({"q": "Hi?", "a": "No", "c": "Yes"}, NAMED, [("Yes", "No", None)]),
-        ({"prompt": "Hi?", "answer": "No", "correction": "Yes"}, None, [("Yes", "No", None)]),
-        ({"q": "Hi?", "a": "No", "c": ["Yes", "No", " ", None, "Y"]}, NAMED,
-         [("Yes", "No", None), ("No", "No", "edit equals y_l"), ("Y", "No", None)]),
-        ({"q": "Hi?", "a": "No", "c": None}, NAMED, [("No", "No", "no correction")]),
-        ({"q": "Hi?", "a": " ", "c": "Yes"}, NAMED, [(" ", " ", "y_l is empty")]),
-        # Argilla's records, flat (as to_datasets writes them) and nested (to_json)
-        ({"q": "Hi?", "a": "No", "c.responses": ["Yes", "Y"], "c.responses.status": ["submitted", "discarded"]},
-         {**NAMED, "correction": "c.responses"}, [("Yes", "No", None)]),
-        ({"fields": {"q": "Hi?", "a": "No"}, "responses": {"c": [{"value": "Yes", "user_id": "1"}]}},
-         {"prompt": "fields.q", "answer": "fields.a", "correction": "responses.c"}, [("Yes", "No", None)]),
-        # messages, ShareGPT's too
-        ({"messages": [*HI, {"role": "assistant", "content": "No"}], "correction": "Yes"}, None, [("Yes", "No", None)]),
-        ({"conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "No"}], "c": "Yes"},
-         {"messages": "conversations", "correction": "c"}, [("Yes", "No", None)]),
-        ({"messages": [*HI, {"role": "assistant", "content": "No"}], "correction":
-          [*HI, {"role": "assistant", "content": "Yes"}]}, None, [("Yes", "No", None)]),
-        ({"prompt": HI, "rejected": [{"role": "assistant", "content": "No"}], "answer": "3", "correction":
-          [{"role": "assistant", "content": "Yes"}]}, None, [("Yes", "No", None)]),
-    ],
-)  # fmt: skip
-def test_a_correction(tmp_path: Path, row: Any, columns: Any, wanted: Any) -> None:
-    good = {"q": "Hi?", "a": "No", "prompt": "Hi?", "answer": "No", "rejected": "No", "messages": [*HI, HI[0] | {
-        "role": "assistant"}], "c": "?", "correction": "?", "c.responses": "?", "conversations": [*HI, HI[0] | {
-        "role": "assistant"}], "fields": {"q": "?", "a": "!"}, "responses": {"c": "?"}}  # fmt: skip
-    found = load(tmp_path, [row, good], source="corrections", columns=columns)
-    assert texts(found[: len(wanted)]) == wanted
-    assert [found[0]["prompt"], found[0]["task"], found[0]["source"]] == [HI, "chat", "corrections"]
-    assert found[0].get("answer") == (row.get("answer") if "rejected" in row else None)  # the gold answer
+CORRECTED: list[Any] = [
+    ({"q": "Hi?", "a": "No", "c": "Yes"}, NAMED, [("Yes", "No", None)]),
+    ({"prompt": "Hi?", "answer": "No", "correction": "Yes"}, None, [("Yes", "No", None)]),
+    ({"q": "Hi?", "a": "No", "c": ["Yes", "No", " ", None, "Y"]}, NAMED,
+     [("Yes", "No", None), ("No", "No", "edit equals y_l"), ("Y", "No", None)]),
+    ({"q": "Hi?", "a": "No", "c": None}, NAMED, [("No", "No", "no correction")]),
+    ({"q": "Hi?", "a": " ", "c": "Yes"}, NAMED, [(" ", " ", "y_l is empty")]),
+    # Argilla's records, flat (as to_datasets writes them) and nested (to_json)
+    ({"q": "Hi?", "a": "No", "c.responses": ["Yes", "Y"], "c.responses.status": ["submitted", "discarded"]},
+     {**NAMED, "correction": "c.responses"}, [("Yes", "No", None)]),
+    ({"fields": {"q": "Hi?", "a": "No"}, "responses": {"c": [{"value": "Yes", "user_id": "1"}]}},
+     {"prompt": "fields.q", "answer": "fields.a", "correction": "responses.c"}, [("Yes", "No", None)]),
+    # messages, ShareGPT's too
+    ({"messages": [*HI, {"role": "assistant", "content": "No"}], "correction": "Yes"}, None, [("Yes", "No", None)]),
+    ({"conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "No"}], "c": "Yes"},
+     {"messages": "conversations", "correction": "c"}, [("Yes", "No", None)]),
+    ({"messages": [*HI, {"role": "assistant", "content": "No"}], "correction":
+      [*HI, {"role": "assistant", "content": "Yes"}]}, None, [("Yes", "No", None)]),
+    ({"prompt": HI, "rejected": [{"role": "assistant", "content": "No"}], "answer": "3", "correction":
+      [{"role": "assistant", "content": "Yes"}]}, None, [("Yes", "No", None)]),
+]  # fmt: skip
+
+
+TURNS = [*HI, HI[0] | {"role": "assistant"}]
+GOOD = {"q": "Hi?", "a": "No", "prompt": "Hi?", "answer": "No", "rejected": "No", "messages": TURNS, "c": "?",
+        "correction": "?", "c.responses": "?", "conversations": TURNS, "fields": {"q": "?", "a": "!"},
+        "responses": {"c": "?"}}  # fmt: skip
+
+
+def test_a_correction(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for row, columns, wanted in CORRECTED:
+        with subtests.test(row=row):
+            found = load(tmp_path, [row, GOOD], source="corrections", columns=columns)
+            assert texts(found[: len(wanted)]) == wanted
+            assert [found[0]["prompt"], found[0]["task"], found[0]["source"]] == [HI, "chat", "corrections"]
+            assert found[0].get("answer") == (row.get("answer") if "rejected" in row else None)  # the gold answer
 
 
 def test_ids_depend_on_the_texts_alone(tmp_path: Path) -> None:
@@ -76,48 +80,49 @@ def test_ids_depend_on_the_texts_alone(tmp_path: Path) -> None:
     assert [id.startswith("7-") for id in one.values()] == [True, True, True, False]
 
 
-@pytest.mark.parametrize(
-    ("source", "rows", "wanted"),
-    [
-        ("nectar", [{"prompt": "\n\nHuman: Hi?\n\nAssistant: Yes?\n\nHuman: Bye?\n\nAssistant: ", "answers": [
-            {"answer": "b", "model": "m", "rank": 2.0}, {"answer": "a", "rank": 1.0}, {"answer": "c", "rank": 7.0}]}],
-         [("a", "c", None)]),
-        ("ultrafeedback_ratings", [{"instruction": "Hi?", "completions": [
-            {"response": "b", "overall_score": 3.0}, {"response": "", "overall_score": 1.0},
-            {"response": "a", "overall_score": 7.5, "fine-grained_score": 4.25}]}], [("a", "b", None)]),
-        ("helpsteer2", [{"prompt": "Hi?", "response": text, "helpfulness": score, "verbosity": 1}
-                        for text, score in (("b", 2), ("a", 4))], [("a", "b", None)]),
-        ("helpsteer3", [{"context": CHAT, "response1": "b", "response2": "a", "overall_preference": 2}],
-         [("a", "b", None)]),
-        ("helpsteer3", [{"context": HI, "response1": "a", "response2": "b", "overall_preference": -1},
-                        {"context": HI, "response1": "a", "response2": "b", "overall_preference": 0}],
-         [("a", "b", None), ("a", "a", "the ratings tie")]),
-        ("oasst", [{"message_id": str(n), "parent_id": parent, "role": role, "text": text, "rank": rank}
-                   for n, (parent, role, text, rank) in enumerate(
-                       [("1", "assistant", "b", 1), (None, "prompter", "Hi?", None), ("1", "assistant", "a", 0),
-                        ("9", "assistant", "lost", 0), ("1", "assistant", "unranked", None)])], [("a", "b", None)]),
-        ("ratings", [{"prompt": "Hi?", "response": text, "score": thumb} for text, thumb in
-                     (("b", False), ("a", True))], [("a", "b", None)]),
-        ("ratings", [{"prompt": "Hi?", "response": text, "score": thumb} for text, thumb in
-                     (("b", "down"), ("a", "👍"), ("c", None))], [("a", "b", None)]),
-        ("ratings", [{"prompt": "Hi?", "response": text, "score": thumb} for text, thumb in
-                     (("b", "thumbs_down"), ("a", "👍🏽"), ("c", None))], [("a", "b", None)]),
-        ("ratings", [{"prompt": "Hi?", "response": text, "score": thumb} for text, thumb in
-                     (("b", "Dislike"), ("a", "thumbs-up"), ("c", ""))], [("a", "b", None)]),
-        # b has 2, 4 and 4.5 from three people, of whom two stand in one row: 3.5 on average
-        ("ratings", [{"prompt": "Hi?", "response": text, "score": score} for text, score in
-                     (("b", 2), ("a", 4), ("b", [4, 4.5]))], [("a", "b", None)]),
-        ("ratings", [{"prompt": "Hi?", "responses": ["a", "b"], "ranks": [1, 2]}], [("a", "b", None)]),
-        ("ratings", [{"prompt": "Hi?", "responses": ["a", "b", "c"], "scores": ["4", "1", None]}], [("a", "b", None)]),
-        ("ratings", [{"prompt": "Hi?", "responses": [[{"role": "assistant", "content": "a"}], "b"], "scores": [2, 1]},
-                     {"prompt": "Hi?", "responses": ["c"], "scores": [9]}],
-         [("a", "b", None), ("c", "c", "fewer than two rated responses")]),
-    ],
-)  # fmt: skip
-def test_ratings(tmp_path: Path, source: str, rows: Rows, wanted: Any) -> None:
-    found = load(tmp_path, rows, source=source)
-    assert texts(found) == wanted
-    assert found[0]["prompt"] == (CHAT if "Bye?" in json.dumps(rows) else HI)
+RATED: list[Any] = [
+    ("nectar", [{"prompt": "\n\nHuman: Hi?\n\nAssistant: Yes?\n\nHuman: Bye?\n\nAssistant: ", "answers": [
+        {"answer": "b", "model": "m", "rank": 2.0}, {"answer": "a", "rank": 1.0}, {"answer": "c", "rank": 7.0}]}],
+     [("a", "c", None)]),
+    ("ultrafeedback_ratings", [{"instruction": "Hi?", "completions": [
+        {"response": "b", "overall_score": 3.0}, {"response": "", "overall_score": 1.0},
+        {"response": "a", "overall_score": 7.5, "fine-grained_score": 4.25}]}], [("a", "b", None)]),
+    ("helpsteer2", [{"prompt": "Hi?", "response": text, "helpfulness": score, "verbosity": 1}
+                    for text, score in (("b", 2), ("a", 4))], [("a", "b", None)]),
+    ("helpsteer3", [{"context": CHAT, "response1": "b", "response2": "a", "overall_preference": 2}],
+     [("a", "b", None)]),
+    ("helpsteer3", [{"context": HI, "response1": "a", "response2": "b", "overall_preference": -1},
+                    {"context": HI, "response1": "a", "response2": "b", "overall_preference": 0}],
+     [("a", "b", None), ("a", "a", "the ratings tie")]),
+    ("oasst", [{"message_id": str(n), "parent_id": parent, "role": role, "text": text, "rank": rank}
+               for n, (parent, role, text, rank) in enumerate(
+                   [("1", "assistant", "b", 1), (None, "prompter", "Hi?", None), ("1", "assistant", "a", 0),
+                    ("9", "assistant", "lost", 0), ("1", "assistant", "unranked", None)])], [("a", "b", None)]),
+    ("ratings", [{"prompt": "Hi?", "response": text, "score": thumb} for text, thumb in
+                 (("b", False), ("a", True))], [("a", "b", None)]),
+    ("ratings", [{"prompt": "Hi?", "response": text, "score": thumb} for text, thumb in
+                 (("b", "down"), ("a", "👍"), ("c", None))], [("a", "b", None)]),
+    ("ratings", [{"prompt": "Hi?", "response": text, "score": thumb} for text, thumb in
+                 (("b", "thumbs_down"), ("a", "👍🏽"), ("c", None))], [("a", "b", None)]),
+    ("ratings", [{"prompt": "Hi?", "response": text, "score": thumb} for text, thumb in
+                 (("b", "Dislike"), ("a", "thumbs-up"), ("c", ""))], [("a", "b", None)]),
+    # b has 2, 4 and 4.5 from three people, of whom two stand in one row: 3.5 on average
+    ("ratings", [{"prompt": "Hi?", "response": text, "score": score} for text, score in
+                 (("b", 2), ("a", 4), ("b", [4, 4.5]))], [("a", "b", None)]),
+    ("ratings", [{"prompt": "Hi?", "responses": ["a", "b"], "ranks": [1, 2]}], [("a", "b", None)]),
+    ("ratings", [{"prompt": "Hi?", "responses": ["a", "b", "c"], "scores": ["4", "1", None]}], [("a", "b", None)]),
+    ("ratings", [{"prompt": "Hi?", "responses": [[{"role": "assistant", "content": "a"}], "b"], "scores": [2, 1]},
+                 {"prompt": "Hi?", "responses": ["c"], "scores": [9]}],
+     [("a", "b", None), ("c", "c", "fewer than two rated responses")]),
+]  # fmt: skip
+
+
+def test_ratings(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for source, rows, wanted in RATED:
+        with subtests.test(source=source):
+            found = load(tmp_path, rows, source=source)
+            assert texts(found) == wanted
+            assert found[0]["prompt"] == (CHAT if "Bye?" in json.dumps(rows) else HI)
 
 
 def test_rules_and_ties(tmp_path: Path) -> None:
@@ -135,28 +140,29 @@ def test_rules_and_ties(tmp_path: Path) -> None:
     assert made("random")[::-1] == drawn
 
 
-@pytest.mark.parametrize(
-    ("source", "rows", "columns", "why"),
-    [
-        ("corrections", [{"prompt": "Hi?", "answer": "No", "correction": "No"}], None, "1 × edit equals y_l"),
-        ("corrections", [{"question": "Hi?", "response": "No", "edited": "Y"}], None,
-         "columns: {prompt: question, answer: response, correction: edited}"),
-        ("corrections", [{"q": "Hi?", "a": "No", "c": "Y"}], NAMED | {"correction": "cc"}, "no column 'cc'"),
-        ("corrections", [{"messages": CHAT, "correction": "Y"}], None, "must end with the assistant's turn"),
-        ("ratings", [{"prompt": "Hi?", "responses": ["a", "b"], "scores": [1, 1]}], None, "1 × the ratings tie"),
-        ("ratings", [{"prompt": "Hi?", "response": "a", "score": 1}], None, "1 × fewer than two rated responses"),
-        ("ratings", [{"prompt": "Hi?", "responses": ["a", "b"], "scores": [1]}], None, "scores: there are 1, for 2"),
-        ("ratings", [{"prompt": "Hi?", "responses": ["a", "b"], "scores": ["good", 1]}], None, "'good' is no score"),
-        ("ratings", [{"question": "Hi?", "answers": ["a"], "ratings": [1]}], None,
-         "columns: {prompt: question, responses: answers, scores: ratings}"),
-    ],
-)  # fmt: skip
-def test_data_without_a_pair(tmp_path: Path, source: str, rows: Rows, columns: Any, why: str) -> None:
-    for keep in (True, False):
-        with pytest.raises(UserErrors) as error:
-            load(tmp_path, rows, keep, source=source, columns=columns)
-        assert why in str(error.value)
-        assert len(error.value.faults) == 1
+PAIRLESS: list[Any] = [
+    ("corrections", [{"prompt": "Hi?", "answer": "No", "correction": "No"}], None, "1 × edit equals y_l"),
+    ("corrections", [{"question": "Hi?", "response": "No", "edited": "Y"}], None,
+     "columns: {prompt: question, answer: response, correction: edited}"),
+    ("corrections", [{"q": "Hi?", "a": "No", "c": "Y"}], NAMED | {"correction": "cc"}, "no column 'cc'"),
+    ("corrections", [{"messages": CHAT, "correction": "Y"}], None, "must end with the assistant's turn"),
+    ("ratings", [{"prompt": "Hi?", "responses": ["a", "b"], "scores": [1, 1]}], None, "1 × the ratings tie"),
+    ("ratings", [{"prompt": "Hi?", "response": "a", "score": 1}], None, "1 × fewer than two rated responses"),
+    ("ratings", [{"prompt": "Hi?", "responses": ["a", "b"], "scores": [1]}], None, "scores: there are 1, for 2"),
+    ("ratings", [{"prompt": "Hi?", "responses": ["a", "b"], "scores": ["good", 1]}], None, "'good' is no score"),
+    ("ratings", [{"question": "Hi?", "answers": ["a"], "ratings": [1]}], None,
+     "columns: {prompt: question, responses: answers, scores: ratings}"),
+]  # fmt: skip
+
+
+def test_data_without_a_pair(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for source, rows, columns, why in PAIRLESS:
+        with subtests.test(source=source):
+            for keep in (True, False):
+                with pytest.raises(UserErrors) as error:
+                    load(tmp_path, rows, keep, source=source, columns=columns)
+                assert why in str(error.value)
+                assert len(error.value.faults) == 1
 
 
 def test_other_stages_leave_out_what_is_no_pair(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
