@@ -260,6 +260,12 @@ CLAIMS: list[Claim | Slope] = [
     *_editors(("k6", "k7"), "turns", "turns, "),
     *_elsewhere("l", "smollm2", "SmolLM2"),
     _accuracies("l6", "SmolLM2: SFT on y_w = SFT", Side("smollm2", "sft_chosen"), Side("smollm2", "sft"), equal=True),
+    *(
+        _accuracies(
+            f"m{n}", f"{TITLES[method]}: ideal > rule editor", Side("editors", method), Side("rules", method, "rules")
+        )
+        for n, method in enumerate(("dpo_bc", "dpo_bmc"), 1)
+    ),
 ]
 
 
