@@ -10,12 +10,11 @@ from typing import Any
 
 from .config import MergeConfig
 from .errors import UserError, user_error
-from .models import check_model, load_tokenizer
+from .models import ADAPTER, check_model, load_tokenizer
 from .runs import claim_output_dir, refuse_in_place, run_fingerprint
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "adapter_config.json"
 # keys of a recipe → those of PEFT's LoraConfig
 LORA = {
     "lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "use_rslora": "use_rslora",
@@ -46,7 +45,7 @@ def check_base(name: str, adapter: dict[str, Any], trust_remote_code: bool, allo
         UserErrors: The base model doesn't exist, or can't be loaded.
     """
     base = str(adapter.get("base_model_name_or_path") or "")
-    where = Path(name, CONFIG)
+    where = Path(name, ADAPTER)
     if not base:
         raise user_error(str(where), "names no base_model_name_or_path; write there which model the adapter belongs to")
     if read_adapter(base):
@@ -132,7 +131,7 @@ def merge_adapter(config: MergeConfig) -> Path:
     name, revision = config.model_name_or_path, config.model_revision
     adapter = read_adapter(name, revision)
     if adapter is None:
-        raise user_error("model_name_or_path", f"{name} is no adapter (it has no {CONFIG}); there is nothing to merge")
+        raise user_error("model_name_or_path", f"{name} is no adapter (it has no {ADAPTER}); there is nothing to merge")
     refuse_in_place(config.output_dir, name)
     base = check_base(name, adapter, config.trust_remote_code, config.allow_pickle)
     check_model(name, revision, config.trust_remote_code, config.allow_pickle)

@@ -265,7 +265,7 @@ def evaluate(argv: list[str]) -> None:
         data = {"benchmarks": planning.describe_data(config.dataset_mixture.datasets), "KL from": config.kl_reference}
         planning.print_plan("evaluate", data | planning.describe_generation(config) | planning.generation_facts(config))
         return
-    from .evaluation.exports import write_outputs
+    from .evaluation.comparisons import write_outputs
     from .evaluation.scoring import describe, predict, summarise
     from .generation.generate import PARTIAL, generate_responses
     from .training import model_card as card

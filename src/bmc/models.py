@@ -74,6 +74,12 @@ def _names_on_hub(name: str, revision: str) -> list[str]:
         return []
 
 
+def adapter_base(name: str) -> str | None:
+    """Read which model an adapter in a folder belongs to; None for anything else."""
+    file = Path(name, ADAPTER)
+    return str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]) if file.is_file() else None
+
+
 def load_tokenizer(
     name: str, revision: str, trust_remote_code: bool, chat_template: str | None, empty_system: bool = False
 ) -> Any:
@@ -88,9 +94,8 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     template = read_template(chat_template)
-    adapter = Path(name, "adapter_config.json")
-    if adapter.is_file() and not Path(name, "tokenizer_config.json").exists():
-        name, revision = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"], "main"
+    if (base := adapter_base(name)) and not Path(name, "tokenizer_config.json").exists():
+        name, revision = base, "main"
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # a damaged file raises whatever its reader does
@@ -177,9 +182,8 @@ def read_config(
     name: str, revision: str = "main", trust_remote_code: bool = False, attn_implementation: str | None = None
 ) -> Any:
     """Read a model's configuration, or that of an adapter's base model; None where it isn't on this machine."""
-    adapter = Path(name, ADAPTER)
-    if adapter.is_file():
-        name, revision = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"], "main"
+    if base := adapter_base(name):
+        name, revision = base, "main"
     if not (Path(name, "config.json").is_file() or _is_cached(name, revision)):
         return None
     from transformers import AutoConfig

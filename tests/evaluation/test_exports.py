@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bmc.data.tokenization import encode_prompt
-from bmc.evaluation.exports import model_name, write_outputs
+from bmc.evaluation.comparisons import model_name, write_outputs
 
 
 def asked(source: str, words: str, **more: str) -> dict[str, Any]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..config import JudgeConfig
-from ..data.schema import Row
 from ..errors import user_error
 from ..llm.batch import BatchClient
 from ..llm.cache import CachedResponses, cache_path
-from ..llm.client import PendingRequest, confirm, estimate_cost, open_client
+from ..llm.client import confirm, estimate_cost, open_client
 from ..llm.cost import CostEstimate, UsageTracker
 from ..llm.openai_client import OpenAIClient, api_key
 from ..planning.describe import print_plan
@@ -29,31 +28,14 @@ from ..runs import (
 )
 from . import alpaca_eval
 from .arena_hard import ArenaHard
-from .comparisons import Comparison, load_comparisons
-from .exports import model_name
+from .comparisons import Comparison, load_comparisons, model_name
 
 VERSION = 1  # of the requests to judges
 
 
-class Benchmark(Protocol):
-    """One benchmark's scheme: `AlpacaEval` or `ArenaHard`."""
-
-    def pending(self) -> Iterator[PendingRequest]:
-        """Yield what is requested of the judge: a request or a conversation each."""
-        ...
-
-    def verdicts(self, answers: Sequence[Any]) -> list[Row]:
-        """Return a line of `verdicts.jsonl` per comparison, with `id`, and `reason` if a verdict can't be read."""
-        ...
-
-    def summary(self, verdicts: Sequence[Row]) -> Row:
-        """Return n (scored comparisons), verdicts, how many of these can't be read (`unreadable`), win rate in % with
-        its 95 % interval, and mean length; no win rate if no comparison is scored."""
-        ...
-
-    def write(self, folder: Path) -> None:
-        """Write what else the official evaluator reads."""
-        ...
+# Both yield what is requested of the judge (`pending`), read its answers (`verdicts`: a line of `verdicts.jsonl` for
+# each comparison, with `reason` if it can't be read), and sum these up (`summary`).
+Benchmark = alpaca_eval.AlpacaEval | ArenaHard
 
 
 def lost(judged: Mapping[str, Any]) -> str | None:

@@ -261,7 +261,6 @@ _SEPARATOR = re.compile(rf"\s*(?:,?\s*(?:{_JOINING.format('and|or')})|[,;])\s*")
 _OR = re.compile(rf"\s*,?\s*(?:{_JOINING.format('or')})\s*")
 _CUP = re.compile(r"\\cup(?![A-Za-z])")
 _COMMA = re.compile(r"\s*[,;]\s*")
-_NOWHERE = re.compile(r"$^")
 _RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|sim|to)(?![A-Za-z])|<=|>=|!=|[<>=]")
 _OPERATORS = {"\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\in": "in", "\\approx": "~", "\\sim": "~", "\\equiv": "="}
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}

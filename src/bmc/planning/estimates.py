@@ -13,11 +13,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from ..config import Price
-from ..models import empty_model, read_config
+from ..models import adapter_base, empty_model, read_config
 from ..pipeline import producer
 from .hardware import Gpu, LaunchConfig
 
@@ -160,10 +159,9 @@ def base_model(name: str) -> str:
     seen: set[str] = set()
     while name not in seen:
         seen.add(name)
-        recipe, adapter = producer(name), Path(name, "adapter_config.json")
-        if adapter.is_file():
-            name = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
-        elif recipe:
+        if base := adapter_base(name):
+            name = base
+        elif recipe := producer(name):
             name = str(recipe.values.get("model_name_or_path", name))
     return name
 
