@@ -129,7 +129,7 @@ def launch(data: Path, engine: str, *jobs: dict[str, Any]) -> Runs:
         command += ["-m", "accelerate.commands.launch", "--config_file", str(config), *port, *launcher[1:]]
     done = subprocess.run(
         [*command, str(ROOT / "tests/ranks.py"), str(folder / "jobs.json")],
-        capture_output=True, text=True, timeout=400, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True, text=True, timeout=900, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return Runs(folder)
