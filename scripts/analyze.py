@@ -1,4 +1,4 @@
-"""The paper's figures from the runs of a setting, and the reward of every token of held-out pairs.
+"""Draw the paper's figures from the runs of a model/task, and score every token of validation pairs.
 
 python scripts/analyze.py recipes/smollm2-135m/math/analyze.yaml
 """

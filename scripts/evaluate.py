@@ -1,4 +1,4 @@
-"""Responses to the benchmarks (greedy by default), scored: n, accuracy and 95 % Wilson interval of each.
+"""Answer benchmarks (greedily by default) and score the responses: n, accuracy and 95 % Wilson interval of each.
 
 python scripts/evaluate.py recipes/smollm2-135m/math/eval.yaml --model_name_or_path outputs/smollm2-135m/math/dpo_bmc
 """

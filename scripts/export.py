@@ -1,4 +1,4 @@
-"""A folder with which Ollama runs a model: weights and a Modelfile.
+"""Export a model for Ollama: weights and a Modelfile.
 
 python scripts/export.py --model_name_or_path outputs/mine/dpo_bmc-merged --to ollama
 """

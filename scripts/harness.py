@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on a trained model, folded into `lm_eval.json` beside the evaluation's `metrics.json`.
+"""Run lm-evaluation-harness on a trained model; write `lm_eval.json` beside the evaluation's `metrics.json`.
 
 python scripts/harness.py --model_name_or_path outputs/llama2-7b/qa/dpo --output_dir outputs/llama2-7b/qa/dpo/eval
 """

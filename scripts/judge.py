@@ -1,6 +1,6 @@
-"""A judge's verdicts on an evaluation's responses: AlpacaEval 2's win rates, or Arena-Hard v0.1's.
+"""Have a judge compare an evaluation's responses: AlpacaEval 2's win rates, or Arena-Hard v0.1's.
 
-python scripts/judge.py recipes/judge_arena_hard.yaml --responses outputs/dpo/eval --output_dir outputs/dpo/judged
+python scripts/judge.py recipes/judge_arena_hard.yaml --responses outputs/dpo/eval --output_dir outputs/dpo/judge
 """
 
 from bmc.cli import script

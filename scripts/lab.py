@@ -1,4 +1,4 @@
-"""A study of the laboratory: methods × seeds on a generated task, on a laptop.
+"""Run a study of the laboratory: methods × seeds on a generated task, on a laptop.
 
 python scripts/lab.py recipes/lab/core.yaml
 """

@@ -1,4 +1,4 @@
-"""A whole model of an adapter (LoRA) and its base: what vLLM and a training without use_peft want.
+"""Merge an adapter (LoRA) into its base model, as vLLM and full fine-tuning need it.
 
 python scripts/merge.py --model_name_or_path outputs/mine/dpo_bmc --output_dir outputs/mine/dpo_bmc-merged
 """

@@ -1,4 +1,4 @@
-"""Preference training: DPO-BMC, DPO and the rest (BMCTrainer).
+"""Train on preference pairs: DPO-BMC, DPO and the other methods (BMCTrainer).
 
     accelerate launch --config_file recipes/accelerate_configs/zero3.yaml \\
         scripts/preference.py recipes/llama2-7b/qa/dpo_bmc.yaml

@@ -1,4 +1,4 @@
-"""Raw data → SFT data, validation part and benchmarks.
+"""Turn raw data into SFT data, a validation part and benchmarks.
 
 python scripts/prepare.py recipes/smollm2-135m/math/prepare.yaml
 """

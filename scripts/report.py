@@ -1,4 +1,4 @@
-"""All runs below a folder, side by side: `report.html` to look at, `report.md` to read.
+"""Compare all runs below a folder: `report.html` for the browser, `report.md` as text.
 
 python scripts/report.py outputs/smollm2-135m/math
 """

@@ -1,4 +1,4 @@
-"""Rounds: sample, bridge, train and evaluate, again from the trained model.
+"""Sample, bridge, train and evaluate several times, each round from the model of the one before.
 
 python scripts/rounds.py recipes/smollm2-135m/math/rounds.yaml
 """

@@ -1,4 +1,4 @@
-"""The SFT model's own outputs as losing responses y_l, the ground truth as winning ones y_w (§4).
+"""Sample the SFT model's responses as y_l; the ground truth is y_w (§4).
 
 python scripts/sample.py recipes/smollm2-135m/math/sample.yaml
 """

@@ -1,4 +1,4 @@
-"""Token weights λ of pairs, from the log-probs of two models (TIS-DPO, SePO, TGDPO), for `token_weighting: external`.
+"""Compute token weights λ for `token_weighting: external` from two models' log-probs: TIS-DPO, SePO, TGDPO.
 
 python scripts/score_tokens.py recipes/smollm2-135m/math/score_tis.yaml
 """

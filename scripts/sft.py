@@ -1,4 +1,4 @@
-"""Supervised fine-tuning with the loss on the response only (TRL's SFTTrainer).
+"""Fine-tune on responses, with the loss on the response only (TRL's SFTTrainer).
 
 accelerate launch --config_file recipes/accelerate_configs/zero3.yaml scripts/sft.py recipes/llama2-7b/qa/sft.yaml
 """

@@ -1,4 +1,4 @@
-"""A table or figure of the paper, reported beside reproduced. `make table1` builds what it needs first.
+"""Print a table or figure of the paper, its numbers beside ours. `make table1` builds what it needs first.
 
 python scripts/table.py table1
 python scripts/table.py table1 --model smollm2-135m

@@ -1,4 +1,4 @@
-"""A small language model with random weights and a tokenizer of its own.
+"""Make a small language model with random weights and a tokenizer of its own.
 
 python scripts/tiny_model.py recipes/lab/model.yaml
 """

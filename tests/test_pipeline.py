@@ -93,6 +93,28 @@ def test_what_is_there_is_not_built_again(lines: Lines, tmp_path: Path) -> None:
     assert lines("llama2-7b/math/dpo") == []
 
 
+@pytest.mark.parametrize(
+    ("target", "bridging"),
+    [
+        (SMALL, f"{SMALL}/bridge"),
+        (f"{SMALL}/bridge_ew", f"{SMALL}/bridge_ew"),
+        ("llama2-7b/qa/ablations/bridge_degrade", "llama2-7b/qa/ablations/bridge_degrade"),
+    ],
+)
+def test_a_review_comes_after_its_bridging(target: str, bridging: str, lines: Lines, tmp_path: Path) -> None:
+    opened = f"python -m bmc review {tmp_path}/{bridging}"
+    *before, last = lines(f"{target}/review")
+    assert last == opened
+    assert before[-1].startswith("python scripts/bridge.py ")
+    leave(tmp_path / bridging, "stats.json")
+    assert lines(f"{target}/review") == [opened]  # again, each time
+
+
+def test_a_review_without_a_bridging_is_a_fault(lines: Lines) -> None:
+    with pytest.raises(UserErrors, match="dpo/review: llama2-7b/qa/dpo has no bridging"):
+        lines("llama2-7b/qa/dpo/review")
+
+
 def test_the_launcher_starts_training_stages_only(lines: Lines) -> None:
     launcher = "accelerate launch --config_file recipes/accelerate_configs/zero3.yaml"
     started = [line.startswith(launcher) for line in lines("llama2-7b/qa/dpo_bmc", "--launcher", launcher)]

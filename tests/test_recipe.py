@@ -132,7 +132,7 @@ def test_a_recipe_of_another_stage(subtests: pytest.Subtests) -> None:
 def test_a_chat_template_file_is_relative_to_the_recipe_that_names_it() -> None:
     write("a/base.yaml", "chat_template: templates/x.jinja\n" + DATA)
     write("b/child.yaml", "extends: ../a/base.yaml\n")
-    assert Path(prepare("b/child.yaml").chat_template or "").resolve() == Path("a/templates/x.jinja").resolve()
+    assert prepare("b/child.yaml").chat_template == "a/templates/x.jinja"
 
 
 def test_load_says_where_each_key_comes_from() -> None:

@@ -6,32 +6,32 @@ import sys
 from importlib import import_module
 
 STAGES = {  # stage → what it does
-    "prepare": "raw data → SFT data, validation part, benchmarks",
-    "sft": "supervised fine-tuning",
-    "sample": "the SFT model's responses as rejected ones",
-    "bridge": "edit rejected responses into bridged ones",
-    "score_tokens": "token weights of pairs from other models: TIS-DPO, SePO, TGDPO",
-    "train": "preference training: DPO-BMC, DPO and the rest",
-    "evaluate": "responses to benchmarks, scored",
-    "judge": "an evaluation's responses, compared by a judge",
-    "analyze": "the paper's figures from the runs of a model/task",
-    "rounds": "sample, bridge, train and evaluate, again from the trained model",
-    "report": "all runs below a folder, side by side",
-    "table": "a table of the paper, reported beside reproduced",
-    "merge": "an adapter and its base model → a whole model",
-    "export": "a model → weights and a Modelfile for Ollama",
-    "lm_eval": "lm-evaluation-harness on a model",
-    "tiny_model": "a small model with random weights, with its tokenizer",
-    "lab": "a study over methods and seeds with tiny models",
+    "prepare": "turn raw data into SFT data, a validation part and benchmarks",
+    "sft": "fine-tune on responses",
+    "sample": "sample the SFT model's responses as y_l",
+    "bridge": "edit y_l where it is wrong: bridged pairs",
+    "score_tokens": "compute token weights from two models: TIS-DPO, SePO, TGDPO",
+    "train": "train on preference pairs: DPO-BMC, DPO and other methods",
+    "evaluate": "answer benchmarks and score the responses",
+    "judge": "have a judge compare an evaluation's responses",
+    "analyze": "draw the paper's figures from the runs of a model/task",
+    "rounds": "sample, bridge, train and evaluate several times",
+    "report": "compare all runs below a folder",
+    "table": "print a table of the paper, its numbers beside ours",
+    "merge": "merge an adapter into its base model",
+    "export": "export a model for Ollama",
+    "lm_eval": "run lm-evaluation-harness on a model",
+    "tiny_model": "make a small model with random weights",
+    "lab": "compare methods over seeds with tiny models",
 }
 
 
 OTHERS = {
-    "run": "TARGET… [--dry_run] [--seeds 1,2,3] [--launcher COMMAND]: what a target needs and isn't there yet, then it",
-    "show": "RECIPE [--key value …] [--flat] [--prompt [--row N]]: each value with its origin; or the editor's prompt",
-    "review": "FOLDER [--reviewer AB]: a bridging run's edits in the browser, to accept, reject or correct",
-    "plan": "RECIPE… [--fit CARD]: what each would do, need and cost; or the command of what fits a card",
-    "keys": ": every key of every stage's recipe, as docs/recipes.md has it",
+    "run": "TARGET… [--dry_run] [--seeds 1,2,3] [--launcher COMMAND]: build what a target needs, then the target",
+    "show": "RECIPE [--key value …] [--flat] [--prompt [--row N]]: print values with origins, or the editor's prompt",
+    "review": "FOLDER [--reviewer AB]: accept, reject or correct a bridging run's edits in the browser",
+    "plan": "RECIPE… [--fit CARD]: print what each would do, need and cost; or how it fits a card",
+    "keys": ": print every key of every stage's recipe (docs/recipes.md)",
 }
 
 

@@ -293,7 +293,7 @@ def evaluate(argv: list[str]) -> None:
 def judge(argv: list[str]) -> None:
     """Have a judge compare responses with a reference's: AlpacaEval 2's win rates, or Arena-Hard v0.1's.
 
-    bmc judge recipes/judge_arena_hard.yaml --responses outputs/dpo/eval --output_dir outputs/dpo/judged
+    bmc judge recipes/judge_arena_hard.yaml --responses outputs/dpo/eval --output_dir outputs/dpo/judge
     """
     (config,) = parse(argv, recipes.JudgeConfig, description=judge.__doc__ or "")
     if config.dry_run:
@@ -370,7 +370,7 @@ def rounds(argv: list[str]) -> None:
 
 
 def report(argv: list[str]) -> None:
-    """Lay all runs below a folder side by side: `report.html` to look at, `report.md` to read.
+    """Compare all runs below a folder: `report.html` for the browser, `report.md` as text.
 
     bmc report outputs/smollm2-135m/math
     """
@@ -382,7 +382,7 @@ def report(argv: list[str]) -> None:
 
 
 def table(argv: list[str]) -> None:
-    """Print a table or figure of the paper, reported beside reproduced. `make table1` builds what it needs first.
+    """Print a table or figure of the paper, its numbers beside ours. `make table1` builds what it needs first.
 
     bmc table table1 [--model smollm2-135m]
     """
@@ -397,7 +397,7 @@ def table(argv: list[str]) -> None:
 
 
 def merge(argv: list[str]) -> None:
-    """Merge an adapter (LoRA) into its base model: what vLLM and a training without use_peft want.
+    """Merge an adapter (LoRA) into its base model, as vLLM and full fine-tuning need it.
 
     bmc merge --model_name_or_path outputs/mine/dpo_bmc --output_dir outputs/mine/dpo_bmc-merged
     """
@@ -409,7 +409,7 @@ def merge(argv: list[str]) -> None:
 
 
 def export(argv: list[str]) -> None:
-    """Export a model so that it can be talked to: weights and a Modelfile for Ollama.
+    """Export a model for Ollama: weights and a Modelfile.
 
     bmc export outputs/mine/dpo_bmc-merged --to ollama
     """
@@ -472,7 +472,7 @@ def lab(argv: list[str]) -> None:
 
 
 def run(argv: list[str]) -> None:
-    """Build what targets need and isn't there yet, then them.
+    """Build what targets need, then the targets; what is there already is skipped.
 
     bmc run llama2-7b/qa/dpo_bmc --dry_run
     bmc run table1 --model smollm2-135m
@@ -531,10 +531,10 @@ def _run_options(argv: list[str]) -> argparse.Namespace:
 
 
 def plan(argv: list[str]) -> None:
-    """Print what recipes would do, need and cost, each by its stage's dry run; or make a training fit a card.
+    """Print what recipes would do, need and cost (each stage's dry run), or make a training fit a card.
 
     bmc plan recipes/llama2-7b/qa/dpo_bmc.yaml [--key value …]
-    bmc plan recipes/llama2-7b/qa/qlora_dpo_bmc.yaml --fit RTX4090-24GB   the command of what fits, of the same batch
+    bmc plan recipes/llama2-7b/qa/qlora_dpo_bmc.yaml --fit RTX4090-24GB   the command that fits, with the same batch
     """
     if {"-h", "--help"} & set(argv) or not argv:
         print(inspect.cleandoc(plan.__doc__ or ""))

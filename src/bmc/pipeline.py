@@ -1,9 +1,9 @@
 """Which recipe writes which folder; the stages that a target still needs, in order; running them.
 
 A target is a recipe's name below `recipes/` (`llama2-7b/qa/dpo_bmc`, `llama2-7b/qa/ablations/dpo_bmc_delta_1.5`) or its
-path; a training is evaluated, too. NAME/judge has its responses judged, MODEL/TASK/figure3 to figure5 are the runs of a
-figure, and the file that a stage writes last is a target as well. A stage runs if that file isn't there; to run one
-again, remove its folder.
+path; a training is evaluated, too. NAME/judge has a judge compare its responses, MODEL/TASK/review opens the edits of
+its bridging, MODEL/TASK/figure3 to figure5 are the runs of a figure, and the file that a stage writes last is a target
+as well. A stage runs if that file isn't there; to run one again, remove its folder.
 """
 
 from __future__ import annotations
@@ -172,6 +172,8 @@ class Pipeline:
         elif last == "judge":
             for benchmark in self._judged_benchmarks(folder):
                 self._judge(folder, benchmark)
+        elif last == "review":
+            self._review(folder)
         elif last in (drawn := figures(TABLE) if TABLE.is_file() else {}) and (RECIPES / folder).is_dir():
             self._figure(folder, drawn[last])
         else:
@@ -282,6 +284,20 @@ class Pipeline:
         task = f"{OUTPUTS}/{'/'.join(run.split('/')[:2])}"
         given = {"responses": folder, "output_dir": f"{folder}/{benchmark}", "response_cache": f"{task}/judge.sqlite"}
         self._step(judge, given)
+
+    def _review(self, name: str) -> None:
+        """Plan the review of a bridging: the recipe NAME, or the `bridge` of a model/task. It is opened every time.
+
+        Raises:
+            UserErrors: There is no such bridging.
+        """
+        made = [made for place in (name, f"{name}/bridge") if (made := producer(f"{OUTPUTS}/{place}"))]
+        bridging = next((recipe for recipe in made if recipe.stage == "bridge"), None)
+        if bridging is None:
+            what = f"{name} has no bridging{did_you_mean(name, _names())}; write MODEL/TASK/review"
+            raise user_error(f"{name}/review", what)
+        self._build(bridging.output_dir, bridging)
+        self._plan(Step(["-m", "bmc", "review", self._out(bridging.output_dir)]))
 
     def _judged_benchmarks(self, run: str) -> list[str]:
         """Return the benchmarks that a judge is for among those that a run is evaluated on."""

@@ -91,7 +91,10 @@ def _load(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], dict[
 def _beside(recipe: Path, name: str) -> str:
     """Return the path of a file that a recipe names, relative to the recipe; else as `show --flat` writes it."""
     beside = recipe.parent / name
-    return name if Path(name).is_file() and not beside.is_file() else str(beside)
+    if Path(name).is_file() and not beside.is_file():
+        return name
+    short = os.path.normpath(beside)  # which leads elsewhere where a folder is a link
+    return short if os.path.realpath(short) == os.path.realpath(beside) else str(beside)
 
 
 def _read(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -229,14 +229,12 @@ def holds_results(folder: Path) -> bool:
 def differing_keys(earlier: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
     """List the keys in which a recipe differs from the recorded one."""
     recipe = json.loads(json.dumps(recipe, default=str))
-    return sorted(
-        key for key in earlier | recipe if _comparable(key, earlier.get(key)) != _comparable(key, recipe.get(key))
-    )
+    return sorted(key for key in earlier | recipe if _comparable(earlier.get(key)) != _comparable(recipe.get(key)))
 
 
-def _comparable(key: str, value: Any) -> Any:
-    """Return a value without what doesn't matter: how a recipe's `extends` spells the path of its chat template."""
-    is_path = key == "chat_template" and isinstance(value, str) and value.endswith(".jinja")
+def _comparable(value: Any) -> Any:
+    """Return a value without what doesn't matter: how the path of a chat template or recipe is spelled."""
+    is_path = isinstance(value, str) and value.endswith((".jinja", ".yaml"))
     return os.path.normpath(value) if is_path else value
 
 

@@ -1,5 +1,6 @@
 """Where token weights come from: the policy, each model, the data; and which tokens differ, as in the released code."""
 
+import json
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import pytest
 import tiny_pairs
 import torch
 from datasets import Dataset
-from tiny_pairs import perturb
+from tiny_pairs import opened, perturb, write_recipe
 
 import bmc
+from bmc import commands
 from bmc.errors import UserErrors
 from bmc.training.losses import sum_weighted_logps
 from bmc.training.token_weights import STOP_WORDS, mark_differences, stop_word_ids
@@ -164,3 +166,26 @@ def test_a_hyperparameter_belongs_to_its_loss(subtests: pytest.Subtests, tmp_pat
     ]:
         with subtests.test(values=values, message=message), pytest.raises(ValueError, match=message):
             bmc.BMCConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **values)
+
+
+def test_what_a_person_corrected_gets_more_weight(model_dir: Path, tmp_path: Path) -> None:
+    """From a log of corrections to two steps of DPO-BMC; one token a character, so the masks are counted by hand."""
+    log = [
+        {"prompt": "When?", "answer": "At 8 am.", "correction": "At 10 am."},  # 8 → 10: a substitution, an insertion
+        {"prompt": "Which?", "answer": "It is red.", "correction": "It is tan."},  # three substitutions
+        {"prompt": "Why?", "answer": "It just is.", "correction": None},
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    mixture = {"datasets": [{"id": str(tmp_path / "log.jsonl"), "source": "corrections"}]}
+    (tmp_path / "bridge.yaml").write_text(json.dumps({"stage": "bridge", "dataset_mixture": mixture}))
+    commands.bridge([str(tmp_path / "bridge.yaml"), "--output_dir", str(tmp_path / "bridge")])
+    recipe = write_recipe(tmp_path, model_dir, bmc_delta=3.0)
+    trainer = opened(recipe, f"--dataset_mixture.datasets.0.id={tmp_path}/bridge/train.jsonl")
+    weights, seen = trainer._weights, []
+    trainer._weights = lambda *given: seen.append(weights(*given)) or seen[-1]
+    trainer.train()
+    assert len(seen) == trainer.state.global_step == 2
+    for step in seen:
+        heavy = {tuple(tuple((side > 1).nonzero().flatten().tolist()) for side in pair) for pair in step}
+        assert heavy == {((3, 4), (3,)), ((6, 7, 8), (6, 7, 8))}  # of "At 10 am." and "At 8 am."; "tan" and "red"
+        assert set(step[step <= 1].tolist()) <= {0.0, 1.0}  # padding and the tokens that both have

@@ -40,12 +40,18 @@ def plain_messages(raw: Row, column: str) -> list[dict[str, str]]:
 
 
 def ultrachat_200k(raw: Row) -> Row:
-    """`{"prompt": "…", "prompt_id": "…", "messages": [{"role": "user", "content": "…"}, …]}`"""
+    """Read a row of UltraChat 200k.
+
+    `{"prompt": "…", "prompt_id": "…", "messages": [{"role": "user", "content": "…"}, …]}`
+    """
     return {"source": "ultrachat_200k", "task": "chat", "messages": plain_messages(raw, "messages")}
 
 
 def ultrafeedback(raw: Row) -> Row:
-    """`{"prompt": "…", "chosen": [{"role": "user", …}, {"role": "assistant", …}], "rejected": [...], …}`"""
+    """Read a row of UltraFeedback.
+
+    `{"prompt": "…", "chosen": [{"role": "user", …}, {"role": "assistant", …}], "rejected": [...], …}`
+    """
     pair = {
         "prompt": raw["prompt"],
         "chosen": plain_messages(raw, "chosen"),
@@ -55,14 +61,20 @@ def ultrafeedback(raw: Row) -> Row:
 
 
 def alpaca_eval(raw: Row) -> Row:
-    """`{"dataset": "helpful_base", "instruction": "…?", "output": "…", "generator": "text_davinci_003"}`"""
+    """Read a row of AlpacaEval.
+
+    `{"dataset": "helpful_base", "instruction": "…?", "output": "…", "generator": "text_davinci_003"}`
+    """
     row = {"source": "alpaca_eval", "task": "chat", "prompt": user(raw["instruction"])}
     extra = {"reference": raw.get("output"), "dataset": raw.get("dataset")}
     return row | {column: value for column, value in extra.items() if value is not None}
 
 
 def arena_hard(raw: Row) -> Row:
-    """`{"question_id": "328c…", "category": "…", "cluster": "…", "turns": [{"content": "Use ABC notation …"}]}`"""
+    """Read a row of Arena-Hard.
+
+    `{"question_id": "328c…", "category": "…", "cluster": "…", "turns": [{"content": "Use ABC notation …"}]}`
+    """
     if not raw["turns"]:
         raise ValueError("turns: is empty")
     row = {"source": "arena_hard", "task": "chat", "prompt": user(raw["turns"][0]["content"])}
@@ -164,7 +176,9 @@ def running_sums(expression: str) -> str:
 
 @answerable_task(GENERATOR, "math")
 def reasoning_gym(raw: Row) -> Parts:
-    """`{"question": "… 60 + 93 - 16 =", "answer": "137", "metadata": {"expression": "60 + 93 - 16", …}}`
+    """Read a row of reasoning-gym.
+
+    `{"question": "… 60 + 93 - 16 =", "answer": "137", "metadata": {"expression": "60 + 93 - 16", …}}`
 
     The reasoning is `answer_cot` (gsm_symbolic), the running sums of `expression` (chain_sum and its like), or empty.
     With `solution_order: either` half of the pure sums are added up from their end, as other writers would: two right
@@ -242,7 +256,10 @@ def boxed(solution: str) -> str:
 
 @answerable_task("metamathqa", "math")
 def metamathqa(raw: Row) -> Parts:
-    """`{"query": "Gracie …?", "response": "Gracie has …\\n#### 110\\nThe answer is: 110", "type": "GSM_AnsAug"}`"""
+    """Read a row of MetaMathQA.
+
+    `{"query": "Gracie …?", "response": "Gracie has …\\n#### 110\\nThe answer is: 110", "type": "GSM_AnsAug"}`
+    """
     reasoning, found, answer = raw["response"].rpartition("The answer is:")
     if not found:
         raise ValueError("response: has no line 'The answer is: …'")
@@ -251,7 +268,10 @@ def metamathqa(raw: Row) -> Parts:
 
 @answerable_task("gsm8k", "math")
 def gsm8k(raw: Row) -> Parts:
-    """`{"question": "Janet …?", "answer": "She sells 16 - 3 = <<16-3=13>>13 eggs.\\n#### 1,300"}` → answer 1300"""
+    """Read a row of GSM8K.
+
+    `{"question": "Janet …?", "answer": "She sells 16 - 3 = <<16-3=13>>13 eggs.\\n#### 1,300"}` → answer 1300
+    """
     reasoning, found, answer = raw["answer"].rpartition("####")
     if not found:
         raise ValueError("answer: has no '#### …' at its end")
@@ -260,7 +280,9 @@ def gsm8k(raw: Row) -> Parts:
 
 @answerable_task("math", "math")
 def math(raw: Row) -> Parts:
-    r"""`{"problem": "Simplify …", "solution": "… $\\boxed{\\frac{1}{2}}$.", "level": "Level 2", "type": "Algebra"}`
+    r"""Read a row of MATH.
+
+    `{"problem": "Simplify …", "solution": "… $\\boxed{\\frac{1}{2}}$.", "level": "Level 2", "type": "Algebra"}`
 
     MATH-500 has `answer` too, and so the prepared shape.
     """
@@ -269,7 +291,9 @@ def math(raw: Row) -> Parts:
 
 @answerable_task("mawps", "math")
 def mawps(raw: Row) -> Parts:
-    """`{"input": "Joan found 70 seashells …?", "target": 43.0}`, or Calc-MAWPS's `{"question": "…", "result": "43"}`
+    """Read a row of MAWPS.
+
+    `{"input": "Joan found 70 seashells …?", "target": 43.0}`, or Calc-MAWPS's `{"question": "…", "result": "43"}`
 
     Calc-X separates thousands by `_`.
     """
@@ -280,8 +304,11 @@ def mawps(raw: Row) -> Parts:
 
 @answerable_task("tabmwp", "math")
 def tabmwp(raw: Row) -> Parts:
-    """`{"table_title": "Coin collections", "table": "Name | Coins\\nBraden | 76", "question": "…?", "choices": null,
-    "answer": "84", "solution": "…"}`; title and choices may be missing."""
+    """Read a row of TabMWP.
+
+    `{"table_title": "Coin collections", "table": "Name | Coins\\nBraden | 76", "question": "…?", "choices": null,
+    "answer": "84", "solution": "…"}`; title and choices may be missing.
+    """
     table = "\n".join(filter(None, (raw.get("table_title"), raw["table"])))
     question = f"{table}\n\n{raw['question']}"
     options = raw.get("choices")
@@ -290,27 +317,38 @@ def tabmwp(raw: Row) -> Parts:
 
 @answerable_task("math_500", "math")
 def math_500(raw: Row) -> Parts:
-    """500 rows of MATH's test split, with `answer` (and so in the prepared shape), and `subject` for `type`."""
+    """Read a row of MATH-500.
+
+    500 rows of the test split, with `answer` (and so in the prepared shape), and `subject` for `type`.
+    """
     return raw["problem"], raw["solution"], boxed(raw["solution"])
 
 
 @answerable_task("svamp", "math")
 def svamp(raw: Row) -> Parts:
-    """`{"ID": "chal-1", "Body": "Each pack …", "Question": "How much …?", "Equation": "( 76.0 - 25.0 )",
-    "Answer": "51.0", "Type": "Subtraction"}`; the authors' file has numbers as `Answer`."""
+    """Read a row of SVAMP.
+
+    `{"ID": "chal-1", "Body": "Each pack …", "Question": "How much …?", "Equation": "( 76.0 - 25.0 )",
+    "Answer": "51.0", "Type": "Subtraction"}`; the authors' file has numbers as `Answer`.
+    """
     return f"{raw['Body'].strip()} {raw['Question'].strip()}", "", str(raw["Answer"]).removesuffix(".0")
 
 
 @answerable_task("asdiv", "math")
 def asdiv(raw: Row) -> Parts:
-    """`{"body": "Seven red apples …", "question": "How many …?", "solution_type": "Addition", "answer": "9 (apples)",
-    "formula": "7+2=9"}`; units are no part of the answer."""
+    """Read a row of ASDiv.
+
+    `{"body": "Seven red apples …", "question": "How many …?", "solution_type": "Addition", "answer": "9 (apples)",
+    "formula": "7+2=9"}`; units are no part of the answer.
+    """
     return f"{raw['body'].strip()} {raw['question'].strip()}", "", _UNITS.sub("", raw["answer"])
 
 
 @answerable_task("ecqa", "qa")
 def ecqa(raw: Row) -> Parts:
-    """`{"q_text": "Where …?", "q_op1": "roses", …, "q_op5": "bedroom", "q_ans": "bedroom", "taskA_pos": "A candle …"}`
+    """Read a row of ECQA.
+
+    `{"q_text": "Where …?", "q_op1": "roses", …, "q_op5": "bedroom", "q_ans": "bedroom", "taskA_pos": "A candle …"}`
 
     The reasoning is `taskA_pos`, the properties that speak for the answer; `taskB` argues against the others too.
     """
@@ -328,15 +366,20 @@ def _choice(raw: Row, question: str, reasoning: str) -> Parts:
 
 @answerable_task("qasc", "qa")
 def qasc(raw: Row) -> Parts:
-    """`{"question": "…?", "choices": {"text": ["sand", …], "label": ["A", …, "H"]}, "answerKey": "F",
-    "fact1": "…", "fact2": "…", "combinedfact": "…"}`; the facts are the reasoning."""
+    """Read a row of QASC.
+
+    `{"question": "…?", "choices": {"text": ["sand", …], "label": ["A", …, "H"]}, "answerKey": "F",
+    "fact1": "…", "fact2": "…", "combinedfact": "…"}`; the facts are the reasoning.
+    """
     facts = (raw.get("fact1"), raw.get("fact2"), raw.get("combinedfact"))
     return _choice(raw, "question", "\n".join(filter(None, facts)))
 
 
 @answerable_task("openbookqa", "qa")
 def openbookqa(raw: Row) -> Parts:
-    """`{"question_stem": "The sun is responsible for", "choices": {"text": [...], "label": [...]}, "answerKey": "D"}`
+    """Read a row of OpenBookQA.
+
+    `{"question_stem": "The sun is responsible for", "choices": {"text": [...], "label": [...]}, "answerKey": "D"}`
 
     Configuration `additional` has `fact1` besides.
     """
@@ -345,7 +388,10 @@ def openbookqa(raw: Row) -> Parts:
 
 @answerable_task("strategyqa", "qa")
 def strategyqa(raw: Row) -> Parts:
-    """`{"question": "Could a llama …?", "answer": true, "facts": "The gestation period …"}`; facts may be a list."""
+    """Read a row of StrategyQA.
+
+    `{"question": "Could a llama …?", "answer": true, "facts": "The gestation period …"}`; facts may be a list.
+    """
     facts = raw.get("facts") or ""
     reasoning = facts if isinstance(facts, str) else "\n".join(facts)
     return with_options(raw["question"], ["yes", "no"]), reasoning, raw["answer"]
@@ -353,7 +399,9 @@ def strategyqa(raw: Row) -> Parts:
 
 @answerable_task("arc_easy", "qa")
 def arc_easy(raw: Row) -> Parts:
-    """`{"id": "…", "question": "…?", "choices": {"text": [...], "label": ["A", …]}, "answerKey": "C"}`
+    """Read a row of ARC-Easy.
+
+    `{"id": "…", "question": "…?", "choices": {"text": [...], "label": ["A", …]}, "answerKey": "C"}`
 
     Some labels are 1 to 4.
     """
@@ -362,7 +410,10 @@ def arc_easy(raw: Row) -> Parts:
 
 @answerable_task("arc_challenge", "qa")
 def arc_challenge(raw: Row) -> Parts:
-    """As `arc_easy`."""
+    """Read a row of ARC-Challenge.
+
+    Its shape is that of `arc_easy`.
+    """
     return _choice(raw, "question", "")
 
 

@@ -383,7 +383,7 @@ def training_facts(arguments: Any, model_args: Any, config: Any, launch: LaunchC
     name, adapter = model_args.model_name_or_path, adapter_of(model_args)
     data, pairs = _training_data(arguments, name), hasattr(config, "token_weighting")
     steps = _count_steps(config, data, launch)
-    launcher = os.path.normpath(arguments.accelerate_config) if arguments.accelerate_config else "this process"
+    launcher = arguments.accelerate_config or "this process"
     size, accumulation = config.per_device_train_batch_size, config.gradient_accumulation_steps
     batch, budget = size * accumulation * launch.processes, getattr(config, "micro_batch_tokens", None)
     processes = "1 process" if launch.processes == 1 else f"{launch.processes} processes"

@@ -7,7 +7,6 @@ rank of an adapter goes down, then `max_length`. The batch stays what it is.
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
@@ -192,7 +191,7 @@ def _command(
     given = [word for key, value in changed.items() for word in (f"--{key}", str(value))]
     if found.launch.processes == 1:
         return shlex.join(["bmc", stage, recipe, *kept, *given])
-    launcher = ["accelerate", "launch", "--config_file", os.path.normpath(arguments.accelerate_config or "CONFIG")]
+    launcher = ["accelerate", "launch", "--config_file", arguments.accelerate_config or "CONFIG"]
     launcher += ["--num_processes", str(found.launch.processes)]
     return shlex.join([*launcher, f"scripts/{script_of(stage)}.py", recipe, *kept, *given])
 
