@@ -26,15 +26,15 @@ _DRAFT = re.compile(r"<draft (\w+)>\n(.*)\n</draft \1>", re.DOTALL)
 
 
 def write_pairs(path: Path, rows: int) -> None:
-    """Pairs whose responses have some 80 words, with ids; a loser has one word more, which the server takes out."""
+    """Write pairs of some 80 words a response; the rejected one has a word more, which the server takes out."""
     rng = random.Random(0)
     with path.open("w") as file:
         for number in range(rows):
-            loser = rng.choices(WORDS, k=rng.randint(60, 100))
-            winner = [*loser[:30], *rng.choices(WORDS, k=30)]
-            loser.insert(rng.randint(31, 50), "wrong")
+            rejected = rng.choices(WORDS, k=rng.randint(60, 100))
+            chosen = [*rejected[:30], *rng.choices(WORDS, k=30)]
+            rejected.insert(rng.randint(31, 50), "wrong")
             prompt = " ".join(rng.choices(WORDS, k=40))
-            row = {"id": f"r{number}", "prompt": prompt, "chosen": " ".join(winner), "rejected": " ".join(loser)}
+            row = {"id": f"r{number}", "prompt": prompt, "chosen": " ".join(chosen), "rejected": " ".join(rejected)}
             file.write(json.dumps(row) + "\n")
 
 
@@ -88,8 +88,8 @@ def bridge_once(folder: Path, rows: int, url: str, concurrency: int, editor: str
     )  # fmt: skip
     stats = bridge(config)
     assert stats["kept"] == stats["rows"] == rows, stats["reasons"]
-    told = {"mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "seconds": stats["seconds"]}
-    print(json.dumps(told | {"requests": stats["this_run"]["requests"]}))
+    used = {"mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "seconds": stats["seconds"]}
+    print(json.dumps(used | {"requests": stats["this_run"]["requests"]}))
 
 
 def run(folder: Path, rows: int, delay: float, concurrency: int) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Pairs to measure on: text of words from the model's vocabulary, with edits where a bridge would make them.
 
-What costs time is how many tokens there are and where the first edit lies. A loser is drawn, and a winner made of it by
-one to three edits, the first somewhere between a quarter of the response and its end. That has the two share 60 % of
-their tokens from the start; bridged pairs of the SmolLM2 recipes share 55 % (math, 104 pairs) to 72 % (qa, 300 pairs).
+What costs time is how many tokens there are and where the first edit lies. A rejected response is drawn, and one to
+three edits make the chosen one of it, the first somewhere between a quarter of the response and its end. The two then
+share 60 % of their tokens from the start; bridged pairs of the SmolLM2 recipes share 55 % (math, 104 pairs) to 72 %
+(qa, 300 pairs).
 """
 
 from __future__ import annotations
@@ -40,16 +41,16 @@ def draw(shape: Shape, tokenizer: Any, seed: int) -> Iterator[Row]:
         return rng.choices(words, k=count)
 
     while True:
-        loser = text(rng.randint(*shape.response))
-        winner, start = list(loser), int(rng.uniform(0.25, 0.95) * len(loser))
+        rejected = text(rng.randint(*shape.response))
+        chosen, start = list(rejected), int(rng.uniform(0.25, 0.95) * len(rejected))
         for _ in range(rng.randint(1, 3)):
-            winner[start : start + rng.randint(*shape.edit)] = text(rng.randint(*shape.edit))
-            start = rng.randint(start, len(winner))
+            chosen[start : start + rng.randint(*shape.edit)] = text(rng.randint(*shape.edit))
+            start = rng.randint(start, len(chosen))
         prompt = " ".join(text(rng.randint(*shape.prompt)))
         yield {
             "prompt": [{"role": "user", "content": prompt}],
-            "chosen": [{"role": "assistant", "content": " ".join(winner)}],
-            "rejected": [{"role": "assistant", "content": " ".join(loser)}],
+            "chosen": [{"role": "assistant", "content": " ".join(chosen)}],
+            "rejected": [{"role": "assistant", "content": " ".join(rejected)}],
         }
 
 

@@ -166,13 +166,13 @@ def run_peer(python: str, name: str, rows: int, data: Path) -> dict[str, float]:
             )  # fmt: skip
             if ran.returncode:
                 raise RuntimeError(f"{name}: {ran.stderr[-1500:]}")
-            told = json.loads(ran.stdout.strip().splitlines()[-1])
-            assert told["rows"] == rows, told
+            result = json.loads(ran.stdout.strip().splitlines()[-1])
+            assert result["rows"] == rows, result
             with urllib.request.urlopen(address) as times:
                 server_saw = json.load(times)
         finally:
             server.kill()
-    return {"rate": server_saw["count"] / server_saw["seconds"], "ms": 1000 * told["cpu"] / rows}
+    return {"rate": server_saw["count"] / server_saw["seconds"], "ms": 1000 * result["cpu"] / rows}
 
 
 def make_environment(folder: Path, name: str) -> str:

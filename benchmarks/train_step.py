@@ -525,10 +525,10 @@ def masks(options: argparse.Namespace) -> None:
         report(f"masks of {tokens} tokens: pairs a second over difflib's", "≥ 5", value, note)
 
 
-def edited(loser: list[int], seed: int) -> tuple[list[int], list[int]]:
-    """A winner that differs in a tenth of the tokens, and its loser."""
-    changed = exact_length(len(loser) * 4 // 3, 1.0, seed + 1000, 40_000)["chosen_ids"]
-    return [b if i % 10 == 0 else a for i, (a, b) in enumerate(zip(loser, changed, strict=False))], loser
+def edited(rejected: list[int], seed: int) -> tuple[list[int], list[int]]:
+    """A chosen response that differs in a tenth of the tokens, and the rejected one."""
+    changed = exact_length(len(rejected) * 4 // 3, 1.0, seed + 1000, 40_000)["chosen_ids"]
+    return [b if i % 10 == 0 else a for i, (a, b) in enumerate(zip(rejected, changed, strict=False))], rejected
 
 
 def tokens(options: argparse.Namespace) -> None:

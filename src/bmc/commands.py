@@ -302,17 +302,17 @@ def judge(argv: list[str]) -> None:
     from .evaluation.judges import judge as run
     from .evaluation.judges import lost
 
-    judged = run(config)
-    low, high = judged["interval"]
+    results = run(config)
+    low, high = results["interval"]
     print(
-        f"{config.benchmark}: win rate {judged['win_rate']:.1f} % against {judged['reference']} "
-        f"(n = {judged['n']}; 95 % interval {low:.1f} to {high:.1f})"
+        f"{config.benchmark}: win rate {results['win_rate']:.1f} % against {results['reference']} "
+        f"(n = {results['n']}; 95 % interval {low:.1f} to {high:.1f})"
     )
-    if judged["length_controlled_win_rate"] is not None:
-        print(f"  length-controlled: {judged['length_controlled_win_rate']:.1f} %")
-    if judged["unreadable"]:
-        named = ", ".join(judged["unreadable_ids"][:5]) + (", …" if len(judged["unreadable_ids"]) > 5 else "")
-        print(f"  {lost(judged)} ({named})")
+    if results["length_controlled_win_rate"] is not None:
+        print(f"  length-controlled: {results['length_controlled_win_rate']:.1f} %")
+    if results["unreadable"]:
+        named = ", ".join(results["unreadable_ids"][:5]) + (", …" if len(results["unreadable_ids"]) > 5 else "")
+        print(f"  {lost(results)} ({named})")
 
 
 def _plan_judging(config: Any) -> None:

@@ -341,7 +341,7 @@ class PrepareConfig(StageArguments, DataArguments):
 class SampleConfig(GenerationArguments, StageArguments, DataArguments, InferenceModelArguments):
     """Recipe of `scripts/sample.py`: the SFT model's own outputs as y_l, the ground truth as y_w (§4).
 
-    y_w is a row's `completion`, or its winner (`original_chosen` where the data are bridged, else `chosen`).
+    y_w is a row's `completion`, or its chosen response (`original_chosen` where the data are bridged, else `chosen`).
 
     Attributes:
         mode: `respond` to the prompt; or `continue_prefix`, DPO (CW): y_l is the beginning of y_w and what the model
@@ -887,7 +887,7 @@ class ReviewConfig:
 
     Attributes:
         folder: The bridging run's output_dir.
-        reviewer: Your initials, kept with each decision; asked for on a terminal.
+        reviewer: Your initials, kept with each decision; on a terminal you are asked for them.
         port: Port of the page; 0 takes a free one.
         apply: Open no page, but write what the decisions leave of the run to `reviewed/train.jsonl`, and its other rows
             with their reasons to `reviewed/dropped.jsonl`. Which pairs are kept, as with `use_review`.
@@ -912,7 +912,7 @@ class AnalyzeConfig(StageArguments):
     Attributes:
         setting: Folder of the setting's runs, with `bridge` and `ablations` in it.
         runs: Which of them to score pairs with and to compare, by their folders' names.
-        dataset_mixture: Held-out pairs; by default those that the runs' own recipes evaluate on or hold out.
+        dataset_mixture: Validation pairs; by default those that the runs' own recipes evaluate on or hold out.
         metric: What Figures 3, 4 and 5 show of a run, as in `recipes/reported.yaml`: `accuracy`, or a judge's win rate,
             `judge.BENCHMARK_lc` or `judge.BENCHMARK_wr`.
         pair: Id of the pair in Figure 6; by default one that fits the picture, chosen by the hash of its id.

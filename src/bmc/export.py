@@ -86,8 +86,8 @@ def read_parts(render: Render) -> Parts | None:
     if not alone:
         return None
     start, prompt = alone
-    told = between(rendered(system, first), system, first)
-    parts = Parts(start, (told[0], told[1]) if told and told[2] == prompt else None, prompt)
+    turn = between(rendered(system, first), system, first)
+    parts = Parts(start, (turn[0], turn[1]) if turn and turn[2] == prompt else None, prompt)
     longer = between(rendered(first, reply, second), first, reply, second)
     if longer:
         parts = Parts(start, parts.system, prompt, longer[1], longer[2])
@@ -228,6 +228,6 @@ def _copy(source: Path, folder: Path, values: dict[str, Any]) -> None:
             os.link(file.resolve(), target)
         except OSError:
             shutil.copyfile(file, target)
-    told = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
-    for name, content in (("config.json", values), ("tokenizer_config.json", told | {"add_bos_token": False})):
+    tokenizer = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    for name, content in (("config.json", values), ("tokenizer_config.json", tokenizer | {"add_bos_token": False})):
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")

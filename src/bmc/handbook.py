@@ -143,8 +143,8 @@ def objective(path: Path | None, values: dict[str, Any], origin: dict[str, str],
         source = f"{origin.get(key, '')} ({key})"
         values.update(new)
         origin.update(dict.fromkeys(new, source))
-        told = ", ".join(f"{name}: {json.dumps(value)}" for name, value in new.items())
-        logger.warning("%s: %s: read as %s", origin.get(key, ""), key, told)
+        shown = ", ".join(f"{name}: {json.dumps(value)}" for name, value in new.items())
+        logger.warning("%s: %s: read as %s", origin.get(key, ""), key, shown)
 
     try:
         _simpo(values, move)
@@ -247,7 +247,7 @@ def mixture(
     Changes values and origins in place.
 
     Returns:
-        The keys whose faults are told.
+        The keys whose faults are reported.
     """
     for name, refinements in DATA.items():
         for key in refinements:

@@ -52,9 +52,9 @@ def _lines(key: str, field: dataclasses.Field[Any], hint: Any, documentation: di
         arguments = typing.get_args(kind)
         inner, place = (arguments[-1], f"{key}.0") if typing.get_origin(kind) is list and arguments else (kind, key)
         if dataclasses.is_dataclass(inner) and isinstance(inner, type) and _is_ours(inner, _first(inner)):
-            told, hints = _documentation(inner), typing.get_type_hints(inner)
+            texts, hints = _documentation(inner), typing.get_type_hints(inner)
             for nested in dataclasses.fields(inner):
-                yield from _lines(f"{place}.{nested.name}", nested, hints[nested.name], told)
+                yield from _lines(f"{place}.{nested.name}", nested, hints[nested.name], texts)
 
 
 def _first(cls: type) -> str:

@@ -170,7 +170,7 @@ class Pipeline:
         elif last in LAST.values():
             self._build(f"{OUTPUTS}/{folder}")
         elif last == "judge":
-            for benchmark in self._judged_benchmarks(folder):
+            for benchmark in self._benchmarks_to_judge(folder):
                 self._judge(folder, benchmark)
         elif last == "review":
             self._review(folder)
@@ -299,7 +299,7 @@ class Pipeline:
         self._build(bridging.output_dir, bridging)
         self._plan(Step(["-m", "bmc", "review", self._out(bridging.output_dir)]))
 
-    def _judged_benchmarks(self, run: str) -> list[str]:
+    def _benchmarks_to_judge(self, run: str) -> list[str]:
         """Return the benchmarks that a judge is for among those that a run is evaluated on."""
         recipe = producer(f"{OUTPUTS}/{run}")
         evaluation = evaluation_of(recipe) if recipe else producer(f"{OUTPUTS}/{run}/eval")

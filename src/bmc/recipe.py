@@ -49,7 +49,7 @@ def parse(
         classes: Dataclasses whose fields are the recipe's keys. A key that several have goes to each.
         description: What `--help` says first.
         usage: What `--help` says of the arguments.
-        adjust: May change the values before they are judged.
+        adjust: May change the values before they are checked.
         across: Yields `(key, what is wrong)` for what must hold between the instances.
 
     Raises:
@@ -80,7 +80,7 @@ class Draft:
     values: dict[str, Any]  # its keys, but `stage`
     origin: dict[str, str]  # where each of them comes from
     faults: list[UserError]
-    broken: set[str] = dataclasses.field(default_factory=set)  # keys whose faults are told already
+    broken: set[str] = dataclasses.field(default_factory=set)  # keys whose faults are reported already
 
     @property
     def where(self) -> str:

@@ -52,7 +52,7 @@ def read(argv: list[str], check: bool = True) -> tuple[str, tuple[type, ...], Dr
     classes = classes_of(stage)
     if check:
         _check(stage, classes, argv)
-    disabled, logging.root.manager.disable = logging.root.manager.disable, logging.CRITICAL  # told a line before
+    disabled, logging.root.manager.disable = logging.root.manager.disable, logging.CRITICAL  # reported a line before
     try:
         return stage, classes, translate(argv, *classes)
     finally:

@@ -111,7 +111,9 @@ def test_a_judge_result_belongs_to_the_run_it_is_about(tmp_path: Path, monkeypat
     owned = {"dpo": ["alpaca_eval"], "ipo": ["alpaca_eval"], "sft": ["arena_hard"]}
     assert {name: list(run.judge_results) for name, run in runs.items()} == owned
     write(Path("runs/dpo/eval/again/judge_results.json"), JUDGED)
-    with pytest.raises(UserErrors, match=r"dpo was judged twice on alpaca_eval: \S+/again/\S+ and \S+/alpaca/judge_"):
+    with pytest.raises(
+        UserErrors, match=r"dpo has two judge results on alpaca_eval: \S+/again/\S+ and \S+/alpaca/judge_"
+    ):
         find_runs(Path("runs"), [])
 
 

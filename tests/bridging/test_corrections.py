@@ -80,7 +80,9 @@ def test_a_recipe_of_corrections_needs_no_llm(tmp_path: Path, subtests: pytest.S
     other = {"id": str(write(tmp_path / "other.jsonl", [{"prompt": "x", "chosen": "a", "rejected": "b"}]))}
     done = script(*arguments(tmp_path, [], dataset_mixture={"datasets": [data]}), "--dry_run")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"rows +1 pairs\n +dropped at once +1 × no correction\n +cost +none: no LLM is asked", done.stdout)
+    assert re.search(
+        r"rows +1 pairs\n +dropped at once +1 × no correction\n +cost +none: no LLM is called", done.stdout
+    )
     untouched = {"id": str(write(tmp_path / "same.jsonl", log(L, L))), "source": "corrections"}
     for datasets, settings, why in [
         ([data], {"editor": "openai"}, "editor: is openai, but corrections are a person's edits"),

@@ -165,7 +165,7 @@ def test_the_reference_is_in_memory_only_where_it_is_not_computed_beforehand() -
     recipe = "recipes/llama2-7b/qa/dpo_bmc.yaml"
     found = plan(recipe, "--precompute_ref_log_probs", "false")
     assert f"+ {2 * 6_738_415_616 / 4 / 2**30:.1f} reference" in found["memory a process"]
-    assert found["memory assumes"].endswith("the reference's log-probs in memory")
+    assert found["memory assumes"].endswith("the reference log-probs in memory")
     found = plan(recipe, "--max_steps", "5")  # not all pairs
     assert "0.0 reference" not in found["memory a process"]
     found = plan("recipes/llama2-7b/qa/simpo.yaml")

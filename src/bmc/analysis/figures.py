@@ -386,7 +386,7 @@ def table10(setting: Path, runs: list[Run]) -> Figure | MissingFigure:
     baseline = next((seconds for run, seconds in took.items() if run.name == BASELINE), None)
     ratios = {run: None if baseline is None else seconds / baseline for run, seconds in took.items()}
     sentences = [
-        "Wall time of the training loop, evaluations during it included; the reference's log-probs, which runs share "
+        "Wall time of the training loop, evaluations during it included; the reference log-probs, which runs share "
         "through a cache, are not. Each bar is a single run, without an interval.",
         "; ".join(f"{run.method}: {run.metrics.get('rows')} pairs, {run.steps} steps" for run in took) + ".",
     ]

@@ -160,7 +160,7 @@ def find_runs(root: Path, notices: list[str]) -> dict[str, Run]:
         if benchmark in run.judge_results:
             both = f"{run.judge_results[benchmark].path} and {path}"
             raise user_error(
-                str(root), f"{run.name} was judged twice on {benchmark}: {both}; move or remove one of them"
+                str(root), f"{run.name} has two judge results on {benchmark}: {both}; move or remove one of them"
             )
         run.judge_results[benchmark] = ResultFile(path, found)
     for path in find_files(root, "lm_eval.json"):

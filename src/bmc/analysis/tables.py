@@ -21,14 +21,14 @@ from .results import REPORTED_NUMBERS, UNKNOWN, compare_to_baseline, load_correc
 OTHER_MODEL = "other model"
 NOT_APPLICABLE = "n/a"  # of a row that a column has no number for
 SINGLE = "A reproduced number is a single run, with its 95 % interval where it has one, and n, unless it is of seeds."
-JUDGED = "Win rates and lengths are a judge's (make SETTING/METHOD/judge)."
+BY_JUDGE = "Win rates and lengths are a judge's (make SETTING/METHOD/judge)."
 DAMAGED = (AttributeError, KeyError, TypeError, ValueError)
 
 # What the paper's text says of its analyses: metric → figure, column, and which line of its CSV
 RECIPE = "the run's recipe"
 FIGURE_METRICS: Mapping[str, tuple[str, str, dict[str, str]]] = {
-    "held_out.margin": ("rewards", "margin", {"run": RECIPE, "pairs": "y_w / y_l"}),
-    "held_out.accuracy": ("rewards", "accuracy in %", {"run": RECIPE, "pairs": "y_w / y_l"}),
+    "validation.margin": ("rewards", "margin", {"run": RECIPE, "pairs": "y_w / y_l"}),
+    "validation.accuracy": ("rewards", "accuracy in %", {"run": RECIPE, "pairs": "y_w / y_l"}),
     "spans.first": ("figure2", "mean −log p", {"model": "after", "response": "y_l", "tokens": "first"}),
     "spans.later": ("figure2", "mean −log p", {"model": "after", "response": "y_l", "tokens": "later"}),
     "time.ratio": ("table10", "ratio to dpo", {"run": RECIPE}),
@@ -127,9 +127,9 @@ def targets(config: TableConfig) -> list[str]:
     Without what a judge needs (its key, the package `alpaca_eval`) the runs alone; `table` says what is missing.
     """
     needed = [cell for row in table_rows(config) for cell in row if cell.reported != NOT_APPLICABLE]
-    judged = [str(Path(config.runs, cell.run, cell.judge_file)) for cell in needed if cell.judge_file]
+    results = [str(Path(config.runs, cell.run, cell.judge_file)) for cell in needed if cell.judge_file]
     with_judge = config.dry_run or not _judge_needs(config)
-    return list(dict.fromkeys([*(cell.target for cell in needed), *(judged if with_judge else [])]))
+    return list(dict.fromkeys([*(cell.target for cell in needed), *(results if with_judge else [])]))
 
 
 def _judge_needs(config: TableConfig) -> list[str]:
@@ -168,8 +168,8 @@ def table(config: TableConfig) -> str:
     title, source = entry["title"], f"{'Reported' if baseline is None else 'Source'}: {entry['source']}."
     if config.model is not None and baseline is None:
         title, source = f"{title}; here with {config.model}", "Reported: nothing, the paper's model is another."
-    judged = any(cell.judge_file for cell in rows[0])
-    notes = [source, SINGLE, *([JUDGED] if judged else []), *_left_out(config)]
+    has_judge = any(cell.judge_file for cell in rows[0])
+    notes = [source, SINGLE, *([BY_JUDGE] if has_judge else []), *_left_out(config)]
     model = [f"MODEL={config.model}"] if config.model else []
     command = " ".join([*_judge_needs(config), "make", config.table, *model])
     missing = [f"What is missing comes by `{command}`."] if NOT_RUN in itertools.chain(*body) else []

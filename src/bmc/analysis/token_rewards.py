@@ -75,7 +75,7 @@ def load_eval_pairs(config: AnalyzeConfig, runs: list[Run]) -> EvalPairs:
         if not holding:
             raise user_error("dataset_mixture", NO_VALIDATION)
         found, origin = load_split(holding[0])[1] or (), names(holding[0].test_datasets)
-        origin = origin or f"{holding[0].test_split_size:g} of {names(holding[0].datasets)}, held out of training"
+        origin = origin or f"{holding[0].test_split_size:g} of {names(holding[0].datasets)}, not trained on"
     rows = [*found]
     check_rows(rows, (*PAIR, "original_chosen"), origin)
     trained = _trained(mixtures)

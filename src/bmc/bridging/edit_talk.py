@@ -287,14 +287,14 @@ _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 
 
 def plain(text: str) -> str:
-    """Fold case, apostrophes and spaces of a text; lines stay lines."""
+    """Normalise case, apostrophes and spaces of a text; lines stay lines."""
     text = text.casefold().replace("’", "'").replace("`", "'").replace("\r\n", "\n")
     return re.sub(r"[^\S\n]+", " ", text).strip()
 
 
 @dataclass(frozen=True)
 class Originals:
-    """The texts that an edit is judged against, as `plain` gives them.
+    """The texts that an edit is compared with, as `plain` gives them.
 
     Attributes:
         prompt: x.
@@ -312,11 +312,11 @@ class Originals:
 
     @classmethod
     def of(cls, prompt: str, chosen: str, rejected: str, base: str, open_task: bool) -> Originals:
-        """Fold the texts; of closed tasks none asks for an edit."""
-        asked = plain(prompt)
-        asks = open_task and _ASKS_FOR_EDIT.search(asked) is not None
+        """Normalise the texts; of closed tasks none asks for an edit."""
+        request = plain(prompt)
+        asks = open_task and _ASKS_FOR_EDIT.search(request) is not None
         other = "" if base not in (chosen, rejected) else chosen if base == rejected else rejected
-        return cls(asked, plain(f"{chosen}\n{rejected}"), plain(base), plain(other), asks)
+        return cls(request, plain(f"{chosen}\n{rejected}"), plain(base), plain(other), asks)
 
 
 def talk_about_edit(text: str, originals: Originals, window: int) -> str | None:
@@ -324,23 +324,23 @@ def talk_about_edit(text: str, originals: Originals, window: int) -> str | None:
 
     Args:
         text: An edit.
-        originals: What it is judged against.
+        originals: What it is compared with.
         window: Characters at the start, and at the end, that are looked at; a sentence is looked at whole.
 
     Returns:
         The phrase, `plain`; None if there is none.
     """
-    folded = plain(text)
-    pieces = [found for found in _SENTENCE.finditer(folded) if found[0].strip()] if window else []
+    normal = plain(text)
+    pieces = [found for found in _SENTENCE.finditer(normal) if found[0].strip()] if window else []
     for place, piece in enumerate(pieces):
-        near = piece.start() < window or piece.end() > len(folded) - window
+        near = piece.start() < window or piece.end() > len(normal) - window
         if not near or _stands(piece[0], originals):
             continue
         # what follows on the line belongs to a label or an opened bracket; only so much of it that no search takes long
-        line = folded[piece.start() :].partition("\n")[0]
+        line = normal[piece.start() :].partition("\n")[0]
         parts = [line[:_LONGEST], *([piece[0][-window:]] if len(piece[0]) > _LONGEST else [])]
-        ends = place == 0, not folded[piece.start() + len(line) :].strip()
-        rest = f"{folded[: piece.start()]}\n{folded[piece.end() :]}"
+        ends = place == 0, not normal[piece.start() + len(line) :].strip()
+        rest = f"{normal[: piece.start()]}\n{normal[piece.end() :]}"
         for phrase in (
             phrase for part in parts for phrase in _phrases(piece[0].strip(), part.strip(), ends, rest, originals)
         ):

@@ -44,7 +44,7 @@ class Edit:
         text: ỹ_w (for `degrade` ỹ_l); None where y_l needs no edit and the pair teaches nothing (§4: 31 % of
             QA, 43 % of math).
         notes: What the rule editor did, for the statistics.
-        rationale: What the editor says is wrong with y_l, where it was asked and answered.
+        rationale: What the editor says is wrong with y_l, if it was requested.
     """
 
     text: str | None

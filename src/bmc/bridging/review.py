@@ -72,8 +72,8 @@ class BridgingRun:
             raise user_error(str(folder), "mode: token_scores has made no edits; there is nothing to review")
         self.limits = ValidatorSettings(**recipe.get("validators", {}))
         stats = folder / "stats.json"
-        told = read_json(stats).get("rationale") if stats.is_file() else None
-        self.rationales = int(told["rows"]) if told else 0
+        counted = read_json(stats).get("rationale") if stats.is_file() else None
+        self.rationales = int(counted["rows"]) if counted else 0
         self._files = [(folder / name).open("rb") for name in FILES if (folder / name).is_file()]
         self._spans = [_spans(file) for file in self._files]
         self.counts = [len(spans) // 2 for spans in self._spans]

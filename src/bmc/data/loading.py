@@ -192,14 +192,14 @@ def load_split(mixture: DatasetMixture) -> tuple[RowStream, RowStream | None]:
         evaluation = load_mixture([replace(config, weight=1.0) for config in mixture.test_datasets], mixture.seed)
     elif mixture.test_split_size is not None:
         order = _permutation(len(train), mixture.seed)
-        cut = _held_out_rows(mixture.test_split_size, len(train))
+        cut = _validation_rows(mixture.test_split_size, len(train))
         train, evaluation = train.select(sorted(order[cut:])), train.select(sorted(order[:cut]))
     if len(mixture.datasets) > 1 or any(config.weight < 1 for config in mixture.datasets):
         train = train.select(_permutation(len(train), mixture.seed))
     return train, evaluation
 
 
-def _held_out_rows(size: float, rows: int) -> int:
+def _validation_rows(size: float, rows: int) -> int:
     """Count the rows to hold out: `size` itself from 1 on, that share of the rows below 1, but at least one."""
     where = "dataset_mixture.test_split_size"
     if size >= 1 and size != int(size):
@@ -266,12 +266,12 @@ def _usable(rows: RowStream, where: str, keep: bool) -> RowStream:
         UserErrors: There are no others.
     """
     reasons = Counter(row[UNUSABLE] for row in rows if UNUSABLE in row)
-    count, told = reasons.total(), "; ".join(f"{count:,} × {reason}" for reason, count in reasons.most_common())
+    count, listed = reasons.total(), "; ".join(f"{count:,} × {reason}" for reason, count in reasons.most_common())
     if count == len(rows):
-        raise user_error(where, f"no pair can be made of any row: {told}; look at the file and at `columns`")
+        raise user_error(where, f"no pair can be made of any row: {listed}; look at the file and at `columns`")
     if keep:
         return rows
-    logger.warning("%s: %s of %s rows give no pair: %s", where, f"{count:,}", f"{len(rows):,}", told)
+    logger.warning("%s: %s of %s rows give no pair: %s", where, f"{count:,}", f"{len(rows):,}", listed)
     return rows.select([place for place, row in enumerate(rows) if UNUSABLE not in row])
 
 

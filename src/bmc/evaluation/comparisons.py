@@ -73,8 +73,8 @@ class Comparison:
     id: str  # the response's, as in `predictions.jsonl`
     name: str  # the benchmark's name of the prompt: the instruction itself, or `question_id`
     prompt: str
-    response: str  # of the model that is judged
-    reference: str  # of the model that it is judged against
+    response: str  # of the evaluated model
+    reference: str  # of the model that it is compared with
     tokens: int = 0  # of the response; 0 if unknown
 
 

@@ -38,11 +38,11 @@ VERSION = 1  # of the requests to judges
 Benchmark = alpaca_eval.AlpacaEval | ArenaHard
 
 
-def lost(judged: Mapping[str, Any]) -> str | None:
+def lost(results: Mapping[str, Any]) -> str | None:
     """Say which part of the verdicts and rows is lost; None if nothing is, or if the file doesn't count it."""
-    counts = [judged.get(key) for key in ("unreadable", "verdicts", "rows", "n")]
+    counts = [results.get(key) for key in ("unreadable", "verdicts", "rows", "n")]
     whole = [count for count in counts if isinstance(count, int)]
-    if len(whole) < len(counts) or not judged["unreadable"] or not judged["rows"]:
+    if len(whole) < len(counts) or not results["unreadable"] or not results["rows"]:
         return None
     unreadable, verdicts, rows, n = whole
     return (
@@ -78,7 +78,7 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
             what = f"none of {len(verdicts)} rows can be scored (the first: {first}); try another judge"
             raise user_error(str(folder / "verdicts.jsonl"), what)
         benchmark.write(folder)
-        judged = {
+        results = {
             "benchmark": config.benchmark,
             "judge": config.model,
             "reference": reference,
@@ -90,8 +90,8 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
             "this_run": usage.this_run(len(comparisons), elapsed()),
             "seconds": elapsed(),
         }
-        write_json(folder / "judge_results.json", judged)  # last, since it marks the run as done
-    return judged
+        write_json(folder / "judge_results.json", results)  # last, since it marks the run as done
+    return results
 
 
 def load_benchmark(config: JudgeConfig) -> tuple[Benchmark, list[Comparison], str]:

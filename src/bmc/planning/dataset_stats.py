@@ -30,7 +30,7 @@ ROWS: dict[tuple[str, str], int] = {
     ("bmc_released_qa_sft", "train"): 15_345,  # counted there
     ("alpaca_eval", "eval"): 805, ("arena_hard", "test"): 500,
 }  # fmt: skip
-FILTERED = {"qa": 0.31, "math": 0.43}  # pairs that bridging drops, y_l being good enough (§4, A.2)
+FILTERED = {"qa": 0.31, "math": 0.43}  # pairs that bridging drops, since y_l needs no edit (§4, A.2)
 # Tokens of a prompt and of a response, where no row is at hand. Ours, rounded: ECQA's, QASC's, GSM8K's and
 # alpaca_eval's rows in SmolLM2's tokens, with the plain template's words; the paper has no such counts.
 TOKENS = {"qa": (60, 60), "math": (80, 180), "chat": (180, 320)}

@@ -195,7 +195,7 @@ def generation_facts(config: SampleConfig | EvaluateConfig) -> Facts:
     return facts | {"time": f"{duration(seconds)} on {where} at {assumed}, {new:.0f} new tokens a row"}
 
 
-FREE = "none: no LLM is asked"
+FREE = "none: no LLM is called"
 
 
 def unpaid_facts(pairs: Iterable[Row]) -> Facts:
@@ -264,7 +264,7 @@ def analysis_facts(config: AnalyzeConfig) -> Facts:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a training recipe asks of each process."""
+    """What a training recipe needs of each process."""
 
     model: ModelSize
     launch: LaunchConfig
@@ -344,7 +344,7 @@ class TrainingPlan:
 def read_training(
     arguments: Any, model_args: Any, config: Any, launch: LaunchConfig, on_cpu: bool
 ) -> TrainingPlan | None:
-    """Read what a training recipe asks for; arguments as of `training_facts`. None if its model isn't known."""
+    """Read what a training recipe needs; arguments as of `training_facts`. None if its model isn't known."""
     name, pairs, adapter = model_args.model_name_or_path, hasattr(config, "token_weighting"), adapter_of(model_args)
     found, data = model_size(name, model_args.model_revision), _training_data(arguments, name)
     if found is None:
@@ -420,7 +420,7 @@ def _memory_assumptions(plan: TrainingPlan) -> str:
     assumed.append(f"gradient checkpointing {'on' if shape.checkpointing else 'off'}")
     if plan.reference:
         where = "in memory" if shape.reference else "computed beforehand" if plan.precomputes else "by the base model"
-        assumed.append(f"the reference's log-probs {where}")
+        assumed.append(f"the reference log-probs {where}")
     return ", ".join(assumed)
 
 

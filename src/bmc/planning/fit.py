@@ -207,7 +207,7 @@ def _nothing(start: TrainingPlan, mixed: str, adapts_rank: bool) -> str:
     helps = [f"{name}: {gibibytes(need.total)}" for name, need in remedies(one, mixed).items() if need.resident <= card]
     larger = [name for name, gpu in GPUS.items() if one.need.resident <= 0.9 * gpu.memory_gib * GIB]
     helps += [f"a larger card ({larger[0]}): {gibibytes(one.need.total)}"] if larger else []
-    told = f"what would fit: {'; '.join(helps)}" if helps else "take a smaller model, or more cards (--num_processes 8)"
+    hint = f"what would fit: {'; '.join(helps)}" if helps else "take a smaller model, or more cards (--num_processes 8)"
     kind = "pair of two sequences" if start.pairs else "sequence"
     what = f"nothing fits {where}: one {kind} of {length} tokens with gradient checkpointing takes"
-    return f"{what} {gibibytes(least.need.total)} of {gibibytes(card)}; {told}"
+    return f"{what} {gibibytes(least.need.total)} of {gibibytes(card)}; {hint}"

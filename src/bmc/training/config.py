@@ -247,7 +247,7 @@ class BMCConfig(trl.DPOConfig):
         entropy_share: Share of each response's tokens that `entropy` takes.
         position_decay: γ of `position`.
         rejected_weight: λ of rejected tokens under `shift`.
-        weight_source: Whose confidence weighs the reference's log-probs: the `policy`'s, as in the paper, or
+        weight_source: Whose confidence weighs the reference log-probs: the `policy`'s, as in the paper, or
             `each_model`'s own, as in the released code.
         diff_algorithm: `levenshtein` over the responses, or `difflib` over prompt and response, as in the released
             code.
@@ -261,7 +261,7 @@ class BMCConfig(trl.DPOConfig):
             fewer and fuller passes where pairs are short. By default a micro-batch is a number of pairs.
         precompute_ref_log_probs: Run the reference once, before training, and keep no reference model in memory. By
             default wherever the run goes through all pairs.
-        reference_cache: Folder of the reference's log-probs, which other runs find again; by default `bmc-reference`
+        reference_cache: Folder of the reference log-probs, which other runs reuse; by default `bmc-reference`
             in the cache of 🤗 datasets.
         ref_model_name_or_path: π_ref, a Hub id or a folder; by default the model that training begins with. It is
             loaded only until its log-probs are there, if they are computed before training.

@@ -231,7 +231,7 @@ def _attend(
     """Attend over one row, a segment at a time; (1, heads, S, head size).
 
     Args:
-        by_name: Whether SDPA is told of a causal mask by name, so that it may run FlashAttention, where one will do.
+        by_name: Whether a causal mask is named to SDPA, so that it may run FlashAttention, where one will do.
     """
     queries = query.split([segment.size for segment in segments(tree)], dim=2)
     keys, values = key.split(tree.sizes, dim=2), value.split(tree.sizes, dim=2)
@@ -350,7 +350,7 @@ def use_tree_attention(model: Any, wanted: bool = True) -> None:
 
 
 def attention_without_trees(model: Any) -> str:
-    """Name the attention that a model has, or had before it was told to see trees."""
+    """Name the attention that a model has, or had before trees were set up."""
     lm = causal_lm(model)
     now = attention_implementation(lm.config.get_text_config())
     return getattr(lm, "_attention_before_trees", "sdpa") if now == TREE_ATTENTION else now

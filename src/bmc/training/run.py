@@ -310,7 +310,7 @@ def _check_loss(config: Any, tokenizer: Any, train: Dataset, evaluation: Dataset
 
 
 def _tokenised(tokenizer: Any, rows: Dataset) -> Iterator[Row]:
-    """Yield pairs with their tokens as the trainer will count them, as far as that can be told before it exists."""
+    """Yield pairs with their tokens as the trainer will count them, as far as that is known before it exists."""
     for row in rows if tokenizer.is_fast else ():
         with contextlib.suppress(AlignmentError):
             sides = [align_response(tokenizer, row, row[side]).ids for side in SIDES]

@@ -3,7 +3,7 @@
 One training among several: checked beforehand, then trained and evaluated in processes of its own, so that one that
 fails takes no other with it. What it has finished is not done again.
 
-Hyperparameters chosen on held-out rows: every point of a grid trained and scored, the best one left as a recipe.
+Hyperparameters chosen on validation rows: every point of a grid trained and scored, the best one left as a recipe.
 """
 
 from __future__ import annotations
@@ -344,7 +344,7 @@ def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) ->
     """Train and score the points of a recipe's grid or line search, one after the other, in `OUTPUT_DIR-sweep`.
 
     That folder gets `sweep.json` and `sweep.md`, after each point anew, and `best.yaml`, the recipe with the best
-    point's values; of points that score alike, the first. Data, masks and the reference's log-probs are made by the
+    point's values; of points that score alike, the first. Data, masks and the reference log-probs are made by the
     first point and found by the others. Only the best point keeps its weights. Started again, it goes on, and tries
     again what failed.
 
@@ -498,4 +498,4 @@ def scoring(argv: list[str], arguments: PreferenceArguments) -> Scoring:
         raise user_error(
             str(path), "its rows have no answers to compare; hold out pairs (dataset_mixture.test_split_size: 0.05)"
         )
-    return Scoring([], "the pairs held out from training, by reward accuracy")
+    return Scoring([], "validation pairs, by reward accuracy")
