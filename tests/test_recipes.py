@@ -69,6 +69,8 @@ READS = {  # which stages' folders a recipe may read, by its name
     "sample_rounds": "prepare",
     "bridge_held_out": "sample_held_out prepare",
     "analyze": "bridge_held_out",
+    "sft_bridged": "bridge",
+    "sft_chosen": "bridge",
     "dpo_tis": "score_tis",
     "dpo_sepo": "score_sepo",
     "dpo_tgdpo": "score_tgdpo",
