@@ -129,7 +129,7 @@ def launch(data: Path, engine: str, *jobs: dict[str, Any]) -> Runs:
         command += ["-m", "accelerate.commands.launch", "--config_file", str(config), *port, *launcher[1:]]
     done = subprocess.run(
         [*command, str(ROOT / "tests/ranks.py"), str(folder / "jobs.json")],
-        capture_output=True, text=True, timeout=900, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return Runs(folder)
@@ -138,7 +138,7 @@ def launch(data: Path, engine: str, *jobs: dict[str, Any]) -> Runs:
 def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        return int(free.getsockname()[1]) % 30000 + 20000  # the jobs take those after it
+        return int(free.getsockname()[1]) % 12000 + 20000  # the jobs take the next; none is given away below 32768
 
 
 BOTH = [{"name": stage, "stage": stage} for stage in STAGES]
