@@ -44,7 +44,7 @@ from transformers.integrations.liger import apply_liger_kernel
 
 import bmc
 from bmc.training.collator import REF_COLUMNS
-from bmc.training.throughput import least_flops, matmul_size, peak_flops
+from bmc.training.metrics import least_flops, matmul_size, peak_flops
 from bmc.training.token_weights import DIFF_COLUMNS
 
 IDS = ["prompt_ids", "chosen_ids", "rejected_ids"]

@@ -25,12 +25,11 @@ from bmc.analysis.report import (
     runs_shown_first,
     token_data,
 )
-from bmc.bridging import page as bridging_page
 from bmc.bridging.editor import bridged_pair
-from bmc.bridging.stats import EXAMPLES, Statistics, examples_of
+from bmc.bridging.stats import EXAMPLES, Statistics, examples_of, write_page
 from bmc.config import ReportConfig
 from bmc.errors import UserErrors
-from bmc.web.page import data
+from bmc.web import data
 
 
 def made(root: Path) -> str:
@@ -255,7 +254,7 @@ def test_the_report_shows_what_the_bridging_page_shows(mode: Any, tmp_path: Path
     write_rows(tmp_path / "bridge/train.jsonl", [dict(row) for row in rows])
     evaluated(tmp_path / "dpo/eval", {"r": True})
     page = html_of(tmp_path)
-    theirs = bridging_page.write(tmp_path / "bridge", statistics.summary(), statistics.examples).read_text()
+    theirs = write_page(tmp_path / "bridge", statistics.summary(), statistics.examples).read_text()
     theirs = re.sub(r">\s+|\s+(?=<)", lambda found: found[0].strip(), theirs)
     for tag in ("figure", "table", "details open"):
         found = re.findall(f"<{tag}>.*?</{tag.split()[0]}>", theirs)

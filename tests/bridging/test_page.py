@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmc.bridging import page
 from bmc.bridging.editor import bridged_pair
 from bmc.bridging.edits import EditError
-from bmc.bridging.page import LIMIT, diff, escape
-from bmc.bridging.stats import Statistics
+from bmc.bridging.stats import LIMIT, Statistics, diff, escape, write_page
 
 SCRIPT = '<script>alert(1)</script> "><img src=x onerror=alert(1)> </div></details> &amp;'
 
@@ -55,7 +53,7 @@ def run(mode: Any, edit: str, row: dict[str, Any]) -> Statistics:
 
 
 def written(folder: Path, statistics: Statistics, **more: Any) -> tuple[str, Reader]:
-    path = page.write(folder, statistics.summary() | more, statistics.examples)
+    path = write_page(folder, statistics.summary() | more, statistics.examples)
     assert path == folder / "stats.html"
     text = path.read_text(encoding="utf-8")
     return text, Reader(text)

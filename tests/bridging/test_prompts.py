@@ -15,7 +15,7 @@ from server import Reply, part
 from bmc.bridging import run as pipeline
 from bmc.bridging.edits import Edit, EditError, EditRequest
 from bmc.bridging.prompts import PROMPTS, SCORING, _mark, earlier_versions, read_reply, request, score_request
-from bmc.bridging.token_scores import LIMIT
+from bmc.bridging.words import MOST
 from bmc.llm.cache import CachedResponses, request_key
 
 GOOD = "<verdict>good</verdict>"
@@ -39,8 +39,8 @@ def asked(mode: str, template: str, prompt: str = "x", chosen: str = "y_w", reje
 def test_there_is_a_prompt_for_each_mode_and_template() -> None:
     assert [(mode, template) for mode in SHOWN for template in ("closed", "instruction")] == KINDS
     assert len({prompt.text for prompt in PROMPTS.values()}) == len(KINDS)
-    assert f"from -{LIMIT} (" in SCORING.text
-    assert f" to {LIMIT} (" in SCORING.text
+    assert f"from -{MOST} (" in SCORING.text
+    assert f" to {MOST} (" in SCORING.text
 
 
 def test_the_methods_own_prompts_are_as_they_were(subtests: pytest.Subtests) -> None:

@@ -14,8 +14,7 @@ from server import ChatServer, Reply, part, says
 from bmc.bridging.edits import EditError
 from bmc.bridging.prompts import SCORING
 from bmc.bridging.run import bridge, estimate_for, load_pairs
-from bmc.bridging.token_scores import number_words, read_scores, token_weights
-from bmc.bridging.words import words
+from bmc.bridging.words import number_words, read_scores, token_weights, words
 from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, Price
 from bmc.data.schema import assistant, user
 from bmc.errors import UserErrors

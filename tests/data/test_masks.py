@@ -11,8 +11,7 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from bmc.data.masks import MaskError, mark_assistant
-from bmc.data.tokenization import read_template, turn_end
+from bmc.data.tokenization import MaskError, mark_assistant, read_template, turn_end
 
 ROOT = Path(__file__).parents[2]
 TRL = Path(trl.__file__).parent / "chat_templates"

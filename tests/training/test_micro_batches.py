@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bmc
-from bmc.training.collator import DataCollatorForBMC
-from bmc.training.micro_batches import MicroBatchCollator, split_by_tokens
+from bmc.training.collator import DataCollatorForBMC, MicroBatchCollator, split_by_tokens
 
 
 def test_a_split_by_hand():

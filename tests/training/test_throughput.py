@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import bmc
 from bmc.training.collator import DataCollatorForBMC
-from bmc.training.throughput import MatmulSize, ThroughputCallback, Work, count_visible, least_flops, matmul_size
+from bmc.training.metrics import MatmulSize, ThroughputCallback, Work, count_visible, least_flops, matmul_size
 
 ROWS = [
     {"prompt": f"What is {n} and 2? ", "chosen": f"The sum is {n + 2}.", "rejected": f"The sum is {n + 3}, or {n}."}
@@ -98,7 +98,7 @@ def test_a_mixture_of_experts_has_no_single_size(tokenizer: Any) -> None:
 @pytest.mark.slow
 def test_each_logged_line_has_throughput(tokenizer: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a card whose peak is 1 MFLOP/s."""
-    monkeypatch.setattr("bmc.training.throughput.peak_flops", lambda device: 1e6)
+    monkeypatch.setattr("bmc.training.metrics.peak_flops", lambda device: 1e6)
     trainer = trainer_of(tokenizer, tmp_path)
     works: list[Work] = []
     add = trainer._throughput.add

@@ -16,15 +16,14 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
-from ..bridging import page as bridging_page
-from ..bridging.stats import examples_of
+from ..bridging import stats as bridging
 from ..config import ReportConfig
 from ..errors import user_error
 from ..evaluation.judges import lost
 from ..evaluation.summary import NOT_RUN, SEEDS_FILE, Table, join_names, markdown_table, seeds_cell
 from ..provenance import read_provenance
 from ..runs import write_text
-from ..web.page import data, data_uri, render
+from ..web import data, data_uri, render
 from .results import (
     ANALYSIS_FILE,
     DIFFERENCE_HEADER,
@@ -299,14 +298,14 @@ def _numbers(path: Path) -> dict[str, Any]:
 # Bridging and provenance
 
 
-def _bridged(root: Path, notices: list[str]) -> Iterator[tuple[str, list[bridging_page.Section]]]:
+def _bridged(root: Path, notices: list[str]) -> Iterator[tuple[str, list[bridging.Section]]]:
     """Collect what `stats.html` shows of each bridging run, from its `stats.json` and `train.jsonl`."""
     for folder in _bridging_folders(root):
         summary = read_or_warn(folder / "stats.json", notices) or {}
         try:
             with (folder / "train.jsonl").open(encoding="utf-8") as lines:
-                examples = examples_of(map(json.loads, lines), summary.get("mode", "targeted"))
-            yield run_name(folder, root), bridging_page.sections(summary, examples)
+                examples = bridging.examples_of(map(json.loads, lines), summary.get("mode", "targeted"))
+            yield run_name(folder, root), bridging.sections(summary, examples)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             why = f"{Path(error.filename).name} can't be read" if isinstance(error, OSError) else repr(error)
             notices.append(f"{folder}: what bridging did can't be shown ({why}); bridge again")

@@ -8,7 +8,7 @@ from typing import Any
 from ..data.schema import Row
 from ..evaluation.summary import Estimate, Table, accuracy_cell, markdown_table, percent
 from ..runs import write_text
-from ..web.page import data_uri, render
+from ..web import data_uri, render
 from .figures import BLUE, GREEN, ORANGE, VERMILION, Figure, plot, save
 
 # What is known of a model; of the first one without a training only the accuracies.

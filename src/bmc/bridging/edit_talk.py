@@ -179,25 +179,8 @@ _SAYS_WHAT = tuple(
 )
 _ARROW = re.compile(r"→|->|=>|⇒|➜")
 _EMPTY = {
-    "a",
-    "an",
-    "the",
-    "of",
-    "in",
-    "on",
-    "to",
-    "with",
-    "and",
-    "or",
-    "for",
-    "by",
-    "it",
-    "its",
-    "is",
-    "was",
-    "be",
-    "from",
-}
+    "a", "an", "the", "of", "in", "on", "to", "with", "and", "or", "for", "by", "it", "its", "is", "was", "be", "from",
+}  # fmt: skip
 
 # --- other languages: stems of "revised", nouns for a text, and remarks in the first person -------------------------
 
@@ -294,21 +277,13 @@ def plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Originals:
-    """The texts that an edit is compared with, as `plain` gives them.
+    """The texts that an edit is compared with, as `plain` gives them."""
 
-    Attributes:
-        prompt: x.
-        responses: y_w and y_l.
-        base: What the edit was made of.
-        other: The other response.
-        asks_for_edit: Whether x itself asks for a text to be edited, so that a response may well speak of that.
-    """
-
-    prompt: str
-    responses: str
-    base: str
-    other: str
-    asks_for_edit: bool
+    prompt: str  # x
+    responses: str  # y_w and y_l
+    base: str  # what the edit was made of
+    other: str  # the other response
+    asks_for_edit: bool  # whether x itself asks for a text to be edited, so that a response may well speak of that
 
     @classmethod
     def of(cls, prompt: str, chosen: str, rejected: str, base: str, open_task: bool) -> Originals:
@@ -320,15 +295,9 @@ class Originals:
 
 
 def talk_about_edit(text: str, originals: Originals, window: int) -> str | None:
-    """Find the first thing that an edit says about itself.
+    """Find the first thing that an edit says about itself, `plain`; None if there is none.
 
-    Args:
-        text: An edit.
-        originals: What it is compared with.
-        window: Characters at the start, and at the end, that are looked at; a sentence is looked at whole.
-
-    Returns:
-        The phrase, `plain`; None if there is none.
+    Sentences within `window` characters of the start or the end are looked at, and as a whole.
     """
     normal = plain(text)
     pieces = [found for found in _SENTENCE.finditer(normal) if found[0].strip()] if window else []
@@ -422,12 +391,6 @@ _WRAPPERS = (
 def wraps_all(text: str, prompt: str, responses: tuple[str, str], fence_only: bool = False) -> bool:
     """Return whether a code fence, quotation marks, bold type or a tag holds the whole of a text, unlike either
     response.
-
-    Args:
-        text: An edit.
-        prompt: x, which may speak of fences and the like.
-        responses: y_w and y_l.
-        fence_only: Whether nothing but a fence counts (a fresh answer may be a quotation).
     """
     stripped = text.strip()
     if _FENCE.fullmatch(stripped):

@@ -13,34 +13,23 @@ from ..llm.client import CachedClient, Completion, off_loop
 from ..llm.errors import RequestFailed
 from .edits import Edit, EditError, Editor, EditRejected, EditRequest, NoEditNeeded, Scores
 from .prompts import SCORING, Messages, Prompt, edit_prompt, read_reply, request, score_request
-from .token_scores import read_scores, token_weights
 from .validators import EditCandidate, edit_ratio, first_rejection, is_truncated, refused_reply, wrong_verdict
-from .words import words
+from .words import read_scores, token_weights, words
 
 Result = TypeVar("Result")
 
 
 class BridgedPair(Row):
-    """A pair, and what the statistics want to know of it that its columns don't tell.
+    """A pair, and what the statistics want to know of it that its columns don't tell."""
 
-    Attributes:
-        rejected_edit: Why the first edit was rejected, where it took a second; of both requests, for scores.
-        failure: Why there is no edit, where the pair is kept as it was all the same.
-        notes: What the rule editor did.
-    """
-
+    # why the first edit was rejected, where it took a second; of both requests, for scores
     rejected_edit: str | None = None
-    failure: str | None = None
-    notes: tuple[str, ...] = ()
+    failure: str | None = None  # why there is no edit, where the pair is kept as it was all the same
+    notes: tuple[str, ...] = ()  # what the rule editor did
 
 
 async def bridge_pair(row: Row, editor: Editor | CachedClient, settings: BridgeConfig) -> Row:
     """Give a pair the editor's ỹ_w (for `degrade` ỹ_l), or leave it as it is if it lies outside the proportion.
-
-    Args:
-        row: With y_w and y_l.
-        editor: An editor without a model, or the client of one; a rejected reply is requested once more.
-        settings: `mode`, `template`, `proportion` and `validators` are read.
 
     Raises:
         EditError: No edit passes validation; the message says why.
@@ -114,9 +103,6 @@ class PersonEditor:
     async def score(self, case: EditRequest) -> tuple[Scores, Scores]:
         raise EditError("editor: person scores no words")
 
-    def close(self) -> None:
-        """Hold nothing."""
-
 
 async def _request_edit(client: CachedClient, case: EditRequest, settings: BridgeConfig) -> tuple[Edit, str | None]:
     prompt = edit_prompt(settings.mode, settings.template, settings.rationale, case)
@@ -164,16 +150,6 @@ async def request_with_retry(
 ) -> tuple[Result, str | None]:
     """Request a reply and read it; if it is rejected, request it once more with the reason.
 
-    Args:
-        client: The model.
-        prompt: What the messages were made of.
-        messages: The request.
-        mark: The mark of its tags.
-        read: A reply → what it says; raises `EditRejected`.
-
-    Returns:
-        What the last reply says, and why the first was rejected, if it was.
-
     Raises:
         EditError: The last reply is rejected, too, or there is none.
         UserErrors: The run can't go on.
@@ -202,11 +178,6 @@ async def _complete(client: CachedClient, messages: Messages) -> Completion:
 def bridged_pair(row: Row, text: str | None, mode: BridgeMode) -> BridgedPair:
     """Put ỹ_w into a row as `chosen` (for `degrade` ỹ_l as `rejected`), or leave both responses as they were where it
     is to stay unbridged (Figure 3).
-
-    Args:
-        row: With y_w and y_l.
-        text: The edit, None for none.
-        mode: What kind of edit it is.
     """
     side = edited_side(mode)
     # `degrade` edits y_w, so that ỹ_l has y_w's form; and so have the chosen responses, which stand for it

@@ -11,55 +11,34 @@ Scores = Mapping[int, int]  # number of the word, from 1 → score from −3 to 
 
 @dataclass(frozen=True)
 class EditRequest:
-    """One pair, as an editor sees it.
+    """One pair, as an editor sees it."""
 
-    Attributes:
-        id: The row's.
-        task: `qa`, `math` or `chat`.
-        prompt: x.
-        chosen: y_w.
-        rejected: y_l.
-        answer: The gold answer of a closed task, if known.
-        solutions: Right responses, where the data have them (`editor: ideal`).
-        feedback: A note on what is wrong with y_l, where somebody has written one.
-        has_reference: Whether there is a y_w; `chosen` is y_l where there is none, so that nothing but y_l is known.
-    """
-
-    id: str
-    task: str
-    prompt: str
-    chosen: str
-    rejected: str
-    answer: str | None = None
-    solutions: tuple[str, ...] = ()
-    feedback: str | None = None
+    id: str  # the row's
+    task: str  # `qa`, `math` or `chat`
+    prompt: str  # x
+    chosen: str  # y_w
+    rejected: str  # y_l
+    answer: str | None = None  # the gold answer of a closed task, if known
+    solutions: tuple[str, ...] = ()  # right responses, where the data have them (`editor: ideal`)
+    feedback: str | None = None  # a note on what is wrong with y_l, where somebody has written one
+    # whether there is a y_w; `chosen` is y_l where there is none, so that nothing but y_l is known
     has_reference: bool = True
 
 
 @dataclass(frozen=True)
 class Edit:
-    """An editor's verdict on y_l.
+    """An editor's verdict on y_l."""
 
-    Attributes:
-        text: ỹ_w (for `degrade` ỹ_l); None where y_l needs no edit and the pair teaches nothing (§4: 31 % of
-            QA, 43 % of math).
-        notes: What the rule editor did, for the statistics.
-        rationale: What the editor says is wrong with y_l, if it was requested.
-    """
-
+    # ỹ_w (for `degrade` ỹ_l); None where y_l needs no edit and the pair teaches nothing (§4: 31 % of QA, 43 % of math)
     text: str | None
-    notes: tuple[str, ...] = ()
-    rationale: str | None = None
+    notes: tuple[str, ...] = ()  # what the rule editor did, for the statistics
+    rationale: str | None = None  # what the editor says is wrong with y_l, if it was requested
 
 
 class EditError(Exception):
-    """The editor has nothing usable for this pair; the message is the `reason` in `dropped.jsonl`.
+    """The editor has nothing usable for this pair; the message is the `reason` in `dropped.jsonl`."""
 
-    Attributes:
-        rejected_edit: Why the edit before the last was rejected, where there was one.
-    """
-
-    rejected_edit: str | None = None
+    rejected_edit: str | None = None  # why the edit before the last was rejected, where there was one
 
 
 class NoEditNeeded(EditError):
@@ -75,15 +54,10 @@ class UnusableRow(EditError):
 
 @dataclass(frozen=True)
 class RejectionReason:
-    """What is wrong with a reply.
+    """What is wrong with a reply."""
 
-    Attributes:
-        reason: The `reason` in `dropped.jsonl`.
-        advice: What the retry says of it, in the terms of its prompt. It says nothing that the prompt doesn't show,
-            and quotes no data.
-    """
-
-    reason: str
+    reason: str  # the `reason` in `dropped.jsonl`
+    # what the retry says of it, in the terms of its prompt: nothing that the prompt doesn't show, and no data
     advice: str
 
 
@@ -100,18 +74,9 @@ class Editor(Protocol):
     """Anything that edits pairs without a prompt; `rule_editor.RuleEditor` does."""
 
     async def edit(self, case: EditRequest) -> Edit:
-        """Edit one pair.
-
-        Raises:
-            EditError: There is no usable edit; the pair is dropped with that reason.
-            UserErrors: The run can't go on (no such model, a refused key).
-        """
+        """Edit one pair; raise `EditError` where there is no usable edit, which drops the pair with that reason."""
         ...
 
     async def score(self, case: EditRequest) -> tuple[Scores, Scores]:
         """Score the words of y_w and y_l, for `token_scores`; raise as `edit` does."""
-        ...
-
-    def close(self) -> None:
-        """Release what the editor holds."""
         ...

@@ -23,8 +23,8 @@ from typing import Any
 from ..config import BridgeMode
 from ..data.schema import digest
 from .edits import Edit, EditRejected, EditRequest, RejectionReason
-from .token_scores import number_words
 from .validators import escape_special_tokens, unescape_special_tokens
+from .words import number_words
 
 Messages = list[dict[str, str]]
 
@@ -35,29 +35,18 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Prompt:
-    """The prompt for one kind of edit.
+    """The prompt for one kind of edit."""
 
-    Attributes:
-        system: The system message.
-        text: The user message, with fields for `mark` and those of the case's `prompt`, `chosen`, `rejected` and
-            `feedback` that it shows.
-        judges: Whether the reply may be that y_l needs no edit.
-        tag: What the reply stands between.
-        wanted: What that is.
-    """
-
-    system: str
+    system: str  # the system message
+    # the user message, with fields for `mark` and those of the case's `prompt`, `chosen`, `rejected` and `feedback`
+    # that it shows
     text: str
-    judges: bool = False
-    tag: str = "revised"
-    wanted: str = "the whole revised text"
+    judges: bool = False  # whether the reply may be that y_l needs no edit
+    tag: str = "revised"  # what the reply stands between
+    wanted: str = "the whole revised text"  # what that is
 
     def fill(self, **texts: str) -> tuple[Messages, str]:
-        """Fill in those of the texts that the prompt shows.
-
-        Returns:
-            `(messages, mark)`.
-        """
+        """Fill in those of the texts that the prompt shows: `(messages, mark)`."""
         shown = {name: escape_special_tokens(text) for name, text in texts.items() if f"{{{name}}}" in self.text}
         mark = _mark("\n".join(shown.values()))
         user = self.text.format(mark=mark, **shown)
@@ -112,14 +101,7 @@ _FEEDBACK, _RATIONALE = (_read(name).system.strip() for name in ("feedback", "ra
 
 
 def edit_prompt(mode: BridgeMode, template: str, rationale: bool, case: EditRequest | None = None) -> Prompt:
-    """Compose the prompt for an edit.
-
-    Args:
-        mode: Any but `token_scores`.
-        template: `closed` or `instruction`.
-        rationale: Whether to ask what is wrong with y_l.
-        case: The pair. `targeted` shows its feedback, beside y_w or, where there is none, in its place.
-    """
+    """Compose the prompt for an edit; `targeted` shows the case's feedback, in place of y_w where there is none."""
     shows_feedback = mode == "targeted" and case is not None and case.feedback is not None
     instead = shows_feedback and case is not None and not case.has_reference
     prompt = PROMPTS["without_reference" if instead else mode, template]
@@ -185,9 +167,6 @@ def _last_pair(reply: str, tag: str, mark: str) -> tuple[int, int] | None:
     Case and white space inside a tag don't matter, nor whether the mark is an attribute; the closing tag may lack it.
     Markdown around both tags is no text. A reply may try twice, or mention the tags before it uses them: the last pair
     that holds a text counts.
-
-    Returns:
-        (start, end) of the text, or None.
     """
     thoughts_end, limit = _end_of_thoughts(reply), len(reply)
     starts, closing = _tags(tag)
@@ -213,14 +192,7 @@ def _tags(tag: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 def _without_markdown(reply: str, tag: int, start: int, end: int) -> tuple[int, int]:
-    """Drop the markdown that stands around both tags from the text between them.
-
-    Args:
-        reply: The whole reply.
-        tag: Where the opening tag begins.
-        start: Where it ends and the text begins.
-        end: Where the text ends.
-    """
+    """Drop the markdown that stands around both tags from the text between them."""
     before = reply[max(tag - 3, 0) : tag]
     sign = before[len(before.rstrip(_MARKDOWN)) :]
     if sign and reply.startswith(sign, start, end - len(sign)) and reply.endswith(sign, start + len(sign), end):

@@ -32,10 +32,10 @@ from ..data.loading import REVIEW
 from ..data.schema import Row, content, transcript, unbridged
 from ..errors import user_error
 from ..runs import RECIPE_FILE, atomic_files, read_json
-from ..web.page import shown
+from ..web import shown
 from .editor import bridged_pair, check_editable, edit_request, edited_side
 from .edits import EditError
-from .page import diff_pieces
+from .stats import diff_pieces
 from .validators import VALIDATORS, EditCandidate
 
 FILES = ("train.jsonl", "dropped.jsonl")
@@ -240,11 +240,8 @@ def agreement(decisions: Decisions) -> list[Row]:
 def outcomes(folder: Path, use: Use) -> Iterator[tuple[Row, str | None]]:
     """Yield every row of a bridging run as the review leaves it, and why it is dropped; None where it is kept.
 
-    A corrected pair, from either file, is bridged by a person; its edit ratio is computed anew.
-
-    Args:
-        folder: The run's.
-        use: `not_rejected` keeps undecided pairs, `accepted` doesn't.
+    A corrected pair, from either file, is bridged by a person; its edit ratio is computed anew. `use`: `not_rejected`
+    keeps undecided pairs, `accepted` doesn't.
 
     Raises:
         UserErrors: As `BridgingRun` and `read_decisions`; or there is no review file.
@@ -277,8 +274,7 @@ def apply(folder: Path, use: Use) -> tuple[Path, Counter[str]]:
     """Write what a review leaves to `reviewed/train.jsonl`, and the other rows with their reasons to
     `reviewed/dropped.jsonl`; both or none. The run's own files stay, so that a decision can still be undone.
 
-    Returns:
-        The folder, and rows by reason; "" for the pairs that are kept.
+    Returns the folder, and the rows by reason; "" for the pairs that are kept.
     """
     into, counts = folder / "reviewed", Counter[str]()
     found = outcomes(folder, use)
@@ -293,21 +289,13 @@ def apply(folder: Path, use: Use) -> tuple[Path, Counter[str]]:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which rows to show, and in which order.
+    """Which rows to show, and in which order."""
 
-    Attributes:
-        reason: Of the dropped rows; "" for those that were kept, None for all.
-        low: Least edit ratio.
-        high: Largest edit ratio; dropped rows have none.
-        decision: The reviewer's own: one of `DECISIONS`, `undecided`, or None for all.
-        seed: Of a random order; None for the files' own.
-    """
-
-    reason: str | None = None
-    low: float = 0.0
-    high: float = 1.0
-    decision: str | None = None
-    seed: int | None = None
+    reason: str | None = None  # of the dropped rows; "" for those that were kept, None for all
+    low: float = 0.0  # least edit ratio
+    high: float = 1.0  # largest edit ratio; dropped rows have none
+    decision: str | None = None  # the reviewer's own: one of `DECISIONS`, `undecided`, or None for all
+    seed: int | None = None  # of a random order; None for the files' own
 
 
 class Review:
@@ -350,13 +338,9 @@ class Review:
             return {**who, **files, **made, "agreement": agreement(self.decisions)}
 
     def page(self, chosen: Filter, at: int | None = None, step: int = 0, count: int = 1) -> Row:
-        """Return rows that pass a filter, and how many do.
+        """Return at most `count` rows that pass a filter, and how many do.
 
-        Args:
-            chosen: The filter.
-            at: Place to start from; None for the first.
-            step: 1: rows after it; −1: rows before it; 0: rows from it on.
-            count: Rows to return at most.
+        `step` 1 takes rows after the place `at`, −1 rows before it, 0 rows from it on.
         """
         with self._threads:
             order = _order(len(self.run), chosen.seed)

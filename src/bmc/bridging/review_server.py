@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from ..config import ReviewConfig
 from ..errors import UserErrors, user_error
 from ..runs import report_disk_errors
-from ..web.page import TEMPLATES, render
+from ..web import TEMPLATES, render
 from .review import DECISIONS, Filter, Review, summary
 
 HOST = "127.0.0.1"
@@ -27,11 +27,7 @@ _POLICY = re.compile(r'http-equiv="Content-Security-Policy" content="([^"]*)"')
 
 
 class Server(ThreadingHTTPServer):
-    """The server of one review.
-
-    Attributes:
-        url: Where the page is; its token is needed for every request.
-    """
+    """The server of one review."""
 
     daemon_threads = True
 

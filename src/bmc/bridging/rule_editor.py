@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from rapidfuzz.distance import LCSseq, Levenshtein
+from rapidfuzz.distance import LCSseq, Levenshtein, Prefix
 
 from ..errors import user_error
 from ..evaluation.extraction import MARK, stated_answer, statement
@@ -16,8 +16,7 @@ from ..evaluation.maths import math_equal
 from ..evaluation.qa import normalise, read_options, split_label
 from ..evaluation.scoring import GRADERS, is_correct
 from .edits import Edit, EditError, EditRequest, Scores
-from .token_scores import LIMIT
-from .words import words
+from .words import MOST, words
 
 # A whole equation of integers: no part of a decimal, of a number with commas, or of a longer equation.
 _EQUATION = re.compile(r"(?<![\w.])(?<!\d,)(-?\d+) ?([-+*/×]) ?(-?\d+) ?= ?(-?\d+)(?![\w.,]*\d)(?! ?[-+*/×^=] ?-?\d)")
@@ -47,9 +46,6 @@ class RuleEditor:
     sum. A pair that it can't bring to the gold answer is dropped with that reason. It is for tests, demonstrations and
     synthetic tasks; for real text use an LLM.
     """
-
-    def close(self) -> None:
-        """Hold nothing."""
 
     async def edit(self, case: EditRequest) -> Edit:
         if case.task not in GRADERS or case.answer is None:
@@ -86,15 +82,7 @@ _TWICE = re.compile(r"(.{6,}?)(?:\s*\1)+")
 
 
 def tidy(text: str, reference: str) -> str:
-    """Drop what no writer means to write: torn lines, doubled ones, all answers but the last and what follows it.
-
-    Args:
-        text: y_l.
-        reference: y_w; what it does itself (a repeated line, a text after its answer) stays.
-
-    Returns:
-        The text, of a torn line its whole equations.
-    """
+    """Drop what no writer means to write: torn lines, doubled ones, all answers but the last and what follows it."""
     known, lines = reference.split("\n"), list[str]()
     stacked = any(line.lstrip().startswith("=") for line in text.split("\n"))  # an equation on several lines
     for line in text.split("\n"):
@@ -185,14 +173,14 @@ def _answer_scores(text: str) -> Scores:
     if not marks:
         return {}
     start, line = marks[-1].end(), text[marks[-1].end() :].partition("\n")[0]
-    return {n: LIMIT for n, span in enumerate(words(text), start=1) if start <= span[0] < start + len(line)}
+    return {n: MOST for n, span in enumerate(words(text), start=1) if start <= span[0] < start + len(line)}
 
 
 def _loss_scores(text: str, edited: str) -> Scores:
     before, after = ([version[start:end] for start, end in words(version)] for version in (text, edited))
     changes = Levenshtein.opcodes(before, after)
     return {
-        n + 1: -LIMIT for change in changes if change.tag != "equal" for n in range(change.src_start, change.src_end)
+        n + 1: -MOST for change in changes if change.tag != "equal" for n in range(change.src_start, change.src_end)
     }
 
 
@@ -285,14 +273,7 @@ def _is_whole(text: str, start: int) -> bool:
 
 
 def _edit_equations(text: str, reference: str, gold: str) -> tuple[str, tuple[str, ...]]:
-    """Make y_l's equations right, and the gold answer its last.
-
-    Returns:
-        The text, and notes for the statistics.
-
-    Raises:
-        EditError: Its last equation doesn't come to the gold answer even so.
-    """
+    """Make y_l's equations right, and the gold answer its last."""
     found, right = steps(text), steps(reference)
     edited, notes = list[Step](), tuple[str, ...]()
     if _is_sum(found) and _is_running(right):
@@ -357,13 +338,6 @@ def _is_running(found: list[Step]) -> bool:
     return _is_sum(found) and goes_on and all(step.holds for step in found)
 
 
-def _equal_start(a: list[int], b: list[int]) -> int:
-    """Count the equal elements at the start of two lists."""
-    return next(
-        (place for place, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b))
-    )
-
-
 def _edit_sum(found: list[Step], reference: list[Step]) -> tuple[list[Step], tuple[str, ...]]:
     """Sum y_w's terms in its order, or from the other end where y_l does.
 
@@ -372,7 +346,7 @@ def _edit_sum(found: list[Step], reference: list[Step]) -> tuple[list[Step], tup
     """
     said, order = _terms(found), _terms(reference)
     turned = order[::-1]
-    starts = [_equal_start(said, each) for each in (order, turned)]
+    starts = [Prefix.similarity(said, each) for each in (order, turned)]
     away = [Levenshtein.distance(said, each) for each in (order, turned)]
     if max(starts) >= 2 and starts[0] != starts[1]:
         turn = starts[1] > starts[0]

@@ -43,13 +43,12 @@ from ..runs import (
     run_fingerprint,
     write_json,
 )
-from . import page
 from .editor import PersonEditor, bridge_pair, edit_request, keep_unbridged, scored_pair
 from .edits import EditError, Editor, NoEditNeeded, UnusableRow
 from .ideal_editor import IdealEditor
 from .prompts import VERSION, earlier_versions, edit_prompt, score_request
 from .rule_editor import RuleEditor
-from .stats import Statistics, cosine, load_embedder
+from .stats import Statistics, cosine, load_embedder, write_page
 
 logger = logging.getLogger(__name__)
 WINDOW = 8  # rows in memory for each that may be under way: one that is slow doesn't hold up the rest
@@ -65,12 +64,6 @@ BridgeOne = Callable[[Row], Awaitable[Row]]  # raises EditError where a pair is 
 def make_model(config: BridgeConfig, usage: UsageTracker, store: ResponseCache, paid: float = 0.0) -> ChatModel:
     """Make the client of a recipe's model.
 
-    Args:
-        config: The recipe; its editor is a model (not in `OFFLINE`).
-        usage: Counts requests.
-        store: Keeps responses, and what was paid for those that hold none.
-        paid: Dollars that earlier runs have spent.
-
     Raises:
         UserErrors: It needs a key and there is none, or there is no such model.
     """
@@ -82,7 +75,7 @@ def make_model(config: BridgeConfig, usage: UsageTracker, store: ResponseCache, 
 
 
 def offline_editor(config: BridgeConfig) -> Editor:
-    """BridgeOne the recipe's editor, one of `OFFLINE`."""
+    """Make the recipe's editor, one of `OFFLINE`."""
     if config.editor == "person":
         return PersonEditor()
     if config.editor == "rules":
@@ -93,31 +86,20 @@ def offline_editor(config: BridgeConfig) -> Editor:
 def pending_requests(
     rows: Iterable[Row], config: BridgeConfig, bridge_with: Callable[[CachedClient], BridgeOne]
 ) -> Iterator[PendingRequest]:
-    """List the requests of each row.
-
-    Args:
-        rows: (x, y_w, y_l).
-        config: The recipe.
-        bridge_with: A client → the function that bridges a row with it.
-    """
+    """List the requests of each row."""
     for row in rows:
         if UNUSABLE not in row:
-            yield _pending_request(row, config, bridge_with)
+            yield PendingRequest(partial(_send_requests, row, config.mode, bridge_with), _sample_reply(row, config))
 
 
-def _pending_request(
-    row: Row, config: BridgeConfig, bridge_with: Callable[[CachedClient], BridgeOne]
-) -> PendingRequest:
-    async def ask(client: CachedClient) -> None:
-        if config.mode == "token_scores":  # the second response's scores don't wait for the first's
-            for side in SIDES:
-                messages, _ = score_request(transcript(row["prompt"]), content(row[side]))
-                with contextlib.suppress(CacheMiss):
-                    await client.prefetch(messages)
-        with contextlib.suppress(EditError):
-            await bridge_with(client)(row)
-
-    return PendingRequest(ask, _sample_reply(row, config))
+async def _send_requests(row: Row, mode: str, bridge_with: Any, client: CachedClient) -> None:
+    if mode == "token_scores":  # the second response's scores don't wait for the first's
+        for side in SIDES:
+            messages, _ = score_request(transcript(row["prompt"]), content(row[side]))
+            with contextlib.suppress(CacheMiss):
+                await client.prefetch(messages)
+    with contextlib.suppress(EditError):
+        await bridge_with(client)(row)
 
 
 def _sample_reply(row: Row, config: BridgeConfig) -> str:
@@ -156,7 +138,7 @@ def bridge(config: BridgeConfig) -> dict[str, Any]:
             with (folder / "train.jsonl").open(encoding="utf-8") as lines:
                 stats["similarity"]["cosine"] = cosine(embedder, map(json.loads, lines), config.mode)
         stats["seconds"] = elapsed()
-        page.write(folder, stats, statistics.examples)
+        write_page(folder, stats, statistics.examples)
         write_json(folder / "stats.json", stats)  # the last one: it says that the run is done
     if not stats["kept"]:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in stats["reasons"].items())
@@ -172,7 +154,9 @@ def load_pairs(config: BridgeConfig) -> tuple[RowStream, Any]:
     """
     mixture = config.dataset_mixture
     rows, where = load_mixture(mixture.datasets, mixture.seed, True).first(config.limit), names(mixture.datasets)
-    pairs = rows.map(partial(_before_bridging, keep_edit=config.editor == "person"))
+    # (x, y_w, y_l), whatever an earlier bridging made of it; y_w of a person is the edit that a rationale speaks of
+    dropped = () if config.editor == "person" else EDIT
+    pairs = rows.map(lambda row: {key: value for key, value in unbridged(row).items() if key not in dropped})
     check_pairs(pairs, config, where)
     pairs = pairs.map(_last_turn_apart)
     tokenizer = _tokenizer(config, pairs, where) if config.mode == "token_scores" else None
@@ -191,16 +175,6 @@ def load_pairs(config: BridgeConfig) -> tuple[RowStream, Any]:
         return usable
 
     return pairs, bridge_with
-
-
-def _before_bridging(row: Row, keep_edit: bool) -> Row:
-    """Return (x, y_w, y_l), whatever an earlier bridging made of it.
-
-    Args:
-        row: A row of the data.
-        keep_edit: Whether y_w is the edit that a rationale in the data speaks of.
-    """
-    return {key: value for key, value in unbridged(row).items() if keep_edit or key not in EDIT}
 
 
 def check_pairs(pairs: RowStream, config: BridgeConfig, where: str) -> None:

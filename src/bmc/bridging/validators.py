@@ -100,12 +100,7 @@ _REFUSAL = re.compile(
 
 
 def refusal(text: str, window: int) -> str | None:
-    """Return the refusal that a text begins with, as `plain` gives it; None if it begins with none.
-
-    Args:
-        text: An edit or a whole reply.
-        window: Characters at the start that are looked at.
-    """
+    """Return the refusal that a text begins with, as `plain` gives it; None if it begins with none."""
     found = _REFUSAL.search(plain(text)[:window])
     return found[0].strip(" .!?\n") if found else None
 
@@ -115,19 +110,12 @@ LONG = 5_000  # characters; below, a comparison takes no more than milliseconds
 
 @dataclass(frozen=True)
 class EditCandidate:
-    """An edit and what it was made for.
+    """An edit and what it was made for."""
 
-    Attributes:
-        text: ỹ_w (for `degrade` ỹ_l).
-        case: The pair.
-        mode: What kind of edit it is.
-        mark: That of the request's tags; None of an editor by rule, which copies nothing.
-    """
-
-    text: str
-    case: EditRequest
-    mode: BridgeMode
-    mark: str | None = None
+    text: str  # ỹ_w (for `degrade` ỹ_l)
+    case: EditRequest  # the pair
+    mode: BridgeMode  # what kind of edit it is
+    mark: str | None = None  # that of the request's tags; None of an editor by rule, which copies nothing
 
     @property
     def base(self) -> tuple[str, str] | None:

@@ -84,9 +84,7 @@ def arena_hard(raw: Row) -> Row:
 def sft_target(reasoning: str, answer: str) -> str:
     """Write the SFT target: the lead, the reasoning if there is any, and the answer, each once.
 
-    Args:
-        reasoning: A worked solution; its own lead and final answer are not repeated.
-        answer: The final answer.
+    What the reasoning has of a lead and a final answer of its own is not repeated.
     """
     answer = " ".join(answer.split())
     return "\n".join(filter(None, (LEAD, _bare(reasoning, answer), f"{CLOSE} {answer}")))
@@ -192,15 +190,10 @@ def reasoning_gym(raw: Row) -> Parts:
 
 
 def generate(parameters: Any, num_rows: int | None) -> list[Row]:
-    """Generate raw rows of a reasoning-gym task.
+    """Generate raw rows of a reasoning-gym task, `{"question", "answer", "metadata", "solution_order"}` each.
 
-    Args:
-        parameters: `{"task": "chain_sum", "seed": 7, …}`: the task, and parameters of its own. The default `seed`
-            is 0, so that a recipe always means the same rows. `solution_order` (`left`, `either`) is ours.
-        num_rows: Rows to generate; the task's `size` (500) where none.
-
-    Returns:
-        `{"question", "answer", "metadata", "solution_order"}` each.
+    `parameters` name the `task` and its own parameters. The default `seed` is 0, so that a recipe always means the same
+    rows; `solution_order` (`left`, `either`) is ours. Without `num_rows` the task's `size` (500) counts.
 
     Raises:
         UserErrors: The task or a parameter is unknown, or a parameter's value is refused.

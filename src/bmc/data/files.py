@@ -29,10 +29,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 def local_files(name: str, split: str, config: Any = None) -> list[Path] | None:
     """List the files that an `id` names, in order; None for a data set on the Hub or at a URL.
 
-    Args:
-        name: A file, a folder with a split's files, or a Hub id.
-        split: The split to take from a folder.
-        config: The configuration, which may be a folder within the folder.
+    Of a folder these are the files of a split, perhaps in a folder named after the `config`.
 
     Raises:
         UserErrors: The name looks like a path, but there is no such file, no such split, or no file of a known format.

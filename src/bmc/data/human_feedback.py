@@ -32,13 +32,9 @@ _THUMBS = dict.fromkeys(_UP, 1.0) | dict.fromkeys(_DOWN, 0.0)
 
 
 def renamed(raw: Row, names: Mapping[str, str]) -> Row:
-    """Return a raw row with our names for its columns; all others stay.
+    """Return a raw row with our names for its columns (`names`: ours → the file's); all others stay.
 
     A dot reaches into a mapping: `fields.prompt`. With a column of Argilla's responses comes that of their status.
-
-    Args:
-        raw: The row.
-        names: Our names → the file's.
     """
     row = {key: value for key, value in raw.items() if key not in names.values()}
     for ours, theirs in names.items():
@@ -228,13 +224,8 @@ def rated_pairs(rows: RowStream, rule: PairRule, seed: int) -> Iterator[Row]:
     """Make pairs of rated responses: the best is y_w, a worse one y_l.
 
     Equal responses to a prompt count as one, with the mean of their scores. Of responses with the same score the first
-    counts as y_w; it is never paired with another of that score.
-
-    Args:
-        rows: As `ratings` returns them, in any order.
-        rule: `largest_gap`: y_l is the worst, the first of several; `random`: any worse one; `all`: a pair for each
-            worse one.
-        seed: Of `random`.
+    counts as y_w; it is never paired with another of that score. y_l is the worst (`largest_gap`), any worse one
+    (`random`), or each of them in a pair of its own (`all`).
     """
     groups: dict[str, list[int]] = {}
     for place, row in enumerate(rows):

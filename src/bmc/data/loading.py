@@ -55,11 +55,7 @@ _UNKNOWN_SHAPE = (KeyError, ValueError, TypeError, AttributeError, IndexError)
 
 
 class RowStream:
-    """Store rows to be read many times, one at a time, in little memory.
-
-    Attributes:
-        columns: The columns that any row has; a row may lack some.
-    """
+    """Store rows to be read many times, one at a time, in little memory."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         """Store the rows.
@@ -82,7 +78,7 @@ class RowStream:
         except OSError as error:
             where = tempfile.gettempdir()
             raise user_error(where, f"can't be written ({error.strerror}); make room, or set TMPDIR") from error
-        self.columns = [*columns]
+        self.columns = [*columns]  # those that any row has; a row may lack some
 
     def _append(self, data: bytes) -> None:
         self._ends.append(self._ends[-1] + len(data))
@@ -146,12 +142,7 @@ def load_mixture(datasets: Sequence[DatasetConfig], seed: int, keep_unusable: bo
 
     Of a data set with a weight below 1, or with more rows than `num_rows`, the first rows of a seeded shuffle are
     taken, so that a smaller draw is part of a larger one; they keep the order of the file. `edit_split` comes first.
-
-    Args:
-        datasets: The data sets of a mixture.
-        seed: Decides which rows are drawn, and which pairs `pair_rule: random` makes.
-        keep_unusable: Whether to return rows of which no pair can be made (`UNUSABLE`), too; else a warning counts
-            them.
+    Rows of which no pair can be made (`UNUSABLE`) are left out, with a warning that counts them, or kept.
 
     Raises:
         UserErrors: A data set can't be read or lacks a column, or no row is left. The faults of all data sets at once.
@@ -356,11 +347,6 @@ def has_answers(files: Sequence[str]) -> bool:
 def open_dataset(config: DatasetConfig, seed: int = 0) -> Iterator[Row]:
     """Find one data set and read its rows: converted to ours if it has a source, as they are if not.
 
-    Args:
-        config: `source`, `id` (by default the source's), `config`, `split` and, for a generator, `num_rows` are read;
-            of a source with a `kind`, `columns` and `pair_rule`, too.
-        seed: Of `pair_rule: random`.
-
     Raises:
         UserErrors: The data can't be found. While reading: the source doesn't know a row's shape, or it is no row.
     """
@@ -543,10 +529,6 @@ def to_dataset(rows: RowStream, texts: tuple[str, ...]) -> Dataset:
     The file's name and the fingerprint are a hash of the content: what a trainer computes from the rows is found again
     by the next run on the same ones. Columns whose values have no common type, such as the JSON schemas of different
     tools, are `Json()`: Arrow's structs would give each value the keys of all others.
-
-    Args:
-        rows: Rows that were checked.
-        texts: The columns to train on; those in `EXTRA_COLUMNS` come with them.
     """
     import datasets
 

@@ -21,10 +21,6 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     Whether a training row goes to validation depends on its prompt alone: neither the order of the rows nor new rows
     change it, and rows with the same prompt stay together. Training rows whose prompt is in a benchmark are left out,
     and so are rows of `validation_datasets` whose prompt is in a benchmark or in the training data.
-
-    Returns:
-        The number of rows in each file; `leaked`, the training rows left out because of a benchmark; and `held_out`,
-        those moved to validation.
     """
     mixture = config.dataset_mixture
     train, evaluation = load_split(mixture)

@@ -199,12 +199,6 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def check_rows(rows: Any, columns: tuple[str, ...], where: str, most: int = 20) -> None:
     """Check every row before any work is done or paid for.
 
-    Args:
-        rows: The rows, in the order of their file.
-        columns: The texts that each row must have.
-        where: Name of the data in a fault.
-        most: Errors to report at most.
-
     Raises:
         UserErrors: A column is missing, a text is empty or no text, strings and messages are mixed, the responses of a
             pair are equal, or the chat template can't use `tools` or `chat_template_kwargs`.
@@ -373,13 +367,8 @@ def edit_split(rows: Iterable[Row], part: str, where: str) -> list[int]:
     `rejected`; ties are in the order of their ids. Every row is in one split, and the sizes of the splits differ by one
     at most.
 
-    Args:
-        rows: Pairs with unique `id`s; they are read three times.
-        part: "k/n", 1 ≤ k ≤ n.
-        where: Name of the data in a fault.
-
     Returns:
-        Indices of the k-th split's rows, ascending.
+        Indices of the rows of the k-th split (`part`: "k/n", 1 ≤ k ≤ n), ascending.
 
     Raises:
         UserErrors: The rows aren't pairs.

@@ -1,14 +1,19 @@
 """Render and tokenise prompts and responses as TRL's trainers do, and map tokens to characters.
 
-One rendering of a prompt serves training, sampling and evaluation.
+One rendering of a prompt serves training, sampling and evaluation. For SFT the tokens that the assistant wrote are
+masked, with or without {% generation %} markers.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from jinja2 import TemplateError, TemplateSyntaxError
+from rapidfuzz.distance import Prefix
 
 from ..errors import UserError, UserErrors, user_error
 from .schema import Row, Text, assistant, content, digest, tools_of, user
@@ -75,8 +80,6 @@ def turn_end(tokenizer: Any) -> int | None:
 
 def _closing(tokenizer: Any) -> str:
     """Return what the chat template writes after the assistant's last words."""
-    from jinja2 import TemplateError
-
     mark = "0b5e3c9a"
     conversation = [*user("Hello"), *assistant(mark)]
     if not tokenizer.chat_template:
@@ -111,18 +114,9 @@ def check_turn_end(tokenizer: Any) -> None:
 def check_template(tokenizer: Any, rows: Any, responses: tuple[str, ...], where: str, most: int = 5) -> None:
     """Render every conversation once, so that a template that refuses one is found before any work is done.
 
-    Args:
-        tokenizer: With its chat template set.
-        rows: Rows with `prompt` and the columns in `responses`, or with `messages`.
-        responses: Columns that follow the prompt.
-        where: Name of the data in a fault.
-        most: Errors to report at most.
-
     Raises:
         UserErrors: The template refuses a row, or there are messages but no template.
     """
-    from jinja2 import TemplateError, TemplateSyntaxError
-
     faults: list[UserError] = []
     for number, row in enumerate(rows, start=1):
         for conversation in _conversations(row, responses):
@@ -166,15 +160,11 @@ class AlignmentError(Exception):
 
 @dataclass(frozen=True)
 class AlignedTokens:
-    """Hold prompt and response as a model is trained on them.
+    """Hold prompt and response as a model is trained on them."""
 
-    Attributes:
-        ids: Token ids of both.
-        spans: For each token, the characters [start, end) of `content(response)` that it stands for; (0, 0) for tokens
-            of the prompt and the template, and EOS.
-    """
-
-    ids: list[int]
+    ids: list[int]  # token ids of both
+    # for each token, the characters [start, end) of `content(response)` that it stands for; (0, 0) for tokens of the
+    # prompt and the template, and EOS
     spans: list[Span]
 
 
@@ -240,11 +230,6 @@ def response_start(tokenizer: Any, row: Row, *sequences: list[int]) -> int:
 
     It is the length of the common prefix of the prompt's own tokens and all the sequences: tokens that merge prompt and
     response belong to the response.
-
-    Args:
-        tokenizer: With its chat template.
-        row: A row with the prompt.
-        sequences: Token ids of prompt and response.
     """
     prompt = row["prompt"]
     if isinstance(prompt, str):
@@ -261,13 +246,9 @@ def response_start(tokenizer: Any, row: Row, *sequences: list[int]) -> int:
 
 
 def response_prefix(tokenizer: Any, row: Row, response: Text, fraction: float) -> tuple[list[int], str]:
-    """Cut the beginning off a response, for a model to continue.
+    """Cut a share of the tokens off the beginning of a response, at least one and not all, for a model to continue.
 
-    Args:
-        tokenizer: With its chat template.
-        row: A row with the prompt.
-        response: A string, or one message.
-        fraction: Share of the response's tokens to take: at least one, and not all; no character is cut in two.
+    Returns the token ids of prompt and beginning, and the text of the beginning. No character is cut in two.
 
     Returns:
         `(ids, text)`: the token ids of prompt and beginning; the text of the beginning.
@@ -306,3 +287,139 @@ class ContinuationDecoder:
         """Decode ids that follow other text."""
         before = self._tokenizer.decode(self._before, **options)
         return self._tokenizer.decode([*self._before, *ids], **options)[len(before) :]
+
+
+class MaskError(Exception):
+    """Report that an assistant's turn can't be found in a rendered conversation; the message says which one."""
+
+
+def has_markers(template: str | None) -> bool:
+    """Tell whether a chat template has {% generation %} markers."""
+    return template is not None and "endgeneration" in template
+
+
+def mark_assistant(row: Row, tokenizer: Any) -> Row:
+    """Tokenise a row as `trl.SFTTrainer` does, with the masks of the tokens that count in its loss.
+
+    `assistant_masks` is 1 for tokens of the assistant's turns; `completion_mask`, for a row with a `completion`, 1
+    after the prompt.
+
+    Raises:
+        MaskError: The assistant's turns can't be found, or there are none.
+    """
+    options = template_options(row)
+    prompt = row.get("prompt") or []
+    messages = row["messages"] if "messages" in row else [*prompt, *row["completion"]]
+    made: Row = {}
+    if has_markers(tokenizer.chat_template):
+        encoded = tokenizer.apply_chat_template(
+            messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, **options
+        )
+        made = {"input_ids": encoded["input_ids"], "assistant_masks": encoded["assistant_masks"]}
+    else:
+        text, spans = assistant_spans(tokenizer, messages, options)
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        offsets = encoded["offset_mapping"]
+        mask = [int(any(start < last and end > first for first, last in spans)) for start, end in offsets]
+        made = {"input_ids": encoded["input_ids"], "assistant_masks": mask}
+    if 1 not in made["assistant_masks"]:
+        raise MaskError("there is no message of the assistant's")
+    if prompt:
+        ids = tokenizer.apply_chat_template(
+            prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **options
+        )
+        start = Prefix.similarity(ids["input_ids"], made["input_ids"])
+        made["completion_mask"] = [int(place >= start) for place in range(len(made["input_ids"]))]
+    return made
+
+
+def assistant_spans(tokenizer: Any, messages: list[dict[str, Any]], options: dict[str, Any]) -> tuple[str, list[Span]]:
+    """Render a conversation and find the characters [start, end) of the assistant's turns in it.
+
+    A turn starts where the messages before it, rendered with a generation prompt, end: where the model would begin to
+    write. It ends after the last end-of-turn token before the next message's words, with the white space that follows;
+    or else where the messages up to it, rendered alone, end.
+
+    Raises:
+        MaskError: A turn isn't found.
+    """
+    render = partial(tokenizer.apply_chat_template, tokenize=False, **options)
+    conversation = _Conversation(render, messages, render(messages))
+    stop = turn_end(tokenizer)
+    ends = None if stop is None else (tokenizer.decode([stop]), "|".join(map(re.escape, tokenizer.get_added_vocab())))
+    spans: list[Span] = []
+    for place, message in enumerate(messages):
+        if message["role"] == "assistant":
+            start = conversation.turn_start(place)
+            end = -1 if start is None else conversation.turn_stop(place, start, ends)
+            if start is None or end <= start or (spans and start < spans[-1][1]):
+                what = f"the assistant's message {place + 1} can't be found in what the chat template makes of it"
+                raise MaskError(what)
+            spans.append((start, end))
+    return conversation.whole, spans
+
+
+@dataclass(frozen=True)
+class _Conversation:
+    """Hold messages, the function that renders them, and the rendered text."""
+
+    render: Any
+    messages: list[dict[str, Any]]
+    whole: str
+
+    def turn_start(self, place: int) -> int | None:
+        """Return where a turn starts; None if that can't be found.
+
+        Rendered alone, the messages before it may end differently (a generation prompt that opens a thought) but must
+        not begin differently. If a template moves tools or a system message to the last user's turn, the place of the
+        message's words decides.
+        """
+        alone = self._rendered(place, add_generation_prompt=True) if place else None
+        if alone is not None:
+            agrees = Prefix.similarity(alone, self.whole)
+            if agrees == len(alone) or agrees >= Prefix.similarity(self._rendered(place) or "", alone):
+                return agrees
+        found = self._words(place)
+        return found[0] if found else None
+
+    def turn_stop(self, place: int, start: int, ends: tuple[str, str] | None) -> int:
+        """Return where a turn that starts at `start` ends.
+
+        `ends` is the token that ends one, and a pattern of all tokens that may; None if there is none.
+        """
+        whole = self.whole
+        later = (self._words(number) for number in range(place + 1, len(self.messages)))
+        bound = next((found[0] for found in later if found), None)
+        if bound is None:
+            return len(whole)
+        alone = self._rendered(place + 1)
+        least = len(alone) if alone and whole.startswith(alone) and len(alone) <= bound else start
+        if ends and (found := whole.rfind(ends[0], start, bound)) >= 0:
+            return max(least, _blank_after(whole, found + len(ends[0]), bound))
+        words = self._words(place)
+        if words is None or least > start:
+            return least
+        closing = re.compile(rf"\s*(?:{ends[1]})").match(whole, words[1], bound) if ends else None
+        return _blank_after(whole, closing.end(), bound) if closing else words[1]
+
+    def _rendered(self, count: int, **options: Any) -> str | None:
+        """Render the first messages alone; None if the template refuses them, as Qwen3.5 does without a user turn."""
+        try:
+            return self.render(self.messages[:count], **options)
+        except TemplateError:
+            return None
+
+    def _words(self, place: int) -> Span | None:
+        """Find a message's words: where the rendered text changes with them; None if it doesn't."""
+        other = {**self.messages[place], "content": digest(self.whole)}
+        changed = self.render([*self.messages[:place], other, *self.messages[place + 1 :]])
+        if changed == self.whole:
+            return None
+        return Prefix.similarity(changed, self.whole), len(self.whole) - Prefix.similarity(
+            changed[::-1], self.whole[::-1]
+        )
+
+
+def _blank_after(text: str, start: int, end: int) -> int:
+    """Return the end of the white space at `start`."""
+    return start + len(text[start:end]) - len(text[start:end].lstrip())

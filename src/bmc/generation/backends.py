@@ -27,11 +27,7 @@ _LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_AD
 def load_backend(args: GenerationArguments, model_args: Any, tokenizer: Any, longest: int | None = None) -> Complete:
     """Load the model of a recipe into its backend.
 
-    Args:
-        args: The backend's name and batch size.
-        model_args: The recipe's `ModelArguments`.
-        tokenizer: Decodes the responses.
-        longest: Tokens of the longest prompt with its response; vLLM's `max_model_len`.
+    `longest` are the tokens of the longest prompt with its response, vLLM's `max_model_len`.
 
     Raises:
         UserErrors: There is no such model, or vLLM can't run it.

@@ -31,15 +31,8 @@ def decode(
     """Complete a batch of prompts; yield `(place, token ids of the response)` as rows end, EOS included.
 
     The common beginning of all prompts (a template's head) goes through the model once. Whenever a share `LEAVING` of
-    the rows has ended, `generate` stops and continues with the cache of the others.
-
-    Args:
-        model: A causal language model.
-        prompts: Token ids.
-        seeds: One for each prompt; a response doesn't depend on the rest of its batch, apart from rounding.
-        args: `temperature` (0 is greedy), `top_p` and `max_new_tokens` are read.
-        eos: Tokens that end a response.
-        pad: Fills shorter prompts, between the common beginning and the rest.
+    the rows has ended, `generate` stops and continues with the cache of the others. Each response has its own seed and
+    doesn't depend on the rest of its batch, apart from rounding.
     """
     cache = DynamicCache(config=model.config)
     cache.layers = [GrowingCacheLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
@@ -135,9 +128,6 @@ class GumbelNoise(LogitsProcessor):
 
     Rounding changes a draw only as far as it changes the distribution; with one uniform variate for the whole
     distribution it would move all of its boundaries.
-
-    Args:
-        generators: One for each row, on the logits' device.
     """
 
     def __init__(self, generators: list[torch.Generator]) -> None:

@@ -114,12 +114,7 @@ def _response(start: Start, generated: Response) -> Response:
 
 
 def make_pairs(rows: list[Row], responses: list[Response]) -> tuple[list[Row], list[Row]]:
-    """Make preference pairs: the ground truth is y_w, the model's response y_l.
-
-    Args:
-        rows: Rows with a `prompt` and a y_w (`chosen_response`); the rejected responses of pairs are replaced.
-        responses: The model's, in the order of the rows; with a `prefix` that they continue, or with the `reason` why
-            there is none.
+    """Make preference pairs: the ground truth is y_w, the model's response y_l, in place of a pair's own.
 
     Returns:
         The pairs; and the rows that make no pair, with their `reason`: an empty response, or one equal to y_w.
@@ -148,12 +143,8 @@ def generate(
 ) -> list[Response]:
     """Generate one response to each prompt; every process returns all of them, in order.
 
-    Args:
-        prompts: Token ids.
-        settings: How to decode the response to each prompt.
-        load: Loads a backend; called only if a response is missing.
-        folder: Where complete responses are kept, in `PARTIAL`.
-        seed: A response depends on it, on the prompt, and on the number of equal prompts before it.
+    Complete responses are kept in the folder's `PARTIAL`; the backend is loaded only if one is missing. A response
+    depends on the seed, on the prompt, and on the number of equal prompts before it.
 
     Raises:
         UserErrors: The folder can't be written.

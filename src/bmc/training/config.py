@@ -320,7 +320,7 @@ class BMCConfig(trl.DPOConfig):
 
     def __post_init__(self) -> None:
         self._check()
-        if self.micro_batch_tokens is not None:  # the data loader deals out a whole step (`micro_batches`)
+        if self.micro_batch_tokens is not None:  # the data loader deals out a whole step (`collator`)
             given = dict(vars(self))
             size, steps = given["per_device_train_batch_size"], given["gradient_accumulation_steps"]
             self.per_device_train_batch_size, self.gradient_accumulation_steps = size * steps, 1

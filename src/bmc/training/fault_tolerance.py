@@ -25,7 +25,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import has_length, rotate_checkpoints
 
-from ..data.masks import mark_assistant
+from ..data.tokenization import mark_assistant
 from ..errors import UserErrors, user_error
 from ..models import find_file_damage
 from ..precision import HALF, keep_differentiable, keep_outputs, mixed_precision, train_in_float32
@@ -40,12 +40,7 @@ NONE_THERE = "true, and {} holds no whole checkpoint; leave it out to start from
 
 
 def write_manifest(folder: Path, recipe: dict[str, Any] | None = None) -> None:
-    """Flush a checkpoint to the disk and list its files, with their sizes, in `checkpoint.json`.
-
-    Args:
-        folder: The checkpoint.
-        recipe: What decides the run's results, for `check_recipe`.
-    """
+    """Flush a checkpoint to the disk and list its files, with their sizes, in `checkpoint.json`."""
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(_files(folder))}
     write_json(folder / CHECKPOINT_FILES, {"files": sizes, "recipe": recipe})
     for path in (*_files(folder), *(path for path in folder.rglob("*") if path.is_dir()), folder):
@@ -100,10 +95,6 @@ def is_from_another_trainer(folder: Path) -> bool:
 def check_start(output_dir: str, start: str | None) -> None:
     """Check that a training overwrites no checkpoint of another trainer.
 
-    Args:
-        output_dir: Where it will save.
-        start: The checkpoint that it resumes from; None to start from the beginning.
-
     Raises:
         UserErrors: There are some that it would come to.
     """
@@ -121,11 +112,6 @@ def check_start(output_dir: str, start: str | None) -> None:
 
 def find_start(output_dir: str, given: bool | str | None, recipe: dict[str, Any]) -> str | None:
     """Find the checkpoint that a recipe's run starts from; None for the beginning. It writes nothing.
-
-    Args:
-        output_dir: The run's.
-        given: `resume_from_checkpoint` of the recipe.
-        recipe: What decides the run's results.
 
     Raises:
         UserErrors: There is no such checkpoint, or it is another recipe's; or the run would overwrite another
@@ -503,9 +489,6 @@ class SeededLengthSampler(LengthGroupedSampler):
     """Groups rows of similar length, in an order that depends on seed and epoch alone.
 
     transformers' own draws from the process's generator: each rank gets another order, and so does a resumed run.
-
-    Attributes:
-        epoch: Number of the epoch whose order comes next.
     """
 
     def __init__(self, lengths: list[int], batch: int, seed: int) -> None:

@@ -20,23 +20,14 @@ TILE = 128  # tokens whose logits exist at once
 
 
 class Head(NamedTuple):
-    """What the head was given, and what it is: enough for the distributions that U tokens were drawn from.
+    """What the head was given, and what it is: enough for the distributions that U tokens were drawn from."""
 
-    Attributes:
-        hidden: Hidden states (U, H).
-        weight: (V, H).
-        bias: (V,), or None.
-        softcap: Of the logits, or None.
-        scale: Of the logits.
-        dtype: In which the product is made.
-    """
-
-    hidden: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    softcap: float | None
-    scale: float
-    dtype: torch.dtype
+    hidden: Tensor  # hidden states (U, H)
+    weight: Tensor  # (V, H)
+    bias: Tensor | None  # (V,), or None
+    softcap: float | None  # of the logits, or None
+    scale: float  # of the logits
+    dtype: torch.dtype  # in which the product is made
 
     def logps(self, tile: slice) -> Tensor:
         """Compute log π of the whole vocabulary at some of the tokens, at least float32."""
@@ -44,23 +35,15 @@ class Head(NamedTuple):
 
 
 class TokenLogprobs(NamedTuple):
-    """What a forward says of U tokens; all of shape (U,), but for `aux_loss` and `head`.
+    """What a forward says of U tokens; all of shape (U,), but for `aux_loss` and `head`."""
 
-    Attributes:
-        logps: log π of each token, floating dtype.
-        entropy: Of the distribution that each was drawn from; without gradient off a GPU.
-        mean_logits: Mean of the vocabulary's logits; None where the model wasn't asked for it (a reference).
-        is_top1: Whether each was the likeliest; bool.
-        aux_loss: The router's of a mixture of experts, a scalar; None for others.
-        head: What they were made of.
-    """
-
-    logps: Tensor
-    entropy: Tensor
+    logps: Tensor  # log π of each token, floating dtype
+    entropy: Tensor  # of the distribution that each was drawn from; without gradient off a GPU
+    # mean of the vocabulary's logits; None where the model wasn't asked for it (a reference)
     mean_logits: Tensor | None
-    is_top1: Tensor
-    aux_loss: Any
-    head: Head
+    is_top1: Tensor  # whether each was the likeliest; bool
+    aux_loss: Any  # the router's of a mixture of experts, a scalar; None for others
+    head: Head  # what they were made of
 
 
 class RecordingKernel:
@@ -76,11 +59,7 @@ class RecordingKernel:
 
 
 def slice_hidden_states(model: Any) -> None:
-    """Have the backbone of a causal LM take `predictors`, and return the hidden states of these positions alone.
-
-    Args:
-        model: A causal language model with TRL's fused head, perhaps under an adapter.
-    """
+    """Have the backbone of a causal LM take `predictors`, and return the hidden states of these positions alone."""
     backbone = causal_lm(model).base_model
     wanted: list[Tensor | None] = []
 

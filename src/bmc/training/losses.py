@@ -23,32 +23,19 @@ from torch import Tensor
 
 
 class PairLogps(NamedTuple):
-    """What an objective may look at; all of shape (B,) and floating dtype.
+    """What an objective may look at; all of shape (B,) and floating dtype."""
 
-    Attributes:
-        chosen_logps: Σ_t λ log π_θ over the chosen response.
-        rejected_logps: Σ_t λ log π_θ over the rejected response.
-        ref_chosen_logps: Σ_t λ log π_ref over the chosen response, with the policy's λ.
-        ref_rejected_logps: Σ_t λ log π_ref over the rejected response, with the policy's λ.
-        chosen_lengths: |y_w|, tokens; 1 for an empty response, so that averages are finite.
-        rejected_lengths: |y_l|, tokens; 1 for an empty response.
-        chosen_diff_logps: Σ_t λ log π_θ over diff(y_w | y_l), the chosen tokens that differ.
-        rejected_diff_logps: Σ_t λ log π_θ over diff(y_l | y_w), the rejected tokens that differ.
-        chosen_plain_logps: Σ_t log π_θ over the chosen response, without λ.
-        chosen_counts: Tokens of the chosen response with λ > 0, at least 1; None where that is all.
-        rejected_counts: Tokens of the rejected response with λ > 0, at least 1; None where that is all.
-    """
-
-    chosen_logps: Tensor
-    rejected_logps: Tensor
-    ref_chosen_logps: Tensor
-    ref_rejected_logps: Tensor
-    chosen_lengths: Tensor
-    rejected_lengths: Tensor
-    chosen_diff_logps: Tensor
-    rejected_diff_logps: Tensor
-    chosen_plain_logps: Tensor
-    chosen_counts: Tensor | None = None
+    chosen_logps: Tensor  # Σ_t λ log π_θ over the chosen response
+    rejected_logps: Tensor  # Σ_t λ log π_θ over the rejected response
+    ref_chosen_logps: Tensor  # Σ_t λ log π_ref over the chosen response, with the policy's λ
+    ref_rejected_logps: Tensor  # Σ_t λ log π_ref over the rejected response, with the policy's λ
+    chosen_lengths: Tensor  # |y_w|, tokens; 1 for an empty response, so that averages are finite
+    rejected_lengths: Tensor  # |y_l|, tokens; 1 for an empty response
+    chosen_diff_logps: Tensor  # Σ_t λ log π_θ over diff(y_w | y_l), the chosen tokens that differ
+    rejected_diff_logps: Tensor  # Σ_t λ log π_θ over diff(y_l | y_w), the rejected tokens that differ
+    chosen_plain_logps: Tensor  # Σ_t log π_θ over the chosen response, without λ
+    chosen_counts: Tensor | None = None  # tokens of the chosen response with λ > 0, at least 1; None where that is all
+    # tokens of the rejected response with λ > 0, at least 1; None where that is all
     rejected_counts: Tensor | None = None
 
     @property

@@ -45,15 +45,11 @@ from .trl_compat import attention_implementation, takes_attention_functions
 
 @dataclass(frozen=True)
 class Tree:
-    """How the tokens of a row hang together.
+    """How the tokens of a row hang together."""
 
-    Attributes:
-        sizes: Tokens of each node, in the order of the row.
-        parents: Number of the node that each node follows on; −1 for one that begins a sequence. A node comes after
-            its parent, and all that hangs on a node before the next sibling.
-    """
-
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...]  # tokens of each node, in the order of the row
+    # number of the node that each node follows on; −1 for one that begins a sequence. A node comes after its parent,
+    # and all that hangs on a node before the next sibling
     parents: tuple[int, ...]
 
     def paths(self) -> list[tuple[int, ...]]:
@@ -69,28 +65,16 @@ class Tree:
 
 
 class PackedRow(NamedTuple):
-    """Several sequences in one.
+    """Several sequences in one."""
 
-    Attributes:
-        ids: Token ids.
-        positions: Position ids, one a token.
-        tree: How they hang together.
-        places: For each sequence, the index in `ids` of each of its tokens.
-    """
-
-    ids: list[int]
-    positions: list[int]
-    tree: Tree
-    places: list[list[int]]
+    ids: list[int]  # token ids
+    positions: list[int]  # position ids, one a token
+    tree: Tree  # how they hang together
+    places: list[list[int]]  # for each sequence, the index in `ids` of each of its tokens
 
 
 def pack_sequences(sequences: Sequence[list[int]], share: bool) -> PackedRow:
-    """Pack sequences of token ids into one row.
-
-    Args:
-        sequences: Token ids, at least one each.
-        share: Whether what several begin with is laid down once; otherwise they stand one after another.
-    """
+    """Pack sequences of token ids into one row; with `share` what several begin with is laid down once."""
     row = PackedRow([], [], Tree((), ()), [[] for _ in sequences])
     sizes: list[int] = []
     parents: list[int] = []
@@ -230,8 +214,7 @@ def _attend(
 ) -> Tensor:
     """Attend over one row, a segment at a time; (1, heads, S, head size).
 
-    Args:
-        by_name: Whether a causal mask is named to SDPA, so that it may run FlashAttention, where one will do.
+    `by_name`: a causal mask is named to SDPA, where one will do, so that it may run FlashAttention.
     """
     queries = query.split([segment.size for segment in segments(tree)], dim=2)
     keys, values = key.split(tree.sizes, dim=2), value.split(tree.sizes, dim=2)
@@ -259,13 +242,7 @@ AttentionMaskInterface.register(TREE_ATTENTION, sdpa_mask)
 
 
 def tree_mask_mod(trees: tuple[Tree, ...], positions: Tensor, window: int | None = None) -> Any:
-    """Make flex_attention's `mask_mod(row, head, query, key) -> bool` of the trees.
-
-    Args:
-        trees: One a row.
-        positions: Position ids, int64 (R, S).
-        window: As `tree_attention`'s sliding_window.
-    """
+    """Make flex_attention's `mask_mod(row, head, query, key) -> bool` of the trees."""
     device, nodes = positions.device, max(len(tree.sizes) for tree in trees)
     node_of = torch.stack(
         [torch.arange(len(tree.sizes)).repeat_interleave(torch.tensor(tree.sizes)) for tree in trees]
@@ -295,14 +272,9 @@ def attention_arguments(
     index: varlen.VarlenIndex | None = None,
     kernel: str = "loop",
 ) -> dict[str, Any]:
-    """Make the arguments that a model's forward needs, beside ids and positions, to see the trees.
+    """Make the arguments that a model's forward needs, beside ids and positions (R, S), to see the trees, one a row.
 
-    Args:
-        config: The text model's; its attention is `TREE_ATTENTION` or flex_attention.
-        trees: One a row.
-        positions: Position ids, int64 (R, S).
-        index: Of the trees (`index_trees`), for a kernel of `varlen.KERNELS`.
-        kernel: How to attend, as `tree_attention`'s tree_kernel.
+    `index` (`index_trees`) is for a kernel of `varlen.KERNELS`.
     """
     if attention_implementation(config) == TREE_ATTENTION:
         # a mask of four axes is handed on as it is; without one the model would make its own, as large as row × row

@@ -135,15 +135,6 @@ def add_reference_logps(
     What the cache lacks is computed first, by all processes, the longest first, and kept as it comes: a run that is
     killed goes on where it was.
 
-    Args:
-        dataset: Tokenised pairs.
-        cache: Where they are kept.
-        forward: A batch of N sequences from `collator.lay_out` → log π_ref of their response tokens, (N, T).
-        collator: The trainer's.
-        accelerator: Knows the processes.
-        batch_size: Pairs a batch and process.
-        name: What to call the data set in the progress bar.
-
     Raises:
         UserErrors: A process can't see what the others write.
         Preempted: SIGTERM came. What was computed until then is kept.

@@ -21,14 +21,16 @@ from trl.chat_template_utils import is_chat_template_stop_token_trained
 from ..adapters import adopt_adapter_settings, load_adapter, merge_command, read_adapter
 from ..config import names
 from ..data.loading import load_split, to_dataset
-from ..data.masks import MaskError, has_markers, mark_assistant
 from ..data.schema import SIDES, Row, check_rows
 from ..data.tokenization import (
     AlignmentError,
+    MaskError,
     align_response,
     check_offsets,
     check_template,
     check_turn_end,
+    has_markers,
+    mark_assistant,
     response_start,
     turn_end,
 )
@@ -341,12 +343,8 @@ def load_rows(
 ) -> tuple[Dataset, Dataset | None]:
     """Load training and evaluation rows, check them, and render each once to see that the template takes it.
 
-    Args:
-        arguments: With the mixture.
-        tokenizer: With its chat template.
-        columns: Columns to train on, the prompt's first; rows for `SFT` may have `messages`, a whole conversation,
-            instead.
-        chosen_column: The column that is to be `chosen`.
+    Rows for `SFT` may have `messages`, a whole conversation, instead of the columns. The `chosen_column` becomes
+    `chosen`.
 
     Returns:
         `(train, evaluation or None)`, with `columns` (or `messages`) alone.
@@ -407,10 +405,6 @@ def recipe_fingerprint(arguments: TrainingArguments, model_args: ModelArguments,
 
 def run_training(trainer: Any, tokenizer: Any) -> dict[str, Any]:
     """Train, from the checkpoint that `prepare_run` has found; save model, tokenizer, history and `metrics.json`.
-
-    Args:
-        trainer: A `FaultTolerantTrainer`, in a folder that was claimed.
-        tokenizer: To be saved with the model.
 
     Raises:
         UserErrors: The disk is full, or a number isn't finite.

@@ -71,15 +71,7 @@ def score_tokens(config: ScoreTokensConfig) -> Row:
 
 
 def check(config: ScoreTokensConfig, dry_run: bool = False) -> tuple[RowStream | None, Any]:
-    """Load and check pairs and tokenizers, and check the models, before anything is claimed.
-
-    Args:
-        config: The recipe.
-        dry_run: Leave out what isn't there yet.
-
-    Returns:
-        `(rows, tokenizer)`; None for what was left out.
-    """
+    """Load and check pairs and tokenizers, and check the models, before anything is claimed."""
     check_output_dir(config.output_dir, run_fingerprint(config))
     there = [key for key in MODELS if not dry_run or Path(getattr(config, key)).is_dir()]
     for key in MODELS:
@@ -171,10 +163,7 @@ def _weights(ours: Dataset, theirs: Dataset, weigh: Weigh) -> Iterator[Row]:
 def _write(folder: Path, rows: Any, weights: Iterator[Row]) -> Row:
     """Write the pairs with their weights, and those that training would drop, together; return the counts.
 
-    Args:
-        folder: The output folder.
-        rows: All pairs.
-        weights: Of those that are scored, in the same order.
+    `weights` are of the pairs that are scored, in their order.
     """
     counts = {"rows": len(rows), "pairs": 0, "dropped": 0}
     sums = {column: [0.0, 0, 0] for column in WEIGHTS}  # Σ λ, tokens with λ = 0, tokens

@@ -38,13 +38,11 @@ from .run import parse_training, recipe_fingerprint
 
 
 def seeds(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) -> str:
-    """Train and evaluate a recipe with each seed, in `OUTPUT_DIR/seed_N`, and write `OUTPUT_DIR/seeds.json`.
+    """Train and evaluate a recipe with each seed, in `OUTPUT_DIR/seed_N`, and write `OUTPUT_DIR/seeds.json`; return the
+    table, as Markdown.
 
     A seed decides the order of the pairs and dropout, not which rows are drawn (that is the mixture's). Started again,
     it goes on, and tries again what failed.
-
-    Returns:
-        The table, as Markdown.
 
     Raises:
         UserErrors: A folder holds another recipe's run, the test rows have no answers, or a training failed.
@@ -89,19 +87,12 @@ class TrialFailed(Exception):
 
 @dataclass(frozen=True)
 class Trial:
-    """One training.
+    """One training."""
 
-    Attributes:
-        values: What it has that the recipe hasn't.
-        folder: Its output; the log stands beside it.
-        train: Arguments of `scripts/preference.py`.
-        evaluate: Arguments of `scripts/evaluate.py`; none where it is scored while training.
-    """
-
-    values: dict[str, Any]
-    folder: Path
-    train: list[str]
-    evaluate: list[str]
+    values: dict[str, Any]  # what it has that the recipe hasn't
+    folder: Path  # its output; the log stands beside it
+    train: list[str]  # arguments of `scripts/preference.py`
+    evaluate: list[str]  # arguments of `scripts/evaluate.py`; none where it is scored while training
 
     @property
     def name(self) -> str:
@@ -133,12 +124,8 @@ def trials(
 ) -> list[Trial]:
     """Make the trials of a recipe, each parsed as its own process will parse it.
 
-    Args:
-        argv: The command line, as given.
-        points: Values of each trial.
-        folders: Output of each.
-        evaluate: Arguments of `scripts/evaluate.py` without model and folder; empty for no evaluation.
-        key: The key of the recipe that the values come from, for messages.
+    `evaluate` are arguments of `scripts/evaluate.py` without model and folder, empty for no evaluation; `key` is the
+    recipe's that the values come from, for messages.
 
     Raises:
         UserErrors: A value can't be trained with, or a folder holds another recipe's run.
@@ -341,15 +328,13 @@ def _over_budget(results: list[dict[str, Any]], hours: float | None) -> bool:
 
 
 def sweep(argv: list[str], arguments: PreferenceArguments, config: BMCConfig) -> str:
-    """Train and score the points of a recipe's grid or line search, one after the other, in `OUTPUT_DIR-sweep`.
+    """Train and score the points of a recipe's grid or line search, one after the other, in `OUTPUT_DIR-sweep`; return
+    the table, as Markdown.
 
     That folder gets `sweep.json` and `sweep.md`, after each point anew, and `best.yaml`, the recipe with the best
     point's values; of points that score alike, the first. Data, masks and the reference log-probs are made by the
     first point and found by the others. Only the best point keeps its weights. Started again, it goes on, and tries
     again what failed.
-
-    Returns:
-        The table, as Markdown.
 
     Raises:
         UserErrors: The grid, the folder or the validation rows can't be used, or every point failed.
@@ -457,16 +442,12 @@ def describe_sweep(argv: list[str], arguments: PreferenceArguments, config: BMCC
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a sweep's trainings are scored.
+    """How a sweep's trainings are scored."""
 
-    Attributes:
-        evaluate: Arguments of `scripts/evaluate.py`; none where reward accuracy on the pairs that the training holds
-            out decides, since no answer can be compared.
-        rows: What they are scored on, in words.
-    """
-
+    # arguments of `scripts/evaluate.py`; none where reward accuracy on the pairs that the training holds out decides,
+    # since no answer can be compared
     evaluate: list[str]
-    rows: str
+    rows: str  # what they are scored on, in words
 
     def score(self, trial: Trial) -> dict[str, Any]:
         """Return `accuracy`, its 95 % `interval` and `n`."""

@@ -57,10 +57,7 @@ def token_diff(
 def mark_differences(row: dict[str, Any], algorithm: str, ignored: list[int]) -> dict[str, Any]:
     """Mark the differing tokens of a pair, over the whole responses: whatever the batch, padding or cut.
 
-    Args:
-        row: With `prompt_ids`, `chosen_ids` and `rejected_ids`.
-        algorithm: `levenshtein` over the responses; `difflib` over prompt and response, as in the released code.
-        ignored: Token ids that never count as differing.
+    `difflib` compares prompt and response, as in the released code; tokens in `ignored` never count as differing.
     """
     prompt = row["prompt_ids"] if algorithm == "difflib" else []
     masks = token_diff(prompt + row["chosen_ids"], prompt + row["rejected_ids"], algorithm)
@@ -220,11 +217,6 @@ def tgdpo_weights(log_ratio: Tensor, sign: int, alpha: float, beta: float) -> Te
 
 def check_token_weights(rows: Iterable[dict[str, Any]], columns: Sequence[str], name: str) -> None:
     """Check that tokenised pairs have a weight for each response token.
-
-    Args:
-        rows: With `chosen_ids`, `rejected_ids` and the weights.
-        columns: Of the data.
-        name: Of the data, in a message.
 
     Raises:
         UserErrors: They lack the columns, or rows have another number of weights, or one below 0 or not finite.

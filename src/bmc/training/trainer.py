@@ -24,13 +24,20 @@ from trl.trainer.utils import add_fused_lm_head, create_model_from_path, get_con
 
 from ..errors import user_error
 from ..precision import require_float32, train_whole_in_float32
-from .collator import NO_SIGNAL, REF_COLUMNS, DataCollatorForBMC, chosen_first, no_signal
+from .collator import NO_SIGNAL, REF_COLUMNS, DataCollatorForBMC, MicroBatchTrainer, chosen_first, no_signal
 from .config import BMCConfig
 from .fault_tolerance import FaultTolerantTrainer
 from .lm_head import TokenLogprobs, exact_kl, gather_response_tokens, score_tokens, slice_hidden_states
 from .losses import LOSSES, REFERENCE_FREE, PairLogps, hyperparameters, sum_weighted_logps
-from .metrics import RewardCollapseWarning, k3, reward_metrics, token_metrics, weight_shares
-from .micro_batches import MicroBatchTrainer
+from .metrics import (
+    RewardCollapseWarning,
+    ThroughputCallback,
+    k3,
+    matmul_size,
+    reward_metrics,
+    token_metrics,
+    weight_shares,
+)
 from .prefix_sharing import (
     TREE_ATTENTION,
     attention_arguments,
@@ -40,7 +47,6 @@ from .prefix_sharing import (
     use_tree_attention,
 )
 from .reference_cache import ReferenceCache, add_reference_logps, default_cache, model_digest
-from .throughput import ThroughputCallback, matmul_size
 from .token_weights import (
     DIFF_COLUMNS,
     RESPONSES,

@@ -25,17 +25,11 @@ KERNEL_ERROR = 0.02  # of a kernel's outputs and gradients, relative; bfloat16 l
 
 
 class Outcome(NamedTuple):
-    """How far log-probs lie apart, as a mean over tokens.
+    """How far log-probs lie apart, as a mean over tokens."""
 
-    Attributes:
-        error: Between the tree and its sequences alone; infinite where the model can't run a tree.
-        noise: Between the sequences padded to a batch and alone: rounding.
-        reason: The model's own words where it can't run a tree.
-    """
-
-    error: float
-    noise: float
-    reason: str = ""
+    error: float  # between the tree and its sequences alone; infinite where the model can't run a tree
+    noise: float  # between the sequences padded to a batch and alone: rounding
+    reason: str = ""  # the model's own words where it can't run a tree
 
     @property
     def passed(self) -> bool:
@@ -45,10 +39,6 @@ class Outcome(NamedTuple):
 def sequences(length: int, vocabulary: int) -> list[tuple[list[int], list[int]]]:
     """Make prompts and responses of random tokens with all that a tree has: a shared beginning that ends within a
     prompt, one that ends within a response, and a sequence that shares nothing.
-
-    Args:
-        length: Tokens of the longest, at least 8.
-        vocabulary: Number of token ids to draw from.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -74,11 +64,8 @@ def compare(
 ) -> Outcome:
     """Compare the log-probs of sequences alone, padded, and laid out as the collator does.
 
-    Args:
-        pairs: Token ids of prompts and responses.
-        collator: The trainer's, which shares prefixes or packs.
-        plain: A batch of padded sequences → log π of their response tokens, (N, T), 0 at padding.
-        with_trees: The same of a batch with trees. What it raises is the outcome.
+    `plain` and `with_trees` compute log π of the response tokens of a batch, (N, T), 0 at padding; what `with_trees`
+    raises is the outcome.
     """
     padded = dataclasses.replace(collator, prefix_sharing=False, packing=False)
     alone = [plain(padded.lay_out([pair]))[0] for pair in pairs]
@@ -98,17 +85,10 @@ def compare(
 def kernel_error(kernel: str, config: Any, dtype: torch.dtype, device: torch.device) -> float:
     """Compare a kernel's outputs and gradients on a small tree with plain PyTorch's in float32.
 
+    Returns the largest of the relative errors (norm of the difference over the norm) of the output and the three
+    gradients; infinite where it isn't a number or the kernel can't run.
+
     The log-probs of `compare` say nothing of the backward pass.
-
-    Args:
-        kernel: One of `varlen.KERNELS`.
-        config: The text model's, for its heads and window.
-        dtype: Of the states, 16 bits.
-        device: Where the model runs.
-
-    Returns:
-        The largest of the relative errors (norm of the difference over the norm) of the output and the three gradients;
-        infinite where it isn't a number or the kernel can't run.
     """
     heads = config.num_attention_heads
     key_heads = getattr(config, "num_key_value_heads", None) or heads

@@ -23,29 +23,20 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 class VarlenIndex(TypedDict):
-    """Where the segments of a batch begin, and which tokens are their keys.
+    """Where the segments of a batch begin, and which tokens are their keys."""
 
-    Attributes:
-        keys: Index of each key among the tokens of all rows; int64 (K,).
-        cu_queries: Queries before each segment, and after the last; int32 (segments + 1,).
-        cu_keys: The same of keys.
-        max_queries: Queries of the largest segment.
-        max_keys: Keys of the one with the most.
-    """
-
-    keys: Tensor
-    cu_queries: Tensor
-    cu_keys: Tensor
-    max_queries: int
-    max_keys: int
+    keys: Tensor  # index of each key among the tokens of all rows; int64 (K,)
+    cu_queries: Tensor  # queries before each segment, and after the last; int32 (segments + 1,)
+    cu_keys: Tensor  # the same of keys
+    max_queries: int  # queries of the largest segment
+    max_keys: int  # keys of the one with the most
 
 
 def index_segments(rows: Sequence[tuple[Sequence[int], Sequence[tuple[int, Sequence[int]]]]]) -> VarlenIndex:
     """Index the keys of each segment.
 
-    Args:
-        rows: For each row the tokens of its nodes, and its segments in their order: tokens and nodes of the path, whose
-            last tokens are the segment's own. All rows have the same number of tokens.
+    A row is the tokens of its nodes, and its segments in their order: tokens, and nodes of the path, whose last tokens
+    are the segment's own. All rows have the same number of tokens.
     """
     keys, queries, counts, start = [np.empty(0, dtype=np.int64)], [0], [0], 0
     for sizes, segments in rows:
