@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import run
 
-from bmc.config import DatasetConfig, DatasetMixture, PrepareConfig
+from bmc.config import BridgeConfig, DatasetConfig, DatasetMixture, PrepareConfig
 from bmc.errors import UserError, UserErrors, did_you_mean, user_error
+from bmc.recipe import parse
 from bmc.runs import check_output_dir, claim_output_dir, run_fingerprint, run_main, write_json, write_jsonl
 
 
@@ -112,6 +114,32 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_json(tmp_path / "new.json", object())
     assert {file.name for file in tmp_path.iterdir()} == {"a", "rows.jsonl"}
     assert path.read_text() == '{"a": 1}\n{"b": "\u2028"}\n'
+
+
+@pytest.mark.parametrize(("stage", "config", "keys"), [
+    ("bridge", BridgeConfig, {"editor": "rules"}),
+    ("prepare", PrepareConfig, {}),
+])  # fmt: skip
+def test_a_folder_is_written_by_one_run_at_a_time(tmp_path: Path, stage: str, config: type, keys: Any) -> None:
+    folder, recipe = tmp_path / "out", tmp_path / "recipe.yaml"
+    row = {"task": "math", "answer": "3", "prompt": "1 + 2 =", "chosen": "1 + 2 = 3", "rejected": "1 + 2 = 4"}
+    write_jsonl(tmp_path / "pairs.jsonl", [row])
+    mixture = {"datasets": [{"id": str(tmp_path / "pairs.jsonl")}]}
+    write_json(recipe, {"dataset_mixture": mixture, "output_dir": str(folder), **keys})
+
+    def first() -> None:
+        (parsed,) = parse([str(recipe)], config)
+        claim_output_dir(str(folder), run_fingerprint(parsed), parsed)
+        (folder / "train.jsonl.tmp").write_text("half")
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        second = run([f"scripts/{stage}.py", str(recipe)])
+        what = "another run is writing this folder; wait until it has ended, or choose another output_dir"
+        assert (second.returncode, second.stderr) == (2, f"{folder}: {what}\n")
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+    run_main(first)
+    third = run([f"scripts/{stage}.py", str(recipe)])
+    assert (third.returncode, (folder / "train.jsonl").exists()) == (0, True), third.stderr
 
 
 def test_a_stage_prints_one_line_an_error_and_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import logging
 import os
@@ -36,6 +37,7 @@ PEER_LOST = (
     "Broken pipe", "NCCL error", "Socket Timeout",
 )  # fmt: skip
 _STARTED = time.monotonic()
+_held: dict[Path, int] | None = None  # the folders that this command writes → descriptors that lock them
 
 
 class Preempted(SystemExit):
@@ -61,7 +63,7 @@ def run_main(main: Callable[[], None]) -> None:
     alone = world_size() == 1
     status: Any = 0
     try:
-        with on_sigterm(partial(_leave, os.getpid())):
+        with on_sigterm(partial(_leave, os.getpid())), _holding_folders():
             main()
     except UserErrors as error:
         if not is_main_process():
@@ -247,16 +249,17 @@ def claim_output_dir(
 ) -> Path:
     """Make an output folder this recipe's, and record there what made it (`bmc.provenance`).
 
-    The same recipe may write the folder again: that is how a run resumes. Another recipe may not, once the folder holds
-    results. `parts` are the recipe's dataclasses, for the record; `rows` those that the stage reads, hashed if they
-    don't come from files.
+    The same recipe may write the folder again, though not at the same time: that is how a run resumes. Another recipe
+    may not, once the folder holds results. `parts` are the recipe's dataclasses, for the record; `rows` those that the
+    stage reads, hashed if they don't come from files.
 
     Raises:
-        UserErrors: As `check_output_dir`.
+        UserErrors: As `check_output_dir`; or another run is writing the folder.
     """
     check_output_dir(output_dir, recipe, writes_rows)
     folder = Path(output_dir)
     if is_main_process():
+        _hold(folder)
         manifest = folder / RECIPE_FILE
         if not manifest.exists() or differing_keys(json.loads(manifest.read_text(encoding="utf-8")), recipe):
             (folder / PROVENANCE).unlink(missing_ok=True)
@@ -267,6 +270,43 @@ def claim_output_dir(
         now = describe_run(json.loads(json.dumps(resolved, default=str)), seed, rows, endpoint)
         write_json(folder / PROVENANCE, merge_provenance(read_provenance(folder), now))
     return folder
+
+
+@contextlib.contextmanager
+def _holding_folders() -> Iterator[None]:
+    """Let a command hold the folders that it claims until it ends."""
+    global _held
+    _held = {}
+    try:
+        yield
+    finally:
+        _release()
+        _held = None
+
+
+def _hold(folder: Path) -> None:
+    """Lock a folder against other runs; the lock ends with the process, whatever ends that."""
+    if _held is None or folder.resolve() in _held:
+        return
+    with report_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    _held[folder.resolve()] = descriptor
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        what = "another run is writing this folder; wait until it has ended, or choose another output_dir"
+        raise user_error(str(folder), what) from None
+    except OSError:  # a file system without locks
+        pass
+
+
+def _release() -> None:
+    while _held:
+        os.close(_held.popitem()[1])
+
+
+os.register_at_fork(after_in_child=_release)  # a worker that outlives a killed run holds nothing
 
 
 @contextlib.contextmanager
