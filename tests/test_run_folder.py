@@ -122,7 +122,8 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_a_folder_is_written_by_one_run_at_a_time(tmp_path: Path, stage: str, config: type, keys: Any) -> None:
     folder, recipe = tmp_path / "out", tmp_path / "recipe.yaml"
-    row = {"task": "math", "answer": "3", "prompt": "1 + 2 =", "chosen": "1 + 2 = 3", "rejected": "1 + 2 = 4"}
+    row = {"task": "math", "answer": "3", "prompt": "1 + 2 =", "chosen": "1 + 2 = 3\nThe answer is 3"}
+    row |= {"rejected": "1 + 2 = 4\nThe answer is 4"}
     write_jsonl(tmp_path / "pairs.jsonl", [row])
     mixture = {"datasets": [{"id": str(tmp_path / "pairs.jsonl")}]}
     write_json(recipe, {"dataset_mixture": mixture, "output_dir": str(folder), **keys})

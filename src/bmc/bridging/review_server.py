@@ -212,11 +212,7 @@ def serve(config: ReviewConfig) -> None:
 
 
 def _ask_initials(config: ReviewConfig) -> str:
-    """Ask on a terminal who reviews.
-
-    Raises:
-        UserErrors: There is no terminal, or the answer is none.
-    """
+    """Ask on a terminal who reviews."""
     given = input("Your initials: ").strip() if sys.stdin.isatty() else ""
     if not given:
         raise user_error("--reviewer", f"is missing; give your initials: bmc review {config.folder} --reviewer AB")

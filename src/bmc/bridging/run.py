@@ -232,11 +232,7 @@ def estimate_for(config: BridgeConfig, pairs: Iterable[Row], bridge_with: Any) -
 
 
 def _tokenizer(config: BridgeConfig, rows: Iterable[Row], where: str) -> Any:
-    """Load the tokenizer whose tokens get weights, and render the rows' conversations once before any is paid for.
-
-    Raises:
-        UserErrors: There is no such tokenizer or template, or they can't do that.
-    """
+    """Load the tokenizer whose tokens get weights, and render the rows' conversations once before any is paid for."""
     template, system = config.chat_template, config.auto_insert_empty_system_msg
     tokenizer = load_tokenizer(str(config.tokenizer_name_or_path), "main", False, template, system)
     check_offsets(tokenizer)

@@ -106,11 +106,7 @@ def _bare(reasoning: str, answer: str) -> str:
 
 
 def _answer(value: Any) -> str:
-    """Write an answer as one line of text: 43.0 → `43`, true → `yes`.
-
-    Raises:
-        ValueError: The answer is empty, or neither text, number nor bool.
-    """
+    """Write an answer as one line of text: 43.0 → `43`, true → `yes`."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and value.is_integer():

@@ -251,11 +251,7 @@ def _load_part(config: DatasetConfig, seed: int, keep_unusable: bool) -> _Part:
 
 
 def _usable(rows: RowStream, where: str, keep: bool) -> RowStream:
-    """Leave out rows of which no pair can be made, unless they are to be kept.
-
-    Raises:
-        UserErrors: There are no others.
-    """
+    """Leave out rows of which no pair can be made, unless they are to be kept."""
     reasons = Counter(row[UNUSABLE] for row in rows if UNUSABLE in row)
     count, listed = reasons.total(), "; ".join(f"{count:,} × {reason}" for reason, count in reasons.most_common())
     if count == len(rows):
@@ -380,11 +376,7 @@ def _human_feedback(config: DatasetConfig, spec: DatasetSpec, seed: int) -> Iter
 
 
 def _renamed(raw: Iterable[Row], names: dict[str, str], given: dict[str, str], where: str) -> Iterator[Row]:
-    """Rename raw columns.
-
-    Raises:
-        UserErrors: A column that the recipe names is in no row.
-    """
+    """Rename raw columns."""
     there: dict[str, None] = {}
     for row in raw:
         there |= dict.fromkeys(row)
@@ -396,11 +388,7 @@ def _renamed(raw: Iterable[Row], names: dict[str, str], given: dict[str, str], w
 
 
 def _raw(config: DatasetConfig, spec: DatasetSpec | None) -> list[tuple[str, Iterable[Row]]]:
-    """Find the raw rows of a data set: for each of its files, a name for messages and the rows.
-
-    Raises:
-        UserErrors: The data can't be found.
-    """
+    """Find the raw rows of a data set: for each of its files, a name for messages and the rows."""
     source = config.source
     name = config.id or (spec.hub_id if spec else None)
     if spec is not None and spec.folder is not None:
@@ -440,11 +428,7 @@ def in_clone(name: str, source: str | None) -> Path:
 
 
 def _path_in_clone(config: DatasetConfig) -> str:
-    """Find a source's data in a clone of its authors' repository.
-
-    Raises:
-        UserErrors: `id` is missing, or names no such clone, nor a folder or file of that data set.
-    """
+    """Find a source's data in a clone of its authors' repository."""
     if config.id is None:
         what = f"lies in its authors' repository; git clone {REPOSITORY} data/BMC, and give `id: data/BMC`"
         raise user_error(f"{config.source}", what)

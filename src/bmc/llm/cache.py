@@ -302,12 +302,7 @@ class ResponseCache(CachedResponses):
 
 
 def _lock(path: Path) -> FileLock:
-    """Lock a file for this process; if another one holds it, log which, and wait.
-
-    Raises:
-        UserErrors: This very process holds it.
-        OSError: The lock can't be written.
-    """
+    """Lock a file for this process; if another one holds it, log which, and wait."""
     lock = FileLock(f"{path}.lock", thread_local=False)
     try:
         lock.acquire(timeout=0.2, poll_interval=0.05)

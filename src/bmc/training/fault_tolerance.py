@@ -257,11 +257,7 @@ class FaultTolerantTrainer(Trainer):
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save as the trainer does, under another name first.
-
-        Raises:
-            UserErrors: The disk is full or the like; the older checkpoints are as they were.
-        """
+        """Save as the trainer does, under another name first."""
         run = Path(super()._get_output_dir(trial))
         name, partial = f"checkpoint-{self.state.global_step}", run / PARTIAL
         if self.args.should_save:
