@@ -197,7 +197,7 @@ def _score(item: Row) -> float | None:
 
 
 def _number(value: Any, key: str) -> float | None:
-    """Read a score: a number, true or false, a thumb, or a list of them, whose mean counts; None where there is none."""
+    """Read a score: a number, true or false, a thumb, or a list of them, whose mean counts; None for none."""
     if isinstance(value, list):
         found = [number for item in value if (number := _number(item, key)) is not None]
         return math.fsum(found) / len(found) if found else None
