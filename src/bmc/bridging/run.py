@@ -273,7 +273,8 @@ async def _write(
         async with contextlib.aclosing(bridge_all(pairs, bridge_one, width)) as outcomes:
             async for row, outcome in outcomes:
                 bar.update()
-                if isinstance(outcome, EditError) and _keeps(config, outcome):
+                final = isinstance(outcome, NoEditNeeded | UnusableRow)  # dropped in any case
+                if isinstance(outcome, EditError) and config.on_failure == "keep_original" and not final:
                     outcome = keep_unbridged(row, outcome, config.mode)
                 size = sum(len(content(row[side])) for side in SIDES if side in row)
                 await off_loop(size, statistics.add, row, outcome)
@@ -282,10 +283,6 @@ async def _write(
                     print(json.dumps({**row, "reason": str(outcome)}, ensure_ascii=False), file=dropped)
                 else:
                     print(json.dumps(outcome, ensure_ascii=False), file=train)
-
-
-def _keeps(config: BridgeConfig, failure: EditError) -> bool:
-    return config.on_failure == "keep_original" and not isinstance(failure, NoEditNeeded | UnusableRow)
 
 
 async def bridge_all(

@@ -199,6 +199,7 @@ class Statistics:
         those of ratios 0, where there are none.
         """
         counts = self.counts
+        rationale = {"rows": self.rationales.count, "length": self.rationales.rounded(), "unit": "characters"}
         return {
             "mode": self.mode,
             "rows": counts["rows"],
@@ -214,7 +215,7 @@ class Statistics:
             },
             "rule_edits": dict(self.notes.most_common()),
             **({"feedback": counts["feedback"]} if counts["feedback"] else {}),
-            **({"rationale": self._rationale_summary()} if self.rationales.count else {}),
+            **({"rationale": rationale} if rationale["rows"] else {}),
             "edit_ratio_unit": "characters",
             **{name: mean.rounded() or 0.0 for name, mean in self.ratios.items()},
             "length": {
@@ -228,9 +229,6 @@ class Statistics:
                 "length_ratio": self.growth.summary(),
             },
         }
-
-    def _rationale_summary(self) -> dict[str, Any]:
-        return {"rows": self.rationales.count, "length": self.rationales.rounded(), "unit": "characters"}
 
 
 def examples_of(pairs: Iterable[Row], mode: BridgeMode) -> list[Example]:

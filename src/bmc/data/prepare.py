@@ -41,7 +41,8 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     folder = claim_output_dir(config.output_dir, run_fingerprint(config), config, rows=[*train, *test, *given])
     stats: dict[str, Any] = {"leaked": len(train) - len(kept), "held_out": held_out}
     for name, rows in parts.items():
-        stats[name] = write_jsonl(folder / f"{name}.jsonl", map(_tidy, rows))
+        written = ({key: value for key, value in row.items() if value is not None} for row in rows)
+        stats[name] = write_jsonl(folder / f"{name}.jsonl", written)
     stats["seconds"] = elapsed()
     write_json(folder / "stats.json", stats)
     if stats["leaked"]:
@@ -61,7 +62,3 @@ def _key(row: Row) -> str:
     if not text:
         raise user_error(f"row {row['id']}", f"has neither prompt nor messages; there are {', '.join(row)}")
     return " ".join(content(text).casefold().split())
-
-
-def _tidy(row: Row) -> Row:
-    return {key: value for key, value in row.items() if value is not None}

@@ -82,12 +82,8 @@ def slice_hidden_states(model: Any) -> None:
 def score_tokens(model: Any, predictors: Tensor, labels: Tensor, **arguments: Any) -> TokenLogprobs:
     """Run a model and compute the log-probs of chosen tokens.
 
-    Args:
-        model: One that `slice_hidden_states` has changed, however wrapped.
-        predictors: Row and column, from the row's end (−1 is its last), of each position whose next token is scored;
-            int64 (2, U).
-        labels: The tokens; int64 (U,).
-        arguments: Of the model's forward.
+    `slice_hidden_states` has changed the model. `predictors`, int64 (2, U), are row and column, from the row's end (−1
+    is its last), of each position whose next token is scored; `labels`, int64 (U,), are the tokens.
 
     Raises:
         TypeError: The model's wrapper rounds log-probs to less than float32. Σ log π is hundreds of nats, of which
@@ -109,14 +105,7 @@ def score_tokens(model: Any, predictors: Tensor, labels: Tensor, **arguments: An
 @torch.no_grad()
 def exact_kl(policy: Head, reference: Head) -> Tensor:
     """Compute KL(π_θ ‖ π_ref) of the distributions that tokens were drawn from: Σ_v π_θ(v) (log π_θ(v) − log π_ref(v))
-    over the whole vocabulary, `TILE` tokens at a time.
-
-    Args:
-        policy: Of π_θ, for U tokens.
-        reference: Of π_ref, for the same tokens.
-
-    Returns:
-        (U,), at least float32; ≥ 0 up to rounding.
+    over the whole vocabulary, `TILE` tokens at a time; (U,), at least float32, ≥ 0 up to rounding.
     """
     parts = []
     for tile in _tiles(len(policy.hidden)):

@@ -27,11 +27,9 @@ FALLING_STEPS = 20
 
 
 def reward_metrics(rewards: Tensor, logps: Tensor) -> Metrics:
-    """Compute rewards, their margin and accuracy, and log π(y).
+    """Compute rewards (given as (B, 2), chosen before rejected), their margin and accuracy, and log π(y).
 
-    Args:
-        rewards: (B, 2), chosen before rejected.
-        logps: log π_θ of the response tokens, (B, 2, T), 0 beside them.
+    `logps` are log π_θ of the response tokens, (B, 2, T), 0 beside them.
     """
     (chosen, rejected), sums = rewards.unbind(1), logps.sum(dim=-1)
     values = {

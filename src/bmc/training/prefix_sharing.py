@@ -11,11 +11,9 @@ whose common part is c₁, and a second prompt that begins with p₁, become the
 A token sees its own node up to itself and the nodes above it: what it would see in a sequence of its own, so its hidden
 state is the same up to rounding. No (prefix, token) is computed twice.
 
-Attention over trees runs on SDPA's kernels without a mask, or on flex_attention.
-
 Each segment (tokens that lie together) attends causally to the path that leads to it: on a GPU all of them in one
-launch (`bmc.training.varlen`), elsewhere by a call of SDPA each. There is no mask of row × row, and nothing is computed
-between branches that don't see each other.
+launch (`bmc.training.varlen`), elsewhere by a call of SDPA each, or by flex_attention. There is no mask of row × row,
+and nothing is computed between branches that don't see each other.
 """
 
 from __future__ import annotations
@@ -146,23 +144,10 @@ def tree_attention(
 ) -> tuple[Tensor, None]:
     """Attend over trees, or as SDPA does where there are none; transformers' attention interface.
 
-    Args:
-        module: The attention layer.
-        query: (R, heads, S, head size).
-        key: (R, key heads, S, head size).
-        value: (R, key heads, S, head size).
-        attention_mask: Not looked at where there are trees.
-        dropout: Share of the attention weights that are dropped.
-        scaling: Of the scores.
-        trees: One a row.
-        tree_index: Of all segments of the rows; needed by a kernel of `varlen.KERNELS` alone.
-        tree_kernel: One of them, or of `varlen.LOOPS`, which also serve where a kernel can't take the states.
-        sliding_window: Tokens that a token sees of its path, itself included; None for all.
-        is_causal: Whether tokens don't see those after them; None for yes.
-        kwargs: What else a model hands to its attention.
-
-    Returns:
-        `((R, S, heads, head size), None)`.
+    `query` is (R, heads, S, head size), `key` and `value` (R, key heads, S, head size); the result is
+    `((R, S, heads, head size), None)`. With `trees`, one a row, the mask isn't looked at. `tree_kernel` is one of
+    `varlen.KERNELS`, which needs `tree_index`, or of `varlen.LOOPS`, which also serve where a kernel can't take the
+    states. `sliding_window` are the tokens that a token sees of its path, itself included.
 
     Raises:
         RuntimeError: The model gave no trees where its mask says that there are some.

@@ -61,7 +61,7 @@ def score_tokens(config: ScoreTokensConfig) -> Row:
             {key: row.get(key) for key in COLUMNS} | {"id": str(number)} for number, row in enumerate(rows or ())
         )
         pairs = to_dataset(RowStream(numbered), PAIR)
-        ours, theirs = (_scored(config, model, pairs, tokenizer) for model in _models(config))
+        ours, theirs = (_scored(config, key, pairs, tokenizer) for key in MODELS)
         if not is_main_process():
             return {}
         stats: Row = {"method": config.method, **_write(folder, rows, _weights(ours, theirs, weighting(config)))}
@@ -71,7 +71,10 @@ def score_tokens(config: ScoreTokensConfig) -> Row:
 
 
 def check(config: ScoreTokensConfig, dry_run: bool = False) -> tuple[RowStream | None, Any]:
-    """Load and check pairs and tokenizers, and check the models, before anything is claimed."""
+    """Load and check pairs and tokenizers, and check the models, before anything is claimed.
+
+    Returns rows and tokenizer, each None where a dry run doesn't find it yet.
+    """
     check_output_dir(config.output_dir, run_fingerprint(config))
     there = [key for key in MODELS if not dry_run or Path(getattr(config, key)).is_dir()]
     for key in MODELS:
@@ -97,12 +100,6 @@ def check(config: ScoreTokensConfig, dry_run: bool = False) -> tuple[RowStream |
     return rows, tokenizer
 
 
-def _models(config: ScoreTokensConfig) -> Iterator[ScoreTokensConfig]:
-    """Yield the recipe with each of its models as the one to load."""
-    for key in MODELS:
-        yield replace(config, model_name_or_path=getattr(config, key), model_revision=_revision(config, key))
-
-
 def _revision(config: ScoreTokensConfig, key: str) -> str:
     return config.model_revision if key == MODELS[0] else "main"
 
@@ -126,7 +123,7 @@ def weighting(config: ScoreTokensConfig) -> Weigh:
     return partial(tgdpo_weights, alpha=config.tgdpo_alpha, beta=config.beta)
 
 
-def _scored(config: ScoreTokensConfig, model: ScoreTokensConfig, pairs: Dataset, tokenizer: Any) -> Dataset:
+def _scored(config: ScoreTokensConfig, key: str, pairs: Dataset, tokenizer: Any) -> Dataset:
     """Tokenise the pairs as a training does and add a model's log-probs, `REF_COLUMNS`."""
     settings = BMCConfig(
         output_dir=config.output_dir,
@@ -139,7 +136,8 @@ def _scored(config: ScoreTokensConfig, model: ScoreTokensConfig, pairs: Dataset,
         report_to="none",
     )
     gc.collect()  # the model before this one: a trainer is a cycle of references
-    trainer = BMCTrainer(load_model(model), args=settings, train_dataset=pairs, processing_class=tokenizer)
+    named = replace(config, model_name_or_path=getattr(config, key), model_revision=_revision(config, key))
+    trainer = BMCTrainer(load_model(named), args=settings, train_dataset=pairs, processing_class=tokenizer)
     found: Any = trainer.train_dataset
     return found.select_columns(["id", "prompt_ids", *RESPONSES, *REF_COLUMNS])
 

@@ -16,7 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,13 +237,8 @@ def last_words(log: str) -> str:
 
 def drop_weights(folder: Path) -> None:
     """Remove a trial's weights and checkpoints; its metrics stay."""
-    for path in _weights(folder):
+    for path in [*folder.glob("checkpoint-*"), *folder.glob("*.safetensors")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _weights(folder: Path) -> Iterator[Path]:
-    yield from list(folder.glob("checkpoint-*"))
-    yield from list(folder.glob("*.safetensors"))
 
 
 LEARNING_RATES = [3e-7, 5e-7, 6e-7, 1e-6]

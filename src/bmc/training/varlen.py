@@ -65,19 +65,10 @@ def attend_segments(
     window: int | None = None,
     scaling: float | None = None,
 ) -> Tensor:
-    """Attend over all segments of all rows in one call.
+    """Attend over all segments of all R rows of S tokens in one call of a kernel (`KERNELS`); (R, S, heads, head size).
 
-    Args:
-        kernel: One of `KERNELS`.
-        query: (R, heads, S, head size).
-        key: (R, key heads, S, head size).
-        value: (R, key heads, S, head size).
-        index: Of the R rows of S tokens.
-        window: Tokens that a token sees of its path, itself included; None for all.
-        scaling: Of the scores; by default 1/√(head size).
-
-    Returns:
-        (R, S, heads, head size).
+    `query` is (R, heads, S, head size), `key` and `value` (R, key heads, S, head size). `window` are the tokens that a
+    token sees of its path, itself included; `scaling`, of the scores, is by default 1/√(head size).
     """
     rows, heads, length, size = query.shape
     queries, keys, values = (states.transpose(1, 2).reshape(-1, *states.shape[1::2]) for states in (query, key, value))
@@ -112,21 +103,10 @@ def plain_varlen_attn(
 ) -> Tensor:
     """Compute what `torch.nn.attention.varlen.varlen_attn` does, in plain PyTorch: slow, on any device, in any dtype.
 
-    Args:
-        query: (queries of all sequences, heads, head size).
-        key: (keys of all sequences, key heads, head size).
-        value: (keys of all sequences, key heads, head size).
-        cu_seq_q: Queries before each sequence, and after the last; (sequences + 1,).
-        cu_seq_k: The same of keys.
-        max_q: Not looked at.
-        max_k: Not looked at.
-        scale: Of the scores; by default 1/√(head size).
-        window_size: Tokens that a query sees to the left and right of its own place, where the last query's place is
-            that of the last key; −1 for all.
-        enable_gqa: Whether several query heads may share a key head.
-
-    Returns:
-        (queries of all sequences, heads, head size); 0 for a query that sees no key.
+    `query` is (queries of all sequences, heads, head size), and so is the result, 0 for a query that sees no key; `key`
+    and `value` are (keys of all sequences, key heads, head size). `cu_seq_q` are the queries before each sequence, and
+    after the last, (sequences + 1,), `cu_seq_k` the same of keys. `window_size` are the tokens that a query sees to the
+    left and right of its own place, where the last query's place is that of the last key; −1 for all.
     """
     if key.size(1) != query.size(1):
         if not enable_gqa:
