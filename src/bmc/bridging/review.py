@@ -46,15 +46,7 @@ Use = Literal["accepted", "not_rejected"]
 
 
 class BridgingRun:
-    """The rows of a bridging run, found by their byte offsets and read one at a time.
-
-    Attributes:
-        folder: Its output folder.
-        mode: Its recipe's.
-        limits: Its recipe's `validators`.
-        counts: Rows of each of `FILES`.
-        rationales: Edits with the editor's rationale, by `stats.json`.
-    """
+    """The rows of a bridging run, found by their byte offsets and read one at a time."""
 
     def __init__(self, folder: Path) -> None:
         """Index the files.
@@ -140,13 +132,10 @@ def _digest(line: bytes) -> str:
 
 
 class Decisions:
-    """Decisions that weren't undone.
-
-    Attributes:
-        made: Reviewer → `(number of the decision, place, decision)`, in their order.
-    """
+    """Decisions that weren't undone."""
 
     def __init__(self) -> None:
+        # reviewer → (number of the decision, place, decision), in their order
         self.made: dict[str, list[tuple[int, int, Row]]] = {}
         self._count = 0
 

@@ -250,9 +250,6 @@ def response_prefix(tokenizer: Any, row: Row, response: Text, fraction: float) -
 
     Returns the token ids of prompt and beginning, and the text of the beginning. No character is cut in two.
 
-    Returns:
-        `(ids, text)`: the token ids of prompt and beginning; the text of the beginning.
-
     Raises:
         AlignmentError: There is no such beginning.
     """

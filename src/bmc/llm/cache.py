@@ -164,23 +164,19 @@ class ResponseCache(CachedResponses):
 
     A request stands in the ledger at its maximum before it is sent (`reserve`), until the commit of its response: what
     was in flight when a process died is possibly billed, in every later run.
-
-    Attributes:
-        in_flight: Request key → number of its row in the ledger.
     """
 
     def __init__(self, path: Path, batches: bool = False) -> None:
-        """
-        Args:
-            path: The file.
-            batches: Whether this process collects the batches that an earlier one submitted. Their requests are then
-                still in flight; otherwise they are possibly billed.
+        """Open the file, and wait for it if another process writes it.
+
+        With `batches` this process collects those that an earlier one submitted: their requests are still in flight;
+        otherwise they are possibly billed.
 
         Raises:
             UserErrors: The file can't be written, or is no response cache.
         """
         self.path, self.collects = path, batches
-        self.in_flight: dict[str, int] = {}
+        self.in_flight: dict[str, int] = {}  # request key → number of its row in the ledger
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.lock = _lock(path)

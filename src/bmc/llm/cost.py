@@ -148,10 +148,7 @@ class TokenCounter:
     """Counts a model's tokens by its tokenizer, if that is on this machine, else by an estimate.
 
     The tokenizer counts the first `SAMPLE` texts; their ratio to the estimate corrects the estimate of the rest, so
-    that 60,000 pairs take seconds.
-
-    Attributes:
-        how: What the counts rest on, in words.
+    that 60,000 pairs take seconds. `how` says what the counts rest on.
     """
 
     def __init__(self, model: str) -> None:

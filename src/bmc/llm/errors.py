@@ -39,9 +39,7 @@ class RequestFailed(Exception):
 class RetryableError(Exception):
     """An error that a later try may not have.
 
-    Attributes:
-        after: Seconds that the endpoint asks to wait, if any.
-        sent: Whether the request may have been processed, and billed.
+    The endpoint may ask to wait (`after`, seconds), and may have processed and billed the request (`sent`).
     """
 
     def __init__(self, kind: str, after: float | None = None, sent: bool = False) -> None:
@@ -50,11 +48,7 @@ class RetryableError(Exception):
 
 
 class UnusableResponse(Exception):
-    """A billed response without a completion.
-
-    Attributes:
-        usage: As the endpoint reports it, if it does.
-    """
+    """A billed response without a completion; `usage` is as the endpoint reports it, if it does."""
 
     def __init__(self, kind: str, usage: Any = None) -> None:
         super().__init__(kind)
@@ -66,11 +60,9 @@ class RunAborted(Exception):
 
 
 class RequestRefused(Exception):
-    """A 4xx that may concern this row only, or every request of the recipe (`RefusalPolicy`).
+    """A 4xx that may concern this row only (`row` says why) or, as a fatal error (`fault`), every request of a recipe.
 
-    Attributes:
-        row: The reason, if it concerns the row.
-        fault: The fatal error, if it concerns every request.
+    `RefusalPolicy` decides.
     """
 
     def __init__(self, row: str, fault: UserErrors) -> None:

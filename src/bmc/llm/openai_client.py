@@ -241,11 +241,6 @@ class HttpTransport:
     It retries nothing itself, since every request must be counted, and follows no redirect, which would send prompts
     to another host than the plan and the records name.
 
-    Attributes:
-        where: The endpoint, for messages.
-        reached: Whether it ever responded.
-        understood: Whether it ever sent a completion.
-
     Raises:
         UserErrors: There is no API key.
     """
@@ -253,7 +248,7 @@ class HttpTransport:
     def __init__(self, settings: LLMArguments) -> None:
         self.settings, self.key = settings, api_key(settings.api_key_env)
         self.where = f"{settings.model} at {endpoint_name(settings.base_url)}"
-        self.reached = self.understood = False
+        self.reached = self.understood = False  # whether it ever responded, and ever sent a completion
         import openai
 
         at = address(settings.base_url)
