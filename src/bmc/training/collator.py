@@ -111,8 +111,8 @@ class DataCollatorForBMC(DataCollatorForPreference):
         """Lay N sequences out in rows, and say where their response tokens are.
 
         Returns:
-            `input_ids` (R, S); `predictors` (2, U) and `labels` (U,) as in `lm_head.score_tokens`, one for each token to be
-            scored; `places` (N, T), which of the U each response token is, and `response_mask` (N, T). A
+            `input_ids` (R, S); `predictors` (2, U) and `labels` (U,) as in `lm_head.score_tokens`, one for each token
+            to be scored; `places` (N, T), which of the U each response token is, and `response_mask` (N, T). A
             token that several sequences share is scored once. With trees `position_ids` (R, S), `trees`, a tuple of R
             `Tree`s, and `tree_index`, a `VarlenIndex` of them; else `attention_mask` (R, S). All int64, but for the
             bool mask. `work`: a `Work` that says what it costs.
