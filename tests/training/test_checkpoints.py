@@ -328,3 +328,15 @@ def test_after_the_swap_a_run_goes_on_where_trl_stopped(tmp_path: Path, model_di
     _, fresh = trainers(tmp_path / "nothing", model_dir)
     with pytest.raises(UserErrors, match="holds no whole checkpoint"):
         fresh.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.slow
+def test_a_training_that_has_ended_takes_no_further_step(tmp_path: Path, model_dir: Path) -> None:
+    """Four steps of an epoch's six: transformers alone would go on to the fifth."""
+    weights = []
+    for resumed in (None, True):
+        _, trainer = trainers(tmp_path, model_dir, max_steps=4)
+        trainer.train(resume_from_checkpoint=resumed)
+        assert trainer.state.global_step == 4
+        weights.append(trainer.model.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

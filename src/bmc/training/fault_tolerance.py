@@ -247,6 +247,13 @@ class FaultTolerantTrainer(Trainer):
         self._resumed_from = resume_from_checkpoint or None
         return super().train(resume_from_checkpoint=self._resumed_from, **kwargs)
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Train an epoch, unless the checkpoint is of the last step: transformers would take one more."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
     # checkpoints
 
     def _get_output_dir(self, trial: Any) -> str:

@@ -19,6 +19,11 @@ OVERRIDDEN: dict[tuple[type, str], tuple[str, str]] = {
     (Trainer, "_get_output_dir"): ("trial", "a checkpoint is written in another folder and renamed when it is whole"),
     (Trainer, "_save_checkpoint"): ("model trial", "a checkpoint appears when it is whole"),
     (Trainer, "_push_from_checkpoint"): ("checkpoint_folder", "only a whole checkpoint is pushed to the Hub"),
+    (Trainer, "_run_epoch"): (
+        "model epoch train_dataloader steps_in_epoch num_update_steps_per_epoch trial ignore_keys_for_eval start_time "
+        "resume_from_checkpoint epochs_trained steps_trained_in_current_epoch",
+        "a training that has ended takes no further step",
+    ),
     (Trainer, "_finalize_training"): ("trial num_train_samples start_time", "time and loss of a resumed run are whole"),
     (Trainer, "_get_train_sampler"): ("train_dataset", "rows grouped by length have one order on all ranks"),
     (Trainer, "_get_eval_sampler"): ("eval_dataset", "evaluation rows come in their order"),
