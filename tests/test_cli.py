@@ -34,6 +34,7 @@ def test_each_stage_has_a_command_and_a_script(subtests: pytest.Subtests) -> Non
             assert f'script("{stage}")' in script.read_text()
 
 
+@pytest.mark.slow
 def test_a_script_and_the_command_say_the_same() -> None:
     script, command = forks.run(["scripts/prepare.py", "--help"]), forks.run(["-m", "bmc", "prepare", "--help"])
     assert script.stdout.splitlines()[0] == "usage: prepare.py RECIPE.yaml [--key value …]"
@@ -63,6 +64,7 @@ def test_another_stage_is_started_alike(argv0: str, started: list[str], monkeypa
     assert program.start("evaluate") == started
 
 
+@pytest.mark.slow
 def test_a_launcher_can_start_the_package_by_its_path(tmp_path: Path) -> None:
     done = forks.run([str(ROOT / "src/bmc/__main__.py"), "prepare", str(tmp_path / "none.yaml")])
     assert (done.returncode, done.stderr) == (2, f"{tmp_path}/none.yaml: cannot be read: No such file or directory\n")

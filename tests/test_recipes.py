@@ -98,6 +98,7 @@ def training(recipe: str) -> tuple[Any, Any, Any]:
     return parse_training([recipe, "--dry_run"], classes[0], classes[2], "")
 
 
+@pytest.mark.slow
 def test_every_recipe() -> None:
     """It is read without a fault; its first line is its command; it extends files that extend none; it writes where its
     name says; what it reads below outputs/ is of the same model/task and an earlier stage; and each value that the
@@ -175,6 +176,7 @@ def test_judges_are_asked_as_published(subtests: pytest.Subtests) -> None:
             assert (config.temperature, config.max_tokens, more) == published[benchmark]
 
 
+@pytest.mark.slow
 def test_methods_differ_in_what_they_are(subtests: pytest.Subtests) -> None:
     """And their hyperparameters lie in the ranges that the paper searched."""
     for task in [*PAPER, *SMALL]:

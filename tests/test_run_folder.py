@@ -116,6 +116,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text() == '{"a": 1}\n{"b": "\u2028"}\n'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "config", "keys"), [
     ("bridge", BridgeConfig, {"editor": "rules"}),
     ("prepare", PrepareConfig, {}),

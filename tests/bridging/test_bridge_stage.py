@@ -351,6 +351,7 @@ def test_the_script_with_a_key_that_is_refused(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("*.jsonl*"))
 
 
+@pytest.mark.slow
 def test_the_script_without_a_key_says_so_in_a_line_and_writes_nothing(tmp_path: Path) -> None:
     done = script(*arguments(tmp_path, SUMS))
     assert done.returncode == 2

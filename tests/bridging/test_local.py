@@ -64,6 +64,7 @@ def test_transformers_generates_as_it_does_alone_and_responses_are_cached(tmp_pa
     assert again.spent["completions"] == 0
 
 
+@pytest.mark.slow
 def test_sampling_is_seeded(tmp_path: Path, model_dir: Path) -> None:
     runs = (recipe(tmp_path / name, model_dir, temperature=1.0) for name in ("one", "other"))
     one, other = (complete(run, MESSAGES[:4]) for run in runs)

@@ -191,6 +191,7 @@ def test_killed_it_continues_where_it_was(tmp_path: Path) -> None:
     assert KEY not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_dry_run_estimates_without_a_key_and_leaves_nothing(tmp_path: Path) -> None:
     config = arena(tmp_path, prices={"m": Price(input=10.0, output=30.0)})
     recipe = {key: value for key, value in vars(config).items() if value is not None}
@@ -269,6 +270,7 @@ def test_a_key_that_is_refused(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_fault_with_many_requests_in_flight_is_one_line(tmp_path: Path) -> None:
     """None of the requests that stop with it leaves a traceback."""
     with ChatServer(lambda request, number: refuses(400, "unsupported value")) as server:

@@ -131,6 +131,7 @@ def test_it_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         measure(recipe())
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_command() -> None:
     arguments = ["--model_name_or_path", "m", "--output_dir", "o", "--tasks", "arc_easy", "--dry_run"]
     done = forks.run(["scripts/harness.py", *arguments])

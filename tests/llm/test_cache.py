@@ -121,6 +121,7 @@ cache.close()
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_and_says_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = run(HOLDS, tmp_path / "r")
     assert other.stdout

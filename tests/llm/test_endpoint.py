@@ -218,6 +218,7 @@ def test_a_server_that_keeps_failing_stops_the_run(tmp_path: Path) -> None:
     assert "has failed 50 requests in a row, each for good (now: HTTP 500)" in str(results[-1])
 
 
+@pytest.mark.slow
 def test_the_recipes_rates(tmp_path: Path) -> None:
     with ChatServer(always(says("4")), delay=0.03) as server:
         complete(tmp_path / "a", recipe(server.url, max_concurrency=3), *numbered(12))
