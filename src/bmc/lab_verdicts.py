@@ -320,7 +320,10 @@ def tables(folder: Path) -> dict[str, str]:
     """Return every table of the results as Markdown, by name: the claims, the search and the studies."""
     results, repetition = read_results(folder), read_results(folder / "repeat")
     made = {"claims": claims_table(results, repetition), "headline": headline(results, repetition)}
-    made["writers_followed"] = writers_table(results["core"]["rows"], repetition.get("core", {}).get("rows", []))
+    for study in ("core", "turns"):
+        if study in results:
+            rows = [runs[study]["rows"] if study in runs else [] for runs in (results, repetition)]
+            made[f"{study}_followed"] = writers_table(*rows)
     for study in results:
         searched = study.endswith("search")
         made[study] = search_table(results[study]) if searched else accuracies(results, repetition, study)
@@ -362,7 +365,7 @@ def writers_table(first: list[Row], again: list[Row]) -> str:
     for method in dict.fromkeys(row["method"] for row in first):
         cells = []
         for rows in (first, again):
-            models = [row for row in rows if row["method"] == method]
+            models = [row for row in rows if (row["method"], row["pairs"]) == (method, "bridge")]
             for followed in zip(*(row["writers"] for row in models), strict=True):
                 number, right = (sum(count[place] for count in followed) for place in (0, 1))
                 share = number / sum(row["n"] for row in models)
@@ -396,7 +399,7 @@ def headline(results: Row, repetition: Row) -> str:
     return markdown_table((["claim", "difference, 95 %", "verdict", "repeated"], lines))
 
 
-HEADLINE = ("a8", "a3", "a2", "a4", "e1", "f1", "f2", "g1", "g3", "h1")
+HEADLINE = ("a8", "a3", "a2", "a4", "e1", "f1", "f2", "g1", "g3", "h1", "k1", "k3")
 COLUMNS = ("difference, 95 %", "p (Holm)", "seeds", "verdict")
 
 
