@@ -1,5 +1,4 @@
 # Two commands to start with: `make demo` and `make test`. `make help` lists the rest.
-#
 #   make llama2-7b/qa/dpo_bmc               builds what the recipe needs and isn't there yet, trains, evaluates
 #   make llama2-7b/qa/dpo_bmc DRY_RUN=1     prints the commands only
 #   make llama2-7b/qa/dpo_bmc SEEDS=1,2,3   trains and evaluates with each seed: mean ± standard deviation

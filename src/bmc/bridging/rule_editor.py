@@ -228,7 +228,7 @@ def _marks(text: str) -> list[re.Match[str]]:
 
 
 @dataclass(frozen=True)
-class Step:
+class Equation:
     """An equation `left ∘ right = result` and where it stands in its text."""
 
     left: int
@@ -257,10 +257,10 @@ class Step:
         return self.value == self.result
 
 
-def steps(text: str) -> list[Step]:
+def steps(text: str) -> list[Equation]:
     """Return the integer equations of a text, in its order."""
     return [
-        Step(int(m[1]), m[2], int(m[3]), int(m[4]), m.span())
+        Equation(int(m[1]), m[2], int(m[3]), int(m[4]), m.span())
         for m in _EQUATION.finditer(text)
         if _is_whole(text, m.start())
     ]
@@ -275,7 +275,7 @@ def _is_whole(text: str, start: int) -> bool:
 def _edit_equations(text: str, reference: str, gold: str) -> tuple[str, tuple[str, ...]]:
     """Make y_l's equations right, and the gold answer its last."""
     found, right = steps(text), steps(reference)
-    edited, notes = list[Step](), tuple[str, ...]()
+    edited, notes = list[Equation](), tuple[str, ...]()
     if _is_sum(found) and _is_running(right):
         edited, notes = _edit_sum(found, right)
     if not _comes_to(edited, gold):
@@ -289,7 +289,7 @@ def _edit_equations(text: str, reference: str, gold: str) -> tuple[str, tuple[st
     raise EditError("rules: its steps don't stand on lines of their own")
 
 
-def _write_into(text: str, found: list[Step], edited: list[Step]) -> str:
+def _write_into(text: str, found: list[Equation], edited: list[Equation]) -> str:
     """Write steps in the places of a text's own; what stays the same stays as it was written."""
     layout = text
     for old, new in reversed(list(zip(found, edited, strict=False))):
@@ -300,45 +300,45 @@ def _write_into(text: str, found: list[Step], edited: list[Step]) -> str:
     return _fit_length(layout, found, edited) if found else layout
 
 
-def _comes_to(edited: list[Step], gold: str) -> bool:
+def _comes_to(edited: list[Equation], gold: str) -> bool:
     return bool(edited) and math_equal(str(edited[-1].result), gold)
 
 
-def _write(step: Step) -> str:
+def _write(step: Equation) -> str:
     return f"{step.left} {step.operator} {step.right} = {step.result}"
 
 
-def _carry(found: list[Step]) -> list[Step]:
+def _carry(found: list[Equation]) -> list[Equation]:
     """Recompute each result, and renew each operand that was an earlier step's result."""
     renewed: dict[int, int] = {}
     edited = []
     for step in found:
         left, right = renewed.get(step.left, step.left), renewed.get(step.right, step.right)
-        new = Step(left, step.operator, right, step.result, step.span)
+        new = Equation(left, step.operator, right, step.result, step.span)
         if new.value is None:
             raise EditError("rules: a step has no whole result")
         renewed[step.result] = new.value
-        edited.append(Step(left, step.operator, right, new.value, step.span))
+        edited.append(Equation(left, step.operator, right, new.value, step.span))
     return edited
 
 
-def _is_sum(found: list[Step]) -> bool:
+def _is_sum(found: list[Equation]) -> bool:
     """Return whether the steps add and subtract one term after the other."""
     return bool(found) and all(step.operator in "+-" for step in found)
 
 
-def _terms(found: list[Step]) -> list[int]:
+def _terms(found: list[Equation]) -> list[int]:
     """Return the signed terms of a running sum."""
     return [found[0].left, *(step.term for step in found)]
 
 
-def _is_running(found: list[Step]) -> bool:
+def _is_running(found: list[Equation]) -> bool:
     """Return whether the steps are right and each goes on from the result before it."""
     goes_on = all(step.left == before.result for before, step in pairwise(found))
     return _is_sum(found) and goes_on and all(step.holds for step in found)
 
 
-def _edit_sum(found: list[Step], reference: list[Step]) -> tuple[list[Step], tuple[str, ...]]:
+def _edit_sum(found: list[Equation], reference: list[Equation]) -> tuple[list[Equation], tuple[str, ...]]:
     """Sum y_w's terms in its order, or from the other end where y_l does.
 
     y_l is read as from the other end where its first step is right that way, or its terms are nearer to that order.
@@ -358,14 +358,14 @@ def _edit_sum(found: list[Step], reference: list[Step]) -> tuple[list[Step], tup
         operator, right = ("-" if term < 0 else "+"), abs(term)
         if place < len(found) and found[place].term == term:  # `+ -3` stays `+ -3`
             operator, right = found[place].operator, found[place].right
-        edited.append(Step(total, operator, right, total + term, (0, 0)))
+        edited.append(Equation(total, operator, right, total + term, (0, 0)))
         total += term
     shared = sum((Counter(said) & Counter(order)).values())
     reordered = LCSseq.similarity(said, turned if turn else order) < shared
     return edited, (REORDERED,) if reordered else ()
 
 
-def _fit_length(text: str, found: list[Step], edited: list[Step]) -> str:
+def _fit_length(text: str, found: list[Equation], edited: list[Equation]) -> str:
     """Add the steps that the text lacked after its last equation's line, or cut the lines of those too many."""
     places = [step.span for step in steps(text)]
     if len(edited) > len(found):
