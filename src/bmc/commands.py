@@ -466,7 +466,7 @@ def lab(argv: list[str]) -> None:
         facts = {"SFT models": len(config.sft_seeds), "trainings on each": count, "output": config.output_dir}
         planning.print_plan("run a study", facts | {"scored on": f"{config.split} rows"})
     elif config.unit is not None:
-        run_unit(config)
+        run_unit(config, lambda command, words: globals()[command](words))
     else:
         print(summary(run_study(config, argv)))
 

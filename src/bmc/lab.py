@@ -15,12 +15,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean, stdev
 
-from . import commands
 from .config import LabConfig
 from .data.schema import Row
 from .errors import user_error
@@ -74,9 +73,12 @@ def _study(config: LabConfig) -> Row:
     return {key: getattr(config, key) for key in keys} | {"recipes": config.recipes, "digest": digest.hexdigest()[:16]}
 
 
-def run_unit(config: LabConfig) -> list[Row]:
-    """Run what is missing of one SFT seed in this process, and write its rows."""
-    unit = Unit(config)
+def run_unit(config: LabConfig, run_command: Callable[[str, list[str]], None]) -> list[Row]:
+    """Run what is missing of one SFT seed in this process, and write its rows.
+
+    `run_command` runs a command of `bmc` by its name and arguments.
+    """
+    unit = Unit(config, run_command)
     unit.make_pairs()
     rows = [unit.evaluated("sft", {}, None)]
     for method, values, number in trainings(config):
@@ -89,9 +91,9 @@ def run_unit(config: LabConfig) -> list[Row]:
 class Unit:
     """One SFT seed of a study, and the folder of what it makes."""
 
-    def __init__(self, config: LabConfig) -> None:
+    def __init__(self, config: LabConfig, run_command: Callable[[str, list[str]], None]) -> None:
         assert config.unit is not None
-        self.config, self.seed = config, config.unit
+        self.config, self.seed, self.run_command = config, config.unit, run_command
         self.folder = Path(config.units or config.output_dir) / f"seed_{self.seed}"
         self.train = self.folder / "prepare" / "train.jsonl"
         self.split = self.folder / "prepare" / f"{config.split}.jsonl"
@@ -131,7 +133,7 @@ class Unit:
         before, sys.argv = sys.argv, ["bmc", command, f"{self.config.recipes}/{recipe}.yaml", *own]
         print(*sys.argv, flush=True)
         try:
-            getattr(commands, command)(sys.argv[2:])
+            self.run_command(command, sys.argv[2:])
         finally:
             sys.argv = before
 
@@ -174,11 +176,15 @@ def writers_followed(predictions: Path, rows: Path) -> list[list[int]]:
         rows: File of its rows. Their `solutions` are in the order of the writers.
 
     Returns:
-        `[number, right]` for each writer, and last for responses whose first step is no writer's.
+        `[number, right]` for each writer, and last for responses whose first step is no writer's. Left out are rows
+        in which two writers write the same. A step with which several begin counts for the first of them.
     """
     solutions = [row.get("solutions") or [] for row in map(json.loads, rows.read_text(encoding="utf-8").splitlines())]
-    counts = [[0, 0] for _ in range(max(map(len, solutions), default=0) + 1)]
+    writers = max(map(len, solutions), default=0)
+    counts = [[0, 0] for _ in range(writers + 1)]
     for line, right in zip(predictions.read_text(encoding="utf-8").splitlines(), solutions, strict=True):
+        if len(right) < writers:
+            continue
         found = json.loads(line)
         starts = [_first_step(solution) for solution in right]
         begun = _first_step(found["prediction"])

@@ -368,7 +368,7 @@ def writers_table(first: list[Row], again: list[Row]) -> str:
             models = [row for row in rows if (row["method"], row["pairs"]) == (method, "bridge")]
             for followed in zip(*(row["writers"] for row in models), strict=True):
                 number, right = (sum(count[place] for count in followed) for place in (0, 1))
-                share = number / sum(row["n"] for row in models)
+                share = number / sum(count[0] for row in models for count in row["writers"])
                 cells.append(f"{100 * share:.0f}, {100 * right / max(number, 1):.0f}")
         lines.append([method, *cells])
     columns = ["from the left", "from the right", "neither"]

@@ -19,7 +19,7 @@ from bmc.bridging.ideal_editor import IdealEditor
 from bmc.config import DatasetConfig, LabConfig
 from bmc.data.loading import load_mixture
 from bmc.errors import UserErrors
-from bmc.lab import trainings
+from bmc.lab import trainings, writers_followed
 from bmc.recipe import parse
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +123,31 @@ def test_an_editor_with_faults() -> None:
     assert edited(wrong, rewrite_rate=1.0) == SOLUTIONS[0]
     # three places are wrong ("8 8", "10" and "10"): the first two are edited
     assert edited(wrong, error_rate=1.0) == "4 + 3 = 7\n7 + 2 = 9\nThe answer is 10"
+
+
+def test_which_writer_a_response_follows(tmp_path: Path) -> None:
+    """Of four rows one is left out, since both writers add 2 + 2."""
+    opening = "Let's think step by step."
+    rows = [
+        (
+            [f"{opening}\n2 + 3 = 5\n5 + 4 = 9", f"{opening}\n4 + 3 = 7\n7 + 2 = 9"],
+            f"{opening}\n4 + 3 = 7\n7 + 2 = 8",
+            False,
+        ),
+        (
+            [f"{opening}\n1 + 3 = 4 ; 4 + 5 = 9", f"{opening}\n5 + 3 = 8 ; 8 + 1 = 9"],
+            f"{opening}\n1 + 3 = 4 ; 4 + 5 = 9",
+            True,
+        ),
+        ([f"{opening}\n1 + 3 = 4", f"{opening}\n3 + 1 = 4"], "4", True),
+        ([f"{opening}\n2 + 2 = 4"], f"{opening}\n2 + 2 = 4", True),
+    ]
+    for name, lines in (
+        ("rows", [{"solutions": solutions} for solutions, _, _ in rows]),
+        ("predictions", [{"prediction": text, "correct": right} for _, text, right in rows]),
+    ):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert writers_followed(tmp_path / "predictions", tmp_path / "rows") == [[1, 1], [1, 0], [1, 1]]
 
 
 STUDY = {

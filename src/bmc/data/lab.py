@@ -8,6 +8,7 @@ an editor can be varied one at a time.
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -45,7 +46,7 @@ WRITERS = [
 ]
 
 
-class Problem:
+class Problem(ABC):
     """A task of steps that each add one term to a running total, which can be solved in any style, with or without an
     error.
 
@@ -59,9 +60,9 @@ class Problem:
     terms: list[int]
     errors: tuple[int, ...]
 
+    @abstractmethod
     def name(self, total: int, whole: bool) -> str:
         """Return the text of a term or a total; `whole` says whether the first term is in it."""
-        raise NotImplementedError
 
     def solve(self, style: Style, error: random.Random | None = None) -> tuple[str, str]:
         """Return reasoning and answer.
