@@ -128,5 +128,5 @@ def _gains(lines: Lines, label: str) -> Any:
         axes.errorbar(places, means, yerr=bars, marker="o", capsize=3, label=name)
     axes.axhline(0, color="grey", linestyle=":")
     axes.set(xlabel=label, ylabel="points of accuracy", xticks=places)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
