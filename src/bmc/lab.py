@@ -24,7 +24,7 @@ from .config import LabConfig
 from .data.schema import Row
 from .errors import user_error
 from .evaluation.summary import markdown_table
-from .runs import read_json, write_json
+from .runs import read_json, write_json, write_text
 
 # What is kept of a training: of each evaluation on held-out pairs, and of each logged step.
 HELD_OUT = ("step", "eval_logps/chosen", "eval_logps/rejected", "eval_rewards/margins", "eval_rewards/accuracies")
@@ -60,8 +60,14 @@ def run_study(config: LabConfig, argv: list[str]) -> list[Row]:
     if failed := [seed for seed, status in ended.items() if status]:
         raise user_error(str(folder), f"SFT seeds {failed} failed; see {folder}/seed_{failed[0]}.log")
     rows = [row for seed in config.sft_seeds for row in read_json(folder / f"seed_{seed}.json")["rows"]]
-    write_json(folder / "results.json", {"study": _study(config), "rows": rows})
+    write_results(folder / "results.json", _study(config), rows)
     return rows
+
+
+def write_results(path: Path, study: Row, rows: list[Row]) -> None:
+    """Write a study as JSON, one row a line."""
+    lines = ",\n".join(map(json.dumps, rows))
+    write_text(path, f'{{"study": {json.dumps(study)},\n"rows": [\n{lines}\n]}}')
 
 
 def _study(config: LabConfig) -> Row:
