@@ -85,14 +85,16 @@ def test_the_least_flops_are_those_that_pytorch_counts(
     assert size.frozen == 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)
 
 
-def test_a_mixture_of_experts_has_no_single_size(tokenizer: Any) -> None:
-    from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
+def test_a_mixture_of_experts_and_mamba_have_no_size() -> None:
+    from transformers import MambaConfig, MambaForCausalLM, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
     config = Qwen2MoeConfig(
         vocab_size=99, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, num_experts=4,
         moe_intermediate_size=16, shared_expert_intermediate_size=16, intermediate_size=16,
     )  # fmt: skip
     assert matmul_size(Qwen2MoeForCausalLM(config)) is None
+    mamba = MambaConfig(vocab_size=99, hidden_size=32, num_hidden_layers=1, state_size=4)
+    assert matmul_size(MambaForCausalLM(mamba)) is None
 
 
 @pytest.mark.slow
@@ -122,7 +124,18 @@ def test_each_logged_line_has_throughput(tokenizer: Any, tmp_path: Any, monkeypa
 
 @pytest.mark.parametrize(
     ("name", "peak"),
-    [("NVIDIA H200", 989e12), ("NVIDIA A800-SXM4-80GB", 312e12), ("NVIDIA GeForce RTX 4090", 165e12), ("Other", None)],
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA A800-SXM4-80GB", 312e12),
+        ("NVIDIA A100 80GB PCIe", 312e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("Other", None),
+        ("NVIDIA H100 PCIe", None),
+        ("NVIDIA H100 NVL", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+    ],
 )
 def test_a_card_is_known_by_its_name(name: str, peak: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)

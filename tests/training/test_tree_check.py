@@ -9,7 +9,7 @@ from datasets import Dataset
 
 import bmc
 from bmc.training.prefix_sharing import TREE_ATTENTION, Tree, tree_attention
-from bmc.training.tree_check import Outcome, longest, sequences
+from bmc.training.tree_check import HALF_ROUNDING, Outcome, longest, sequences
 
 SIZES = {
     "vocab_size": 259, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -128,6 +128,8 @@ def test_an_outcome_by_hand():
     assert Outcome(0.14, 0.05).passed
     assert not Outcome(0.4, 0.5).passed
     assert not Outcome(float("inf"), 0.0).passed
+    assert Outcome(9e-3, 0.0, rounding=HALF_ROUNDING).passed
+    assert not Outcome(1.1e-2, 0.0, rounding=HALF_ROUNDING).passed
 
 
 def test_the_sequences_of_a_check_share_what_a_tree_can_share():

@@ -9,11 +9,14 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import bmc
 from bmc.training import varlen
 from bmc.training.prefix_sharing import (
     TREE_ATTENTION,
+    Tree,
     attention_without_trees,
     index_trees,
     pack_sequences,
@@ -93,7 +96,7 @@ SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=10), min_s
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    rows=st.lists(SEQUENCES, min_size=1, max_size=3), share=st.booleans(), window=st.sampled_from([None, 1, 3, 50]),
+    rows=st.lists(SEQUENCES, min_size=1, max_size=3), share=st.booleans(), window=st.sampled_from([None, 0, 1, 3, 50]),
     key_heads=st.sampled_from([1, 2, 4]), scaling=st.sampled_from([None, 0.3])
 )  # fmt: skip
 @pytest.mark.slow
@@ -132,6 +135,7 @@ def wrong(name: str) -> Any:
     """The plain kernel with a mistake of a kernel's kind."""
 
     def kernel(query: Tensor, key: Tensor, value: Tensor, *rest: Any, window_size: Any, **options: Any) -> Tensor:
+        dtype = query.dtype
         if name == "window":  # off by one
             window_size = (window_size[0] if window_size[0] < 0 else window_size[0] + 1, window_size[1])
         if name == "not causal":
@@ -140,14 +144,75 @@ def wrong(name: str) -> Any:
             value = value.detach() + 0 * value
         if name == "infinite":
             query = query * float("inf")
+        if name == "scale":  # seen only where a model has a scale of its own
+            options["scale"] = None
+            query, key, value = (states.float() for states in (query, key, value))
         if name == "raises":
             raise RuntimeError("CUDA error: no kernel image is available")
-        return plain_varlen_attn(query, key, value, *rest, window_size=window_size, **options)
+        return plain_varlen_attn(query, key, value, *rest, window_size=window_size, **options).to(dtype)
 
     return kernel
 
 
 CONFIG: Any = type("Config", (), {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16})()
+
+
+class Sums(TorchDispatchMode):
+    """Note the dtype of sums over an index: on a GPU each of their additions is rounded to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "index_add" in func.name():
+            self.dtypes.append(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def test_shared_keys_add_up_their_gradients_in_float32() -> None:
+    """A template's head before 200 prompts."""
+    tree = pack_sequences([[1, 2, 3, 10 + n, 300 + n] for n in range(200)], share=True).tree
+    states = [torch.randn(1, heads, sum(tree.sizes), 16) for heads in (4, 2, 2)]
+    slope = 1 + torch.rand(1, sum(tree.sizes), 4, 16)
+
+    def of_values(dtype: torch.dtype) -> Tensor:
+        inputs = [state.bfloat16().to(dtype).requires_grad_() for state in states]
+        index, options = index_trees([tree]), {"trees": (tree,), "tree_kernel": "plain"}
+        output, _ = tree_attention(MODULE, *inputs, None, tree_index=index, **options)
+        return torch.autograd.grad(output, inputs[2], slope.bfloat16().to(dtype))[0]
+
+    with Sums() as sums:
+        found = of_values(torch.bfloat16)
+    assert sums.dtypes == [torch.float32]
+    assert found.dtype == torch.bfloat16
+    exact = of_values(torch.float64)
+    assert (found.double() - exact).norm() / exact.norm() < 4e-3
+
+
+def test_versions_of_pytorchs_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first ones have no `enable_gqa`, and take grouped heads without."""
+    called: list[dict[str, Any]] = []
+
+    def early(*args: Any, scale: float | None = None, window_size: tuple[int, int] = (-1, -1)) -> Tensor:
+        called.append({"scale": scale, "window_size": window_size})
+        return plain_varlen_attn(*args, scale=scale, window_size=window_size, enable_gqa=True)
+
+    def first(*args: Any, is_causal: bool = False) -> Tensor:
+        raise AssertionError
+
+    index, states = index_trees([Tree((2, 1), (-1, 0))]), [torch.randn(1, heads, 3, 8) for heads in (4, 2, 2)]
+    want = varlen.attend_segments(plain_varlen_attn, *states, index, window=2)
+    for function in (early, varlen_attn, first):
+        monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", function)
+        varlen.candidates.cache_clear()
+        assert ("varlen_attn" in varlen.candidates("cuda")) == (function is not first)
+        if function is early:
+            torch.testing.assert_close(varlen.attend_segments(varlen.torch_varlen_attn, *states, index, window=2), want)
+    varlen.candidates.cache_clear()
+    assert called == [{"scale": None, "window_size": (1, 0)}]
+
+
 MISTAKES = ["window", "not causal", "no gradient of the values", "infinite", "raises"]
 
 
@@ -187,9 +252,9 @@ def model(attention: str = "sdpa") -> Any:
 
 def trained(tokenizer: Any, folder: Any, policy: Any, **changed: Any) -> Any:
     args = bmc.BMCConfig(
-        output_dir=str(folder), use_cpu=True, bf16=False, report_to="none", gradient_checkpointing=True, seed=3,
-        token_weighting="bmc", precompute_ref_log_probs=False, max_steps=3, logging_steps=1, learning_rate=1e-3,
-        per_device_train_batch_size=4, save_strategy="no", **changed,
+        output_dir=str(folder), use_cpu=True, report_to="none", gradient_checkpointing=True, seed=3,
+        token_weighting="bmc", precompute_ref_log_probs=False, logging_steps=1, learning_rate=1e-3,
+        per_device_train_batch_size=4, save_strategy="no", **{"bf16": False, "max_steps": 3} | changed,
     )  # fmt: skip
     rows = [
         {"prompt": f"What is {n} and 2? ", "chosen": f"The sum is {n + 2}.", "rejected": f"The sum is {n + 3}, or {n}."}
@@ -245,6 +310,23 @@ def test_a_kernel_that_is_wrong_on_the_model_gives_way(
         assert "two padded sequences" in caplog.text
     plain = trained(tokenizer, tmp_path / "padded", model(), prefix_sharing=False, packing=False)
     assert losses(trainer) == pytest.approx(losses(plain), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_kernel_of_16_bits_is_tried_on_a_model_in_float32(
+    tokenizer: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """A step runs it under autocast; on its own it makes no mistake."""
+    monkeypatch.setitem(varlen.KERNELS, "other", wrong("scale"))
+    monkeypatch.setattr(varlen, "takes", lambda name, query, *_: query.dtype in varlen.HALF)
+    monkeypatch.setattr("bmc.training.trainer.candidates", lambda device: ("other", "loop"))
+    assert kernel_error("other", CONFIG, torch.bfloat16, torch.device("cpu")) < KERNEL_ERROR
+    assert trained(tokenizer, tmp_path, model(), bf16=True, max_steps=1)._tree_kernels == ("other", "loop")
+    scaled = model()
+    for layer in scaled.model.layers:
+        layer.self_attn.scaling *= 4
+    assert trained(tokenizer, tmp_path, scaled, bf16=True, max_steps=1)._tree_kernels == ("loop",)
+    assert "prefix_sharing: other gives other numbers here; using loop" in caplog.messages
 
 
 def test_flash_attention_shares_prefixes_too(monkeypatch: pytest.MonkeyPatch) -> None:

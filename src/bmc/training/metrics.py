@@ -121,10 +121,11 @@ class MatmulSize(NamedTuple):
 
 
 def matmul_size(model: Any) -> MatmulSize | None:
-    """Measure a causal language model, perhaps with an adapter; None for a mixture of experts, whose tokens differ."""
+    """Measure a causal language model, perhaps with an adapter; None for a mixture of experts, whose tokens differ, and
+    for layers without attention (Mamba)."""
     config, head = model.config.get_text_config(), model.get_output_embeddings()
-    experts = ("num_experts", "num_local_experts", "n_routed_experts")
-    if head is None or any(getattr(config, name, None) for name in experts):
+    experts, heads = ("num_experts", "num_local_experts", "n_routed_experts"), getattr(config, "num_attention_heads", 0)
+    if head is None or not heads or any(getattr(config, name, None) for name in experts):
         return None
     sizes = {True: 0, False: 0}
     for module in model.modules():
@@ -132,8 +133,8 @@ def matmul_size(model: Any) -> MatmulSize | None:
             sizes[module.weight.requires_grad] += module.in_features * module.out_features
         elif isinstance(module, Conv1D):
             sizes[module.weight.requires_grad] += module.nx * module.nf
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    attention = config.num_hidden_layers * config.num_attention_heads * width
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    attention = config.num_hidden_layers * heads * width
     of_head = config.hidden_size * config.vocab_size
     return MatmulSize(sizes[True], sizes[False], attention, of_head, head.weight.requires_grad)
 
@@ -150,11 +151,16 @@ def least_flops(size: MatmulSize, work: Work) -> int:
     return 2 * (linear + head + attention)
 
 
+OTHER_PEAKS = ("H100PCIe", "NVL", "MIG", "Laptop", "4090D", "3090Ti")  # in names of cards like those of `GPUS`
+
+
 def peak_flops(device: torch.device) -> float | None:
     """Return the dense bf16 peak of a device in FLOP/s, by its data sheet; None where it isn't known."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device).replace(" ", "")
+    if any(part in name for part in OTHER_PEAKS):
+        return None
     return next((1e12 * gpu.teraflops for card, gpu in GPUS.items() if card.split("-")[0] in name), None)
 
 

@@ -60,7 +60,7 @@ from .token_weights import (
     shift_weights,
     stop_word_ids,
 )
-from .tree_check import KERNEL_ERROR, compare, kernel_error, longest, sequences
+from .tree_check import HALF_ROUNDING, KERNEL_ERROR, ROUNDING, Outcome, compare, kernel_error, longest, sequences
 from .trl_compat import attention_implementation, name_or_path
 from .varlen import HALF, KERNELS, candidates
 
@@ -294,26 +294,42 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         if lm is None or not shares or any(lm is checked for checked in self._checked):
             return
         self._checked += (lm,)
-        config, training = lm.config.get_text_config(), lm.training
+        config, training, device = lm.config.get_text_config(), lm.training, self.accelerator.device
+        computed: set[torch.dtype] = set()  # dtypes that the model has computed in
 
         def logps(layout: dict[str, Any]) -> Tensor:
-            layout = send_to_device(layout, self.accelerator.device)
+            layout = send_to_device(layout, device)
             with torch.no_grad():
-                return gather_response_tokens(self._score(model, layout).logps, layout)
+                scores = self._score(model, layout)
+            computed.add(scores.head.dtype)
+            return gather_response_tokens(scores.logps, layout)
+
+        def plain(layout: dict[str, Any]) -> Tensor:
+            use_tree_attention(lm, False)
+            return logps(layout)
 
         def with_trees(layout: dict[str, Any]) -> Tensor:
             use_tree_attention(lm)
             return logps(layout)
+
+        def outcome_of() -> Outcome:
+            found = compare(pairs, self.data_collator, plain, with_trees)
+            return found._replace(rounding=ROUNDING if computed.isdisjoint(HALF) else HALF_ROUNDING)
 
         positions = getattr(config, "max_position_embeddings", None) or self._longest()
         pairs = sequences(max(8, min(positions, self._longest())), config.vocab_size)
         model.eval()
         first = self._tree_kernels[0]
         while True:
-            use_tree_attention(lm, False)
-            outcome = compare(pairs, self.data_collator, logps, with_trees)
-            passed = outcome.passed and self._kernel_passes(lm)
-            failed = self.accelerator.reduce(torch.tensor(float(not passed), device=self.accelerator.device)) > 0
+            computed.clear()
+            outcomes, half = [outcome_of()], self._half_of_kernel(lm)
+            if half and computed.isdisjoint(HALF):  # no kernel takes float32: again, as a step computes
+                with self.accelerator.autocast():
+                    outcomes.append(outcome_of())
+            outcome = next((each for each in outcomes if not each.passed), outcomes[0])
+            alone = kernel_error(self._tree_kernels[0], config, half, device) if outcome.passed and half else 0.0
+            passed = outcome.passed and alone <= KERNEL_ERROR
+            failed = self.accelerator.reduce(torch.tensor(float(not passed), device=device)) > 0
             rest = self._tree_kernels[1:] if attention_implementation(config) == TREE_ATTENTION else ()
             if not failed or not rest:
                 break
@@ -325,13 +341,11 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         elif self._tree_kernels[0] != first:
             logger.warning("prefix_sharing: %s gives other numbers here; using %s", first, self._tree_kernels[0])
 
-    def _kernel_passes(self, lm: Any) -> bool:
-        """Check the kernel that is to be used on its own, the backward pass included."""
+    def _half_of_kernel(self, lm: Any) -> torch.dtype | None:
+        """Return the 16-bit dtype that the kernel to be used computes in; None where none will run."""
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision, lm.dtype)
-        kernel, config = self._tree_kernels[0], lm.config.get_text_config()
-        if kernel not in KERNELS or dtype not in HALF or attention_implementation(config) != TREE_ATTENTION:
-            return True
-        return kernel_error(kernel, config, dtype, self.accelerator.device) <= KERNEL_ERROR
+        trees = attention_implementation(lm.config.get_text_config()) == TREE_ATTENTION
+        return dtype if trees and self._tree_kernels[0] in KERNELS and dtype in HALF else None
 
     def _longest(self) -> int:
         """Count the tokens of the longest sequence that the model will see."""

@@ -19,6 +19,7 @@ from .prefix_sharing import index_trees, pack_sequences, tree_attention
 from .token_weights import RESPONSES
 
 ROUNDING = 1e-3  # nats a token; float32 leaves about 1e-5
+HALF_ROUNDING = 1e-2  # of 16 bits, where two plain layouts may agree to the last bit and another kernel may not
 NOISE = 3  # in lower precision, how many times the difference between two plain layouts may be exceeded
 WRONG = 0.3  # nats a token that no precision excuses
 KERNEL_ERROR = 0.02  # of a kernel's outputs and gradients, relative; bfloat16 leaves about 0.004
@@ -30,10 +31,11 @@ class Outcome(NamedTuple):
     error: float  # between the tree and its sequences alone; infinite where the model can't run a tree
     noise: float  # between the sequences padded to a batch and alone: rounding
     reason: str = ""  # the model's own words where it can't run a tree
+    rounding: float = ROUNDING
 
     @property
     def passed(self) -> bool:
-        return self.error <= max(ROUNDING, min(WRONG, NOISE * self.noise))
+        return self.error <= max(self.rounding, min(WRONG, NOISE * self.noise))
 
 
 def sequences(length: int, vocabulary: int) -> list[tuple[list[int], list[int]]]:

@@ -56,6 +56,25 @@ def index_segments(rows: Sequence[tuple[Sequence[int], Sequence[tuple[int, Seque
     }
 
 
+class Gather(torch.autograd.Function):
+    """Gather rows; their gradients are added up in float32. Every segment of a batch may share a token, and a sum of
+    a hundred bfloat16 numbers, rounded after each, is wrong in its first digits."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.count = len(rows)
+        return rows.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """Sum the gradient of each row over the places that it was gathered to."""
+        (index,) = ctx.saved_tensors
+        wide = torch.promote_types(slope.dtype, torch.float32)
+        total = slope.new_zeros((ctx.count, *slope.shape[1:]), dtype=wide)
+        return total.index_add_(0, index, slope.to(wide)).to(slope.dtype), None
+
+
 def attend_segments(
     kernel: Callable[..., Tensor],
     query: Tensor,
@@ -74,8 +93,8 @@ def attend_segments(
     queries, keys, values = (states.transpose(1, 2).reshape(-1, *states.shape[1::2]) for states in (query, key, value))
     output = kernel(
         queries,
-        keys.index_select(0, index["keys"]),
-        values.index_select(0, index["keys"]),
+        Gather.apply(keys, index["keys"]),
+        Gather.apply(values, index["keys"]),
         index["cu_queries"],
         index["cu_keys"],
         index["max_queries"],
@@ -130,10 +149,11 @@ def plain_varlen_attn(
 
 
 def torch_varlen_attn(*args: Any, enable_gqa: bool, **options: Any) -> Tensor:
-    """Call PyTorch's own kernel, FlashAttention-2; CUDA, 16 bits."""
+    """Call PyTorch's own kernel, FlashAttention-2; CUDA, 16 bits. Its early versions take grouped heads unasked."""
     from torch.nn.attention.varlen import varlen_attn
 
-    return varlen_attn(*args, enable_gqa=enable_gqa, **options)
+    grouped = {"enable_gqa": enable_gqa} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+    return varlen_attn(*args, **grouped, **options)
 
 
 def flash_attn_varlen(
@@ -179,7 +199,7 @@ def _is_there(name: str) -> bool:
         if name == "varlen_attn":
             from torch.nn.attention.varlen import varlen_attn
 
-            return {"window_size", "enable_gqa", "scale"} <= inspect.signature(varlen_attn).parameters.keys()
+            return {"window_size", "scale"} <= inspect.signature(varlen_attn).parameters.keys()
         from flash_attn import flash_attn_varlen_func
 
         return "window_size" in inspect.signature(flash_attn_varlen_func).parameters
