@@ -12,6 +12,8 @@ own, which starts again after a crash and is ended when it hangs: either costs o
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
 import functools
 import gc
 import importlib.util
@@ -37,8 +39,10 @@ import torch
 import torch.nn.functional as F
 from memory_plan import tokenizer
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bmc.training import varlen
+from bmc.training.lm_head import gather_response_tokens
 from bmc.training.prefix_sharing import Tree, index_trees, pack_sequences, tree_attention, tree_mask_mod
 
 ROOT = Path(__file__).parents[1]
@@ -123,12 +127,16 @@ def states_of(setup: Setup, tree: Tree, dtype: torch.dtype, heads: tuple[int, in
     return [state.transpose(1, 2).requires_grad_() for state in found[:3]] + [found[3]]
 
 
+@functools.lru_cache(maxsize=2)
+def index_of(device: torch.device, tree: Tree) -> Any:
+    """The index that the collator makes once a micro-batch, for all layers."""
+    index = index_trees([tree])
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in index.items()}
+
+
 def attend(setup: Setup, tree: Tree, states: list[Tensor], kernel: str, window: int | None = None) -> list[Tensor]:
     """Output and gradients."""
-    index: Any = {
-        key: value.to(setup.device) if isinstance(value, Tensor) else value
-        for key, value in index_trees([tree]).items()
-    }
+    index = index_of(setup.device, tree)
     options: dict[str, Any] = {"trees": (tree,), "tree_index": index, "sliding_window": window}
     output, _ = tree_attention(MODULE, states[0], states[1], states[2], None, tree_kernel=kernel, **options)
     return [output.detach(), *torch.autograd.grad(output, states[:3], states[3])]
@@ -153,25 +161,38 @@ def kernel(setup: Setup) -> Result:
     return f"{setup.kernel}: {(flash or softmax or ['?'])[0][:60]}", "flash, not math", passed
 
 
+def taken(setup: Setup) -> int:
+    """Bytes of the card that are in use, those aside that PyTorch keeps for later tensors."""
+    gc.collect()
+    if setup.device.type != "cuda":
+        return 0
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    return total - free
+
+
 @check
 def new_shapes(setup: Setup) -> Result:
-    """The first call of a shape against the second, and memory over many shapes."""
+    """The first call of a shape against the second, and memory that many shapes leave taken (a kernel's plans)."""
     heads, count = ((4, 2, 16), 3) if setup.tiny else ((32, 8, 128), 20)
-    attend(setup, tree := tree_of(2, 30, 30, 10), states_of(setup, tree, setup.half, heads), setup.kernel)
-    before = torch.cuda.memory_reserved() if setup.device.type == "cuda" else 0
-    ratios = []
-    for seed in range(count):
-        tree = tree_of(4, 40 + 3 * seed, 60 + 5 * seed, 20 + seed, seed)
-        states, seconds = states_of(setup, tree, setup.half, heads), []
+
+    def seconds(number: int) -> list[float]:
+        tree = tree_of(4, 40 + 3 * number, 60 + 5 * number, 20 + number, number)
+        states, found = states_of(setup, tree, setup.half, heads), []
+        index_of(setup.device, tree)
         for _ in range(2):
             setup.sync()
             start = time.perf_counter()
             attend(setup, tree, states, setup.kernel)
             setup.sync()
-            seconds.append(time.perf_counter() - start)
-        ratios.append(seconds[0] / seconds[1])
-    grown = ((torch.cuda.memory_reserved() if setup.device.type == "cuda" else 0) - before) / 2**20
-    median = statistics.median(ratios)
+            found.append(time.perf_counter() - start)
+        return found
+
+    seconds(count)
+    before = taken(setup)
+    seconds(count)  # the largest: later ones find memory that PyTorch has already taken
+    ratios = [first / second for first, second in map(seconds, reversed(range(count)))]
+    median, grown = statistics.median(ratios), (taken(setup) - before) / 2**20
     return f"{median:.2f}×, {grown:.0f} MiB", "≤ 2×, ≤ 100 MiB", setup.tiny or (median <= 2 and grown <= 100)
 
 
@@ -179,8 +200,9 @@ def new_shapes(setup: Setup) -> Result:
 def gradients(setup: Setup) -> Result:
     """Output and gradients of each way against float64, with grouped heads and windows."""
     worst: dict[str, float] = {}
-    for heads in ((4, 4, 64), (8, 2, 128)):
-        tree = tree_of(*((2, 20, 20, 8) if setup.tiny else (3, 150, 300, 120)))
+    # the second: a template's head that 64 responses share
+    for heads, shape in (((4, 4, 64), (3, 150, 300, 120)), ((8, 2, 128), (32, 60, 60, 24))):
+        tree = tree_of(*((2, 20, 20, 8) if setup.tiny else shape))
         for window in (None, 9 if setup.tiny else 100):
             states = states_of(setup, tree, setup.half, heads)
             exact_states = [state.detach().double().requires_grad_() for state in states]
@@ -218,15 +240,18 @@ def attention_speed(setup: Setup) -> Result:
             way: milliseconds(setup, functools.partial(attend, setup, tree, states, way), 2 if setup.tiny else 10)
             for way in dict.fromkeys((setup.kernel, *varlen.LOOPS))
         }
-        q, k, v = (
-            torch.randn(rows, count, longest, heads[2], device=setup.device, dtype=setup.half, requires_grad=True)
-            for count in (heads[0], heads[0], heads[0])
+        *inputs, slope = (
+            torch.randn(rows, heads[0], longest, heads[2], device=setup.device, dtype=setup.half, requires_grad=True)
+            for _ in range(4)
         )
 
-        def padded(q: Tensor = q, k: Tensor = k, v: Tensor = v) -> None:
-            F.scaled_dot_product_attention(q, k, v, is_causal=True).sum().backward()
+        def padded(inputs: list[Tensor] = inputs, slope: Tensor = slope) -> None:
+            output = F.scaled_dot_product_attention(*inputs, is_causal=True)
+            torch.autograd.grad(output, inputs, slope.detach())
 
-        plain = milliseconds(setup, padded, 2 if setup.tiny else 10)
+        flash = contextlib.nullcontext() if setup.tiny else sdpa_kernel(SDPBackend.FLASH_ATTENTION)
+        with flash:
+            plain = milliseconds(setup, padded, 2 if setup.tiny else 10)
         ratio = min(found.values()) / plain
         passed &= setup.tiny or ratio <= 1.0
         value.append(f"{name} {ratio:.2f}× ({', '.join(f'{way} {ms:.2f}' for way, ms in found.items())} ms)")
@@ -288,6 +313,15 @@ def model_of(setup: Setup, config: Any) -> Any:
     return model
 
 
+def language_model(setup: Setup) -> tuple[str, Any]:
+    """SmolLM2 where its weights are there, else a small random model, in float32 on the CPU; with its name."""
+    from transformers import AutoModelForCausalLM
+
+    if setup.model.exists() and not setup.tiny:
+        return setup.model.name, AutoModelForCausalLM.from_pretrained(setup.model, dtype=torch.float32)
+    return "a random model", model_of(setup, config_of(setup)).cpu()
+
+
 def trainer_of(setup: Setup, folder: str, config: Any, rows: list[dict[str, str]], **changed: Any) -> Any:
     import datasets
 
@@ -313,38 +347,47 @@ def losses(trainer: Any) -> list[float]:
 @check
 def first_loss(setup: Setup) -> Result:
     """ln 2 through the real reference cache, whose batches have other shapes than the step's; the chosen kernel."""
+    name, model = language_model(setup)
     with tempfile.TemporaryDirectory() as folder:
         rows = rows_of(8, 12, 12) if setup.tiny else rows_of(32, 60, 120)
-        trainer = trainer_of(setup, folder, config_of(setup), rows, max_steps=1)
+        trainer = trainer_of(
+            setup, folder, model.config, rows, model=model, max_steps=1, per_device_train_batch_size=len(rows)
+        )
         trainer.train()  # which refuses log-probs, λ, sums or a loss of fewer than 32 bits
-        apart = abs(losses(trainer)[0] - math.log(2))
-        value = f"{apart:.1e}, {trainer._tree_kernels[0]}, sharing {trainer.data_collator.prefix_sharing}"
-        return value, "≤ 2e-3 from ln 2, prefixes shared", apart <= 2e-3 and trainer.data_collator.prefix_sharing
+        apart, chosen = abs(losses(trainer)[0] - math.log(2)), trainer._tree_kernels[0]
+        shares = trainer.data_collator.prefix_sharing and (setup.tiny or chosen == setup.kernel)
+    value = f"{apart:.1e} of {len(rows)} pairs, {name}, {chosen}, sharing {trainer.data_collator.prefix_sharing}"
+    return value, "≤ 2e-3 from ln 2, prefixes shared by the fastest kernel", apart <= 2e-3 and shares
 
 
 @check
 def against_cpu(setup: Setup) -> Result:
-    """Log-probs of a model's tokens against float32 on the CPU: SmolLM2's where its weights are there."""
-    from transformers import AutoModelForCausalLM
-
-    if setup.model.exists() and not setup.tiny:
-        model = AutoModelForCausalLM.from_pretrained(setup.model, dtype=torch.float32)
-    else:
-        torch.manual_seed(5)
-        model = AutoModelForCausalLM.from_config(config_of(setup), attn_implementation="sdpa")
-    ids = torch.randint(5, model.config.vocab_size, (2, 32 if setup.tiny else 200), generator=torch.Generator())
+    """Log-probs as a step computes them, on a tree, against padded sequences in float32 on the CPU."""
+    name, model = language_model(setup)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = rows_of(4, 12, 12) if setup.tiny else rows_of(4, 60, 140)
+        trainer = trainer_of(setup, folder, model.config, rows, model=copy.deepcopy(model))
+    batch = trainer.data_collator([*trainer.train_dataset])
 
     @torch.no_grad()
-    def logps() -> Tensor:
-        logits = model(input_ids=ids.to(model.device)).logits[:, :-1].float().log_softmax(-1).cpu()
-        return logits.gather(-1, ids[:, 1:, None])[..., 0]
+    def alone(row: dict[str, Any], side: str) -> Tensor:
+        ids = torch.tensor([row["prompt_ids"] + row[side]])
+        logps = model(input_ids=ids).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
+        return logps[len(row["prompt_ids"]) - 1 :]
 
-    exact = logps()
-    model.to(setup.device)
-    single = (logps() - exact).abs().max().item()
-    model.bfloat16()
-    half = (logps() - exact).square().mean().sqrt().item()
-    return f"{single:.1e}, {half:.3f}", "float32 ≤ 2e-4, bf16 rms ≤ 0.06", single <= 2e-4 and half <= 0.06
+    exact = torch.cat([alone(row, side) for row in trainer.train_dataset for side in ("chosen_ids", "rejected_ids")])
+    inputs = trainer._prepare_inputs(batch)
+
+    @torch.no_grad()
+    def apart() -> Tensor:
+        logps = gather_response_tokens(trainer._score(trainer.model.eval(), inputs).logps, inputs)
+        return logps[inputs["response_mask"]].cpu() - exact
+
+    single = apart().abs().max().item()
+    with trainer.accelerator.autocast():
+        half = apart().square().mean().sqrt().item()
+    value = f"{single:.1e}, {half:.3f}, {name}, {trainer._tree_kernels[0]}"
+    return value, "float32 ≤ 2e-4, bf16 rms ≤ 0.06", single <= 2e-4 and half <= 0.06
 
 
 @check
@@ -702,6 +745,11 @@ def run_workers(command: list[str], names: list[str], seconds: float, limit: flo
     """
     end, left = time.perf_counter() + seconds, list(names)
     while left:
+        began = time.perf_counter()
+        if began > end:
+            for name in left:
+                yield {"name": name, "value": "no time was left", "bar": "", "verdict": "SKIP", "seconds": 0.0}
+            return
         worker = subprocess.Popen(
             [*command, "--only", *left, "--seconds", str(end - time.perf_counter())],
             stdout=subprocess.PIPE, text=True, start_new_session=True,
@@ -709,9 +757,11 @@ def run_workers(command: list[str], names: list[str], seconds: float, limit: flo
         kill = functools.partial(os.killpg, worker.pid, signal.SIGKILL)  # and the processes that it started
         try:
             assert worker.stdout
-            while line := read_in_time(worker.stdout, max(1.0, min(limit, end + 5 - time.perf_counter())), kill):
+            while line := read_in_time(
+                worker.stdout, max(0.01, min(began + limit, end + 5) - time.perf_counter()), kill
+            ):
                 if line.startswith('{"name"'):  # libraries print, too
-                    found = json.loads(line)
+                    found, began = json.loads(line), time.perf_counter()
                     left.remove(found["name"])
                     yield found
             code = worker.wait()

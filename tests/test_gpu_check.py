@@ -56,6 +56,9 @@ for name in sys.argv[sys.argv.index("--only") + 1 : sys.argv.index("--seconds")]
         os.kill(os.getpid(), signal.SIGSEGV)
     if name == "hang":
         time.sleep(600)
+    while name == "endless":  # a training that logs
+        print("{'loss': 0.69}", flush=True)
+        time.sleep(0.2)
     print("a library's own line")
     print(json.dumps({"name": name, "verdict": "PASS", "value": str(os.getpid()), "bar": ""}), flush=True)
     if name == "again":
@@ -64,19 +67,20 @@ for name in sys.argv[sys.argv.index("--only") + 1 : sys.argv.index("--seconds")]
 
 
 def test_a_hard_crash_and_a_hang_cost_one_line_each() -> None:
-    names = ["first", "segfault", "second", "hang", "again", "third"]
+    names = ["first", "segfault", "second", "hang", "endless", "again", "third"]
     lines = {line["name"]: line for line in gpu_check.run_workers([sys.executable, "-c", WORKER], names, 100, limit=3)}
     assert list(lines) == names
-    assert {name for name, line in lines.items() if line["verdict"] == "FAIL"} == {"segfault", "hang"}
+    assert {name for name, line in lines.items() if line["verdict"] == "FAIL"} == {"segfault", "hang", "endless"}
     assert lines["segfault"]["value"] == "the process ended with status -11"
-    assert lines["hang"]["value"] == "the process hung, or was killed"
+    assert lines["hang"]["value"] == lines["endless"]["value"] == "the process hung, or was killed"
     assert lines["again"]["value"] != lines["third"]["value"]  # process ids
 
 
 def test_no_check_starts_when_the_time_is_over() -> None:
     setup = gpu_check.Setup(torch.device("cpu"), True, Path("none"))
     lines = list(gpu_check.run_checks(setup, ["kernel", "gradients"], -1))
-    assert [(line["verdict"], line["value"]) for line in lines] == [("SKIP", "no time was left")] * 2
+    lines += gpu_check.run_workers([sys.executable, "-c", WORKER], ["first", "second"], -1, limit=3)
+    assert [(line["verdict"], line["value"]) for line in lines] == [("SKIP", "no time was left")] * 4
 
 
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
