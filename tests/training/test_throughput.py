@@ -122,6 +122,16 @@ def test_each_logged_line_has_throughput(tokenizer: Any, tmp_path: Any, monkeypa
     assert "tokens_per_second" not in trainer.state.log_history[-1]
 
 
+def test_a_repeated_micro_batch_is_no_work(tokenizer: Any, tmp_path: Any) -> None:
+    trainer = trainer_of(tokenizer, tmp_path)
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(2)])
+    trainer.model.train()
+    for weights, pushed in (([0.0, 0.0], 0), ([1.0, 0.0], batch["work"].pushed)):
+        trainer.compute_loss(trainer.model, batch | {"pair_weights": torch.tensor(weights)})
+        assert trainer._throughput.pushed == pushed
+        assert (trainer._throughput.flops > 0) == (pushed > 0)
+
+
 @pytest.mark.parametrize(
     ("name", "peak"),
     [

@@ -528,7 +528,8 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         if mode == "train":
             tokens_seen = self.accelerator.reduce((inputs["num_tokens"] * real).sum()).item()
             self._total_train_tokens += tokens_seen // self._tp_size
-            self._throughput.add(inputs["work"])
+            if real.any():  # what a rank repeats while others work is no work
+                self._throughput.add(inputs["work"])
         metrics["num_tokens"] = [self._total_train_tokens]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
