@@ -9,7 +9,7 @@ import trl
 from datasets import Dataset, IterableDataset
 from peft import LoraConfig, get_peft_model
 from tiny_pairs import PAIRS, perturb, settings
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM, TrainerCallback
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DataCollatorForVisionPreference
 
 import bmc
@@ -45,6 +45,18 @@ def adapted(folder: Any) -> Any:
     """A model with an adapter that is no longer zero: the reference is a copy of it."""
     torch.manual_seed(5)
     return get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(r=4, init_lora_weights=False))
+
+
+def experts() -> Any:
+    """A mixture of experts, whose router's loss is logged beside the others."""
+    torch.manual_seed(6)
+    return Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(
+            vocab_size=259, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=8, moe_intermediate_size=32, num_experts=4, num_experts_per_tok=2,
+            router_aux_loss_coef=0.1,
+        )
+    )  # fmt: skip
 
 
 def streamed() -> Any:
@@ -84,6 +96,15 @@ SCRIPTS: dict[str, tuple[dict[str, Any], Callable[[Any], dict[str, Any]]]] = {
     "peft_config": ({}, lambda model: {"model": str(model), "peft_config": adapter()}),
     "PeftModel": ({}, lambda model: {"model": adapted(model)}),
     "PeftModel, precomputed": ({"precompute_ref_log_probs": True}, lambda model: {"model": adapted(model)}),
+    "mixture of experts": (
+        EVALUATED,
+        lambda model: {
+            "model": experts(),
+            "ref_model": experts(),
+            "processing_class": AutoTokenizer.from_pretrained(model),
+            "eval_dataset": HELD,
+        },
+    ),
     "streamed": (
         EVALUATED, lambda model: {"model": str(model), "train_dataset": streamed(), "eval_dataset": streamed()}
     ),
@@ -144,6 +165,28 @@ def test_rows_that_come_after_training_are_evaluated_against_the_reference(peft,
         for key in ("eval_loss", "eval_rewards/margins", "eval_logps/chosen"):
             assert found[key] == pytest.approx(expected[key], rel=1e-4), key
     assert ours.ref_model is None
+
+
+@pytest.mark.parametrize("beforehand", [False, True])
+def test_the_reference_of_a_model_in_memory_is_that_model(beforehand, model_dir, tmp_path):
+    """Not what its folder holds, as in TRL where the reference doesn't run beforehand: −log σ(0) = log 2."""
+    model = perturb(AutoModelForCausalLM.from_pretrained(model_dir), 0.05, seed=1)
+    arguments = {"model": model, "train_dataset": ROWS}
+    ours = trained(bmc.BMCTrainer, bmc.BMCConfig, arguments, tmp_path, max_steps=1, precompute_ref_log_probs=beforehand)
+    assert ours[1, "loss"] == pytest.approx(0.693147, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "peft"), [({"neftune_noise_alpha": 5.0}, False), ({"disable_dropout": False}, True)]
+)
+def test_noise_is_of_one_sequence(options, peft, model_dir, tmp_path):
+    """NEFTune's has the scale α/√(length of the row · width), and dropout differs between chosen and rejected."""
+    config = LoraConfig(target_modules=["q_proj"], lora_dropout=0.1) if peft else None
+    made = bmc.BMCTrainer(
+        str(model_dir), args=bmc.BMCConfig(**settings(tmp_path, **options)), train_dataset=ROWS, peft_config=config
+    )
+    assert not made.data_collator.prefix_sharing
+    assert not made.data_collator.packing
 
 
 def test_columns_of_another_precomputed_reference_are_not_read(model_dir, tmp_path):

@@ -433,9 +433,9 @@ _UNSUPPORTED: dict[str, Any] = {
     "f_alpha_divergence_coef": 0.5,
     "label_smoothing_factor": 0.0,
     "ld_alpha": None,
+    "sync_ref_model": False,
     "ref_model_mixup_alpha": 0.6,
     "ref_model_sync_steps": 512,
     "use_weighting": False,
-    "sync_ref_model": False,
     "truncation_mode": "keep_start",
 }

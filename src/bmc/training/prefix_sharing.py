@@ -295,6 +295,13 @@ def unsupported_reason(model: Any) -> str | None:
     return None
 
 
+def has_dropout(model: Any) -> bool:
+    """Return whether a model drops numbers at random while it is trained; what sequences share would be dropped
+    alike in all of them."""
+    rate = getattr(causal_lm(model).config.get_text_config(), "attention_dropout", None)
+    return bool(rate) or any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+
+
 def use_tree_attention(model: Any, wanted: bool = True) -> None:
     """Have a model see trees where they are given, or no longer; without trees it computes what it did before."""
     lm = causal_lm(model)

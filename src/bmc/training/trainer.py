@@ -16,6 +16,7 @@ from accelerate.utils import is_peft_model, send_to_device
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoTokenizer
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.liger import apply_liger_kernel
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed, prepare_fsdp
@@ -43,6 +44,7 @@ from .prefix_sharing import (
     attention_arguments,
     attention_without_trees,
     causal_lm,
+    has_dropout,
     unsupported_reason,
     use_tree_attention,
 )
@@ -102,9 +104,13 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
-        **kwargs: Any,
+        compute_metrics: Any = None,
+        callbacks: Any = None,
+        optimizers: Any = (None, None),
+        quantization_config: Any = None,
+        peft_config: Any = None,
     ) -> None:
-        args = BMCConfig(output_dir="bmc-output") if args is None else BMCConfig.of(args)
+        args = BMCConfig.of(BMCConfig(f"{Path(name_or_path(model)).name}-BMC") if args is None else args)
         if args.n_gpu > 1:
             raise user_error(
                 "accelerate launch", f"is needed to use {args.n_gpu} GPUs; or show one, CUDA_VISIBLE_DEVICES=0"
@@ -116,10 +122,12 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         named = None if self.reference_free or ref_model is not None else args.ref_model_name_or_path
         if args.precompute_ref_log_probs is None:
             args.precompute_ref_log_probs = _sees_all(args, train_dataset, eval_dataset)
-        if kwargs.get("peft_config") is None and kwargs.get("quantization_config") is None:
+        if peft_config is None and quantization_config is None:
             train_whole_in_float32(model, args)
         if named:
-            ref_model = _reference_beside(model, named, args, kwargs.get("quantization_config"))
+            ref_model = _reference_beside(model, named, args, quantization_config)
+        elif ref_model is None and peft_config is None and not args.precompute_ref_log_probs:
+            ref_model = _copy_of(model)
         if data_collator is None:
             processing_class = processing_class or _tokenizer_of(model, args)
             data_collator = DataCollatorForBMC(  # whether it shares prefixes is known when the model is
@@ -132,7 +140,8 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
             raise user_error("accelerator_config.dispatch_batches", "packed sequences can't be split; leave it out")
         args.accelerator_config.dispatch_batches = False  # nor can one of a streamed data set
         self._max_length = min((n for n in (args.max_length, data_collator.max_length) if n is not None), default=None)
-        super().__init__(model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
+        rest = (compute_metrics, callbacks, optimizers, quantization_config, peft_config)
+        super().__init__(model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class, *rest)
         self.precompute_ref_logps &= not self.reference_free
         if named and self.precompute_ref_logps:
             self.ref_model = None  # its log-probs are there
@@ -253,6 +262,10 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
             reason = "the router's auxiliary loss counts every token"
             if self.micro_batch_tokens is not None:
                 raise user_error("micro_batch_tokens", f"{reason} of a micro-batch; leave it out")
+        if self.args.neftune_noise_alpha:
+            reason = "NEFTune's noise depends on how long a row is"
+        if has_dropout(self.model):
+            reason = "each sequence draws its own dropout"
         if self.compute_metrics is not None:
             reason = "compute_metrics is to see the logits of two sequences a pair"
         for key in ("prefix_sharing", "packing"):
@@ -518,6 +531,8 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         found = reward_metrics(self._rewards(logps, ref_logps, responses), logps) | token_metrics(tokens)
         plain = torch.full_like(found["rewards/chosen"][0], inputs["work"].plain / len(responses))
         found["tokens_saved"] = plain - inputs["work"].pushed / len(responses), plain
+        if self.aux_loss_enabled:
+            found["aux_loss"] = scores.aux_loss.detach().expand_as(plain), torch.ones_like(plain)
         of_pairs = torch.stack([torch.stack(sum_and_count, dim=1) for sum_and_count in found.values()], dim=1)
         real = inputs.get("pair_weights", inputs["num_tokens"]) > 0  # a repeated pair weighs nothing
         totals = self.accelerator.reduce((of_pairs * real[:, None, None]).sum(dim=0)).tolist()
@@ -557,6 +572,14 @@ def _reference_beside(model: Any, name: str, args: BMCConfig, quantization: Any)
     return create_model_from_path(name, trust_remote_code=args.trust_remote_code, **options)
 
 
+def _copy_of(model: Any) -> Any:
+    """Copy a model that was given as an object, which DPOTrainer would load again from where it came, as if nothing had
+    changed it since; None where DPOTrainer's way serves: a name, an adapter, the parts of a model under ZeRO-3."""
+    if isinstance(model, str) or is_peft_model(model) or is_deepspeed_zero3_enabled():
+        return None
+    return copy.deepcopy(model).eval()
+
+
 def _sees_all(args: BMCConfig, dataset: Any, evaluation: Any) -> bool:
     """Return whether a run goes through every pair, so that its reference log-probs are best computed beforehand."""
     others = evaluation.values() if isinstance(evaluation, dict) else [evaluation]
@@ -580,5 +603,6 @@ def _pad_token(processing_class: Any, args: BMCConfig) -> int:
 
 def _tokenizer_of(model: Any, args: BMCConfig) -> Any:
     revision = (args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None
-    path = model if isinstance(model, str) else name_or_path(model)
-    return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=args.trust_remote_code)
+    return AutoTokenizer.from_pretrained(
+        name_or_path(model), revision=revision, trust_remote_code=args.trust_remote_code
+    )

@@ -90,8 +90,8 @@ def takes_attention_functions(model: Any) -> bool:
 
 
 def name_or_path(model: Any) -> str:
-    """Return where a model was loaded from."""
-    return str(model.config._name_or_path)
+    """Return where a model was loaded from, or is to be: it may be a name already."""
+    return model if isinstance(model, str) else str(model.config._name_or_path)
 
 
 def items_in_batch(trainer: Any, batches: list[Any]) -> Any:
