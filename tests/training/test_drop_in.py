@@ -16,6 +16,7 @@ import bmc
 from bmc.errors import UserErrors
 
 ROWS, HELD = Dataset.from_list(PAIRS), Dataset.from_list(PAIRS[:3])
+BARE = Dataset.from_list([{"prompt": "", "chosen": f"It is {i}.", "rejected": f"No: {3 * i}"} for i in range(8)])
 CLOCK = ("runtime", "per_second", "flos")
 
 
@@ -78,6 +79,7 @@ EVALUATED = {"eval_strategy": "steps", "eval_steps": 2}
 SCRIPTS: dict[str, tuple[dict[str, Any], Callable[[Any], dict[str, Any]]]] = {
     "name": ({}, lambda model: {"model": str(model)}),
     "precomputed": ({"precompute_ref_log_probs": True}, lambda model: {"model": str(model)}),
+    "no prompt": ({"precompute_ref_log_probs": True}, lambda model: {"model": str(model), "train_dataset": BARE}),
     "object, pad_token": (
         {"pad_token": "</s>"},
         lambda model: {
@@ -189,8 +191,12 @@ def test_noise_is_of_one_sequence(options, peft, model_dir, tmp_path):
     assert not made.data_collator.packing
 
 
-def test_columns_of_another_precomputed_reference_are_not_read(model_dir, tmp_path):
-    rows = Dataset.from_list([{**row, "ref_chosen_logps": -1.0, "ref_rejected_logps": -2.0} for row in PAIRS])
+@pytest.mark.parametrize("stream", [False, True])
+def test_columns_of_our_names_are_not_read(stream, model_dir, tmp_path):
+    """Another precomputed reference, or weights of pairs."""
+    others = {"ref_chosen_logps": -1.0, "ref_rejected_logps": -2.0, "chosen_weights": 0.5, "rejected_weights": "low"}
+    found = [{**row, **others, "chosen_diff": 3} for row in PAIRS]
+    rows = IterableDataset.from_generator(lambda: iter(found)) if stream else Dataset.from_list(found)
     steps = Steps()
     arguments = {"model": str(model_dir), "train_dataset": rows, "callbacks": [steps]}
     first = trained(bmc.BMCTrainer, trl.DPOConfig, arguments, tmp_path, max_steps=1)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from peft import PromptTuningConfig, get_peft_model
 from tiny_pairs import PAIRS, logged, perturb, settings
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -247,3 +248,12 @@ def test_a_named_reference_is_used_whatever_training_begins_with(make, model_dir
 def test_an_objective_without_a_reference_takes_none(model_dir):
     with pytest.raises(ValueError, match="ref_model_name_or_path: simpo has no reference"):
         bmc.BMCConfig("out", use_cpu=True, bf16=False, loss_type=["simpo"], ref_model_name_or_path=str(model_dir))
+
+
+def test_prompts_that_were_trained_before_are_part_of_the_reference(model_dir, make):
+    """PEFT leaves TRL's frozen copy of a prompt trainable; another prompt's log-probs must not be found for it."""
+    for seed in (1, 2):
+        config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(model_dir), config)
+        perturb(model.prompt_encoder, 1.0, seed)
+        assert make(model=model)[1] == 16

@@ -164,7 +164,8 @@ class DataCollatorForBMC(DataCollatorForPreference):
         """Put per-token values at their tokens' places, (B, 2, T); leave out those without one."""
         placed = torch.zeros(responses.shape, dtype=dtype)
         for number, example in enumerate(examples):
-            unscored = 0 if example["prompt_ids"] else 1
+            # nothing predicts the first token of a sequence, and the reference's columns hold no number for it
+            unscored = 0 if example["prompt_ids"] or columns is REF_COLUMNS else 1
             for side, column in enumerate(columns):
                 count = int(responses[number, side].sum())
                 placed[number, side, :count] = torch.tensor(example[column][unscored : unscored + count], dtype=dtype)

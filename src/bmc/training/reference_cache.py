@@ -48,8 +48,9 @@ def default_cache() -> Path:
 def model_digest(model: Any, accelerator: Accelerator) -> str:
     """Hash a reference model: weights, configuration and precision. All ranks call this together.
 
-    Of a policy with an adapter it is the frozen part that counts, which is the reference. Where the weights are
-    sharded the digest depends on the number of processes too.
+    Of a policy with an adapter it is the frozen part that counts, which is the reference, and TRL's copy `ref` of an
+    adapter, which PEFT doesn't freeze under prompt learning. Where the weights are sharded the digest depends on the
+    number of processes too.
     """
     digest = hashlib.blake2b(digest_size=16)
     for tensor in _weights(model):
@@ -67,7 +68,7 @@ def _weights(model: Any) -> Iterator[Tensor]:
     adapter = is_peft_model(model)
     saved = model.state_dict().keys()
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if name in saved and not (adapter and tensor.requires_grad):
+        if name in saved and not (adapter and tensor.requires_grad and ".ref." not in name):
             if hasattr(tensor, "ds_tensor"):  # ZeRO-3
                 yield _without_padding(tensor)
             else:

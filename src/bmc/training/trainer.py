@@ -158,7 +158,9 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         streamed = isinstance(dataset, IterableDataset)
-        dataset = dataset.remove_columns([name for name in REF_COLUMNS if name in (dataset.column_names or ())])
+        columns = dataset.column_names or [*next(iter(dataset))]
+        ours = REF_COLUMNS if args.token_weighting == "external" else (*REF_COLUMNS, *WEIGHT_COLUMNS)
+        dataset = dataset.remove_columns([name for name in ours if name in columns])  # another's of these names
         # DPOTrainer would drop long prompts by a function that holds all of `args`: no other run would find what comes
         # after it in the cache
         whole = copy.copy(args)
