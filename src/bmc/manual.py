@@ -44,7 +44,7 @@ def _is_ours(cls: type, name: str) -> bool:
 def _lines(key: str, field: dataclasses.Field[Any], hint: Any, documentation: dict[str, str]) -> Iterator[str]:
     """Yield a key's line, and those of the keys within it."""
     text = documentation.get(field.name) or str(field.metadata.get("help", ""))
-    words = words_of(hint, field.metadata.get("choices") or field.metadata.get("words"))
+    words = words_of(hint, field.metadata.get("choices"))
     choices = f" One of {', '.join(words)}." if 1 < len(words) <= MANY else ""
     line = f"  --{key}{_default(field)}  {' '.join(text.split())}".replace("%%", "%")
     yield (line if not choices or line.endswith((".", " ")) else f"{line}.").rstrip() + choices
@@ -133,8 +133,8 @@ def _nested(hint: Any) -> type | None:
 def _row(cls: type, name: str, inner: str | None) -> str:
     """Return a key's line in the table of a section; `inner` is the section of what its values are made of."""
     field = next(one for one in dataclasses.fields(cls) if one.name == name)
-    hint = typing.get_type_hints(cls, include_extras=True)[name]
-    words = words_of(hint, field.metadata.get("choices") or field.metadata.get("words"))
+    hint = (typing.get_type_hints(cls, include_extras=True) | getattr(cls, "LIMITS", {}))[name]
+    words = words_of(hint, field.metadata.get("choices"))
     values = _link(inner) if inner else ", ".join(f"`{word}`" for word in words) or _values(hint)
     default = default_of(field)
     shown = "" if dataclasses.is_dataclass(default) else f"`{json.dumps(default, default=str)}`".replace('"', "")

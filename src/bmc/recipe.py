@@ -144,7 +144,8 @@ class Draft:
                 for key, what in mismatches(name, hint, error):
                     self.object_to(key, what + _without(field, given))
                 return
-            if unknown := unknown_word(choices, value):
+            listed = isinstance(default_of(field), list)  # whose words the class checks one by one
+            if not listed and (unknown := unknown_word(choices, value)):
                 self.object_to(name, unknown)
         elif value is dataclasses.MISSING:
             self.faults.append(UserError(self.where, f"{name}: is missing; add it to the recipe, or give --{name}"))

@@ -231,3 +231,14 @@ def test_what_is_not_trls_is_refused_in_one_line(subtests: pytest.Subtests, mode
                 trained(bmc.BMCTrainer, trl.DPOConfig, given, tmp_path, **options)
             assert str(caught.value).startswith(message)
             assert "\n" not in str(caught.value)
+
+
+def test_trls_parser_reads_our_keys(tmp_path):
+    """As in TRL's own script: `TrlParser((ScriptArguments, DPOConfig, ModelConfig))`."""
+    given = (
+        "--loss_type sigmoid sft --token_weighting bmc --bmc_delta 2.5 --prefix_sharing false --use_cpu --bf16 false"
+    )
+    parser = trl.TrlParser((trl.ScriptArguments, bmc.BMCConfig, trl.ModelConfig))
+    _, args, _ = parser.parse_args_and_config([*given.split(), "--output_dir", str(tmp_path)])
+    assert (args.loss_type, args.token_weighting, args.bmc_delta) == (["sigmoid", "sft"], "bmc", 2.5)
+    assert (args.prefix_sharing, args.packing, args.resume_from_checkpoint) == (False, None, None)

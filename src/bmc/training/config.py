@@ -52,6 +52,7 @@ TRAINER_LIMITS: dict[str, Any] = {
     "max_length": _Count | None,
     "neftune_noise_alpha": _FromZero | None,
     "label_smoothing_factor": _Share,
+    "resume_from_checkpoint": bool | str | None,  # whose type TRL's parser can't read
 }
 
 
@@ -223,7 +224,7 @@ class SFTConfig(trl.SFTConfig):
     value_faults = staticmethod(trainer_value_faults)
 
     assistant_only_loss: bool | None = None  # type: ignore[assignment]
-    resume_from_checkpoint: bool | str | None = None
+    resume_from_checkpoint: str | None = None
 
 
 @dataclass
@@ -279,7 +280,7 @@ class BMCConfig(trl.DPOConfig):
     }
 
     beta: Annotated[float, Field(gt=0.0)] = 0.1
-    loss_type: list[str] | str = field(default_factory=lambda: ["sigmoid"], metadata={"words": list(LOSSES)})
+    loss_type: list[str] | str = field(default_factory=lambda: ["sigmoid"], metadata={"choices": list(LOSSES)})
     simpo_gamma: Annotated[float, Field(ge=0.0)] = 0.5
     rdpo_alpha: Annotated[float, Field(allow_inf_nan=False)] = 0.05
     orpo_lambda: Annotated[float, Field(ge=0.0)] = 0.1
@@ -299,7 +300,7 @@ class BMCConfig(trl.DPOConfig):
     precompute_ref_log_probs: bool | None = None
     reference_cache: str | None = None
     ref_model_name_or_path: str | None = None
-    resume_from_checkpoint: bool | str | None = None
+    resume_from_checkpoint: str | None = None
 
     @classmethod
     def of(cls, args: trl.DPOConfig) -> BMCConfig:
