@@ -76,7 +76,7 @@ READS = {  # which stages' folders a recipe may read, by its name
     "dpo_tgdpo": "score_tgdpo",
 }
 VALUES = [*SEARCHED, "beta", "prefix_fraction", "weight_source", "diff_algorithm", "ignore_stop_words", "mode"]
-SOURCE = re.compile(r"Table \d|A\.\d|§\d|Eq|paper|released|135M parameters|handbook")
+SOURCE = re.compile(r"Table \d|A\.\d|§\d|Eq|paper|released|135M parameters|handbook|_search\.yaml")
 
 
 def recipes() -> Iterator[tuple[Path, dict[str, Any]]]:

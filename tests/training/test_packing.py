@@ -225,7 +225,7 @@ def test_a_first_token_that_nothing_predicts_is_not_scored():
     """Without a prompt the first token of a response isn't scored, and values beside the tokens keep their places."""
     pair: dict[str, Any] = {"prompt_ids": [], "chosen_ids": [5, 6], "rejected_ids": [5, 7, 8]}
     pair |= {"chosen_diff": [False, True], "rejected_diff": [False, True, False]}
-    pair |= {"ref_chosen_logps": [-1.0, -2.0], "ref_rejected_logps": [-1.0, -3.0, -4.0]}
+    pair |= {"ref_chosen_logps": [-2.0], "ref_rejected_logps": [-3.0, -4.0]}  # of the tokens that are scored
     batch = DataCollatorForBMC(pad_token_id=0, max_length=2, prefix_sharing=True, packing=True)([pair])
     assert batch["labels"].tolist() == [6, 7]
     assert batch["diff_mask"].tolist() == [[[True], [True]]]
