@@ -161,6 +161,7 @@ def test_rows_that_come_after_training_are_evaluated_against_the_reference(peft,
     arguments = {"model": str(model_dir), "train_dataset": ROWS, "eval_dataset": HELD}
     arguments |= {"peft_config": adapter()} if peft else {}
     theirs = trained(trl.DPOTrainer, trl.DPOConfig, arguments, tmp_path)["trainer"]
+    arguments |= {} if peft else {"model": AutoModelForCausalLM.from_pretrained(model_dir)}
     ours = trained(bmc.BMCTrainer, bmc.BMCConfig, arguments, tmp_path, precompute_ref_log_probs=True)["trainer"]
     for rows in ((Dataset.from_list(PAIRS[2:7]),) * 2, (theirs.eval_dataset, ours.eval_dataset)):
         expected, found = theirs.evaluate(rows[0]), ours.evaluate(rows[1])
@@ -176,6 +177,9 @@ def test_the_reference_of_a_model_in_memory_is_that_model(beforehand, model_dir,
     arguments = {"model": model, "train_dataset": ROWS}
     ours = trained(bmc.BMCTrainer, bmc.BMCConfig, arguments, tmp_path, max_steps=1, precompute_ref_log_probs=beforehand)
     assert ours[1, "loss"] == pytest.approx(0.693147, abs=1e-6)
+    if beforehand:  # it is gone, and what its folder holds is no substitute
+        with pytest.raises(UserErrors, match="holds other weights than training began with"):
+            ours["trainer"].evaluate(Dataset.from_list(PAIRS[2:7]))
 
 
 @pytest.mark.parametrize(

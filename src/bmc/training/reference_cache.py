@@ -52,15 +52,20 @@ def model_digest(model: Any, accelerator: Accelerator) -> str:
     adapter, which PEFT doesn't freeze under prompt learning. Where the weights are sharded the digest depends on the
     number of processes too.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in _weights(model):
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
-    shards = dict.fromkeys(gather_object([digest.hexdigest()]))  # replicas say the same
+    shards = dict.fromkeys(gather_object([weights_digest(model)]))  # replicas say the same
     ignored = ("_name_or_path", "transformers_version", "use_cache", "architectures")
     config = {key: value for key, value in model.config.to_dict().items() if key not in ignored}
     facts = json.dumps([*shards, config, accelerator.mixed_precision], sort_keys=True, default=str)
     return hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
+
+
+def weights_digest(model: Any) -> str:
+    """Hash the weights that count, as far as this rank holds them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in _weights(model):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
 
 
 def _weights(model: Any) -> Iterator[Tensor]:

@@ -48,7 +48,7 @@ from .prefix_sharing import (
     unsupported_reason,
     use_tree_attention,
 )
-from .reference_cache import ReferenceCache, add_reference_logps, default_cache, model_digest
+from .reference_cache import ReferenceCache, add_reference_logps, default_cache, model_digest, weights_digest
 from .token_weights import (
     DIFF_COLUMNS,
     RESPONSES,
@@ -91,6 +91,7 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
     ref_model: Any
     _signature_columns: list[str]
     _layout_chosen = False
+    _start_weights: str | None = None  # their digest, of a model that was given as an object and is its own reference
     _checked: tuple[Any, ...] = ()
     _tree_kernels: tuple[str, ...] = ("loop",)  # those that no check has ruled out yet; the first is used
     _precompute_engine: Any
@@ -116,6 +117,7 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
                 "accelerate launch", f"is needed to use {args.n_gpu} GPUs; or show one, CUDA_VISIBLE_DEVICES=0"
             )
         self.micro_batch_tokens = args.micro_batch_tokens
+        self._in_memory = not isinstance(model, str)  # its folder may hold other weights
         self.reference_free = REFERENCE_FREE.issuperset(args.loss_type)
         if self.reference_free:
             ref_model, args.precompute_ref_log_probs = None, True  # DPOTrainer then loads none; see below
@@ -211,6 +213,8 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
             # as in TRL: the policy isn't on its device yet, so an inference engine places and gathers it
             self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
         model = self.ref_model or self._precompute_engine or self.model
+        if self._in_memory and self.ref_model is None and not self._sharded:
+            self._start_weights = weights_digest(self.accelerator.unwrap_model(self.model))
         self._check_trees(model)
         digest = model_digest(self.accelerator.unwrap_model(self.ref_model or self.model), self.accelerator)
         return add_reference_logps(
@@ -245,6 +249,9 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
         except (OSError, ValueError, TypeError):
             what = f"new rows need the reference model, and '{name}' can't be loaded again"
             raise user_error("precompute_ref_log_probs", f"{what}; set it to false, or give a ref_model") from None
+        if self._start_weights not in (None, weights_digest(model)):
+            what = f"new rows need the reference model, and '{name}' holds other weights than training began with"
+            raise user_error("precompute_ref_log_probs", f"{what}; set it to false, or give a ref_model")
         add_fused_lm_head(model)
         self._prepare_model(model)
         if self.is_deepspeed_enabled:
