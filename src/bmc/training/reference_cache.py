@@ -45,14 +45,10 @@ def default_cache() -> Path:
     return Path(datasets.config.HF_DATASETS_CACHE) / "bmc-reference"
 
 
-def model_digest(model: Any, accelerator: Accelerator) -> str:
-    """Hash a reference model: weights, configuration and precision. All ranks call this together.
-
-    Of a policy with an adapter it is the frozen part that counts, which is the reference, and TRL's copy `ref` of an
-    adapter, which PEFT doesn't freeze under prompt learning. Where the weights are sharded the digest depends on the
-    number of processes too.
-    """
-    shards = dict.fromkeys(gather_object([weights_digest(model)]))  # replicas say the same
+def model_digest(model: Any, weights: str, accelerator: Accelerator) -> str:
+    """Hash a reference model: its `weights_digest`, configuration and precision. All ranks call this together. Where
+    the weights are sharded the digest depends on the number of processes too."""
+    shards = dict.fromkeys(gather_object([weights]))  # replicas say the same
     ignored = ("_name_or_path", "transformers_version", "use_cache", "architectures")
     config = {key: value for key, value in model.config.to_dict().items() if key not in ignored}
     facts = json.dumps([*shards, config, accelerator.mixed_precision], sort_keys=True, default=str)
@@ -60,7 +56,11 @@ def model_digest(model: Any, accelerator: Accelerator) -> str:
 
 
 def weights_digest(model: Any) -> str:
-    """Hash the weights that count, as far as this rank holds them."""
+    """Hash a reference model's weights, as far as this rank holds them.
+
+    Of a policy with an adapter it is the frozen part that counts, which is the reference, and TRL's copy `ref` of an
+    adapter, which PEFT doesn't freeze under prompt learning.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for tensor in _weights(model):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())

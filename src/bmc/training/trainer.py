@@ -213,10 +213,12 @@ class BMCTrainer(FaultTolerantTrainer, MicroBatchTrainer, DPOTrainer):
             # as in TRL: the policy isn't on its device yet, so an inference engine places and gathers it
             self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
         model = self.ref_model or self._precompute_engine or self.model
-        if self._in_memory and self.ref_model is None and not self._sharded:
-            self._start_weights = weights_digest(self.accelerator.unwrap_model(self.model))
         self._check_trees(model)
-        digest = model_digest(self.accelerator.unwrap_model(self.ref_model or self.model), self.accelerator)
+        reference = self.accelerator.unwrap_model(self.ref_model or self.model)
+        weights = weights_digest(reference)
+        if self._in_memory and self.ref_model is None and not self._sharded:
+            self._start_weights = weights
+        digest = model_digest(reference, weights, self.accelerator)
         return add_reference_logps(
             dataset,
             ReferenceCache(Path(self.args.reference_cache or default_cache()) / digest),
