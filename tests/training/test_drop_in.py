@@ -14,6 +14,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DataCollatorForVi
 
 import bmc
 from bmc.errors import UserErrors
+from bmc.recipe import parse
+from bmc.training.config import SFTConfig
 
 ROWS, HELD = Dataset.from_list(PAIRS), Dataset.from_list(PAIRS[:3])
 BARE = Dataset.from_list([{"prompt": "", "chosen": f"It is {i}.", "rejected": f"No: {3 * i}"} for i in range(8)])
@@ -246,3 +248,13 @@ def test_trls_parser_reads_our_keys(tmp_path):
     _, args, _ = parser.parse_args_and_config([*given.split(), "--output_dir", str(tmp_path)])
     assert (args.loss_type, args.token_weighting, args.bmc_delta) == (["sigmoid", "sft"], "bmc", 2.5)
     assert (args.prefix_sharing, args.packing, args.resume_from_checkpoint) == (False, None, None)
+
+
+@pytest.mark.parametrize("stage", [bmc.BMCConfig, SFTConfig])
+def test_a_recipe_says_true_or_false_of_a_checkpoint(stage, tmp_path):
+    """Which TRL's parser has no word for."""
+    for given in ("true", "false"):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(f"stage: {stage.STAGE}\noutput_dir: out\nuse_cpu: true\nresume_from_checkpoint: {given}\n")
+        config = parse([str(path)], stage)[0]
+        assert config.resume_from_checkpoint is (given == "true")

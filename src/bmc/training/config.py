@@ -331,7 +331,7 @@ class BMCConfig(trl.DPOConfig):
     def _check(self) -> None:
         """Check our own keys."""
         values = vars(self)
-        hints = get_type_hints(BMCConfig, include_extras=True)
+        hints = get_type_hints(BMCConfig, include_extras=True) | BMCConfig.LIMITS
         for key, kind in ((one.name, hints[one.name]) for one in fields(self)):
             if key in BMCConfig.__annotations__:
                 try:
