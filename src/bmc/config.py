@@ -270,7 +270,7 @@ class LabConfig(StageArguments):
         seeds: Each method is trained once with each of these on the pairs of each SFT model.
         methods: Recipe names, and values over the recipe's: lists of values span a grid; several grids stand in a
             list. `pairs` names the bridging whose pairs are trained on (`bridge` by default).
-        stages: Values over the recipes of prepare, model, sft, sample and eval.
+        stages: Values over the recipes of prepare, model, sft, sample and eval, and over those of all methods (`base`).
         bridges: Bridgings by name, and values over the recipe bridge.yaml.
         split: Rows that are scored: `validation` to choose hyperparameters, `test` to report.
         held_out_rows: Validation rows that held-out pairs are sampled from; 0 for none.

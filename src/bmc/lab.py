@@ -154,7 +154,8 @@ class Unit:
             if method != "sft":
                 shutil.rmtree(folder, ignore_errors=True)
                 sft = f"--model_name_or_path={self.folder / 'sft'}"
-                own = [_data(pairs / "train.jsonl"), sft, f"--seed={number}", *_given(values)]
+                own = [_data(pairs / "train.jsonl"), sft, f"--seed={number}"]
+                own += _given({**self.config.stages.get("base", {}), **values})
                 if self.config.held_out_rows:
                     own.append(f"--dataset_mixture.test_datasets.0.id={self.held_out}")
                 self.run("train", method, *own, f"--output_dir={folder}")

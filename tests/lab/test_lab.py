@@ -154,12 +154,13 @@ STUDY = {
     "recipes": "recipes/lab",
     "sft_seeds": [1],
     "seeds": [1],
-    "methods": {"dpo": {"beta": [0.5], "logging_steps": 1}, "dpo_bmc": {"pairs": "sloppy", "learning_rate": 1e-3}},
+    "methods": {"dpo": {"beta": [0.5]}, "dpo_bmc": {"pairs": "sloppy", "learning_rate": 1e-3}},
     "bridges": {"bridge": {}, "sloppy": {"editor": "sloppy", "editor_rewrite_rate": 0.5}},
     "stages": {
         "prepare": {"dataset_mixture.datasets.0.num_rows": 120, "dataset_mixture.test_datasets.0.num_rows": 20},
         "sft": {"num_train_epochs": 1},
         "sample": {"dataset_mixture.datasets.0.num_rows": 64},
+        "base": {"logging_steps": 1, "beta": 0.9},
     },
 }
 
@@ -199,13 +200,16 @@ def test_a_study_trains_each_method_and_is_not_run_twice(tmp_path: Path, monkeyp
     rows = json.loads((tmp_path / "out/results.json").read_text())["rows"]
     assert [(row["method"], row["pairs"], row["values"], row["n"]) for row in rows] == [
         ("sft", "bridge", {}, 20),
-        ("dpo", "bridge", {"beta": 0.5, "logging_steps": 1}, 20),
+        ("dpo", "bridge", {"beta": 0.5}, 20),
         ("dpo_bmc", "sloppy", {"learning_rate": 1e-3}, 20),
     ]
     assert all(mean > 0 for side in rows[0]["spans"].values() for mean in side.values())
     (start, *_), (first, *_) = rows[1]["held_out"], rows[1]["steps"]
     assert start[0] == start[3] == 0  # no step, no margin
     assert first[1] == pytest.approx(log(2), abs=0.01)
+    assert first[0] == rows[2]["steps"][0][0] == 1  # `base` is of all methods, and a method's values go before it
+    betas = [json.loads(path.read_text())["beta"] for path in sorted(tmp_path.glob("out/seed_1/dpo*/*/recipe.json"))]
+    assert betas == [0.5, 0.9]
     assert 0 < rows[2]["trained_on"] <= 64
     output = tmp_path / "out/seed_1.log"
     stages = output.read_text().count("\nbmc ")
