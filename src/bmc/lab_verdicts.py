@@ -182,6 +182,15 @@ def _elsewhere(letter: str, study: str, where: str) -> list[Claim]:
     ]
 
 
+def _real_model(letter: str, study: str, where: str) -> list[Claim]:
+    """Return the claims of `_elsewhere`, and a8."""
+    converged = f"{where}: SFT on y_w = SFT"
+    return [
+        *_elsewhere(letter, study, where),
+        _accuracies(f"{letter}6", converged, Side(study, "sft_chosen"), Side(study, "sft"), equal=True),
+    ]
+
+
 def _editors(names: tuple[str, str], study: str, where: str = "") -> list[Claim]:
     """Return what an ideal editor is worth, with DPO-BC and DPO-BMC."""
     return [
@@ -258,14 +267,14 @@ CLAIMS: list[Claim | Slope] = [
     ),
     *_elsewhere("k", "turns", "turns"),
     *_editors(("k6", "k7"), "turns", "turns, "),
-    *_elsewhere("l", "smollm2", "SmolLM2"),
-    _accuracies("l6", "SmolLM2: SFT on y_w = SFT", Side("smollm2", "sft_chosen"), Side("smollm2", "sft"), equal=True),
+    *_real_model("l", "smollm2", "SmolLM2"),
     *(
         _accuracies(
             f"m{n}", f"{TITLES[method]}: ideal > rule editor", Side("editors", method), Side("rules", method, "rules")
         )
         for n, method in enumerate(("dpo_bc", "dpo_bmc"), 1)
     ),
+    *_real_model("n", "smollm2_two_digits", "SmolLM2, two digits"),
 ]
 
 
