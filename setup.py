@@ -10,7 +10,7 @@ VERSION = re.search(r'^__version__ = "(.+)"', (ROOT / "src/bmc/__init__.py").rea
 
 # A floor is the oldest version that is tested, which is the one in `constraints.txt`.
 CORE = [
-    "torch>=2.13",
+    "torch>=2.13",  # 2.14 passes the tests too
     "transformers>=5.24,<5.25",  # private members of its Trainer are used
     "trl>=1.16,<1.17",  # BMCTrainer subclasses its DPOTrainer
     "datasets>=5.2",

@@ -182,12 +182,25 @@ def _elsewhere(letter: str, study: str, where: str) -> list[Claim]:
     ]
 
 
-def _real_model(letter: str, study: str, where: str) -> list[Claim]:
+def _with_control(letter: str, study: str, where: str) -> list[Claim]:
     """Return the claims of `_elsewhere`, and a8."""
     converged = f"{where}: SFT on y_w = SFT"
     return [
         *_elsewhere(letter, study, where),
         _accuracies(f"{letter}6", converged, Side(study, "sft_chosen"), Side(study, "sft"), equal=True),
+    ]
+
+
+def _noise(names: tuple[str, str], study: str, where: str = "") -> list[Claim]:
+    """Return what it costs, with DPO and DPO-MC, that y_w is always in another writer's style than y_l."""
+    return [
+        _accuracies(
+            name,
+            f"{where}{title}: bridged > the other writer's y_w",
+            Side(study, method),
+            Side(study, method, "noise_100"),
+        )
+        for name, title, method in zip(names, ("DPO", "DPO with MC"), ("dpo_bc", "dpo_bmc"), strict=True)
     ]
 
 
@@ -232,15 +245,7 @@ CLAIMS: list[Claim | Slope] = [
     _moved("d2", "gradient norm: DPO > DPO-MC", gradient, "dpo", "dpo_mc"),
     _over_writers("e1", "DPO-BC", "dpo_bc"),
     _over_writers("e2", "DPO-BMC", "dpo_bmc"),
-    *(
-        _accuracies(
-            name, f"{title}: bridged > the other writer's y_w", Side("noise", method), Side("noise", method, far)
-        )
-        for name, title, method, far in (
-            ("e3", "DPO", "dpo_bc", "noise_100"),
-            ("e4", "DPO with MC", "dpo_bmc", "noise_100"),
-        )
-    ),
+    *_noise(("e3", "e4"), "noise"),
     *_editors(("f1", "f2"), "editors"),
     Claim("g1", "log π(ỹ_w) falls under DPO-BC", lambda row: -displacement(row), Side("displacement", "dpo_bc"), None),
     _moved("g2", "log π(chosen): DPO > DPO-BC", displacement, "dpo", "dpo_bc"),
@@ -267,14 +272,16 @@ CLAIMS: list[Claim | Slope] = [
     ),
     *_elsewhere("k", "turns", "turns"),
     *_editors(("k6", "k7"), "turns", "turns, "),
-    *_real_model("l", "smollm2", "SmolLM2"),
+    *_with_control("l", "smollm2", "SmolLM2"),
     *(
         _accuracies(
             f"m{n}", f"{TITLES[method]}: ideal > rule editor", Side("editors", method), Side("rules", method, "rules")
         )
         for n, method in enumerate(("dpo_bc", "dpo_bmc"), 1)
     ),
-    *_real_model("n", "smollm2_two_digits", "SmolLM2, two digits"),
+    *_with_control("n", "smollm2_two_digits", "SmolLM2, two digits"),
+    *_with_control("p", "manner", "manner"),
+    *_noise(("p7", "p8"), "manner", "manner, "),
 ]
 
 

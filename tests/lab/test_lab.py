@@ -81,6 +81,15 @@ def test_one_writer_has_one_style_and_more_writers_have_more() -> None:
     assert [styles(writers) for writers in (1, 2, 4, 8)] == [1, 2, 4, 8]
 
 
+def test_writers_who_add_in_one_order_differ_in_words_and_layout() -> None:
+    row = read({"writers": 4, "length": 3, "order": "left", "seed": 3}, 1)[0]
+    first, second, third = map(int, re.findall(r"\d+", row["prompt"][0]["content"]))
+    terms = (first, second, first + second), (first + second, third, first + second + third)
+    steps = [[shape.format(*numbers) for numbers in terms] for shape in ("{} + {} = {}", "{} and {} make {}")]
+    bodies = [sep.join(lines) for sep in ("\n", " ; ") for lines in steps]
+    assert [solution.split("\n", 1)[1].rsplit("\n", 1)[0] for solution in row["solutions"]] == bodies
+
+
 def test_rejected_responses_are_wrong_at_the_given_rate(subtests: pytest.Subtests) -> None:
     for rate in [0.0, 0.7, 1.0]:
         with subtests.test(rate=rate):
@@ -95,6 +104,7 @@ def test_parameters_that_are_no_good(subtests: pytest.Subtests) -> None:
         ({"task": "sum"}, "lab: config.task: "),
         ({"writer": 2}, "lab: config.writer: "),
         ({"writers": 9}, "lab: config.writers: "),
+        ({"writers": 5, "order": "left"}, "lab: config.writers: must be at most 4 with order: left, got 5"),
         ({"length": 2}, "lab: config: has only 81 different questions of 100"),
         (None, "lab: config: must be a mapping"),
     ]:

@@ -30,6 +30,7 @@ def test_a_study_has_enough_rows(subtests: pytest.Subtests) -> None:
         ("search", "core"),
         ("systems_search", "systems"),
         ("turns_search", "turns"),
+        ("manner_search", "manner"),
         ("smollm2_search", "smollm2"),
         ("smollm2_two_digits_search", "smollm2_two_digits"),
     ],

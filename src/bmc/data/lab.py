@@ -125,7 +125,9 @@ class LabParameters:
 
     Attributes:
         task: `sums` (of digits) or `turns` (of a heading; closed questions with options).
-        writers: How many styles of writing there are.
+        writers: How many styles of writing there are; at most 4 with `order: left`.
+        order: `either` has writers who add from the left and from the right, which is not equally hard; `left` has
+            writers who all add from the left, and differ in words and layout.
         length: Terms of a sum; the heading and its turns.
         rejected_error_rate: Give each row a y_l in the style of a writer drawn anew, with one wrong step in this share
             of the rows; by default rows have no y_l, and a model's own responses serve.
@@ -134,6 +136,7 @@ class LabParameters:
 
     task: Literal["sums", "turns"] = "sums"
     writers: Annotated[int, Field(ge=1, le=len(WRITERS))] = 2
+    order: Literal["either", "left"] = "either"
     length: Annotated[int, Field(ge=2, le=20)] = 5
     rejected_error_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: int = 0
@@ -163,12 +166,15 @@ def generate_lab(parameters: Any, num_rows: int | None) -> list[Row]:
     except ValidationError as error:
         first = error.errors()[0]
         raise user_error(f"{where}.{'.'.join(map(str, first['loc']))}", first["msg"]) from None
+    writers = [style for style in WRITERS if style.forward or given.order == "either"]
+    if given.writers > len(writers):
+        raise user_error(f"{where}.writers", f"must be at most {len(writers)} with order: left, got {given.writers}")
     kind, make = TASKS[given.task]
     draw, wanted = random.Random(given.seed), num_rows or 500
     rows: dict[str, Row] = {}
     for _ in range(100 * wanted):
         problem = make(draw, given.length)
-        row = _raw(problem, kind, draw, WRITERS[: given.writers], given.rejected_error_rate)
+        row = _raw(problem, kind, draw, writers[: given.writers], given.rejected_error_rate)
         rows.setdefault(problem.question, row)
         if len(rows) == wanted:
             return list(rows.values())
