@@ -154,10 +154,10 @@ def _over_writers(name: str, title: str, method: str) -> Slope:
 
 def _remedies() -> list[Claim]:
     """Return h1 to h12: each remedy for a step that is too large, with each method."""
-    large, methods = {"learning_rate": 1e-3, "beta": 0.1}, ("dpo", "dpo_bc", "dpo_mc", "dpo_bmc")
+    methods = ("dpo", "dpo_bc", "dpo_mc", "dpo_bmc")
     remedies: list[tuple[str, str, Row | None]] = [
-        ("an SFT term", "remedies", large | {"loss_type": ["sigmoid", "sft"]}),
-        ("β 1", "remedies", large | {"beta": 1.0}),
+        ("an SFT term", "remedies", TOO_LARGE | {"loss_type": ["sigmoid", "sft"]}),
+        ("β 1", "remedies", TOO_LARGE | {"beta": 1.0}),
         ("step 3e-4", "displacement", None),
     ]
     return [
@@ -165,7 +165,7 @@ def _remedies() -> list[Claim]:
             f"h{4 * row + column + 1}",
             f"step 1e-3, {TITLES[method]}: {remedy} helps",
             Side(study, method, at=at),
-            Side("remedies", method, at=large),
+            Side("remedies", method, at=TOO_LARGE),
         )
         for row, (remedy, study, at) in enumerate(remedies)
         for column, method in enumerate(methods)
@@ -191,16 +191,29 @@ def _with_control(letter: str, study: str, where: str) -> list[Claim]:
     ]
 
 
-def _noise(names: tuple[str, str], study: str, where: str = "") -> list[Claim]:
+def _noise(names: tuple[str, str], study: str, where: str = "", at: Row | None = None) -> list[Claim]:
     """Return what it costs, with DPO and DPO-MC, that y_w is always in another writer's style than y_l."""
     return [
         _accuracies(
             name,
             f"{where}{title}: bridged > the other writer's y_w",
-            Side(study, method),
-            Side(study, method, "noise_100"),
+            Side(study, method, at=at),
+            Side(study, method, "noise_100", at),
         )
         for name, title, method in zip(names, ("DPO", "DPO with MC"), ("dpo_bc", "dpo_bmc"), strict=True)
+    ]
+
+
+def _large_step(names: tuple[str, str], study: str, where: str) -> list[Claim]:
+    """Return what MC's weights hold up where the step is too large."""
+    return [
+        _accuracies(
+            name,
+            f"{where}step 1e-3: {TITLES[more]} > {TITLES[less]}",
+            Side(study, more, at=TOO_LARGE),
+            Side(study, less, at=TOO_LARGE),
+        )
+        for name, more, less in zip(names, ("dpo_mc", "dpo_bmc"), ("dpo", "dpo_bc"), strict=True)
     ]
 
 
@@ -220,6 +233,7 @@ NOISE = ((0, "bridge"), (50, "noise_50"), (100, "noise_100"))  # % of pairs whos
 WRITERS = ((1, "writers_1"), (2, "core"), (4, "writers_4"))
 SHARES = ((0.0, "share_0"), (0.33, "share_33"), (0.67, "share_67"), (1.0, "bridge"))  # of bridged pairs
 BMC_AT: Row = {"learning_rate": 3e-4, "beta": 0.1}  # core's values of DPO-BMC
+TOO_LARGE: Row = {"learning_rate": 1e-3, "beta": 0.1}
 DELTA = {delta: Side("delta", "dpo_bmc", at=BMC_AT | {"bmc_delta": delta}) for delta in (0.5, 1.0, 2.5, 5.0)}
 CLAIMS: list[Claim | Slope] = [
     _core("a1", "DPO > SFT", "dpo", "sft"),
@@ -281,7 +295,10 @@ CLAIMS: list[Claim | Slope] = [
     ),
     *_with_control("n", "smollm2_two_digits", "SmolLM2, two digits"),
     *_with_control("p", "manner", "manner"),
-    *_noise(("p7", "p8"), "manner", "manner, "),
+    *_noise(("p7", "p8"), "manner_steps", "manner, step 3e-4, ", BMC_AT),
+    *_noise(("p9", "p10"), "manner_steps", "manner, step 1e-3, ", TOO_LARGE),
+    *_large_step(("o1", "o2"), "large_step", ""),
+    *_large_step(("o3", "o4"), "manner_steps", "manner, "),
 ]
 
 
