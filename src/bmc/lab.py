@@ -24,7 +24,7 @@ from .config import LabConfig
 from .data.schema import Row
 from .errors import user_error
 from .evaluation.summary import markdown_table
-from .runs import read_json, write_json, write_text
+from .runs import read_json, restart_clock, write_json, write_text
 
 # What is kept of a training: of each evaluation on held-out pairs, and of each logged step.
 HELD_OUT = ("step", "eval_logps/chosen", "eval_logps/rejected", "eval_rewards/margins", "eval_rewards/accuracies")
@@ -138,6 +138,7 @@ class Unit:
         """Run a command of `bmc` in this process, as if it were called alone."""
         before, sys.argv = sys.argv, ["bmc", command, f"{self.config.recipes}/{recipe}.yaml", *own]
         print(*sys.argv, flush=True)
+        restart_clock()
         try:
             self.run_command(command, sys.argv[2:])
         finally:

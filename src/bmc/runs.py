@@ -36,7 +36,7 @@ PEER_LOST = (
     "Connection closed by peer", "Connection reset by peer", "Connection was likely closed", "Connection refused",
     "Broken pipe", "NCCL error", "Socket Timeout",
 )  # fmt: skip
-_STARTED = time.monotonic()
+_started = time.monotonic()
 _held: dict[Path, int] | None = None  # the folders that this command writes → descriptors that lock them
 
 
@@ -391,6 +391,12 @@ def _opened(path: Path) -> IO[str]:
     return path.open("w", encoding="utf-8", errors="backslashreplace")
 
 
+def restart_clock() -> None:
+    """Count `elapsed` from now on, for a process that runs one stage after another."""
+    global _started
+    _started = time.monotonic()
+
+
 def elapsed() -> float:
-    """Return the seconds since this process started."""
-    return round(time.monotonic() - _STARTED, 1)
+    """Return the seconds since this process or, after `restart_clock`, its stage started."""
+    return round(time.monotonic() - _started, 1)

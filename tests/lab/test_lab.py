@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from math import log
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,7 @@ def test_a_study_trains_each_method_and_is_not_run_twice(tmp_path: Path, monkeyp
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump(STUDY | {"output_dir": str(tmp_path / "out")}))
     command = [sys.executable, "-m", "bmc", "lab", str(study)]
+    began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, (tmp_path / "out/seed_1.log").read_text() + done.stderr
     rows = json.loads((tmp_path / "out/results.json").read_text())["rows"]
@@ -221,6 +223,9 @@ def test_a_study_trains_each_method_and_is_not_run_twice(tmp_path: Path, monkeyp
     betas = [json.loads(path.read_text())["beta"] for path in sorted(tmp_path.glob("out/seed_1/dpo*/*/recipe.json"))]
     assert betas == [0.5, 0.9]
     assert 0 < rows[2]["trained_on"] <= 64
+    taken = [json.loads(path.read_text())["seconds"] for path in tmp_path.glob("out/seed_1/**/stats.json")]
+    assert len(taken) > 3
+    assert sum(taken) < time.monotonic() - began  # of each stage alone
     output = tmp_path / "out/seed_1.log"
     stages = output.read_text().count("\nbmc ")
     subprocess.run(command, capture_output=True, check=True)
