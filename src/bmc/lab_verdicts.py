@@ -299,6 +299,12 @@ CLAIMS: list[Claim | Slope] = [
     *_noise(("p9", "p10"), "manner_steps", "manner, step 1e-3, ", TOO_LARGE),
     *_large_step(("o1", "o2"), "large_step", ""),
     *_large_step(("o3", "o4"), "manner_steps", "manner, "),
+    _accuracies(
+        "o5",
+        "SmolLM2, step 3e-5: DPO-BMC > DPO",
+        Side("smollm2_large_step", "dpo_bmc"),
+        Side("smollm2_large_step", "dpo"),
+    ),
 ]
 
 
