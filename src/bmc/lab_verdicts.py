@@ -204,14 +204,15 @@ def _noise(names: tuple[str, str], study: str, where: str = "", at: Row | None =
     ]
 
 
-def _large_step(names: tuple[str, str], study: str, where: str) -> list[Claim]:
-    """Return what MC's weights hold up where the step is too large."""
+def _large_step(names: tuple[str, str], study: str, where: str, beta: float = 0.1) -> list[Claim]:
+    """Return what MC's weights hold up where the step is too large, against a β of the method without them."""
+    other = "" if beta == TOO_LARGE["beta"] else f" at β {beta:g}"
     return [
         _accuracies(
             name,
-            f"{where}step 1e-3: {TITLES[more]} > {TITLES[less]}",
+            f"{where}step 1e-3: {TITLES[more]} > {TITLES[less]}{other}",
             Side(study, more, at=TOO_LARGE),
-            Side(study, less, at=TOO_LARGE),
+            Side(study, less, at=TOO_LARGE | {"beta": beta}),
         )
         for name, more, less in zip(names, ("dpo_mc", "dpo_bmc"), ("dpo", "dpo_bc"), strict=True)
     ]
@@ -305,6 +306,8 @@ CLAIMS: list[Claim | Slope] = [
         Side("smollm2_large_step", "dpo_bmc"),
         Side("smollm2_large_step", "dpo"),
     ),
+    *_large_step(("q1", "q2"), "large_step", "", 0.23),
+    *_large_step(("q3", "q4"), "manner_steps", "manner, ", 0.22),
 ]
 
 
