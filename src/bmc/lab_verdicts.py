@@ -441,7 +441,7 @@ def headline(results: Row, repetition: Row) -> str:
     return markdown_table((["claim", "difference, 95 %", "verdict", "repeated"], lines))
 
 
-HEADLINE = ("a8", "a3", "a2", "a4", "f1", "f2", "g1", "g3", "h1", "k1", "k3", "l1", "l2", "l5", "l6")
+HEADLINE = ("a8", "a3", "a2", "p3", "p2", "f1", "f2", "g1", "g3", "h1", "o1", "o2", "k1", "k3", "l1", "l2", "l6")
 COLUMNS = ("difference, 95 %", "p (Holm)", "seeds", "verdict")
 
 
