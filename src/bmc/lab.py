@@ -24,12 +24,14 @@ from .config import LabConfig
 from .data.schema import Row
 from .errors import user_error
 from .evaluation.summary import markdown_table
+from .recipe_files import load_recipe
 from .runs import read_json, restart_clock, write_json, write_text
 
 # What is kept of a training: of each evaluation on held-out pairs, and of each logged step.
 HELD_OUT = ("step", "eval_logps/chosen", "eval_logps/rejected", "eval_rewards/margins", "eval_rewards/accuracies")
 STEPS = ("step", "loss", "grad_norm")
 RECIPES = ("prepare", "model", "sft", "sample", "bridge", "base", "eval")
+MADE_BY = "lab.json"  # beside what a stage writes: the values that made it
 WEIGHTS = ("*.safetensors", "tokenizer*", "training_args.bin")
 
 
@@ -117,22 +119,27 @@ class Unit:
         sampled = [f"--model_name_or_path={self.folder / 'sft'}", f"--dataset_mixture.seed={self.seed}"]
         self.stage("sample", _data(self.train), *sampled)
         if number := self.config.held_out_rows:
-            held_out = [
-                _data(self.folder / "prepare" / "validation.jsonl"),
-                f"--dataset_mixture.datasets.0.num_rows={number}",
-            ]
-            self.stage("sample", *held_out, *sampled, folder="sample_held_out")
+            rows = _data(self.folder / "prepare" / "validation.jsonl")
+            values = {"dataset_mixture.datasets.0.num_rows": number}
+            self.stage("sample", rows, *sampled, folder="sample_held_out", values=values)
             self.stage("bridge", _data(self.folder / "sample_held_out" / "train.jsonl"), folder="bridge_held_out")
         for name, values in self.config.bridges.items():
-            self.stage("bridge", _data(self.folder / "sample" / "train.jsonl"), *_given(values), folder=name)
+            self.stage("bridge", _data(self.folder / "sample" / "train.jsonl"), folder=name, values=values)
 
-    def stage(self, name: str, *own: str, folder: str | None = None) -> None:
+    def stage(self, name: str, *own: str, folder: str | None = None, values: Row | None = None) -> None:
         """Run a stage by its recipe unless it is done."""
         output = self.folder / (folder or name)
-        if not (output / ("metrics.json" if name == "sft" else "stats.json")).exists():
+        values = self.config.stages.get(name, {}) | (values or {})
+        made_by = self.made_by(name, values)
+        if not _is_done(output, "metrics.json" if name == "sft" else "stats.json", made_by):
             shutil.rmtree(output, ignore_errors=True)
             command = "tiny_model" if name == "model" else name
-            self.run(command, name, *_given(self.config.stages.get(name, {})), *own, f"--output_dir={output}")
+            self.run(command, name, *_given(values), *own, f"--output_dir={output}")
+            write_json(output / MADE_BY, made_by)
+
+    def made_by(self, recipe: str, values: Row) -> Row:
+        """Return what makes a folder: the keys of a recipe, and the study's values over them."""
+        return {recipe: load_recipe(Path(self.config.recipes, f"{recipe}.yaml"))[0] | values}
 
     def run(self, command: str, recipe: str, *own: str) -> None:
         """Run a command of `bmc` in this process, as if it were called alone."""
@@ -151,17 +158,21 @@ class Unit:
         label = ",".join(f"{key}={value}" for key, value in {"pairs": pairs.name, **values, "seed": number}.items())
         folder = self.folder / method / label if method != "sft" else self.folder / "sft"
         scores = folder / ("eval" if method != "sft" else f"eval_{self.config.split}")
-        if not (scores / "metrics.json").exists():
+        trained, evaluation = self.config.stages.get("base", {}) | values, self.config.stages.get("eval", {})
+        made_by = self.made_by("eval", evaluation) | {"split": self.config.split}
+        if method != "sft":
+            made_by |= self.made_by(method, trained)
+        if not _is_done(scores, "metrics.json", made_by):
             if method != "sft":
                 shutil.rmtree(folder, ignore_errors=True)
                 sft = f"--model_name_or_path={self.folder / 'sft'}"
-                own = [_data(pairs / "train.jsonl"), sft, f"--seed={number}"]
-                own += _given({**self.config.stages.get("base", {}), **values})
+                own = [_data(pairs / "train.jsonl"), sft, f"--seed={number}", *_given(trained)]
                 if self.config.held_out_rows:
                     own.append(f"--dataset_mixture.test_datasets.0.id={self.held_out}")
                 self.run("train", method, *own, f"--output_dir={folder}")
-            given = [*_given(self.config.stages.get("eval", {})), f"--model_name_or_path={folder}", _data(self.split)]
+            given = [*_given(evaluation), f"--model_name_or_path={folder}", _data(self.split)]
             self.run("evaluate", "eval", *given, f"--output_dir={scores}")
+            write_json(scores / MADE_BY, made_by)
             if method != "sft":
                 for path in itertools.chain.from_iterable(map(folder.glob, WEIGHTS)):
                     path.unlink()
@@ -174,6 +185,20 @@ class Unit:
         history = read_json(folder / "trainer_state.json")["log_history"]
         row |= {"held_out": _curve(history, HELD_OUT), "steps": _curve(history, STEPS)}
         return row | {"trained_on": read_json(folder / "metrics.json")["rows"]}
+
+
+def _is_done(output: Path, last: str, made_by: Row) -> bool:
+    """Tell whether a folder has its last file.
+
+    Raises:
+        UserErrors: It has, and other values made it.
+    """
+    if not (output / last).exists():
+        return False
+    wanted = json.loads(json.dumps(made_by))
+    if (output / MADE_BY).exists() and read_json(output / MADE_BY) != wanted:
+        raise user_error(str(output), "was made by other values; give another output_dir or units, or delete it")
+    return True
 
 
 def writers_followed(predictions: Path, rows: Path) -> list[list[int]]:

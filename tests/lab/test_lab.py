@@ -230,3 +230,13 @@ def test_a_study_trains_each_method_and_is_not_run_twice(tmp_path: Path, monkeyp
     stages = output.read_text().count("\nbmc ")
     subprocess.run(command, capture_output=True, check=True)
     assert output.read_text().count("\nbmc ") == stages
+    for part, values in [
+        ("prepare", {"validation_fraction": 0.2}),
+        ("base", {"beta": 0.8}),
+        ("eval", {"batch_size": 7}),
+    ]:
+        changed = STUDY | {"output_dir": str(tmp_path / "out"), "stages": STUDY["stages"] | {part: values}}
+        study.write_text(yaml.safe_dump(changed))
+        assert subprocess.run(command, capture_output=True).returncode == 2, part
+        assert "was made by other values" in output.read_text().splitlines()[-1]
+        assert output.read_text().count("\nbmc ") == stages
