@@ -20,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean, stdev
 
+from filelock import FileLock
+
 from .config import LabConfig
 from .data.schema import Row
 from .errors import user_error
@@ -131,11 +133,12 @@ class Unit:
         output = self.folder / (folder or name)
         values = self.config.stages.get(name, {}) | (values or {})
         made_by = self.made_by(name, values)
-        if not _is_done(output, "metrics.json" if name == "sft" else "stats.json", made_by):
-            shutil.rmtree(output, ignore_errors=True)
-            command = "tiny_model" if name == "model" else name
-            self.run(command, name, *_given(values), *own, f"--output_dir={output}")
-            write_json(output / MADE_BY, made_by)
+        with _one_at_a_time(output):
+            if not _is_done(output, "metrics.json" if name == "sft" else "stats.json", made_by):
+                shutil.rmtree(output, ignore_errors=True)
+                command = "tiny_model" if name == "model" else name
+                self.run(command, name, *_given(values), *own, f"--output_dir={output}")
+                write_json(output / MADE_BY, made_by)
 
     def made_by(self, recipe: str, values: Row) -> Row:
         """Return what makes a folder: the keys of a recipe, and the study's values over them."""
@@ -151,6 +154,14 @@ class Unit:
         finally:
             sys.argv = before
 
+    def train_method(self, method: str, folder: Path, pairs: Path, own: list[str]) -> None:
+        """Train a method by its recipe from the SFT model."""
+        shutil.rmtree(folder, ignore_errors=True)
+        if self.config.held_out_rows:
+            own = [*own, f"--dataset_mixture.test_datasets.0.id={self.held_out}"]
+        sft = f"--model_name_or_path={self.folder / 'sft'}"
+        self.run("train", method, _data(pairs / "train.jsonl"), sft, *own, f"--output_dir={folder}")
+
     def evaluated(self, method: str, values: Row, number: int | None) -> Row:
         """Train a method unless that is done, evaluate it, and return its row."""
         values = dict(values)
@@ -162,20 +173,16 @@ class Unit:
         made_by = self.made_by("eval", evaluation) | {"split": self.config.split}
         if method != "sft":
             made_by |= self.made_by(method, trained)
-        if not _is_done(scores, "metrics.json", made_by):
-            if method != "sft":
-                shutil.rmtree(folder, ignore_errors=True)
-                sft = f"--model_name_or_path={self.folder / 'sft'}"
-                own = [_data(pairs / "train.jsonl"), sft, f"--seed={number}", *_given(trained)]
-                if self.config.held_out_rows:
-                    own.append(f"--dataset_mixture.test_datasets.0.id={self.held_out}")
-                self.run("train", method, *own, f"--output_dir={folder}")
-            given = [*_given(evaluation), f"--model_name_or_path={folder}", _data(self.split)]
-            self.run("evaluate", "eval", *given, f"--output_dir={scores}")
-            write_json(scores / MADE_BY, made_by)
-            if method != "sft":
-                for path in itertools.chain.from_iterable(map(folder.glob, WEIGHTS)):
-                    path.unlink()
+        with _one_at_a_time(folder):
+            if not _is_done(scores, "metrics.json", made_by):
+                if method != "sft":
+                    self.train_method(method, folder, pairs, [f"--seed={number}", *_given(trained)])
+                given = [*_given(evaluation), f"--model_name_or_path={folder}", _data(self.split)]
+                self.run("evaluate", "eval", *given, f"--output_dir={scores}")
+                write_json(scores / MADE_BY, made_by)
+                if method != "sft":
+                    for path in itertools.chain.from_iterable(map(folder.glob, WEIGHTS)):
+                        path.unlink()
         (result,) = read_json(scores / "metrics.json")["results"].values()
         row = {"sft_seed": self.seed, "seed": number, "method": method, "values": values, "pairs": pairs.name}
         row |= {"accuracy": result["accuracy"], "n": result["n"]}
@@ -185,6 +192,12 @@ class Unit:
         history = read_json(folder / "trainer_state.json")["log_history"]
         row |= {"held_out": _curve(history, HELD_OUT), "steps": _curve(history, STEPS)}
         return row | {"trained_on": read_json(folder / "metrics.json")["rows"]}
+
+
+def _one_at_a_time(folder: Path) -> FileLock:
+    """Return a lock for what makes a folder, since studies that run side by side may share units."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{folder}.lock")
 
 
 def _is_done(output: Path, last: str, made_by: Row) -> bool:

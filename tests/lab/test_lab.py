@@ -207,8 +207,8 @@ def test_a_study_trains_each_method_and_is_not_run_twice(tmp_path: Path, monkeyp
     study.write_text(yaml.safe_dump(STUDY | {"output_dir": str(tmp_path / "out")}))
     command = [sys.executable, "-m", "bmc", "lab", str(study)]
     began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, (tmp_path / "out/seed_1.log").read_text() + done.stderr
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]  # the second waits for the first
+    assert [one.wait() for one in both] == [0, 0], (tmp_path / "out/seed_1.log").read_text()
     rows = json.loads((tmp_path / "out/results.json").read_text())["rows"]
     assert [(row["method"], row["pairs"], row["values"], row["n"]) for row in rows] == [
         ("sft", "bridge", {}, 20),
@@ -228,6 +228,7 @@ def test_a_study_trains_each_method_and_is_not_run_twice(tmp_path: Path, monkeyp
     assert sum(taken) < time.monotonic() - began  # of each stage alone
     output = tmp_path / "out/seed_1.log"
     stages = output.read_text().count("\nbmc ")
+    assert output.read_text().count("bmc train ") == 2
     subprocess.run(command, capture_output=True, check=True)
     assert output.read_text().count("\nbmc ") == stages
     for part, values in [
