@@ -33,6 +33,7 @@ from .runs import read_json, restart_clock, write_json, write_text
 HELD_OUT = ("step", "eval_logps/chosen", "eval_logps/rejected", "eval_rewards/margins", "eval_rewards/accuracies")
 STEPS = ("step", "loss", "grad_norm")
 RECIPES = ("prepare", "model", "sft", "sample", "bridge", "base", "eval")
+NOT_HELD_OUT = ["--dataset_mixture.test_datasets=[]", "--eval_strategy=no", "--eval_on_start=false"]
 MADE_BY = "lab.json"  # beside what a stage writes: the values that made it
 WEIGHTS = ("*.safetensors", "tokenizer*", "training_args.bin")
 
@@ -157,10 +158,11 @@ class Unit:
     def train_method(self, method: str, folder: Path, pairs: Path, own: list[str]) -> None:
         """Train a method by its recipe from the SFT model."""
         shutil.rmtree(folder, ignore_errors=True)
+        held_out = NOT_HELD_OUT
         if self.config.held_out_rows:
-            own = [*own, f"--dataset_mixture.test_datasets.0.id={self.held_out}"]
+            held_out = [f"--dataset_mixture.test_datasets.0.id={self.held_out}"]
         sft = f"--model_name_or_path={self.folder / 'sft'}"
-        self.run("train", method, _data(pairs / "train.jsonl"), sft, *own, f"--output_dir={folder}")
+        self.run("train", method, _data(pairs / "train.jsonl"), sft, *held_out, *own, f"--output_dir={folder}")
 
     def evaluated(self, method: str, values: Row, number: int | None) -> Row:
         """Train a method unless that is done, evaluate it, and return its row."""

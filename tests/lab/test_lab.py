@@ -241,3 +241,9 @@ def test_a_study_trains_each_method_and_is_not_run_twice(tmp_path: Path, monkeyp
         assert subprocess.run(command, capture_output=True).returncode == 2, part
         assert "was made by other values" in output.read_text().splitlines()[-1]
         assert output.read_text().count("\nbmc ") == stages
+    own = {"units": str(tmp_path / "out"), "output_dir": str(tmp_path / "other"), "held_out_rows": 0}
+    study.write_text(yaml.safe_dump(STUDY | own | {"methods": {"dpo": {"beta": 0.3}}}))
+    subprocess.run(command, capture_output=True, check=True)
+    sft, dpo = json.loads((tmp_path / "other/results.json").read_text())["rows"]
+    assert sft["accuracy"] == rows[0]["accuracy"]
+    assert (dpo["held_out"], "spans" in sft) == ([], False)

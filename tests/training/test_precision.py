@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from tiny_pairs import opened, parsed, write_recipe
+from tiny_pairs import make, opened, parsed, write_recipe
 
 import bmc
+from bmc import models
 from bmc.cli import main
+from bmc.config import InferenceModelArguments
 from bmc.errors import UserErrors
 from bmc.planning.describe import training_facts
 from bmc.planning.hardware import LaunchConfig, read_launch
@@ -174,3 +176,26 @@ def test_an_8b_model_does_not_fit_one_card_and_the_plan_says_what_would(
     assert planned(recipe, LaunchConfig(), *lora)["fits one A800-80GB"].startswith("yes")
     ddp = planned(recipe, read_launch("recipes/accelerate_configs/ddp.yaml"))
     assert f"= {8_030_261_248 * 22 / 2**30:.1f} weights, gradients, optimizer" in ddp["memory a process"]
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux's list of a processor's instructions")
+def test_a_processor_is_fast_in_bfloat16_if_it_has_the_instructions() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    if "sse2" not in flags:
+        pytest.skip("not an x86 processor")
+    assert models.is_slow_here("bfloat16") == (not flags & {"avx512bw", "avx_ne_convert"})
+    assert not models.is_slow_here("float32")
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_dtype_that_is_slow_on_this_processor_gets_a_warning(
+    slow: bool, model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "is_slow_here", lambda dtype: slow and dtype != "float32")
+    for dtype in ("float32", "bfloat16"):
+        models.load_model(InferenceModelArguments(model_name_or_path=str(model_dir), dtype=dtype))
+    for kind in ({"bf16": False}, {"bf16": True}):
+        make(model_dir, tmp_path, **kind)
+    slower = "bfloat16 is several times slower than float32 on this processor"
+    wanted = [f"dtype: {slower}; write dtype: float32", f"bf16: {slower}; write bf16: false"]
+    assert [line.getMessage() for line in caplog.records if "slower" in line.getMessage()] == (wanted if slow else [])

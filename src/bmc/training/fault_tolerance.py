@@ -27,7 +27,7 @@ from transformers.trainer_utils import has_length, rotate_checkpoints
 
 from ..data.tokenization import mark_assistant
 from ..errors import UserErrors, user_error
-from ..models import find_file_damage
+from ..models import find_file_damage, warn_if_slow
 from ..precision import HALF, keep_differentiable, keep_outputs, mixed_precision, train_in_float32
 from ..runs import differing_keys, write_json
 from .trl_compat import items_in_batch
@@ -228,6 +228,8 @@ class FaultTolerantTrainer(Trainer):
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
         keep_differentiable(self.model)
+        if (kind := self.accelerator.mixed_precision) in HALF:
+            warn_if_slow(self.accelerator.device.type, HALF[kind], kind, "false")
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
         if plugin is not None and plugin.mixed_precision_policy is not None:
             plugin.mixed_precision_policy = keep_outputs(plugin.mixed_precision_policy)
