@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from .data.schema import Row
 from .lab_verdicts import NOISE, WRITERS, Side, accuracy, t_test
+from .runs import write_text
 
 NAMES = {
     "dpo": "DPO",
@@ -43,7 +45,9 @@ def draw(results: Row, folder: Path) -> list[Path]:
     for name, (figure, studies) in figures.items():
         if all(study in results for study in studies):
             path = folder / f"{name}.svg"
-            figure(results).savefig(path, metadata={"Date": None, "Creator": None})
+            drawn = StringIO()
+            figure(results).savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+            write_text(path, "\n".join(map(str.rstrip, drawn.getvalue().splitlines())))
             written.append(path)
     return written
 
