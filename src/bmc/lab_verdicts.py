@@ -367,7 +367,7 @@ def tables(folder: Path) -> dict[str, str]:
             rows = [runs[study]["rows"] if study in runs else [] for runs in (results, repetition)]
             made[f"{study}_followed"] = writers_table(*rows)
     for study in results:
-        searched = study.endswith("search")
+        searched = results[study]["study"]["split"] == "validation"
         made[study] = search_table(results[study]) if searched else accuracies(results, repetition, study)
     return made
 
