@@ -359,7 +359,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def tables(folder: Path) -> dict[str, str]:
-    """Return every table of the results as Markdown, by name: the claims, the search and the studies."""
+    """Return every table of the results as Markdown, by name: claims, and studies with the commands that make them."""
     results, repetition = read_results(folder), read_results(folder / "repeat")
     made = {"claims": claims_table(results, repetition), "headline": headline(results, repetition)}
     for study in ("core", "turns"):
@@ -368,8 +368,20 @@ def tables(folder: Path) -> dict[str, str]:
             made[f"{study}_followed"] = writers_table(*rows)
     for study in results:
         searched = results[study]["study"]["split"] == "validation"
-        made[study] = search_table(results[study]) if searched else accuracies(results, repetition, study)
+        table = search_table(results[study]) if searched else accuracies(results, repetition, study)
+        made[study] = f"{table}\n\n{study_commands(study, results, repetition)}"
     return made
+
+
+def study_commands(study: str, results: Row, repetition: Row) -> str:
+    """Return the commands that make a study's numbers, and those of its repetition, as a Markdown block."""
+    command = f"python scripts/lab.py recipes/lab/{study}.yaml"
+    lines = [command]
+    if study in repetition:
+        first, again = results[study]["study"], repetition[study]["study"]
+        given = [f'--{key} "{again[key]}"' for key in ("sft_seeds", "seeds") if again[key] != first[key]]
+        lines.append(" ".join([command, *given, f"--output_dir outputs/lab/repeat/{study}   # repeated"]))
+    return "\n".join(["```bash", *lines, "```"])
 
 
 def accuracies(results: Row, repetition: Row, study: str) -> str:

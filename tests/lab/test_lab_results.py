@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from bmc.config import LabConfig
 from bmc.lab_verdicts import read_results, tables
+from bmc.recipe import parse
 
 ROOT = Path(__file__).parents[2]
 RESULTS = read_results(ROOT / "results")
@@ -22,6 +24,18 @@ def test_a_study_has_enough_rows(subtests: pytest.Subtests) -> None:
     for study in [study for study in RESULTS if RESULTS[study]["study"]["split"] == "test"]:
         with subtests.test(study=study):
             assert all(row["n"] >= (1000 if study.startswith("smollm2") else 2000) for row in RESULTS[study]["rows"])
+
+
+def test_the_recipes_are_those_that_made_the_numbers(
+    subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    for folder, own in ((ROOT / "results", ()), (ROOT / "results" / "repeat", ("sft_seeds", "seeds"))):
+        for study, found in read_results(folder).items():
+            with subtests.test(folder=folder.name, study=study):
+                (recipe,) = parse([str(ROOT / f"recipes/lab/{study}.yaml")], LabConfig)
+                for key in {"split", "sft_seeds", "seeds", "methods", "stages", "bridges"} - set(own):
+                    assert getattr(recipe, key) == found["study"][key], key
 
 
 @pytest.mark.parametrize(
